@@ -1,0 +1,465 @@
+// Made from solutions/04-training/checks.ts by `npm run exercises`, as 82cfbeb0b64e991c
+// The checks of chapter 4's exercises.
+import {
+  crossEntropy,
+  defaultOptimizer,
+  gradients,
+  indices,
+  learningRate,
+  openGpu,
+  parameter,
+  restoreState,
+  ruleOptimizer,
+  type Schedule,
+  scope,
+  stepNumbers,
+  type Tensor,
+  tensor,
+  tokenLosses,
+  updateRules,
+} from "tslm";
+import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+
+const STEPS = "04-training/1-surprise-and-steps";
+const KERNELS = "04-training/2-the-loss-on-the-gpu";
+
+/** What the library makes of some numbers: opens the GPU, reads the result back, frees everything else. */
+async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
+  await openGpu();
+  const result = scope(work);
+  const values = await result.array();
+  result.free();
+  return values;
+}
+
+export const predictLoss: Check<[]> = {
+  exercise: STEPS,
+  id: "predict-loss",
+  title: "Predict a loss, a gradient and a conversion",
+  hints: [
+    "Equal logits give each of the 1,024 tokens the same probability. The loss is −ln of it.",
+    "The gradient is the bet minus what came: four bets of a quarter, and a 1 at the third token.",
+    "2 ln 2 nats are 2 bits. They are spread over the 4 bytes of a token.",
+  ],
+  expected: () => ({ firstLoss: Math.log(1024), gradient: [0.25, 0.25, -0.75, 0.25], perByte: 0.5 }),
+  mistakes: [
+    {
+      says: "10 is the loss in bits. In nats it is ln 1024.",
+      makes: () => ({ firstLoss: 10, gradient: [0.25, 0.25, -0.75, 0.25], perByte: 0.5 }),
+    },
+    {
+      says: "The gradient has its sign turned round. The loss rises with every wrong logit and falls with the right one.",
+      makes: () => ({ firstLoss: Math.log(1024), gradient: [-0.25, -0.25, 0.75, -0.25], perByte: 0.5 }),
+    },
+    {
+      says: "The right token has a gradient too: its bet of a quarter, minus 1.",
+      makes: () => ({ firstLoss: Math.log(1024), gradient: [0.25, 0.25, -1, 0.25], perByte: 0.5 }),
+    },
+    {
+      says: "2 bits are the loss of a token. A token is 4 bytes here, so a byte has a quarter of that.",
+      makes: () => ({ firstLoss: Math.log(1024), gradient: [0.25, 0.25, -0.75, 0.25], perByte: 2 }),
+    },
+  ],
+};
+
+type Row = [logits: Float32Array, target: number];
+
+/** Logits and a target; some rows lie far from zero, where the naive formula overflows. */
+function drawRow(random: Random, round: number): Row {
+  const columns = round === 0 ? 1 : random.integer(2, 12);
+  const middle = round < 4 ? 0 : random.pick([0, 0, 800, -800]);
+  const logits = Float32Array.from(random.list(columns, () => middle + 3 * random.normal()));
+  return [logits, random.integer(0, columns - 1)];
+}
+
+const largestOf = (values: Float32Array) => values.reduce((a, b) => Math.max(a, b));
+
+/** ln Σ exp(x − shift). */
+const logSumBeyond = (logits: Float32Array, shift: number) =>
+  Math.log(logits.reduce((sum, x) => sum + Math.exp(x - shift), 0));
+
+export const writeLoss: Check<Row> = {
+  exercise: STEPS,
+  id: "write-loss",
+  title: "Write the loss of a row",
+  names: ["logits", "target"],
+  tolerance: 1e-4,
+  hints: [
+    "The loss is ln Σ exp(x) − x[target]. Write that first and run the check.",
+    "Some rows lie around 800, and exp(800) is Infinity. Take the largest logit away from every logit before exp.",
+    "What you took away comes back outside: `largest + Math.log(sum) - logits[target]`.",
+  ],
+  inputs: drawRow,
+  expected: async (logits, target) =>
+    (await fromLibrary(() => tokenLosses(tensor(logits, [1, logits.length]), indices([target]))))[0],
+  mistakes: [
+    {
+      says: "Rows near zero are right. In rows with large logits exp overflows, and with very small ones the sum is 0: take the largest logit away first.",
+      makes: (logits, target) => logSumBeyond(logits, 0) - logits[target],
+    },
+    {
+      says: "You took the largest logit away and did not give it back: add it to the logarithm of the sum.",
+      makes: (logits, target) => logSumBeyond(logits, largestOf(logits)) - logits[target],
+    },
+    {
+      says: "The sign is turned round: this is ln p, and the loss is −ln p.",
+      makes: (logits, target) => logits[target] - largestOf(logits) - logSumBeyond(logits, largestOf(logits)),
+    },
+    {
+      says: "This is the probability of the target. The loss is minus its logarithm.",
+      makes: (logits, target) =>
+        Math.exp(logits[target] - largestOf(logits) - logSumBeyond(logits, largestOf(logits))),
+    },
+    {
+      says: "This is in bits. The loss is in nats: `Math.log`, not `Math.log2`.",
+      makes: (logits, target) =>
+        (largestOf(logits) + logSumBeyond(logits, largestOf(logits)) - logits[target]) / Math.LN2,
+    },
+  ],
+};
+
+const ADAM = { ...defaultOptimizer, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1 };
+
+type Element = [p: number, g: number, mean: number, square: number, step: number, rate: number];
+
+function drawElement(random: Random, round: number): Element {
+  const g = random.normal();
+  const step = round < 3 ? round : random.integer(0, 40);
+  const [mean, square] = step === 0 ? [0, 0] : [random.normal() * 0.5, random.real(0.1, 1)];
+  return [random.normal() * 2, g, mean, square, step, random.real(0.01, 0.3)];
+}
+
+/** One step of the library's AdamW on a single element, a matrix of one row and one column. */
+async function libraryStep([p, g, mean, square, step, rate]: Element) {
+  await openGpu();
+  const weight = tensor([p], [1, 1]);
+  const optimizer = ruleOptimizer(updateRules.adamw, new Map([["p", weight]]));
+  const saved = { "p.mean": [mean], "p.square": [square] };
+  restoreState(optimizer, new Map(Object.entries(saved)));
+  optimizer.update([tensor([g], [1, 1])], tensor(stepNumbers(ADAM, step, rate)));
+  const state = optimizer.state();
+  return {
+    p: await weight.value(),
+    mean: await state.get("p.mean")!.value(),
+    square: await state.get("p.square")!.value(),
+  };
+}
+
+/** AdamW's step with its parts open to mistakes. */
+function adamBy(
+  [p, g, mean, square, step, rate]: Element,
+  { corrected = true, count = 1, inGradient = false, decay = 0.1, squared = true, betas = [0.9, 0.95] } = {},
+) {
+  const slope = g + (inGradient ? decay * p : 0);
+  const m = betas[0] * mean + (1 - betas[0]) * slope;
+  const s = betas[1] * square + (1 - betas[1]) * (squared ? slope * slope : slope);
+  const correct = (beta: number) => (corrected ? 1 - beta ** (step + count) : 1);
+  const move = m / correct(betas[0]) / (Math.sqrt(s / correct(betas[1])) + 1e-8);
+  return { p: p - rate * (move + (inGradient ? 0 : decay * p)), mean: m, square: s };
+}
+
+export const writeAdamStep: Check<Element> = {
+  exercise: STEPS,
+  id: "write-adam-step",
+  title: "Write one step of AdamW",
+  names: ["p", "g", "mean", "square", "step", "rate"],
+  tolerance: 2e-4,
+  hints: [
+    "First the two means: `0.9 * mean + 0.1 * g`, and the same with 0.95 for the square of the gradient.",
+    "Then the corrections. Steps count from 0, so after this step the mean holds `1 - 0.9 ** (step + 1)` of the gradient: divide by that.",
+    "The move is the corrected mean over the root of the corrected square (plus 1e-8).",
+    "The weight loses `rate * (move + 0.1 * p)`. Return the means as they are before the correction.",
+  ],
+  inputs: drawElement,
+  expected: (...element) => libraryStep(element),
+  mistakes: [
+    {
+      says: "The means are not corrected. They start at zero, so early on both are too small: divide by 1 − β^(step + 1).",
+      makes: (...element) => adamBy(element, { corrected: false }),
+    },
+    {
+      says: "The correction counts from 1, but `step` from 0: at the first step you divide by 1 − β⁰ = 0.",
+      makes: (...element) => adamBy(element, { count: 0 }),
+    },
+    {
+      says: "Your decay goes through the gradient, and so is divided by its usual size. In AdamW it is taken from the weight directly.",
+      makes: (...element) => adamBy(element, { inGradient: true }),
+    },
+    {
+      says: "The weight does not decay: it loses rate · 0.1 · p besides the move.",
+      makes: (...element) => adamBy(element, { decay: 0 }),
+    },
+    {
+      says: "The second mean is of the gradient's square, not of the gradient.",
+      makes: (...element) => adamBy(element, { squared: false }),
+    },
+    {
+      says: "The two betas are exchanged: 0.9 is for the mean, 0.95 for the square.",
+      makes: (...element) => adamBy(element, { betas: [0.95, 0.9] }),
+    },
+  ],
+};
+
+type Moment = [step: number, warmup: number, steps: number, peak: number, floor: number];
+
+function drawMoment(random: Random, round: number): Moment {
+  const warmup = round % 4 === 3 ? 0 : random.integer(1, 10);
+  const steps = warmup + random.integer(3, 40);
+  const ends = [0, warmup, steps - 1, Math.max(0, warmup - 1), warmup + 1];
+  return [
+    ends[round] ?? random.integer(0, steps - 1),
+    warmup,
+    steps,
+    random.real(0.5, 2),
+    random.real(0.05, 0.3),
+  ];
+}
+
+/** Warm-up and cosine with their parts open to mistakes. */
+function cosineBy(
+  [step, warmup, steps, peak, floor]: Moment,
+  { up = step + 1, over = warmup + 1, last = steps - 1, from = warmup, bottom = floor } = {},
+): number {
+  if (step < warmup) return (peak * up) / over;
+  return bottom + ((peak - bottom) * (1 + Math.cos((Math.PI * (step - from)) / (last - from)))) / 2;
+}
+
+export const writeSchedule: Check<Moment> = {
+  exercise: STEPS,
+  id: "write-schedule",
+  title: "Write warm-up and cosine",
+  names: ["step", "warmup", "steps", "peak", "floor"],
+  hints: [
+    "Two cases: `step < warmup`, and all others.",
+    "The warm-up rises by equal amounts to the peak at step `warmup`, and the first step is not 0: `peak * (step + 1) / (warmup + 1)`.",
+    "Afterwards let t go from 0 at step `warmup` to 1 at the last step, which is `steps - 1`.",
+    "`floor + (peak - floor) * (1 + Math.cos(Math.PI * t)) / 2`.",
+  ],
+  inputs: drawMoment,
+  expected: (step, warmup, steps, peak, floor) => {
+    const schedule: Schedule = { kind: "cosine", warmup, steps, peak, floor };
+    return learningRate(schedule, step);
+  },
+  mistakes: [
+    {
+      says: "Your first step has the rate 0 and learns nothing: count it as the first of `warmup + 1`.",
+      makes: (...moment) => cosineBy(moment, { up: moment[0], over: moment[1] }),
+    },
+    {
+      says: "The peak comes twice: at the last step of the warm-up and at step `warmup`. Divide by `warmup + 1`.",
+      makes: (...moment) => cosineBy(moment, { over: moment[1] }),
+    },
+    {
+      says: "You reach the floor one step after the run has ended. Its last step is `steps - 1`.",
+      makes: (...moment) => cosineBy(moment, { last: moment[2] }),
+    },
+    {
+      says: "Your cosine began at step 0. It begins where the warm-up ends.",
+      makes: (...moment) => cosineBy(moment, { from: 0 }),
+    },
+    {
+      says: "You come down to 0 instead of the floor.",
+      makes: (...moment) => cosineBy(moment, { bottom: 0 }),
+    },
+  ],
+};
+
+export const predictTraffic: Check<[]> = {
+  exercise: KERNELS,
+  id: "predict-traffic",
+  title: "Predict what an update costs",
+  hints: [
+    "Which arrays does the update read, and which does it write? A number has 4 bytes.",
+    "It reads the weight, the gradient and two means, and writes all of them back but the gradient: 7 numbers.",
+    "Of 16 bindings two are taken; the rest is shared by tensors that need four each. Then cut 80 into that many.",
+  ],
+  expected: () => ({ bytesPerWeight: 28, tensorsTogether: 3, dispatches: 27 }),
+  mistakes: [
+    {
+      says: "You counted each array once. The weight and both means are read and written.",
+      makes: () => ({ bytesPerWeight: 16, tensorsTogether: 3, dispatches: 27 }),
+    },
+    {
+      says: "The gradient is read and not written back: seven numbers, not eight.",
+      makes: () => ({ bytesPerWeight: 32, tensorsTogether: 3, dispatches: 27 }),
+    },
+    {
+      says: "Two of the 16 bindings hold the step's numbers and the norm: 14 are left, for tensors that need four each.",
+      makes: () => ({ bytesPerWeight: 28, tensorsTogether: 4, dispatches: 20 }),
+    },
+    {
+      says: "26 dispatches of 3 are 78 tensors. The last two want a dispatch too.",
+      makes: () => ({ bytesPerWeight: 28, tensorsTogether: 3, dispatches: 26 }),
+    },
+  ],
+};
+
+type Batch = [x: Float32Array, targets: Uint32Array, logSums: Float32Array, rows: number, columns: number];
+
+/** Rows of logits with targets; some rows lie far from zero, as the logits of a model that is sure may. */
+function drawBatch(random: Random, round: number): Batch {
+  const rows = [1, 3, 64, 65, 130][round] ?? random.integer(2, 150);
+  const columns = round === 0 ? 3 : random.integer(2, 30);
+  const lines = random.list(rows, () => {
+    const middle = random.pick([0, 0, 120, -120]);
+    return Float32Array.from(random.list(columns, () => middle + 2 * random.normal()));
+  });
+  const targets = Uint32Array.from(random.list(rows, () => random.integer(0, columns - 1)));
+  const sums = lines.map((line) => largestOf(line) + logSumBeyond(line, largestOf(line)));
+  const x = Float32Array.from(lines.flatMap((line) => [...line]));
+  return [x, targets, Float32Array.from(sums), rows, columns];
+}
+
+/** The frame of both kernels: a thread a row. */
+const rowFrame = (
+  reads: { [name: string]: Float32Array | Uint32Array },
+  writes: object,
+  [, , , rows, columns]: Batch,
+) => ({
+  reads,
+  writes: writes as { [name: string]: number },
+  workgroupSize: 64,
+  workgroups: Math.ceil(rows / 64),
+  sizes: { rows, columns },
+});
+
+/** The gradient kernel with its parts open to mistakes. */
+const gradientBody = ({
+  guard = "if (thread >= rows) { return; }",
+  hit = "j == targets[thread]",
+  share = " / f32(rows)",
+  difference = "probability - hit",
+  shift = " - logSums[thread]",
+}) => `
+${guard}
+let first = thread * columns;
+for (var j = 0u; j < columns; j++) {
+  let probability = exp(x[first + j]${shift});
+  let hit = select(0.0, 1.0, ${hit});
+  dx[first + j] = (${difference})${share};
+}
+`;
+
+export const mendGradient: Check<Batch> = {
+  exercise: KERNELS,
+  id: "mend-gradient",
+  title: "Mend the gradient",
+  names: ["x", "targets", "logSums", "rows", "columns"],
+  tolerance: 1e-4,
+  rounds: 7,
+  hints: [
+    "The first row of a batch of one row is right. What is different in the second row, and in a batch of many?",
+    "A target is a column, from 0 to columns − 1. What is `first + j` in the second row?",
+    "The loss is the mean over the rows, so each row has a share of one part in `rows`.",
+    "Compare `j` with the target, and divide by `f32(rows)`.",
+  ],
+  inputs: drawBatch,
+  run: (body, ...batch) => {
+    const [x, targets, logSums] = batch;
+    return runBody(body, rowFrame({ x, targets, logSums }, { dx: x.length }, batch));
+  },
+  expected: async (x, targets, _, rows, columns): Promise<KernelResult> => ({
+    dx: await fromLibrary(() => {
+      const logits = parameter(tensor(x, [rows, columns]));
+      return gradients(crossEntropy(logits, indices(targets)), [logits])[0];
+    }),
+    pastTheEnd: 0,
+  }),
+  mistakes: [
+    {
+      says: "Both faults are still in. One is a place: a target is a column, and `first + j` is a place in the whole array. The other is a size.",
+      answer: gradientBody({ hit: "first + j == targets[thread]", share: "" }),
+    },
+    {
+      says: "The targets are found now. But this is the gradient of the sum over the rows: the loss is their mean.",
+      answer: gradientBody({ share: "" }),
+    },
+    {
+      says: "The size is right. But only row 0 finds its target: `first + j` is a place in the whole array, and a target is a column.",
+      answer: gradientBody({ hit: "first + j == targets[thread]" }),
+    },
+    {
+      says: "You divide by the number of columns. The mean is over the rows.",
+      answer: gradientBody({ share: " / f32(columns)" }),
+    },
+    {
+      says: "The sign is turned round: the gradient is the bet minus what came.",
+      answer: gradientBody({ difference: "hit - probability" }),
+    },
+    {
+      says: "Some threads have no row, and yours write all the same. Keep the comparison of `thread` with `rows`.",
+      answer: gradientBody({ guard: "" }),
+    },
+  ],
+};
+
+/** The loss kernel with its parts open to mistakes. */
+const lossBody = ({
+  guard = "if (thread >= rows) { return; }",
+  start = "-3.4e38",
+  rescale = "sum * exp(largest - grown)",
+  shift = " - grown",
+  loss = "largest + log(sum) - x[first + targets[thread]]",
+}) => `
+${guard}
+let first = thread * columns;
+var largest = ${start};
+var sum = 0.0;
+for (var j = 0u; j < columns; j++) {
+  let value = x[first + j];
+  let grown = max(largest, value);
+  sum = ${rescale} + exp(value${shift});
+  largest = grown;
+}
+losses[thread] = ${loss};
+`;
+
+export const writeOnlineLoss: Check<Batch> = {
+  exercise: KERNELS,
+  id: "write-online-loss",
+  title: "Write the loss in one reading",
+  names: ["x", "targets", "logSums", "rows", "columns"],
+  tolerance: 1e-4,
+  rounds: 7,
+  hints: [
+    "The frame is that of the gradient: leave when there is no row, find `first`, one loop over the row.",
+    "Keep `var largest = -3.4e38;` and `var sum = 0.0;`. For each element let `grown` be the larger of `largest` and the element.",
+    "What was summed so far belongs to the old maximum: multiply it by `exp(largest - grown)`, then add `exp(value - grown)`.",
+    "After the loop: `losses[thread] = largest + log(sum) - x[first + targets[thread]];`",
+  ],
+  inputs: drawBatch,
+  run: (body, ...batch) => {
+    const [x, targets] = batch;
+    return runBody(body, rowFrame({ x, targets }, { losses: targets.length }, batch));
+  },
+  expected: async (x, targets, _, rows, columns): Promise<KernelResult> => ({
+    losses: await fromLibrary(() => tokenLosses(tensor(x, [rows, columns]), indices(targets))),
+    pastTheEnd: 0,
+  }),
+  mistakes: [
+    {
+      says: "When the maximum grows, what was summed before must be multiplied by `exp(largest - grown)`: it was measured against the old one.",
+      answer: lossBody({ rescale: "sum" }),
+    },
+    {
+      says: "Rows near zero are right. In a row around 120 exp overflows: take the running maximum away within exp.",
+      answer: lossBody({ rescale: "sum", shift: "", loss: "log(sum) - x[first + targets[thread]]" }),
+    },
+    {
+      says: "The largest number of a row is not at least 0: in a row of −120s every exp becomes 0. Start `largest` very low.",
+      answer: lossBody({ start: "0.0" }),
+    },
+    {
+      says: "The maximum that you took away within exp comes back outside: `largest + log(sum) − …`.",
+      answer: lossBody({ loss: "log(sum) - x[first + targets[thread]]" }),
+    },
+    {
+      says: "The target's logit is in row `thread`: it is `x[first + targets[thread]]`, not `x[targets[thread]]`.",
+      answer: lossBody({ loss: "largest + log(sum) - x[targets[thread]]" }),
+    },
+    {
+      says: "Some threads have no row, and yours write all the same: begin with `if (thread >= rows) { return; }`.",
+      answer: lossBody({ guard: "" }),
+    },
+  ],
+};

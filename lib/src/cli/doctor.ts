@@ -1,0 +1,15 @@
+import type { Command } from "commander";
+import { doctor } from "../../bin/doctor.mjs";
+import { examples } from "./run.js";
+
+/** `tslm doctor`: what is there, what is missing, and what mends it. */
+export function register(program: Command): void {
+  const command = program
+    .command("doctor")
+    .description("Say what this machine has, what is missing, and the command that mends it.")
+    .option("--json", "print the findings as one JSON object")
+    .action(async ({ json = false }: { json?: boolean }) => {
+      process.exitCode = await doctor({ json });
+    });
+  examples(command, "npx tslm doctor", "npx tslm doctor --json");
+}

@@ -1,0 +1,101 @@
+// Reading and writing for the commands: nothing is left half-written, and an error names the file.
+import fs from "node:fs";
+import path from "node:path";
+
+/** The bytes of a file, or of standard input where `file` is "-". */
+export function readBytes(file: string): Uint8Array {
+  return fs.readFileSync(file === "-" ? 0 : file);
+}
+
+/** The text of a UTF-8 file. Throws with the name and the byte offset where it is not UTF-8. */
+export function readText(file: string): string {
+  return decodeText(readBytes(file), file === "-" ? "standard input" : file);
+}
+
+/** UTF-8 bytes as text, a byte-order mark included; `name` says in the error where they came from. */
+export function decodeText(bytes: Uint8Array, name: string): string {
+  const offset = invalidTextOffset(bytes);
+  if (offset !== undefined) throw new Error(`${name} is not UTF-8 text: see byte ${offset}`);
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+}
+
+/** The offset of the first byte of the first character that is not UTF-8, or undefined. */
+export function invalidTextOffset(bytes: Uint8Array): number | undefined {
+  if (decodes(bytes, false)) return undefined;
+  // A longer prefix is never better than a shorter one, so the first bad byte is found by halving.
+  let good = 0;
+  let bad = bytes.length + 1;
+  while (bad - good > 1) {
+    const middle = (good + bad) >>> 1;
+    if (decodes(bytes.subarray(0, middle), true)) good = middle;
+    else bad = middle;
+  }
+  good = Math.min(good, bytes.length);
+  while (!decodes(bytes.subarray(0, good), false)) good--; // the character that was cut began up to 3 bytes earlier
+  return good;
+}
+
+/** Whether bytes are UTF-8; with `open`, they may end within a character. */
+function decodes(bytes: Uint8Array, open: boolean): boolean {
+  try {
+    new TextDecoder("utf-8", { fatal: true }).decode(bytes, { stream: open });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Reads a JSON file. Throws with the file's name where it does not parse. */
+export function readJson(file: string): unknown {
+  const text = readText(file);
+  try {
+    return JSON.parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    throw new Error(`${file} is not JSON: ${(error as Error).message}`);
+  }
+}
+
+/** Writes a file so that a reader sees the old one or the whole new one: beside it first, then renamed. */
+export function writeFileAtomically(file: string, data: string | Uint8Array): void {
+  const temporary = besideName(file);
+  try {
+    fs.mkdirSync(path.dirname(file), { recursive: true });
+    const handle = fs.openSync(temporary, "w");
+    try {
+      fs.writeFileSync(handle, data);
+      fs.fsyncSync(handle);
+    } finally {
+      fs.closeSync(handle);
+    }
+    fs.renameSync(temporary, file);
+  } catch (error) {
+    fs.rmSync(temporary, { force: true });
+    throw error;
+  }
+}
+
+/**
+ * Lets `fill` write files into a fresh folder, and moves it to `folder` once all are there. Where `folder` exists, files of
+ * the same name are replaced and others stay. When `fill` fails, nothing is left.
+ */
+export async function writeFolderAtomically(
+  folder: string,
+  fill: (temporary: string) => void | Promise<void>,
+): Promise<void> {
+  const temporary = besideName(folder);
+  try {
+    fs.mkdirSync(temporary, { recursive: true });
+    await fill(temporary);
+    if (!fs.existsSync(folder)) return fs.renameSync(temporary, folder);
+    for (const name of fs.readdirSync(temporary))
+      fs.renameSync(path.join(temporary, name), path.join(folder, name));
+  } finally {
+    fs.rmSync(temporary, { recursive: true, force: true });
+  }
+}
+
+/** A hidden name in the same folder, hence on the same disk, where renaming is one step. */
+function besideName(file: string): string {
+  const whole = path.resolve(file);
+  return path.join(path.dirname(whole), `.${path.basename(whole)}.${process.pid}.part`);
+}

@@ -1,0 +1,54 @@
+// How every command ends: exit code 0, or 1 with one sentence on stderr for what a person can mend, or 2 for bad usage.
+import { type Command, CommanderError } from "commander";
+
+/** A mistake in how a command was called, found by the command itself; exit code 2. */
+export class UsageError extends Error {}
+
+const systemErrors: Record<string, string> = {
+  ENOENT: "there is no such file or folder",
+  EACCES: "you may not read or write it",
+  EPERM: "you may not read or write it",
+  EISDIR: "it is a folder, not a file",
+  ENOTDIR: "a part of its path is a file, not a folder",
+  ENOSPC: "the disk is full",
+  EROFS: "the disk is read-only",
+  EMFILE: "too many files are open",
+  EEXIST: "it exists already",
+};
+
+/** What an error from the operating system says, as a sentence that names the file. */
+export function systemErrorSentence(error: NodeJS.ErrnoException): string | undefined {
+  const reason = systemErrors[error.code ?? ""];
+  return reason && error.path ? `${error.path}: ${reason}` : undefined;
+}
+
+/** The exit code and the message (none where commander has printed it) for an error that ended a command. */
+export function ending(error: unknown): { code: number; message?: string } {
+  if (error instanceof CommanderError) return { code: error.exitCode === 0 ? 0 : 2 };
+  if (!(error instanceof Error)) return { code: 1, message: `tslm: ${String(error)}` };
+  const code = error instanceof UsageError ? 2 : 1;
+  if (process.env.TSLM_DEBUG === "1") return { code, message: error.stack ?? error.message };
+  const sentence = systemErrorSentence(error) ?? error.message;
+  // A TypeError and its kin come from a fault in the program, not from anything a person did.
+  const fault = error.name !== "Error" && /^(Type|Range|Reference|Syntax)Error$/.test(error.name);
+  const hint = " (a fault in tslm; TSLM_DEBUG=1 shows where)";
+  return { code, message: `tslm: ${sentence}${fault ? hint : ""}` };
+}
+
+/** Ends the process once what it printed has gone out. Dawn may keep a process alive, so it does not end by itself. */
+export async function finish(code: number): Promise<never> {
+  for (const stream of [process.stdout, process.stderr])
+    await new Promise<void>((resolve) => stream.write("", () => resolve()));
+  process.exit(code);
+}
+
+/** Adds examples to a command's help. Every command has at least one. */
+export function examples(command: Command, ...lines: string[]): Command {
+  const shown = lines.map((line) => `  $ ${line}`).join("\n");
+  return command.addHelpText("after", `\nExample${lines.length > 1 ? "s" : ""}:\n${shown}`);
+}
+
+/** Prints a report as one JSON object on stdout. */
+export function printJson(report: unknown): void {
+  process.stdout.write(`${JSON.stringify(report, null, 2)}\n`);
+}

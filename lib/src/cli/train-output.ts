@@ -1,0 +1,191 @@
+// What a run leaves in its folder besides checkpoints: the model as others read it, samples, and the report.
+import fs from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { libraryVersion } from "../../bin/machine.mjs";
+import type { OpenShards } from "../data/shards.js";
+import type { Gpu } from "../gpu/device.js";
+import type { CheckpointFiles } from "../train/checkpoint.js";
+import type { TrainConfig } from "../train/configuration.js";
+import type { Run } from "../train/loop.js";
+import type { ExpertLoad, Metrics, RunSummary } from "../train/monitor.js";
+
+/** Where the things of a run lie. */
+export interface RunPaths {
+  folder: string;
+  run: string;
+  data: string;
+  metrics: string;
+  experts: string;
+  samples: string;
+  model: string;
+}
+
+/** The places in a run's folder. */
+export function runPaths(folder: string): RunPaths {
+  const at = (name: string) => path.join(folder, name);
+  return {
+    folder,
+    run: at("run.json"),
+    data: at("data"),
+    metrics: at("metrics.jsonl"),
+    experts: at("experts.jsonl"),
+    samples: at("samples.jsonl"),
+    model: at("model"),
+  };
+}
+
+/** Waits until what was appended to files is on the disk: a checkpoint must not know of a step that they do not. */
+export function syncFiles(files: string[]): void {
+  for (const file of files.filter((name) => fs.existsSync(name))) {
+    const handle = fs.openSync(file, "r+");
+    fs.fsyncSync(handle);
+    fs.closeSync(handle);
+  }
+}
+
+/** What of a run its output needs. */
+interface Described {
+  config: TrainConfig;
+  data: OpenShards;
+  gpu: Gpu;
+}
+
+/** Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. */
+export async function writeModelFolder(
+  run: Run,
+  files: CheckpointFiles,
+  paths: RunPaths,
+  { data }: Described,
+): Promise<void> {
+  const { replaceFile } = await import("../train/checkpoint.js");
+  const { eosTokenIds } = run.model.config;
+  const settings = { do_sample: true, temperature: 0.8, top_p: 0.95, eos_token_id: eosTokenIds[0] ?? null };
+  const contents: Record<string, string | Uint8Array> = {
+    "config.json": files.get("config.json")!,
+    "model.safetensors": files.get("model.safetensors")!,
+    "tokenizer.json": JSON.stringify(data.tokenizer.toJson()),
+    "generation_config.json": `${JSON.stringify(settings, null, 2)}\n`,
+    "README.md": modelCard(run, data),
+  };
+  fs.mkdirSync(paths.model, { recursive: true });
+  for (const [name, content] of Object.entries(contents)) replaceFile(path.join(paths.model, name), content);
+}
+
+/** A short card of the model: what it learned from, how far it came, how to run it. */
+function modelCard({ model, step, last, plan }: Run, { manifest }: OpenShards): string {
+  const { modelType, layers, hiddenSize } = model.config;
+  const sources = manifest.sources.map(
+    ({ file, bytes, sha256 }) => `- ${file}: ${bytes} bytes, sha256 ${sha256}`,
+  );
+  const loss = last
+    ? `Validation loss ${last.loss.toFixed(4)} nats a token at step ${last.step}.`
+    : "Not validated.";
+  return `---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [tslm, ${modelType}]
+---
+
+# A small language model
+
+A ${modelType} model of ${layers} layers, ${hiddenSize} wide, trained with tslm ${libraryVersion()} for ${step} of ${plan.steps} steps
+of ${plan.batchSize * plan.accumulate} sequences of ${plan.context} tokens. ${loss}
+
+Trained on:
+${sources.join("\n")}
+
+    npx tslm generate --model . --prompt "..."
+`;
+}
+
+/** What a sample begins with: the configured words, or those that the validation text begins with. */
+export function samplePrompt({ config, data }: Described): string {
+  const { tokenizer, val } = data;
+  const { sample_prompt: prompt, context } = config;
+  if (prompt === "") {
+    const count = Math.max(1, Math.min(8, Math.floor(context / 2), val.length));
+    return new TextDecoder().decode(tokenizer.decode(val.read(0, count)));
+  }
+  const tokens = encoded(prompt, tokenizer).length;
+  if (tokens > context)
+    throw new Error(`sample_prompt has ${tokens} tokens, more than the context of ${context}: shorten it.`);
+  return prompt;
+}
+
+function encoded(prompt: string, tokenizer: OpenShards["tokenizer"]): Uint32Array {
+  try {
+    return tokenizer.encode(prompt);
+  } catch (error) {
+    throw new Error(`sample_prompt cannot be encoded: ${(error as Error).message}`);
+  }
+}
+
+/** What is going to be trained on what, in two lines. */
+export async function describeStart(run: Run, { data, gpu }: Described): Promise<string> {
+  const { countParameters } = await import("../model/weights.js");
+  const { config } = run.model;
+  const { train, val } = data.manifest.splits;
+  const number = (value: number) => value.toLocaleString("en");
+  const text = `${number(train.tokens)} tokens to learn from, ${number(val.tokens)} to validate with, vocabulary ${data.manifest.vocab_size}`;
+  const size = `${number(countParameters(config).total)} parameters in ${config.layers} layers, ${config.hiddenSize} wide`;
+  return `Text: ${text}.\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
+}
+
+/** Some text that the model writes, the same for the same weights. */
+export async function sampleText({ model }: Run, parts: Described): Promise<string> {
+  const { generateText, plainGenerate } = await import("../infer/generate.js");
+  const prompt = samplePrompt(parts);
+  const maxTokens = parts.config.sample_tokens;
+  const settings = { ...plainGenerate, maxTokens, temperature: 0.8, topP: 0.95, seed: parts.config.seed };
+  let text = prompt;
+  for await (const piece of generateText(model, parts.data.tokenizer, prompt, settings)) text += piece;
+  return text;
+}
+
+/** The source of plotly.js, to be put into a page. */
+function plotlySource(): string {
+  return fs.readFileSync(createRequire(import.meta.url).resolve("plotly.js-cartesian-dist-min"), "utf8");
+}
+
+/** Writes report.html and report.txt; gives the text and what a program wants to know. */
+export async function writeReport(
+  run: Run,
+  paths: RunPaths,
+  parts: Described,
+): Promise<{ text: string; summary: Record<string, unknown> }> {
+  const { readLines, reportHtml, reportText } = await import("../train/monitor.js");
+  const { replaceFile } = await import("../train/checkpoint.js");
+  const metrics = readLines<Metrics>(paths.metrics);
+  const loads = readLines<ExpertLoad>(paths.experts);
+  const summary = await describeRun(run, paths, parts);
+  const text = reportText(metrics, summary);
+  replaceFile(path.join(paths.folder, "report.txt"), text);
+  replaceFile(path.join(paths.folder, "report.html"), reportHtml(metrics, loads, summary, plotlySource()));
+  const measured = metrics.findLast(({ val_loss }) => val_loss !== undefined) ?? {};
+  const known = { entropy: summary.entropy, parameters: summary.parameters.total, model: paths.model };
+  return { text, summary: { ...measured, ...known } };
+}
+
+async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
+  const { countParameters } = await import("../model/weights.js");
+  const { modelConfigToJson } = await import("../formats/config.js");
+  const { readLines } = await import("../train/monitor.js");
+  const { manifest } = data;
+  return {
+    name: path.basename(path.resolve(paths.folder)),
+    config: { ...config, model: undefined },
+    model: modelConfigToJson(run.model.config),
+    parameters: countParameters(run.model.config),
+    valSize: manifest.splits.val,
+    entropy: manifest.entropy_bits_per_byte,
+    environment: {
+      adapter: `${gpu.facts.name} (${gpu.facts.kind === "cpu" ? "software" : "graphics processor"})`,
+      software: `tslm ${libraryVersion()}, Node ${process.versions.node}, ${process.platform} ${process.arch}`,
+      text: manifest.sources
+        .map(({ file, bytes }) => `${file} (${bytes.toLocaleString("en")} bytes)`)
+        .join(", "),
+    },
+    samples: readLines(paths.samples),
+  };
+}

@@ -1,0 +1,496 @@
+// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+import * as crypto from "node:crypto";
+import * as fs from "node:fs";
+import * as path from "node:path";
+import { loadTokenizer } from "../tokenizer/bpe.js";
+import { type Tokenizer, characterTokenizer, invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
+import type { SyntheticCard } from "./synthetic.js";
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#open-text
+/** Opens a file to read, or says in one sentence why that cannot be. */
+export function openToRead(file: string): number {
+  try {
+    if (fs.statSync(file).isDirectory()) throw new Error(`${file} is a folder; name the text files in it.`);
+    return fs.openSync(file, "r");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") throw new Error(`There is no file ${file}.`);
+    if (code === "EACCES") throw new Error(`The file ${file} may not be read.`);
+    throw error;
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#byte-chunks
+/** The bytes of a file in chunks of `size` (the last is shorter): a file of any length in little memory. */
+export function* byteChunks(file: string, size: number): Generator<Uint8Array> {
+  const handle = openToRead(file);
+  try {
+    for (;;) {
+      const chunk = new Uint8Array(size);
+      let filled = 0;
+      for (let got = -1; got !== 0 && filled < size; filled += got)
+        got = fs.readSync(handle, chunk, filled, size - filled, null);
+      if (filled > 0) yield chunk.subarray(0, filled);
+      if (filled < size) return;
+    }
+  } finally {
+    fs.closeSync(handle);
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#last-cut
+/**
+ * Where to cut bytes so that tokens do not notice: after the last line end that other text follows, where no piece of the
+ * tokenizer crosses. Without one, before the last character (a line of megabytes may then lose one merge).
+ */
+export function lastCut(bytes: Uint8Array): number {
+  const isLineEnd = (byte: number) => byte === 10 || byte === 13;
+  for (let at = bytes.length - 1; at > 0; at--) {
+    if (isLineEnd(bytes[at - 1]) && !isLineEnd(bytes[at])) return at;
+  }
+  let at = bytes.length - 1;
+  while (at > 0 && bytes.length - at < 4 && (bytes[at] & 0xc0) === 0x80) at--;
+  return at;
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#text-chunks
+/** The text of a UTF-8 file in chunks that end where lines do. Throws, naming file and byte offset, if it is not UTF-8. */
+export function* textChunks(file: string, size: number = 2 ** 22): Generator<string> {
+  let rest = new Uint8Array(0);
+  let offset = 0;
+  for (const chunk of byteChunks(file, size)) {
+    const bytes = Buffer.concat([rest, chunk]);
+    const cut = chunk.length < size ? bytes.length : lastCut(bytes);
+    yield fileText(bytes.subarray(0, cut), file, offset);
+    offset += cut;
+    rest = bytes.subarray(cut);
+  }
+  if (rest.length > 0) yield fileText(rest, file, offset);
+}
+
+/** The bytes at `offset` of a file as text. */
+export function fileText(bytes: Uint8Array, file: string, offset: number): string {
+  const at = invalidUtf8(bytes);
+  if (at < 0) return textOfBytes(bytes);
+  const hex = bytes[at].toString(16).padStart(2, "0");
+  throw new Error(
+    `${file} is not UTF-8 text: the byte 0x${hex} at offset ${offset + at} starts no character. Convert the file first.`,
+  );
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#known-entropy
+/** The entropy that stands in `file.json` beside a synthetic corpus, if it speaks of these very bytes. */
+export function knownEntropy(file: string, sha256: string): { entropy_bits_per_byte?: number } {
+  try {
+    const card = JSON.parse(fs.readFileSync(`${file}.json`, "utf8")) as Partial<SyntheticCard>;
+    if (card.kind !== "synthetic" || card.sha256 !== sha256) return {};
+    return { entropy_bits_per_byte: card.entropy_bits_per_byte };
+  } catch {
+    return {}; // no such file, or another program's
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#describe-source
+/** A text file as the manifest records it. */
+export interface TextSource {
+  file: string;
+  sha256: string;
+  bytes: number;
+  /** Unicode code points. */
+  characters: number;
+  /** Known only if the file was made by `tslm data synth` and is unchanged. */
+  entropy_bits_per_byte?: number;
+}
+
+/** Reads a file once: that it is text, how much, its checksum, and (into `alphabet`) its characters. */
+export function describeSource(file: string, alphabet: Set<string>): TextSource {
+  const hash = crypto.createHash("sha256");
+  let [bytes, characters] = [0, 0];
+  for (const text of textChunks(file)) {
+    hash.update(text);
+    bytes += Buffer.byteLength(text);
+    for (const character of text) {
+      alphabet.add(character);
+      characters++;
+    }
+  }
+  if (bytes === 0) throw new Error(`${file} is empty.`);
+  const source = { file: path.basename(file), sha256: hash.digest("hex"), bytes, characters };
+  return { ...source, ...knownEntropy(file, source.sha256) };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#split-chunks
+/** The characters number `from` to `to` of a file, in chunks. */
+export function* textRange(file: string, from: number, to: number): Generator<string> {
+  let at = 0;
+  for (const text of textChunks(file)) {
+    const length = codePoints(text);
+    if (at + length > from && at < to) {
+      yield text.slice(codeUnit(text, Math.max(0, from - at)), codeUnit(text, Math.min(length, to - at)));
+    }
+    at += length;
+    if (at >= to) return;
+  }
+}
+
+/** How many Unicode code points a text has. */
+export function codePoints(text: string): number {
+  let pairs = 0;
+  for (let i = 0; i < text.length; i++) if ((text.charCodeAt(i) & 0xfc00) === 0xd800) pairs++;
+  return text.length - pairs;
+}
+
+/** The place in a JavaScript string (in UTF-16 units) of code point number `count`. */
+export function codeUnit(text: string, count: number): number {
+  let at = 0;
+  for (let i = 0; i < count; i++) at += (text.charCodeAt(at) & 0xfc00) === 0xd800 ? 2 : 1;
+  return at;
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#manifest
+/** One file of tokens. */
+export interface Shard {
+  file: string;
+  tokens: number;
+  sha256: string;
+}
+
+/** The training or the validation part: `bytes` of text became `tokens`. */
+export interface Split {
+  bytes: number;
+  tokens: number;
+  shards: Shard[];
+}
+
+/** How `manifest.json` begins, so that a later version can tell. */
+export const SHARD_FORMAT = { format: "tslm shards", version: 1 } as const;
+
+/** The content of `manifest.json`: what is in a folder of shards, and where it came from. */
+export interface Manifest {
+  format: "tslm shards";
+  version: 1;
+  tokenizer: string;
+  vocab_size: number;
+  /** Little-endian numbers of 16 or 32 bits. */
+  dtype: "u16" | "u32";
+  val_fraction: number;
+  sources: TextSource[];
+  /** Of all sources together, if each is synthetic. */
+  entropy_bits_per_byte?: number;
+  splits: { train: Split; val: Split };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#token-type
+/** The numbers that hold a tokenizer's ids: 16 bits if they fit. */
+export function tokenType(tokenizer: Tokenizer): "u16" | "u32" {
+  return tokenizer.vocabSize <= 2 ** 16 ? "u16" : "u32";
+}
+
+/** The SHA-256 of a file, in hex. */
+export function fileChecksum(file: string): string {
+  const hash = crypto.createHash("sha256");
+  for (const bytes of byteChunks(file, 2 ** 22)) hash.update(bytes);
+  return hash.digest("hex");
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#shard-writer
+/** Tokens in one file; the next begins a new one. 2^26 tokens of 16 bits are 128 MiB. */
+export const SHARD_TOKENS = 2 ** 26;
+
+/** Ids as bytes, little-endian: two bytes each, or four where a vocabulary needs them. */
+export function tokenBytes(ids: Uint32Array, dtype: "u16" | "u32"): Uint8Array {
+  return new Uint8Array((dtype === "u16" ? Uint16Array.from(ids) : ids.slice()).buffer);
+}
+
+/** Appends a row of ids to `shards`, the files `folder/name-00000.bin` and on; begins new ones as they fill up. */
+export function appendTokens(
+  folder: string,
+  name: string,
+  shards: Shard[],
+  ids: Uint32Array,
+  dtype: "u16" | "u32",
+  limit: number,
+): void {
+  for (let at = 0; at < ids.length; ) {
+    if ((shards.at(-1)?.tokens ?? limit) === limit) {
+      shards.push({ file: `${name}-${String(shards.length).padStart(5, "0")}.bin`, tokens: 0, sha256: "" });
+    }
+    const shard = shards[shards.length - 1];
+    const part = ids.subarray(at, at + limit - shard.tokens);
+    fs.appendFileSync(path.join(folder, shard.file), tokenBytes(part, dtype));
+    shard.tokens += part.length;
+    at += part.length;
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#write-split
+/** A range of a file, in characters. */
+export interface TextPart {
+  file: string;
+  from: number;
+  to: number;
+}
+
+/** Encodes parts of files into one split. Between two files stands `<|endoftext|>`, if the tokenizer has it. */
+export function writeSplit(
+  folder: string,
+  name: "train" | "val",
+  parts: TextPart[],
+  tokenizer: Tokenizer,
+  onBytes: (count: number) => void,
+  limit = SHARD_TOKENS,
+): Split {
+  const shards: Shard[] = [];
+  const append = (ids: Uint32Array) => appendTokens(folder, name, shards, ids, tokenType(tokenizer), limit);
+  let bytes = 0;
+  for (const { file, from, to } of parts) {
+    if (bytes > 0) append(Uint32Array.from(Object.values(tokenizer.specials).slice(0, 1)));
+    for (const text of textRange(file, from, to)) {
+      append(tokenizer.encode(text));
+      bytes += Buffer.byteLength(text);
+      onBytes(Buffer.byteLength(text));
+    }
+  }
+  for (const shard of shards) shard.sha256 = fileChecksum(path.join(folder, shard.file));
+  return { bytes, tokens: shards.reduce((sum, shard) => sum + shard.tokens, 0), shards };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#whole-folder
+/** Fills a folder wholly or not at all: `fill` writes into `folder.partial`, which then takes the place of `folder`. */
+export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial: string) => T): T {
+  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
+  if (old.length > 0 && !old.includes(mark)) {
+    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
+  }
+  const partial = `${path.resolve(folder)}.partial`;
+  fs.rmSync(partial, { recursive: true, force: true });
+  fs.mkdirSync(partial, { recursive: true });
+  try {
+    const result = fill(partial);
+    fs.rmSync(folder, { recursive: true, force: true });
+    fs.renameSync(partial, folder);
+    return result;
+  } catch (error) {
+    fs.rmSync(partial, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#joint-entropy
+/** The entropy of sources together: the mean over their bytes, if it is known of each. */
+export function jointEntropy(sources: TextSource[]): { entropy_bits_per_byte?: number } {
+  let [bits, bytes] = [0, 0];
+  for (const source of sources) {
+    if (source.entropy_bits_per_byte === undefined) return {};
+    bits += source.entropy_bits_per_byte * source.bytes;
+    bytes += source.bytes;
+  }
+  return { entropy_bits_per_byte: bits / bytes };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-options
+/** What `prepareText` needs to know besides the files. */
+export interface PrepareOptions {
+  /** A tokenizer, or "char" for one made of the characters of all files. */
+  tokenizer: Tokenizer | "char";
+  /** The last part of each file, from 0 up to (not including) 1, that is kept for validation. 0.1 unless told. */
+  valFraction?: number;
+  /** Called as text is encoded. */
+  onBytes?: (done: number, total: number) => void;
+}
+
+/** Writes both splits of some files into a folder: of n characters the first floor(n * (1 - valFraction)) are for training. */
+export function writeSplits(
+  folder: string,
+  files: string[],
+  sources: TextSource[],
+  tokenizer: Tokenizer,
+  options: PrepareOptions,
+): Manifest["splits"] {
+  const total = sources.reduce((sum, source) => sum + source.bytes, 0);
+  let done = 0;
+  const onBytes = (count: number) => {
+    done += count;
+    options.onBytes?.(done, total);
+  };
+  const cuts = sources.map(({ characters }) => Math.floor(characters * (1 - (options.valFraction ?? 0.1))));
+  const first = files.map((file, i) => ({ file, from: 0, to: cuts[i] }));
+  const last = files.map((file, i) => ({ file, from: cuts[i], to: sources[i].characters }));
+  return {
+    train: writeSplit(folder, "train", first, tokenizer, onBytes),
+    val: writeSplit(folder, "val", last, tokenizer, onBytes),
+  };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-text
+/**
+ * Turns UTF-8 text files into a folder of token shards with `manifest.json` and `tokenizer.json`. Of a file with n characters the
+ * first floor(n * (1 - valFraction)) are for training and the rest for validation. Nothing is left behind on an error.
+ */
+export function prepareText(files: string[], folder: string, options: PrepareOptions): Manifest {
+  const { valFraction = 0.1 } = options;
+  if (!(valFraction >= 0 && valFraction < 1))
+    throw new Error(`The validation fraction must be from 0 to below 1, not ${valFraction}.`);
+  if (files.length === 0) throw new Error("Name at least one text file.");
+  const alphabet = new Set<string>();
+  const sources = files.map((file) => describeSource(file, alphabet));
+  const tokenizer = options.tokenizer === "char" ? characterTokenizer(alphabet) : options.tokenizer;
+  return writeWholeFolder(folder, "manifest.json", (partial) => {
+    const splits = writeSplits(partial, files, sources, tokenizer, options);
+    const about = {
+      tokenizer: "tokenizer.json",
+      vocab_size: tokenizer.vocabSize,
+      dtype: tokenType(tokenizer),
+    };
+    const manifest = {
+      ...SHARD_FORMAT,
+      ...about,
+      val_fraction: valFraction,
+      sources,
+      ...jointEntropy(sources),
+      splits,
+    };
+    fs.writeFileSync(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
+    fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+    return manifest;
+  });
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#token-source
+/** A long row of tokens, in memory or on disk. */
+export interface TokenSource {
+  /** How many tokens. */
+  readonly length: number;
+  /** Tokens number `start` to `start + count - 1`. Throws if the source has not that many. */
+  read(start: number, count: number): Uint32Array;
+}
+
+/** Tokens in memory. */
+export function tokensInMemory(ids: ArrayLike<number>): TokenSource {
+  const all = Uint32Array.from(ids);
+  return {
+    length: all.length,
+    read: (start, count) => all.slice(start, checkedEnd(start, count, all.length)),
+  };
+}
+
+/** `start + count`, if that range lies within `length` tokens. */
+export function checkedEnd(start: number, count: number, length: number): number {
+  if (start >= 0 && count >= 0 && start + count <= length) return start + count;
+  throw new Error(`Tokens ${start} to ${start + count - 1} do not exist: there are ${length}.`);
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#token-file
+/** The tokens of one shard, read from the file when asked for. `close` gives the file back. */
+export function tokenFile(
+  file: string,
+  dtype: "u16" | "u32",
+  tokens: number,
+): TokenSource & { close(): void } {
+  const size = dtype === "u16" ? 2 : 4;
+  const handle = openToRead(file);
+  const found = fs.fstatSync(handle).size;
+  if (found !== tokens * size) {
+    fs.closeSync(handle);
+    throw new Error(
+      `${file} is damaged: it has ${found} bytes where the manifest says ${tokens * size}. Prepare the data again.`,
+    );
+  }
+  const read = (start: number, count: number) => {
+    const values = new (dtype === "u16" ? Uint16Array : Uint32Array)(
+      checkedEnd(start, count, tokens) - start,
+    );
+    fs.readSync(handle, new Uint8Array(values.buffer), 0, values.byteLength, start * size);
+    return Uint32Array.from(values);
+  };
+  return { length: tokens, read, close: () => fs.closeSync(handle) };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#joined-tokens
+/** Several sources as one row. */
+export function joinedTokens(sources: TokenSource[]): TokenSource {
+  const starts: number[] = [];
+  let length = 0;
+  for (const source of sources) {
+    starts.push(length);
+    length += source.length;
+  }
+  const read = (start: number, count: number) => {
+    const result = new Uint32Array(checkedEnd(start, count, length) - start);
+    sources.forEach((source, i) => {
+      const from = Math.max(start, starts[i]);
+      const to = Math.min(start + count, starts[i] + source.length);
+      if (from < to) result.set(source.read(from - starts[i], to - from), from - start);
+    });
+    return result;
+  };
+  return { length, read };
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#read-manifest
+/** The JSON in a file, or one sentence on why there is none. */
+export function readJson(file: string): unknown {
+  try {
+    return JSON.parse(fs.readFileSync(file, "utf8"));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") throw new Error(`There is no file ${file}.`);
+    throw new Error(`${file} cannot be read as JSON: ${(error as Error).message}`);
+  }
+}
+
+/** The manifest of a folder of shards. */
+export function readManifest(folder: string): Manifest {
+  const file = path.join(folder, "manifest.json");
+  if (!fs.existsSync(file))
+    throw new Error(`${folder} holds no prepared data (no manifest.json); make it with: tslm data prepare`);
+  const manifest = readJson(file) as Manifest;
+  const splits = manifest?.splits;
+  const whole = Array.isArray(splits?.train?.shards) && Array.isArray(splits?.val?.shards);
+  if (manifest?.format !== SHARD_FORMAT.format || manifest.version !== SHARD_FORMAT.version || !whole) {
+    throw new Error(`${file} is not a manifest of token shards of version 1; prepare the data again.`);
+  }
+  return manifest;
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#verify-shards
+/** Holds the bytes of every shard against its checksum; throws, naming the file, at the first that differs. */
+export function verifyShards(folder: string, manifest: Manifest): void {
+  for (const shard of [...manifest.splits.train.shards, ...manifest.splits.val.shards]) {
+    const file = path.join(folder, shard.file);
+    if (fileChecksum(file) !== shard.sha256) {
+      throw new Error(`${file} is damaged: its checksum is not the manifest's. Prepare the data again.`);
+    }
+  }
+}
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#open-shards
+/** Prepared data, open for reading. */
+export interface OpenShards {
+  manifest: Manifest;
+  tokenizer: Tokenizer;
+  train: TokenSource;
+  val: TokenSource;
+  /** Gives the files back. */
+  close(): void;
+}
+
+/**
+ * Opens a folder of shards. File sizes are always held against the manifest; `verify` also computes every checksum.
+ * A missing or damaged file is an error that names it.
+ */
+export function openShards(folder: string, options: { verify?: boolean } = {}): OpenShards {
+  const manifest = readManifest(folder);
+  const open = (split: Split) =>
+    split.shards.map((shard) => tokenFile(path.join(folder, shard.file), manifest.dtype, shard.tokens));
+  const [train, val] = [open(manifest.splits.train), open(manifest.splits.val)];
+  if (options.verify) verifyShards(folder, manifest);
+  return {
+    manifest,
+    tokenizer: loadTokenizer(readJson(path.join(folder, manifest.tokenizer)) as object),
+    train: joinedTokens(train),
+    val: joinedTokens(val),
+    close: () => {
+      for (const file of [...train, ...val]) file.close();
+    },
+  };
+}

@@ -1,0 +1,598 @@
+// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+import { closestMatch } from "leven";
+import { z } from "zod";
+import { compareText, isRecord } from "./safetensors.js";
+
+//| 03-moe/4-the-decoder.ipynb#model-sizes
+/** The sizes of a model, in numbers of elements. */
+export interface ModelSizes {
+  /** Rows of the embedding table: one for each token id. */
+  vocabSize: number;
+  /** Width of the residual stream. */
+  hiddenSize: number;
+  /** Number of blocks. */
+  layers: number;
+  /** Query heads. */
+  heads: number;
+  /** Key and value heads; each serves `heads / kvHeads` query heads. */
+  kvHeads: number;
+  /** Width of one head. `heads * headDim` need not equal `hiddenSize`. */
+  headDim: number;
+  /** Inner width of a dense feed-forward layer. */
+  intermediateSize: number;
+  /** The longest sequence that the model was made for, in tokens (`max_position_embeddings`). */
+  contextLength: number;
+}
+
+//| 03-moe/4-the-decoder.ipynb#moe-config
+/** How the mixture-of-experts layers of a model are made. */
+export interface MoeConfig {
+  /** Experts in each sparse layer. */
+  experts: number;
+  /** Experts that each token visits (top-k). */
+  expertsPerToken: number;
+  /** Inner width of one expert. */
+  intermediateSize: number;
+  /** Whether the top-k router weights are divided by their sum. */
+  normalizeTopK: boolean;
+  /** Weight of the load-balance loss in the training loss (`router_aux_loss_coef`). */
+  balanceCoefficient: number;
+  /** For each block, whether its feed-forward layer is sparse; length `layers`. */
+  sparseLayers: boolean[];
+}
+
+//| 03-moe/4-the-decoder.ipynb#rope-config
+/** Llama 3's rescaling: wavelengths above the original context are stretched by `factor`, short ones are kept. */
+export interface Llama3Scaling {
+  type: "llama3";
+  factor: number;
+  lowFrequencyFactor: number;
+  highFrequencyFactor: number;
+  /** The context length, in tokens, that the model was first trained with. */
+  originalContextLength: number;
+}
+
+/** Rotary positions: pair i of a head turns by `theta ** (-2 i / headDim)` radians a token, unless rescaled. */
+export interface RopeConfig {
+  theta: number;
+  scaling?: Llama3Scaling;
+}
+
+//| 03-moe/4-the-decoder.ipynb#model-config
+/** The model families that the decoder runs, by the `model_type` of their Hugging Face config.json. */
+export type ModelType = "qwen3_moe" | "qwen3" | "llama";
+
+/**
+ * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
+ * differ. The decoder reads these and never asks for the family by name.
+ */
+export interface ModelConfig extends ModelSizes {
+  modelType: ModelType;
+  /** Present where some or all feed-forward layers are mixtures of experts. */
+  moe?: MoeConfig;
+  /** The epsilon of every RMSNorm. */
+  normEps: number;
+  /** RMSNorm on queries and keys before RoPE: none, over each head, or over the whole projection. */
+  qkNorm: "none" | "head" | "projection";
+  rope: RopeConfig;
+  /** Whether the query, key, value and output projections add a bias. */
+  attentionBias: boolean;
+  /** Whether the output layer is the embedding table itself (then there is no `lm_head.weight`). */
+  tied: boolean;
+  /** Standard deviation of freshly drawn weights. */
+  initializerRange: number;
+  /** The id that starts a document, where the family has one. */
+  bosTokenId?: number;
+  /** The ids that end a document; often one, none for a model without. */
+  eosTokenIds: number[];
+}
+
+//| 03-moe/4-the-decoder.ipynb#families
+/** What a family fixes: its class in transformers, its query-key norm, whether it has experts. */
+export interface ModelFamily {
+  architecture: string;
+  qkNorm: ModelConfig["qkNorm"];
+  sparse: boolean;
+  /** What transformers assumes for keys that a config.json leaves out, where it is not the same for all families. */
+  defaults: Record<string, unknown>;
+}
+
+/** The families by `model_type`. Sources: the configuration classes of transformers 5.18. */
+export const modelFamilies: Record<ModelType, ModelFamily> = {
+  qwen3_moe: {
+    architecture: "Qwen3MoeForCausalLM",
+    qkNorm: "head",
+    sparse: true,
+    defaults: { num_key_value_heads: 4, max_position_embeddings: 32768 },
+  },
+  qwen3: {
+    architecture: "Qwen3ForCausalLM",
+    qkNorm: "head",
+    sparse: false,
+    defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768 },
+  },
+  llama: {
+    architecture: "LlamaForCausalLM",
+    qkNorm: "none",
+    sparse: false,
+    defaults: { max_position_embeddings: 2048, bos_token_id: 1, eos_token_id: 2 },
+  },
+};
+
+//| 03-moe/4-the-decoder.ipynb#read-keys
+/** The part of a zod schema that `readKeys` uses. */
+export interface KeySchema<T> {
+  safeParse(value: unknown): {
+    data?: T;
+    error?: { issues: { path: PropertyKey[]; message: string }[] };
+  };
+}
+
+/**
+ * Reads the keys of a schema, whose messages say what a value must be. Throws one sentence for the first key that is
+ * missing or of the wrong type; `where` comes before the key's name.
+ */
+export function readKeys<T>(schema: KeySchema<T>, json: Record<string, unknown>, where = ""): T {
+  const { data, error } = schema.safeParse(json);
+  if (!error) return data as T;
+  const { path, message } = error.issues[0];
+  const key = where + path.join(".");
+  const value = path.reduce<unknown>((inner, step) => (inner as Record<PropertyKey, unknown>)[step], json);
+  if (value === undefined) throw new Error(`${key} is missing; it must be ${message}.`);
+  throw new Error(`${key} must be ${message}, not ${JSON.stringify(value)}.`);
+}
+
+//| 03-moe/4-the-decoder.ipynb#without-nulls
+/** The same object without the keys whose value is null: in a config.json, null means "not given". */
+export function withoutNulls(json: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-sizes
+/** The sizes of a config.json, under their own names. */
+export interface ConfigSizes {
+  hidden_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  num_key_value_heads?: number;
+  head_dim?: number;
+  intermediate_size: number;
+  vocab_size: number;
+  max_position_embeddings: number;
+}
+
+/** Reads the sizes, all whole numbers above 0. */
+export function readSizes(json: Record<string, unknown>): ConfigSizes {
+  const error = "a whole number above 0";
+  const size = z.int({ error }).positive({ error });
+  const schema = z.object({
+    hidden_size: size,
+    num_hidden_layers: size,
+    num_attention_heads: size,
+    num_key_value_heads: size.optional(),
+    head_dim: size.optional(),
+    intermediate_size: size,
+    vocab_size: size,
+    max_position_embeddings: size,
+  });
+  return readKeys(schema, json);
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-heads
+/** The three numbers of the heads, checked: `[heads, kvHeads, headDim]`. Left out, headDim is hidden size / heads. */
+export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, number, number] {
+  const hidden = keys.hidden_size;
+  const heads = keys.num_attention_heads;
+  const kvHeads = keys.num_key_value_heads ?? heads;
+  const headDim = keys.head_dim ?? hidden / heads;
+  if (heads % kvHeads !== 0) {
+    throw new Error(
+      `num_attention_heads is ${heads}, not a multiple of num_key_value_heads, which is ${kvHeads}.`,
+    );
+  }
+  if (!Number.isInteger(headDim) || (modelType === "llama" && hidden % heads !== 0)) {
+    throw new Error(`hidden_size is ${hidden}, not a multiple of num_attention_heads, which is ${heads}.`);
+  }
+  if (headDim % 2 !== 0) throw new Error(`head_dim is ${headDim}, but rotary positions need an even number.`);
+  return [heads, kvHeads, headDim];
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-sizes
+/** The sizes of a model from its config.json. */
+export function parseModelSizes(json: Record<string, unknown>, modelType: ModelType): ModelSizes {
+  const keys = readSizes(json);
+  const [heads, kvHeads, headDim] = parseHeads(keys, modelType);
+  return {
+    vocabSize: keys.vocab_size,
+    hiddenSize: keys.hidden_size,
+    layers: keys.num_hidden_layers,
+    heads,
+    kvHeads,
+    headDim,
+    intermediateSize: keys.intermediate_size,
+    contextLength: keys.max_position_embeddings,
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-settings
+/** The settings of a config.json that are not sizes and that every family has. */
+export interface ConfigSettings {
+  rms_norm_eps: number;
+  attention_bias: boolean;
+  tie_word_embeddings: boolean;
+  initializer_range: number;
+  bos_token_id?: number;
+  eos_token_id?: number | number[];
+}
+
+/** Reads the settings; those left out have the values that transformers gives them. */
+export function readSettings(json: Record<string, unknown>): ConfigSettings {
+  const positive = { error: "a number above 0" };
+  const flag = z.boolean({ error: "true or false" }).default(false);
+  const notNegative = { error: "a whole number from 0 up" };
+  const id = z.int(notNegative).nonnegative(notNegative);
+  const schema = z.object({
+    rms_norm_eps: z.number(positive).positive(positive).default(1e-6),
+    attention_bias: flag,
+    tie_word_embeddings: flag,
+    initializer_range: z.number(positive).positive(positive).default(0.02),
+    bos_token_id: id.optional(),
+    eos_token_id: z.union([id, z.array(id)], { error: "a token id or a list of token ids" }).optional(),
+  });
+  return readKeys(schema, json);
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-experts
+/** The keys that say how experts are made and chosen. */
+export interface ConfigExperts {
+  num_experts: number;
+  num_experts_per_tok: number;
+  moe_intermediate_size: number;
+  norm_topk_prob: boolean;
+  router_aux_loss_coef: number;
+  decoder_sparse_step: number;
+  mlp_only_layers: number[];
+}
+
+/** Reads the keys of the experts. */
+export function readExperts(json: Record<string, unknown>): ConfigExperts {
+  const error = "a whole number above 0";
+  const size = z.int({ error }).positive({ error });
+  const weight = { error: "a number from 0 up" };
+  const layers = { error: "a list of layer numbers" };
+  const schema = z.object({
+    num_experts: size,
+    num_experts_per_tok: size,
+    moe_intermediate_size: size,
+    norm_topk_prob: z.boolean({ error: "true or false" }).default(false),
+    router_aux_loss_coef: z.number(weight).nonnegative(weight).default(0.001),
+    decoder_sparse_step: size.default(1),
+    mlp_only_layers: z.array(z.int(layers).nonnegative(layers), layers).default([]),
+  });
+  return readKeys(schema, json);
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-moe
+/**
+ * The mixture-of-experts part of a configuration. Layer i (from 0) is sparse if `decoder_sparse_step` divides i + 1 and
+ * `mlp_only_layers` does not name it.
+ */
+export function parseMoeConfig(json: Record<string, unknown>, layers: number): MoeConfig {
+  const keys = readExperts(json);
+  const experts = keys.num_experts;
+  const expertsPerToken = keys.num_experts_per_tok;
+  if (expertsPerToken > experts) {
+    throw new Error(
+      `num_experts_per_tok is ${expertsPerToken}, but there are only ${experts} experts (num_experts).`,
+    );
+  }
+  const isSparse = (i: number) =>
+    (i + 1) % keys.decoder_sparse_step === 0 && !keys.mlp_only_layers.includes(i);
+  return {
+    experts,
+    expertsPerToken,
+    intermediateSize: keys.moe_intermediate_size,
+    normalizeTopK: keys.norm_topk_prob,
+    balanceCoefficient: keys.router_aux_loss_coef,
+    sparseLayers: Array.from({ length: layers }, (_, i) => isSparse(i)),
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#runnable
+/** The values that we run of settings which change what a model computes. Of a list, each element is compared. */
+export const runnableValues: Record<string, unknown[]> = {
+  hidden_act: ["silu", "swish"],
+  mlp_bias: [false],
+  use_sliding_window: [false],
+  layer_types: ["full_attention"],
+  partial_rotary_factor: [1],
+  quantization_config: [],
+};
+
+/** Throws, naming the key, if a configuration asks for something that we do not run. */
+export function checkRunnable(json: Record<string, unknown>, runnable = runnableValues): void {
+  for (const [key, values] of Object.entries(runnable)) {
+    const given = json[key] === undefined ? [] : [json[key]].flat();
+    for (const value of given.filter((value) => !values.includes(value))) {
+      if (values.length === 0) throw new Error(`${key} is given, but such models are not run so far.`);
+      const stated = `${key} is ${JSON.stringify(value)}`;
+      throw new Error(`${stated}, but only ${JSON.stringify(values[0])} is run so far.`);
+    }
+  }
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-llama3
+/** Reads the four numbers of Llama 3's rescaling from `json`, which stands under the key `where`. */
+export function parseLlama3Scaling(json: Record<string, unknown>, where: string): Llama3Scaling {
+  const positive = { error: "a number above 0" };
+  const number = z.number(positive).positive(positive);
+  const length = { error: "a whole number above 0" };
+  const schema = z.object({
+    factor: number,
+    low_freq_factor: number,
+    high_freq_factor: number,
+    original_max_position_embeddings: z.int(length).positive(length),
+  });
+  const keys = readKeys(schema, json, `${where}.`);
+  if (keys.high_freq_factor <= keys.low_freq_factor) {
+    throw new Error(
+      `${where}.high_freq_factor must be above low_freq_factor, which is ${keys.low_freq_factor}.`,
+    );
+  }
+  return {
+    type: "llama3",
+    factor: keys.factor,
+    lowFrequencyFactor: keys.low_freq_factor,
+    highFrequencyFactor: keys.high_freq_factor,
+    originalContextLength: keys.original_max_position_embeddings,
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-rope
+/**
+ * Reads the rotary positions in both spellings: `rope_parameters`, and the older `rope_theta` beside `rope_scaling`
+ * (whose type is called `rope_type` or, older still, `type`). `rope_scaling` wins, as in transformers.
+ */
+export function parseRopeConfig(json: Record<string, unknown>): RopeConfig {
+  const where = json.rope_scaling === undefined ? "rope_parameters" : "rope_scaling";
+  const given = json[where] ?? {};
+  if (!isRecord(given)) throw new Error(`${where} must be an object, not ${JSON.stringify(given)}.`);
+  const positive = { error: "a number above 0" };
+  const theta = z.object({ rope_theta: z.number(positive).positive(positive).default(10000) });
+  const rope = withoutNulls(given);
+  checkRunnable(rope);
+  const { rope_theta } =
+    rope.rope_theta === undefined ? readKeys(theta, json) : readKeys(theta, rope, `${where}.`);
+  const type = rope.rope_type ?? rope.type ?? "default";
+  if (type === "default") return { theta: rope_theta };
+  if (type === "llama3") return { theta: rope_theta, scaling: parseLlama3Scaling(rope, where) };
+  throw new Error(
+    `${where} has the rope_type ${JSON.stringify(type)}; the types run so far are default and llama3.`,
+  );
+}
+
+//| 03-moe/4-the-decoder.ipynb#aliases
+/** Old and new spellings of the same key: what transformers 5 writes, and what we read. */
+export const configAliases: Record<string, string> = { num_local_experts: "num_experts" };
+
+/** Renames aliased keys. Throws if both spellings stand there with different values. */
+export function renameAliases(json: Record<string, unknown>): Record<string, unknown> {
+  const renamed = { ...json };
+  for (const [alias, key] of Object.entries(configAliases)) {
+    if (json[alias] === undefined) continue;
+    if (json[key] !== undefined && json[key] !== json[alias]) {
+      throw new Error(`${key} is ${json[key]} but ${alias} is ${json[alias]}; they mean the same: give one.`);
+    }
+    delete renamed[alias];
+    renamed[key] = json[alias];
+  }
+  return renamed;
+}
+
+//| 03-moe/4-the-decoder.ipynb#build-config
+/** The `model_type` of a configuration. Throws for a family that we do not run, naming those that we do. */
+export function readModelType(json: Record<string, unknown>): ModelType {
+  const type = json.model_type;
+  const known = Object.keys(modelFamilies).join(", ");
+  if (type === undefined) throw new Error(`model_type is missing; it must be one of ${known}.`);
+  if (typeof type === "string" && Object.hasOwn(modelFamilies, type)) return type as ModelType;
+  throw new Error(`model_type ${JSON.stringify(type)} is not run so far; these are: ${known}.`);
+}
+
+/** Builds a configuration from keys in their current spelling, nulls removed. */
+export function buildModelConfig(json: Record<string, unknown>, modelType: ModelType): ModelConfig {
+  const sizes = parseModelSizes(json, modelType);
+  const settings = readSettings(json);
+  const { qkNorm, sparse } = modelFamilies[modelType];
+  return {
+    modelType,
+    ...sizes,
+    ...(sparse ? { moe: parseMoeConfig(json, sizes.layers) } : {}),
+    normEps: settings.rms_norm_eps,
+    qkNorm,
+    rope: parseRopeConfig(json),
+    attentionBias: settings.attention_bias,
+    tied: settings.tie_word_embeddings,
+    initializerRange: settings.initializer_range,
+    ...(settings.bos_token_id === undefined ? {} : { bosTokenId: settings.bos_token_id }),
+    eosTokenIds: [settings.eos_token_id ?? []].flat(),
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#nearest-name
+/** The known name nearest to a mistyped one, if there is one within a third of its letters. */
+export function nearestName(name: string, known: string[]): string | undefined {
+  const maxDistance = Math.max(2, Math.floor(name.length / 3));
+  return closestMatch(name.toLowerCase(), known, { maxDistance });
+}
+
+/** The end of a sentence about an unknown name: `; did you mean X?`, or a full stop where nothing is near. */
+export function didYouMean(name: string, known: string[]): string {
+  const nearest = nearestName(name, known);
+  return nearest === undefined ? "." : `; did you mean ${nearest}?`;
+}
+
+//| 03-moe/4-the-decoder.ipynb#config-keys-known
+/** Keys that say something about every model that we run. */
+export const sharedConfigKeys =
+  `architectures model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
+  intermediate_size max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters attention_bias
+  tie_word_embeddings initializer_range hidden_act bos_token_id eos_token_id`.split(/\s+/);
+
+/** Keys that only a model with experts has. */
+export const expertConfigKeys =
+  `num_experts num_local_experts num_experts_per_tok moe_intermediate_size norm_topk_prob router_aux_loss_coef
+  decoder_sparse_step mlp_only_layers`.split(/\s+/);
+
+/** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
+export const otherConfigKeys =
+  `_name_or_path attention_dropout dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
+  pad_token_id pretraining_tp quantization_config sliding_window transformers_version use_cache
+  use_sliding_window`.split(/\s+/);
+
+/** Throws if a configuration has a key that models of its family do not have, naming the nearest one that they have. */
+export function checkConfigKeys(json: Record<string, unknown>, modelType: ModelType): void {
+  const known = [...sharedConfigKeys, ...(modelFamilies[modelType].sparse ? expertConfigKeys : [])];
+  for (const key of Object.keys(json)) {
+    if (known.includes(key) || otherConfigKeys.includes(key)) continue;
+    throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
+  }
+}
+
+//| 03-moe/4-the-decoder.ipynb#parse-config
+/**
+ * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
+ * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
+ * and so is a setting that would change training. Throws one sentence that names the key.
+ */
+export function parseModelConfig(json: unknown, { strict = false } = {}): ModelConfig {
+  if (!isRecord(json)) throw new Error("A model configuration must be a JSON object.");
+  const modelType = readModelType(json);
+  if (strict) checkConfigKeys(json, modelType);
+  const keys = withoutNulls({ ...modelFamilies[modelType].defaults, ...renameAliases(json) });
+  checkRunnable(keys);
+  if (strict) checkRunnable(keys, { attention_dropout: [0] });
+  return buildModelConfig(keys, modelType);
+}
+
+//| 03-moe/4-the-decoder.ipynb#complete-experts
+/** Adds what is left out about experts: 8 of them, 2 a token, as wide together as the dense layer would be. */
+export function completeExperts(given: Record<string, unknown>): Record<string, unknown> {
+  const visited = Number(given.num_experts_per_tok ?? 2);
+  const inner = Math.max(1, Math.round(Number(given.intermediate_size) / visited));
+  return {
+    num_experts: 8,
+    num_experts_per_tok: visited,
+    moe_intermediate_size: inner,
+    norm_topk_prob: true,
+    ...given,
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#complete
+/**
+ * Completes what a person wrote to a whole config.json: what is left out follows from the width and from what the
+ * caller knows (`vocab_size` of the tokenizer, `max_position_embeddings`). The choices are Qwen3's proportions: a
+ * feed-forward layer three times as wide as the model, shared among the experts that a token visits.
+ */
+export function completeModelConfig(
+  given: Record<string, unknown>,
+  sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
+): Record<string, unknown> {
+  const hidden = Number(given.hidden_size ?? 128);
+  const heads = Number(given.num_attention_heads ?? Math.max(1, Math.floor(hidden / 32)));
+  const shape = {
+    model_type: "qwen3_moe",
+    hidden_size: hidden,
+    num_hidden_layers: 4,
+    num_attention_heads: heads,
+    num_key_value_heads: heads,
+    head_dim: Math.max(2, 2 * Math.floor(hidden / heads / 2)),
+    intermediate_size: 3 * hidden,
+    bos_token_id: null,
+    eos_token_id: null,
+  };
+  const whole = { ...shape, ...sizes, ...renameAliases(given) };
+  return whole.model_type === "qwen3_moe" ? completeExperts(whole) : whole;
+}
+
+//| 03-moe/4-the-decoder.ipynb#moe-json
+/** The keys about experts, as a config.json has them. */
+export function moeConfigToJson(moe: MoeConfig): Record<string, unknown> {
+  return {
+    decoder_sparse_step: 1,
+    mlp_only_layers: moe.sparseLayers.flatMap((sparse, i) => (sparse ? [] : [i])),
+    moe_intermediate_size: moe.intermediateSize,
+    norm_topk_prob: moe.normalizeTopK,
+    num_experts: moe.experts,
+    num_experts_per_tok: moe.expertsPerToken,
+    router_aux_loss_coef: moe.balanceCoefficient,
+  };
+}
+
+/** The keys about rotary positions, in the older spelling that all readers know. */
+export function ropeConfigToJson({ theta, scaling }: RopeConfig): Record<string, unknown> {
+  if (scaling === undefined) return { rope_theta: theta, rope_scaling: null };
+  const rope_scaling = {
+    rope_type: scaling.type,
+    factor: scaling.factor,
+    low_freq_factor: scaling.lowFrequencyFactor,
+    high_freq_factor: scaling.highFrequencyFactor,
+    original_max_position_embeddings: scaling.originalContextLength,
+  };
+  return { rope_theta: theta, rope_scaling };
+}
+
+//| 03-moe/4-the-decoder.ipynb#sizes-json
+/** The sizes of a model, as a config.json has them. */
+export function sizesToJson(config: ModelConfig): Record<string, unknown> {
+  return {
+    head_dim: config.headDim,
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    max_position_embeddings: config.contextLength,
+    num_attention_heads: config.heads,
+    num_hidden_layers: config.layers,
+    num_key_value_heads: config.kvHeads,
+    vocab_size: config.vocabSize,
+  };
+}
+
+//| 03-moe/4-the-decoder.ipynb#config-json
+/**
+ * The content of the config.json to save beside a model's weights (f32). It opens in transformers, and
+ * `parseModelConfig` reads the same configuration back. Keys are sorted.
+ */
+export function modelConfigToJson(config: ModelConfig): Record<string, unknown> {
+  const { eosTokenIds } = config;
+  const json = {
+    ...sizesToJson(config),
+    ...ropeConfigToJson(config.rope),
+    ...(config.moe ? moeConfigToJson(config.moe) : {}),
+    architectures: [modelFamilies[config.modelType].architecture],
+    attention_bias: config.attentionBias,
+    attention_dropout: 0,
+    bos_token_id: config.bosTokenId ?? null,
+    eos_token_id: eosTokenIds.length > 1 ? eosTokenIds : (eosTokenIds[0] ?? null),
+    hidden_act: "silu",
+    initializer_range: config.initializerRange,
+    model_type: config.modelType,
+    rms_norm_eps: config.normEps,
+    tie_word_embeddings: config.tied,
+    torch_dtype: "float32",
+    use_cache: true,
+  };
+  return Object.fromEntries(Object.entries(json).sort(([a], [b]) => compareText(a, b)));
+}
+
+//| 03-moe/4-the-decoder.ipynb#config-text
+/**
+ * The text of the config.json to save, ending with a line break. Whole values of fractional settings are written as `0.0`:
+ * transformers 5 refuses `0` where it wants a float, and JSON.stringify knows no difference.
+ */
+export function modelConfigText(config: ModelConfig): string {
+  const text = JSON.stringify(modelConfigToJson(config), null, 2);
+  const fractional = "router_aux_loss_coef|initializer_range|rms_norm_eps|rope_theta|factor|\\w+_freq_factor";
+  const whole = new RegExp(`^(\\s*"(?:${fractional})": \\d+)(,?)$`, "gm");
+  return `${text.replace(whole, "$1.0$2")}\n`;
+}

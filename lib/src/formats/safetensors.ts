@@ -1,0 +1,389 @@
+// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+
+//| 03-moe/4-the-decoder.ipynb#is-record
+/** Whether a value is an object with keys: neither null nor an array. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+//| 03-moe/4-the-decoder.ipynb#compare-text
+/** Orders text by its UTF-16 units, as `<` does: the same everywhere, whatever the locale. */
+export function compareText(a: string, b: string): number {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
+//| 03-moe/4-the-decoder.ipynb#safetensors-types
+/** Bits of one element, for every dtype of the format, in the format's own order (the writer sorts by it). */
+export const safetensorsBits = {
+  BOOL: 8,
+  F4: 4,
+  F6_E2M3: 6,
+  F6_E3M2: 6,
+  U8: 8,
+  I8: 8,
+  F8_E5M2: 8,
+  F8_E4M3: 8,
+  F8_E8M0: 8,
+  F8_E4M3FNUZ: 8,
+  F8_E5M2FNUZ: 8,
+  I16: 16,
+  U16: 16,
+  F16: 16,
+  BF16: 16,
+  I32: 32,
+  U32: 32,
+  F32: 32,
+  C64: 64,
+  F64: 64,
+  I64: 64,
+  U64: 64,
+};
+
+/** The name of an element type as safetensors spells it. */
+export type SafetensorsDtype = keyof typeof safetensorsBits;
+
+//| 03-moe/4-the-decoder.ipynb#safetensors-interfaces
+/** One array: its element type, its shape (`[]` is a single number) and its bytes, little-endian, row by row. */
+export interface SafetensorsTensor {
+  dtype: SafetensorsDtype;
+  shape: number[];
+  data: Uint8Array;
+}
+
+/** Where a tensor lies: `begin` (included) and `end` (not included) count bytes from the start of the file. */
+export interface SafetensorsEntry {
+  dtype: SafetensorsDtype;
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+/** What the head of a file says about the rest of it. `fileLength` is the length the file must have, in bytes. */
+export interface SafetensorsHeader {
+  tensors: Map<string, SafetensorsEntry>;
+  metadata: Record<string, string>;
+  fileLength: number;
+}
+
+/** A whole file: its tensors in the order of their bytes, and its `__metadata__` (text by name). */
+export interface SafetensorsFile {
+  tensors: Map<string, SafetensorsTensor>;
+  metadata: Record<string, string>;
+}
+
+//| 03-moe/4-the-decoder.ipynb#header-length
+/** The format's own limit on the JSON header, in bytes. */
+export const maxSafetensorsHeader = 100_000_000;
+
+/**
+ * Says how many bytes to read from the start of a file to have its whole header: 8 and the length that the
+ * first 8 bytes state. Throws for fewer than 8 bytes and for a length over the format's limit.
+ */
+export function safetensorsHeaderLength(bytes: Uint8Array): number {
+  if (bytes.length < 8)
+    throw new Error(`A safetensors file has at least 8 bytes, but this has ${bytes.length}.`);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 8);
+  const length = view.getBigUint64(0, true);
+  if (length > BigInt(maxSafetensorsHeader)) {
+    throw new Error(
+      `This is not a safetensors file: it claims a header of ${length} bytes; at most 100000000 are allowed.`,
+    );
+  }
+  return 8 + Number(length);
+}
+
+//| 03-moe/4-the-decoder.ipynb#duplicate-key
+/**
+ * Finds the first key that stands twice in the same object of a JSON text, which must be valid. `JSON.parse` would
+ * quietly keep the last of the two.
+ */
+export function findDuplicateKey(json: string): string | undefined {
+  const open: Set<string>[] = [];
+  for (const [token, text, colon] of json.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|[{}]/g)) {
+    if (token === "{") open.push(new Set());
+    else if (token === "}") open.pop();
+    else if (colon !== undefined) {
+      const key: string = JSON.parse(text);
+      const keys = open[open.length - 1];
+      if (keys.has(key)) return key;
+      keys.add(key);
+    }
+  }
+  return undefined;
+}
+
+//| 03-moe/4-the-decoder.ipynb#header-json
+/** Decodes and parses the JSON of a header: UTF-8, an object, no key twice. `bytes` is the JSON alone. */
+export function parseHeaderJson(bytes: Uint8Array): Record<string, unknown> {
+  if (bytes[0] !== 0x7b) throw new Error("This is not a safetensors file: its header does not begin with {.");
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw new Error("The safetensors header is not valid UTF-8 text.");
+  }
+  let header: unknown;
+  try {
+    header = JSON.parse(text);
+  } catch {
+    throw new Error("The safetensors header is not valid JSON.");
+  }
+  const duplicate = findDuplicateKey(text);
+  if (duplicate !== undefined) throw new Error(`The safetensors header has the key "${duplicate}" twice.`);
+  return header as Record<string, unknown>;
+}
+
+//| 03-moe/4-the-decoder.ipynb#tensor-bytes
+/** Whether a value is a whole number from 0 up that a JavaScript number holds exactly. */
+export function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+/**
+ * The size in bytes of a tensor. Throws if the product overflows exact integers, or if a dtype of 4 or 6 bits does
+ * not fill whole bytes.
+ */
+export function tensorByteLength(name: string, dtype: SafetensorsDtype, shape: number[]): number {
+  let bits = safetensorsBits[dtype];
+  let overflows = false;
+  for (const size of shape) {
+    bits *= size;
+    overflows ||= !Number.isSafeInteger(bits);
+  }
+  if (overflows) throw new Error(`Tensor "${name}" of shape [${shape}] is too large to address.`);
+  if (bits % 8 !== 0) throw new Error(`Tensor "${name}" of ${dtype} [${shape}] does not fill whole bytes.`);
+  return bits / 8;
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-entry
+/** Checks one entry of the header. Its offsets count from the end of the header, which is at `dataStart`. */
+export function readSafetensorsEntry(name: string, entry: unknown, dataStart: number): SafetensorsEntry {
+  const stated = isRecord(entry) ? entry : ({} as Record<string, unknown>);
+  const { dtype, shape } = stated;
+  const offsets = stated.data_offsets;
+  if (typeof dtype !== "string") throw new Error(`Tensor "${name}" states no dtype.`);
+  if (!Object.hasOwn(safetensorsBits, dtype)) {
+    throw new Error(`Tensor "${name}" has the dtype "${dtype}", which safetensors does not define.`);
+  }
+  if (!Array.isArray(shape) || !shape.every(isCount)) {
+    throw new Error(`Tensor "${name}" has no valid shape: it must be a list of whole numbers from 0 up.`);
+  }
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
+    throw new Error(`Tensor "${name}" has no valid data_offsets: they must be two whole numbers from 0 up.`);
+  }
+  const known = dtype as SafetensorsDtype;
+  const bytes = tensorByteLength(name, known, shape);
+  if (offsets[1] - offsets[0] !== bytes) {
+    const range = `data_offsets ${offsets[0]} to ${offsets[1]}`;
+    throw new Error(`Tensor "${name}" of ${dtype} [${shape}] takes ${bytes} bytes, but has ${range}.`);
+  }
+  return { dtype: known, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-metadata
+/** Checks the `__metadata__` of a header: an object whose values are all text. Absent, it is empty. */
+export function readSafetensorsMetadata(value: unknown): Record<string, string> {
+  const metadata = value ?? {};
+  if (!isRecord(metadata)) throw new Error("The __metadata__ of a safetensors file must be an object.");
+  for (const [key, text] of Object.entries(metadata)) {
+    if (typeof text !== "string") throw new Error(`The __metadata__ key "${key}" must hold text.`);
+  }
+  return metadata as Record<string, string>;
+}
+
+//| 03-moe/4-the-decoder.ipynb#contiguous
+/**
+ * Orders entries by position and checks that they follow each other from `dataStart` without a hole or an overlap.
+ * Returns the sorted entries; the last one ends where the file must end.
+ */
+export function checkContiguous(
+  entries: [string, SafetensorsEntry][],
+  dataStart: number,
+): [string, SafetensorsEntry][] {
+  const sorted = [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
+  let position = dataStart;
+  for (const [name, { begin, end }] of sorted) {
+    if (begin < position) throw new Error(`Tensor "${name}" overlaps the tensor before it.`);
+    if (begin > position)
+      throw new Error(`${begin - position} bytes before tensor "${name}" belong to none.`);
+    position = end;
+  }
+  return sorted;
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-header
+/**
+ * Reads the header alone, so that a caller can then read the ranges it wants. `bytes` is the start of a file, at
+ * least `safetensorsHeaderLength` long; everything in the header is checked.
+ * Rules: safetensors, `safetensors/src/tensor.rs` and the format section of its README.
+ */
+export function readSafetensorsHeader(bytes: Uint8Array): SafetensorsHeader {
+  const dataStart = safetensorsHeaderLength(bytes);
+  if (bytes.length < dataStart) {
+    throw new Error(`The safetensors header ends at byte ${dataStart}, but there are only ${bytes.length}.`);
+  }
+  const header = parseHeaderJson(bytes.subarray(8, dataStart));
+  const named = Object.entries(header).filter(([name]) => name !== "__metadata__");
+  const entries = named.map(([name, entry]): [string, SafetensorsEntry] => [
+    name,
+    readSafetensorsEntry(name, entry, dataStart),
+  ]);
+  const sorted = checkContiguous(entries, dataStart);
+  const fileLength = sorted.length > 0 ? sorted[sorted.length - 1][1].end : dataStart;
+  // biome-ignore lint/complexity/useLiteralKeys: an index signature is read by name
+  return { tensors: new Map(sorted), metadata: readSafetensorsMetadata(header["__metadata__"]), fileLength };
+}
+
+//| 03-moe/4-the-decoder.ipynb#read-file
+/**
+ * Reads a whole safetensors file. The `data` of each tensor is a view into `bytes`, not a copy, and may start at any
+ * offset. Throws one sentence for whatever breaks the format.
+ */
+export function readSafetensors(bytes: Uint8Array): SafetensorsFile {
+  const { tensors, metadata, fileLength } = readSafetensorsHeader(bytes);
+  if (bytes.length < fileLength) {
+    throw new Error(
+      `The safetensors file is cut off: ${bytes.length} bytes of ${fileLength}. Copy it again.`,
+    );
+  }
+  if (bytes.length > fileLength) {
+    throw new Error(`The safetensors file has ${bytes.length - fileLength} bytes after its last tensor.`);
+  }
+  const views = [...tensors].map(([name, { dtype, shape, begin, end }]): [string, SafetensorsTensor] => [
+    name,
+    { dtype, shape, data: bytes.subarray(begin, end) },
+  ]);
+  return { tensors: new Map(views), metadata };
+}
+
+//| 03-moe/4-the-decoder.ipynb#order-tensors
+/**
+ * Sorts tensors as the format's own writer does: widest dtype first, so that every tensor of a file is aligned to its
+ * elements, then by name. Checks that each has as many bytes as its shape needs.
+ */
+export function orderTensors(tensors: Map<string, SafetensorsTensor>): [string, SafetensorsTensor][] {
+  const rank = Object.keys(safetensorsBits);
+  for (const [name, { dtype, shape, data }] of tensors) {
+    if (name === "__metadata__") throw new Error('A tensor cannot be named "__metadata__".');
+    const bytes = tensorByteLength(name, dtype, shape);
+    if (data.length !== bytes) {
+      throw new Error(
+        `Tensor "${name}" of ${dtype} [${shape}] takes ${bytes} bytes, but has ${data.length}.`,
+      );
+    }
+  }
+  return [...tensors].sort(
+    ([a, left], [b, right]) => rank.indexOf(right.dtype) - rank.indexOf(left.dtype) || compareText(a, b),
+  );
+}
+
+//| 03-moe/4-the-decoder.ipynb#header-bytes
+/**
+ * Makes the head of a file for tensors in the order they will be written: the length, then JSON padded with spaces to
+ * a multiple of 8. Metadata keys are sorted, so equal content gives equal bytes.
+ */
+export function safetensorsHeaderBytes(
+  ordered: [string, SafetensorsTensor][],
+  metadata: Record<string, string> = {},
+): Uint8Array {
+  const keys = Object.keys(metadata).sort();
+  const header: [string, unknown][] = [];
+  if (keys.length > 0)
+    header.push(["__metadata__", Object.fromEntries(keys.map((key) => [key, metadata[key]]))]);
+  let offset = 0;
+  for (const [name, { dtype, shape, data }] of ordered) {
+    header.push([name, { dtype, shape, data_offsets: [offset, offset + data.length] }]);
+    offset += data.length;
+  }
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+  const bytes = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(bytes.length - 8), true);
+  bytes.set(json, 8);
+  return bytes;
+}
+
+//| 03-moe/4-the-decoder.ipynb#write-file
+/** Writes tensors and metadata (text by name) as one safetensors file. The same content always gives the same bytes. */
+export function writeSafetensors(
+  tensors: Map<string, SafetensorsTensor>,
+  metadata: Record<string, string> = {},
+): Uint8Array {
+  const ordered = orderTensors(tensors);
+  const parts = [safetensorsHeaderBytes(ordered, metadata), ...ordered.map(([, tensor]) => tensor.data)];
+  const bytes = new Uint8Array(parts.reduce((total, part) => total + part.length, 0));
+  let position = 0;
+  for (const part of parts) {
+    bytes.set(part, position);
+    position += part.length;
+  }
+  return bytes;
+}
+
+/** Makes an f32 tensor of `values` (row by row), sharing their memory. */
+export function float32Tensor(shape: number[], values: Float32Array): SafetensorsTensor {
+  return { dtype: "F32", shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
+}
+
+//| 03-moe/4-the-decoder.ipynb#widen
+/**
+ * The bytes themselves if they start at a multiple of `size` in their buffer, as typed arrays need, else a copy.
+ * (The copy is not made by `slice`, which on a Node Buffer makes another view of the same memory.)
+ */
+export function alignBytes(bytes: Uint8Array, size: number): Uint8Array {
+  return bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes);
+}
+
+/** Widens bf16 numbers, given as 16 bits each: a bf16 is the upper half of an f32. */
+export function widenBfloat16(halves: Uint16Array): Float32Array {
+  const words = new Uint32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) words[i] = halves[i] << 16;
+  return new Float32Array(words.buffer);
+}
+
+//| 03-moe/4-the-decoder.ipynb#widen-f16
+/** The value of an f16 given by its bits: 1 sign, 5 exponent, 10 fraction (IEEE 754-2019, binary16). */
+export function float16Value(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction === 0 ? sign * Infinity : Number.NaN;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** Widens f16 numbers, given as 16 bits each; every f16 is also an f32. */
+export function widenFloat16(halves: Uint16Array): Float32Array {
+  const values = new Float32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) values[i] = float16Value(halves[i]);
+  return values;
+}
+
+//| 03-moe/4-the-decoder.ipynb#to-numbers
+/**
+ * The numbers of a tensor of dtype F32, BF16, F16 or F64 as f32, row by row; f64 is rounded. An aligned F32 tensor is
+ * returned as a view of the same memory. Throws, naming the dtype, for any other.
+ */
+export function toFloat32({ dtype, data }: SafetensorsTensor): Float32Array {
+  const { buffer, byteOffset, length } = alignBytes(data, safetensorsBits[dtype] / 8);
+  if (dtype === "F32") return new Float32Array(buffer, byteOffset, length / 4);
+  if (dtype === "BF16") return widenBfloat16(new Uint16Array(buffer, byteOffset, length / 2));
+  if (dtype === "F16") return widenFloat16(new Uint16Array(buffer, byteOffset, length / 2));
+  if (dtype === "F64") return new Float32Array(new Float64Array(buffer, byteOffset, length / 8));
+  throw new Error(`Numbers of dtype ${dtype} cannot be read as f32; F32, BF16, F16 and F64 can.`);
+}
+
+//| 03-moe/4-the-decoder.ipynb#to-ids
+/**
+ * The numbers of a tensor of dtype I32 or I64, such as token ids, as 32-bit integers. Throws for any other dtype, and for
+ * an I64 that does not fit.
+ */
+export function toInt32({ dtype, data }: SafetensorsTensor): Int32Array {
+  const { buffer, byteOffset, length } = alignBytes(data, safetensorsBits[dtype] / 8);
+  if (dtype === "I32") return new Int32Array(buffer, byteOffset, length / 4);
+  if (dtype !== "I64") throw new Error(`Numbers of dtype ${dtype} cannot be read as i32; I32 and I64 can.`);
+  return Int32Array.from(new BigInt64Array(buffer, byteOffset, length / 8), (value) => {
+    if (BigInt.asIntN(32, value) !== value) throw new Error(`The integer ${value} does not fit 32 bits.`);
+    return Number(value);
+  });
+}

@@ -1,0 +1,371 @@
+// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+import { type Storage, giveBuffer, takeBuffer } from "./buffers.js";
+import { type Gpu, GpuError, currentGpu, reportGpuError, throwGpuErrors } from "./device.js";
+
+//| 02-attention/1-the-first-kernel.ipynb#kernel-interface
+/** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
+export interface Kernel {
+  /** What it does and on which shapes: errors and profiles show it. */
+  name: string;
+  /** The whole WGSL source. */
+  code: string;
+  /** The first bindings are read only, the next ones are written (and may be read). */
+  reads: number;
+  writes: number;
+  /** Sizes that the source reads as data: kernels that differ in these alone are compiled once. */
+  sizes: readonly number[];
+  workgroups: readonly [number, number, number];
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#kernel-parts
+/** What a kernel's author writes; `kernel` adds the frame that is the same for all. */
+export interface KernelParts {
+  name: string;
+  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`. */
+  reads: string[];
+  /** Bindings that are written. */
+  writes: string[];
+  /** Invocations a workgroup. */
+  workgroupSize: number;
+  /** Workgroups to start: a count, folded over two dimensions when it is long, or the three counts. */
+  workgroups: number | [number, number, number];
+  /**
+   * Sizes by name, u32, which the source reads as `sizes.name` instead of having them written in. Worth it where a kernel
+   * is slow to compile and comes in many shapes.
+   */
+  sizes?: Record<string, number>;
+  /** Constants, functions and workgroup variables. */
+  head?: string;
+  /** WGSL extensions to enable, such as `subgroups`. */
+  enable?: string[];
+  /** The statements of `main`. They see `thread`, `lane`, `workgroup` (all u32) and `group` (vec3u). */
+  body: string;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#fold-grid
+/** Folds a long row of workgroups over two dimensions: one dimension ends at 65,535. */
+export function foldGrid(count: number): [number, number, number] {
+  const rows = Math.ceil(count / 65535);
+  return [Math.max(1, Math.ceil(count / Math.max(1, rows))), Math.max(1, rows), 1];
+}
+
+/** The first line of every kernel's `main`. */
+export const mainSignature =
+  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
+
+//| 02-attention/1-the-first-kernel.ipynb#kernel
+/** Declares the sizes that a kernel reads as data, in the binding after its arrays. */
+export function sizesDeclaration(names: string[], binding: number): string[] {
+  if (names.length === 0) return [];
+  const fields = names.map((name) => `${name}: u32`).join(", ");
+  return [`struct Sizes { ${fields} }`, `@group(0) @binding(${binding}) var<uniform> sizes: Sizes;`];
+}
+
+/**
+ * Writes the frame around a kernel's statements: bindings in order, then `main` with
+ * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
+ * and `thread` (which invocation of all). A folded grid may start some too many: compare `thread` or `workgroup` with
+ * the size.
+ */
+export function kernel(parts: KernelParts): Kernel {
+  const { name, reads, writes, workgroupSize, workgroups, sizes = {}, head = "", enable = [], body } = parts;
+  const bind = (access: string, first: number) => (declaration: string, i: number) =>
+    `@group(0) @binding(${first + i}) var<storage, ${access}> ${declaration};`;
+  const lines = [
+    ...enable.map((extension) => `enable ${extension};`),
+    ...reads.map(bind("read", 0)),
+    ...writes.map(bind("read_write", reads.length)),
+    ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
+    head.trim(),
+    `@compute @workgroup_size(${workgroupSize})`,
+    mainSignature,
+    "  let workgroup = group.x + groups.x * group.y;",
+    `  let thread = workgroup * ${workgroupSize}u + lane;`,
+    body.replace(/^\n+|\s+$/g, ""),
+    "}",
+  ];
+  const code = lines.filter((line) => line !== "").join("\n");
+  const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
+  const numbers = Object.values(sizes);
+  return { name, code, reads: reads.length, writes: writes.length, sizes: numbers, workgroups: grid };
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#report-compilation
+/** Turns a failed compilation into one error with the line that is wrong. */
+export async function reportCompilation(
+  name: string,
+  module: GPUShaderModule,
+  error: GPUError,
+): Promise<void> {
+  const { messages } = await module.getCompilationInfo();
+  const first = messages.find(({ type }) => type === "error");
+  const where = first ? `line ${first.lineNum}: ${first.message}` : error.message;
+  reportGpuError(new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
+}
+
+/** The layout of a kernel's bindings: read-only arrays first, then those it writes, then its sizes. */
+export function bindingLayout(device: GPUDevice, { reads, writes, sizes }: Kernel): GPUBindGroupLayout {
+  const arrays = Array.from({ length: reads + writes }, (_, i) =>
+    i < reads ? "read-only-storage" : "storage",
+  );
+  const types = sizes.length > 0 ? [...arrays, "uniform"] : arrays;
+  const entries = types.map((type, binding) => ({
+    binding,
+    visibility: 4, // GPUShaderStage.COMPUTE
+    buffer: { type: type as GPUBufferBindingType },
+  }));
+  return device.createBindGroupLayout({ entries });
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#compile
+/** Compilations whose outcome is not known yet. */
+export const compiling = new Set<Promise<void>>();
+
+/** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
+export function compile(device: GPUDevice, wanted: Kernel, failed: () => void): GPUComputePipeline {
+  const { name, code } = wanted;
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({ label: name, code });
+  const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
+  const pipeline = device.createComputePipeline({
+    label: name,
+    layout,
+    compute: { module, entryPoint: "main" },
+  });
+  const outcome = device.popErrorScope().then((error) => {
+    if (!error) return;
+    failed();
+    return reportCompilation(name, module, error);
+  });
+  const checked: Promise<void> = Promise.resolve(outcome).then(() => void compiling.delete(checked));
+  compiling.add(checked);
+  return pipeline;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#pipeline-for
+/** Compiled kernels by their source, one table a device. */
+export const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
+
+/** The compiled form of a kernel: compiled once, then remembered by its source. */
+export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
+  const known = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
+  pipelines.set(gpu.device, known);
+  const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.code}`;
+  const pipeline = known.get(key) ?? compile(gpu.device, wanted, () => known.delete(key));
+  known.set(key, pipeline);
+  return pipeline;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#prepare
+/** One kernel with the memory it runs on, in the order of its bindings. */
+export interface Dispatch {
+  kernel: Kernel;
+  storages: Storage[];
+}
+
+/** A dispatch with everything the GPU needs looked up. */
+export interface PreparedDispatch {
+  pipeline: GPUComputePipeline;
+  bindings: GPUBindGroup;
+  workgroups: readonly [number, number, number];
+}
+
+/** Small buffers of sizes by their content, one table a device. They are few, and live as long as it. */
+export const sizesBuffers = new WeakMap<GPUDevice, Map<string, GPUBuffer>>();
+
+/** The buffer that holds these sizes, made when they are first asked for. */
+export function sizesBuffer(device: GPUDevice, sizes: readonly number[]): GPUBuffer {
+  const known = sizesBuffers.get(device) ?? new Map<string, GPUBuffer>();
+  sizesBuffers.set(device, known);
+  const key = sizes.join();
+  const ready = known.get(key);
+  if (ready) return ready;
+  const buffer = device.createBuffer({ size: Math.ceil(sizes.length / 4) * 16, usage: 0x40 | 0x08 }); // UNIFORM | COPY_DST
+  device.queue.writeBuffer(buffer, 0, Uint32Array.from(sizes));
+  known.set(key, buffer);
+  return buffer;
+}
+
+/** Looks up the compiled kernel and binds its memory. */
+export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
+  const gpu = currentGpu();
+  const pipeline = pipelineFor(gpu, kernel);
+  const arrays: GPUBufferBinding[] = storages.map(({ buffer, bytes }) => {
+    if (!buffer) throw new GpuError(`Kernel "${kernel.name}" was given memory that is already freed.`);
+    return { buffer, size: Math.max(4, bytes) };
+  });
+  const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
+  const entries = [...arrays, ...sizes].map((resource, binding) => ({ binding, resource }));
+  const layout = pipeline.getBindGroupLayout(0);
+  const bindings = gpu.device.createBindGroup({ label: kernel.name, layout, entries });
+  return { pipeline, bindings, workgroups: kernel.workgroups };
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#encoding-types
+/** Commands that were encoded and not yet handed to the GPU. */
+export interface Encoding {
+  gpu: Gpu;
+  encoder: GPUCommandEncoder;
+  pass: GPUComputePassEncoder;
+  count: number;
+}
+
+/** What the commands of this process are doing now: waiting, being recorded, or being watched. */
+export const commands: {
+  waiting?: Encoding;
+  recording?: Dispatch[];
+  watcher?: (dispatch: Dispatch) => void;
+} = {};
+
+/** Work is handed to the GPU at least this often, so that it is busy while the program goes on. */
+export const dispatchesPerSubmit = 64;
+
+//| 02-attention/1-the-first-kernel.ipynb#encode
+/** Opens a new list of commands. */
+export function beginEncoding(): Encoding {
+  const gpu = currentGpu();
+  const encoder = gpu.device.createCommandEncoder();
+  return { gpu, encoder, pass: encoder.beginComputePass(), count: 0 };
+}
+
+/** Hands the waiting commands to the GPU without waiting for them. */
+export function flush(): void {
+  const { waiting } = commands;
+  if (!waiting) return;
+  commands.waiting = undefined;
+  waiting.pass.end();
+  waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
+}
+
+/** Adds a dispatch to those that wait: one pass holds many, since starting a pass costs more than a dispatch. */
+export function encode({ pipeline, bindings, workgroups }: PreparedDispatch): void {
+  commands.waiting ??= beginEncoding();
+  const { waiting } = commands;
+  waiting.pass.setPipeline(pipeline);
+  waiting.pass.setBindGroup(0, bindings);
+  waiting.pass.dispatchWorkgroups(...workgroups);
+  if (++waiting.count >= dispatchesPerSubmit) flush();
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#run
+/**
+ * Runs a kernel on memory: encoded now, executed in order. While a step is recorded it is only written down.
+ * Throws when the number of arrays is not the kernel's.
+ */
+export function run(kernel: Kernel, storages: Storage[]): void {
+  const wanted = kernel.reads + kernel.writes;
+  if (storages.length !== wanted)
+    throw new GpuError(
+      `Kernel "${kernel.name}" works on ${wanted} arrays, and was given ${storages.length}.`,
+    );
+  const { recording, watcher } = commands;
+  if (recording) recording.push({ kernel, storages });
+  else if (watcher) watcher({ kernel, storages });
+  else encode(prepare({ kernel, storages }));
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#rest-until
+/**
+ * Waits for the GPU, sleeping a millisecond at a time, so that Dawn's asking whether it is done takes no core from a
+ * software adapter. A browser does its own waiting.
+ */
+export async function restUntil<T>(work: Promise<T>): Promise<T> {
+  if (typeof setImmediate === "undefined") return work;
+  let settled = false;
+  const settle = () => {
+    settled = true;
+  };
+  work.then(settle, settle);
+  const never = new Int32Array(new SharedArrayBuffer(4)); // nobody wakes it: waiting on it is sleeping
+  for (let turn = 0; !settled; turn++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (!settled && turn > 20) Atomics.wait(never, 0, 0, 1);
+  }
+  return work;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#finish
+/** Waits until the GPU has done everything asked of it. Throws the first error that it met. */
+export async function finish(): Promise<void> {
+  flush();
+  await Promise.all(compiling);
+  await restUntil(currentGpu().device.queue.onSubmittedWorkDone());
+  throwGpuErrors();
+}
+
+/** Writes numbers into GPU memory, after everything that was asked before. */
+export function upload(storage: Storage, data: Float32Array | Uint32Array): void {
+  if (!storage.buffer) throw new GpuError("Cannot write into memory that is freed or only planned.");
+  flush();
+  const { queue } = currentGpu().device;
+  queue.writeBuffer(storage.buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#download
+/** Reads GPU memory back: waits for everything asked before. Throws what went wrong on the way. */
+export async function download({ buffer, bytes }: Storage): Promise<ArrayBuffer> {
+  if (commands.recording)
+    throw new GpuError(
+      "A step that is being recorded cannot read values: return the tensor and read it afterwards.",
+    );
+  if (!buffer) throw new GpuError("Cannot read memory that is already freed.");
+  flush();
+  const { device } = currentGpu();
+  const size = Math.max(4, bytes);
+  const staging = device.createBuffer({ size, usage: 0x01 | 0x08 }); // MAP_READ | COPY_DST
+  const encoder = device.createCommandEncoder();
+  encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
+  device.queue.submit([encoder.finish()]);
+  await Promise.all(compiling);
+  await restUntil(staging.mapAsync(1)).catch((error: Error) => reportGpuError(new GpuError(error.message)));
+  throwGpuErrors();
+  const copy = staging.getMappedRange().slice(0, bytes);
+  staging.destroy();
+  return copy;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#allocate
+/** New memory of a size in bytes: only planned while a step is recorded. Its content is not defined. */
+export function allocate(bytes: number, what?: string): Storage {
+  return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
+}
+
+/** Gives up one owner's hold on memory; the last one frees it for reuse. */
+export function release(storage: Storage): void {
+  if (--storage.owners > 0) return;
+  if (storage.buffer) giveBuffer(storage.buffer);
+  storage.buffer = undefined;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#record
+/** Writes down what `step` would run, in order, without running it. */
+export function recordDispatches<T>(step: () => T): { result: T; dispatches: Dispatch[] } {
+  if (commands.recording) throw new GpuError("A step is being recorded already: recordings do not nest.");
+  const dispatches: Dispatch[] = [];
+  commands.recording = dispatches;
+  try {
+    return { result: step(), dispatches };
+  } finally {
+    commands.recording = undefined;
+  }
+}
+
+/** Whether a step is being recorded. */
+export function isRecording(): boolean {
+  return commands.recording !== undefined;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#watch
+/** Hands every dispatch of `work` to `watcher` instead of running it (the profiler runs it with a clock). */
+export async function watchDispatches<T>(
+  watcher: (dispatch: Dispatch) => void,
+  work: () => Promise<T>,
+): Promise<T> {
+  flush();
+  commands.watcher = watcher;
+  try {
+    return await work();
+  } finally {
+    commands.watcher = undefined;
+  }
+}

@@ -1,0 +1,167 @@
+// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+
+//| 02-attention/1-the-first-kernel.ipynb#adapter-facts
+/** What kind of hardware answers: a processor running shaders in software, or a graphics processor. */
+export type AdapterKind = "cpu" | "gpu";
+
+/** Plain facts about the adapter that kernels are written for. */
+export interface AdapterFacts {
+  name: string;
+  vendor: string;
+  architecture: string;
+  kind: AdapterKind;
+  features: string[];
+  /** Lanes that run in step and can exchange registers; 0 when the adapter has none or does not promise one size. */
+  subgroupSize: number;
+  /** Whether shaders may compute in 16-bit floats. */
+  f16: boolean;
+  /** Upper bounds by WebGPU's own names, in bytes or counts. */
+  limits: Record<string, number>;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#gpu-interface
+/** An open device: where buffers live and kernels run. */
+export interface Gpu {
+  device: GPUDevice;
+  facts: AdapterFacts;
+}
+
+/** How to open the device. */
+export interface GpuOptions {
+  /**
+   * Keep the driver's bounds checks on every array access (the default). Kernels that are tested with checks may run
+   * without them, which is faster. The first call in a process decides.
+   */
+  robust?: boolean;
+}
+
+/** An error that came from the GPU or its driver. */
+export class GpuError extends Error {
+  override name = "GpuError";
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#pinned
+/** What must live as long as the process: Dawn crashes when its instance is collected before its devices. */
+export const pinned = globalThis as typeof globalThis & {
+  tslmGpu?: { entry: GPU; gpu?: Gpu; opening?: Promise<Gpu> };
+};
+
+//| 02-attention/1-the-first-kernel.ipynb#dawn-switches
+/** Dawn's switches: exact timestamps and new features always, no bounds checks when asked. */
+export function dawnSwitches(robust: boolean): string[] {
+  const on = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+  if (!robust) on.push("disable_robustness");
+  return [`enable-dawn-features=${on.join(",")}`, "disable-dawn-features=timestamp_quantization"];
+}
+
+/** WebGPU's entry point: the browser's own, or Dawn's where there is no browser. */
+export async function gpuEntry(robust: boolean): Promise<GPU> {
+  const browser = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;
+  if (browser) return browser;
+  // Mesa complains on every start when this is missing; any folder will do.
+  process.env.XDG_RUNTIME_DIR ??= "/tmp";
+  const dawn = await import("webgpu");
+  return dawn.create(dawnSwitches(robust));
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#adapter-facts-read
+/** Reads the facts off an adapter. */
+export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFacts {
+  const { subgroupMinSize, subgroupMaxSize } = info;
+  const fixed = features.has("subgroups") && subgroupMinSize === subgroupMaxSize;
+  const described = `${info.description} ${info.device} ${info.architecture}`;
+  const names = Object.keys(Object.getPrototypeOf(limits)).filter((name) => /^m(ax|in)/.test(name));
+  return {
+    name: info.description || info.device || info.vendor || "unknown adapter",
+    vendor: info.vendor,
+    architecture: info.architecture,
+    kind: /llvmpipe|lavapipe|swiftshader|software|\bcpu\b/i.test(described) ? "cpu" : "gpu",
+    features: [...features].sort(),
+    subgroupSize: fixed ? (subgroupMaxSize ?? 0) : 0,
+    f16: features.has("shader-f16"),
+    limits: Object.fromEntries(names.map((name) => [name, limits[name as "maxBufferSize"] as number])),
+  };
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#pending-errors
+/** Errors arrive after the call that caused them; they wait here until the program next waits for the GPU. */
+export const pendingErrors: Error[] = [];
+
+/** Keeps an error for the next wait. A root cause goes before the errors that follow from it. */
+export function reportGpuError(error: Error, isCause = false): void {
+  if (isCause) pendingErrors.unshift(error);
+  else pendingErrors.push(error);
+}
+
+/** Throws the first error that has arrived, and forgets the rest: they are its consequences. */
+export function throwGpuErrors(): void {
+  const [first] = pendingErrors.splice(0);
+  if (first) throw first;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#current-gpu
+/** After a device is lost the next `openGpu` opens a new one. */
+export function forgetDevice(device: GPUDevice, entry: GPU, { reason, message }: GPUDeviceLostInfo): void {
+  if (pinned.tslmGpu?.gpu?.device !== device) return;
+  pinned.tslmGpu = { entry };
+  if (reason !== "destroyed") reportGpuError(new GpuError(`The GPU device was lost: ${message}`));
+}
+
+/** The device that `openGpu` opened. Throws when there is none yet. */
+export function currentGpu(): Gpu {
+  const gpu = pinned.tslmGpu?.gpu;
+  if (!gpu) throw new GpuError("No GPU is open yet: call `await openGpu()` first.");
+  return gpu;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#wanted
+/** The features kernels know how to use; the rest stay off. */
+export const wantedFeatures = [
+  "shader-f16",
+  "subgroups",
+  "timestamp-query",
+  "chromium-experimental-subgroup-matrix",
+];
+
+/** The limits kernels need raised: WebGPU gives the smallest common ones unless asked. */
+export const wantedLimits = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+  "maxComputeWorkgroupSizeY",
+  "maxComputeWorkgroupStorageSize",
+];
+
+//| 02-attention/1-the-first-kernel.ipynb#open-gpu
+/** Asks for an adapter, and for a device with everything that kernels can use. */
+export async function openDevice(entry: GPU): Promise<Gpu> {
+  const adapter = await entry.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter)
+    throw new GpuError(
+      "No GPU adapter was found: `npx tslm doctor` says what is missing and how to mend it.",
+    );
+  const facts = adapterFacts(adapter);
+  const requiredFeatures = wantedFeatures.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
+  const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, facts.limits[name]]));
+  const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+  device.onuncapturederror = (event) => {
+    event.preventDefault(); // or it is printed as well
+    reportGpuError(new GpuError(event.error.message));
+  };
+  device.lost.then((info) => forgetDevice(device, entry, info));
+  return { device, facts };
+}
+
+/**
+ * Opens the best adapter there is and makes it the current one; a second call gives the same device.
+ * Throws a `GpuError` that says what to do where there is none.
+ */
+export async function openGpu({ robust = true }: GpuOptions = {}): Promise<Gpu> {
+  pinned.tslmGpu ??= { entry: await gpuEntry(robust) };
+  const state = pinned.tslmGpu;
+  state.opening ??= openDevice(state.entry);
+  state.gpu = await state.opening;
+  return state.gpu;
+}

@@ -1,0 +1,82 @@
+// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+import { type Dispatch, finish, prepare, watchDispatches } from "./commands.js";
+import { GpuError, currentGpu } from "./device.js";
+
+//| 02-attention/1-the-first-kernel.ipynb#profile-types
+/** GPU time of one kernel, all its calls together. */
+export interface ProfileRow {
+  name: string;
+  calls: number;
+  /** GPU time in microseconds. */
+  microseconds: number;
+}
+
+/** Kernels that one profile can time. */
+export const profileCapacity = 2000;
+
+//| 02-attention/1-the-first-kernel.ipynb#time-dispatch
+/** Runs one kernel in a pass of its own between two timestamps. */
+export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
+  const { device } = currentGpu();
+  const { pipeline, bindings, workgroups } = prepare(dispatch);
+  const at = names.length * 2;
+  const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
+  const timed = names.length < profileCapacity;
+  const encoder = device.createCommandEncoder();
+  const pass = encoder.beginComputePass(timed ? { timestampWrites } : {});
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, bindings);
+  pass.dispatchWorkgroups(...workgroups);
+  pass.end();
+  device.queue.submit([encoder.finish()]);
+  if (timed) names.push(dispatch.kernel.name);
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#read-timestamps
+/** Reads `count` pairs of timestamps and gives the differences in microseconds. */
+export async function readTimestamps(querySet: GPUQuerySet, count: number): Promise<number[]> {
+  const { device } = currentGpu();
+  const size = Math.max(16, count * 16);
+  const resolved = device.createBuffer({ size, usage: 0x200 | 0x04 }); // QUERY_RESOLVE | COPY_SRC
+  const staging = device.createBuffer({ size, usage: 0x01 | 0x08 }); // MAP_READ | COPY_DST
+  const encoder = device.createCommandEncoder();
+  encoder.resolveQuerySet(querySet, 0, Math.max(1, count) * 2, resolved, 0);
+  encoder.copyBufferToBuffer(resolved, 0, staging, 0, size);
+  device.queue.submit([encoder.finish()]);
+  await staging.mapAsync(1);
+  const ticks = new BigUint64Array(staging.getMappedRange().slice(0));
+  resolved.destroy();
+  staging.destroy();
+  return Array.from({ length: count }, (_, i) => Number(ticks[2 * i + 1] - ticks[2 * i]) / 1000);
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#profile
+/** Adds up times by name. */
+export function summarise(names: string[], times: number[]): ProfileRow[] {
+  const rows = new Map<string, ProfileRow>();
+  names.forEach((name, i) => {
+    const row = rows.get(name) ?? { name, calls: 0, microseconds: 0 };
+    rows.set(name, { name, calls: row.calls + 1, microseconds: row.microseconds + times[i] });
+  });
+  return [...rows.values()].sort((a, b) => b.microseconds - a.microseconds);
+}
+
+/**
+ * Runs `work` with a clock around every kernel and gives the GPU time by kernel name, longest first.
+ * Throws where the adapter has no timestamps.
+ */
+export async function profile(work: () => unknown): Promise<ProfileRow[]> {
+  const { device } = currentGpu();
+  if (!device.features.has("timestamp-query"))
+    throw new GpuError("This adapter has no timestamps, so kernels cannot be timed on it.");
+  const querySet = device.createQuerySet({ type: "timestamp", count: profileCapacity * 2 });
+  const names: string[] = [];
+  await finish();
+  await watchDispatches(
+    (dispatch) => timeDispatch(dispatch, querySet, names),
+    async () => work(),
+  );
+  const times = await readTimestamps(querySet, names.length);
+  querySet.destroy();
+  return summarise(names, times);
+}

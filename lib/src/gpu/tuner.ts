@@ -1,0 +1,31 @@
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import type { Storage } from "./buffers.js";
+import { secondsPerRun } from "./ceiling.js";
+import type { Kernel } from "./commands.js";
+
+//| 02-attention/2-matrix-products.ipynb#tuner
+/** Which variant won, by question: an adapter, an operation and a shape. Plain data, so that it can be kept on disk. */
+export type TunerChoices = Record<string, string>;
+
+/** What has been measured so far in this process, or was read from disk at its start. */
+export const tunerChoices: TunerChoices = {};
+
+/**
+ * The fastest of several kernels that compute the same: measured the first time a question is asked, remembered after.
+ * `question` names adapter, operation and shape; `variants` are the candidates by name, all for the same `storages`,
+ * whose contents are overwritten.
+ */
+export async function fastestVariant(
+  question: string,
+  variants: Record<string, Kernel>,
+  storages: Storage[],
+): Promise<{ name: string; seconds: Record<string, number> }> {
+  const known = tunerChoices[question];
+  if (known !== undefined && known in variants) return { name: known, seconds: {} };
+  const seconds: Record<string, number> = {};
+  for (const [name, kernel] of Object.entries(variants))
+    seconds[name] = await secondsPerRun(kernel, storages, 3, 3);
+  const [name] = Object.entries(seconds).reduce((best, each) => (each[1] < best[1] ? each : best));
+  tunerChoices[question] = name;
+  return { name, seconds };
+}

@@ -1,0 +1,245 @@
+// Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
+import type { ModelConfig } from "../formats/config.js";
+import { type Model, checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
+import { ropeTable } from "../model/positions.js";
+import { withoutGradients } from "../tensor/autograd.js";
+import { type Recording, capture } from "../tensor/capture.js";
+import { embed } from "../tensor/embedding.js";
+import { uniforms } from "../tensor/random.js";
+import { type Tensor, indices, view } from "../tensor/tensor.js";
+import { type Tokenizer, streamDecoder } from "../tokenizer/characters.js";
+import { type KeyValueCache, keyValueCache } from "./cache.js";
+import { type SamplingSettings, plainSampling, sampleToken, stopFilter } from "./sampling.js";
+
+//| 05-inference/2-the-cache.ipynb#token-step
+/** Tokens of a prompt that go through the model at once. */
+export const prefillChunk = 32;
+
+/** A recorded step of a fixed number of tokens. Its inputs are small tensors, written before each run. */
+export interface TokenStep {
+  ids: Tensor<"u32">;
+  positions: Tensor<"u32">;
+  /** Which of the tokens is the last one whose score is wanted. */
+  last: Tensor<"u32">;
+  recording: Recording<Tensor>;
+}
+
+/** Records the model on `tokens` tokens that stand at any positions, giving the scores after one of them. */
+export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, table: Tensor): TokenStep {
+  const [ids, positions] = [indices(new Uint32Array(tokens), [1, tokens]), indices(new Uint32Array(tokens))];
+  const last = indices([0], [1, 1]);
+  const context = { positions, ropeTable: table, cache: cache.at(positions) };
+  const recording = capture(() =>
+    withoutGradients(() => {
+      const { hidden } = hiddenStates(model, ids, context);
+      return outputLogits(model, embed(last, view(hidden, [tokens, model.config.hiddenSize])));
+    }),
+  );
+  return { ids, positions, last, recording };
+}
+
+//| 05-inference/2-the-cache.ipynb#run-token-step
+/**
+ * Runs a recorded step on up to its number of tokens, and gives the scores after the last; the rest is padding that later
+ * tokens overwrite. Nobody waits for the GPU.
+ */
+export function runTokenStep(step: TokenStep, ids: number[], start: number): Tensor {
+  const tokens = step.ids.size;
+  step.ids.write(Uint32Array.from({ length: tokens }, (_, i) => ids[Math.min(i, ids.length - 1)]));
+  step.positions.write(Uint32Array.from({ length: tokens }, (_, i) => start + i));
+  step.last.write([ids.length - 1]);
+  return step.recording.run();
+}
+
+//| 05-inference/2-the-cache.ipynb#token-steps
+/** The recorded steps of a session: made when they are first needed. */
+export interface TokenSteps {
+  /** The step that reads so many tokens. */
+  reading(tokens: number): TokenStep;
+  free(): void;
+}
+
+/** Steps of a model that share a cache and a table of turns. */
+export function tokenSteps(model: Model, cache: KeyValueCache, table: Tensor): TokenSteps {
+  const steps = new Map<number, TokenStep>();
+  return {
+    reading(tokens) {
+      const step = steps.get(tokens) ?? tokenStep(model, tokens, cache, table);
+      steps.set(tokens, step);
+      return step;
+    },
+    free() {
+      for (const { recording, ids, positions, last } of steps.values()) {
+        recording.free();
+        for (const each of [ids, positions, last]) each.free();
+      }
+    },
+  };
+}
+
+//| 05-inference/2-the-cache.ipynb#session
+/** One text being continued: the model with a cache of what it has read. */
+export interface Session {
+  /** Tokens read so far. */
+  length: number;
+  capacity: number;
+  cacheBytes: number;
+  /** Reads more tokens and gives the scores [vocabulary] of what may follow the last one. */
+  read(ids: ArrayLike<number>): Promise<Float32Array>;
+  /** Forgets what it has read. */
+  clear(): void;
+  free(): void;
+}
+
+/** Throws when a text of `length` tokens is longer than the model was made for. */
+export function checkLength({ contextLength }: ModelConfig, length: number): void {
+  if (length > contextLength)
+    throw new Error(
+      `${length} tokens are more than this model's context of ${contextLength}: shorten the text.`,
+    );
+}
+
+/** Throws when a session has no room for more tokens, or is given none. */
+export function checkRoom({ length, capacity }: Session, tokens: number): void {
+  if (tokens === 0) throw new Error("There is nothing to continue: give at least one token.");
+  if (length + tokens > capacity)
+    throw new Error(
+      `${length + tokens} tokens do not fit a session of ${capacity}: open it with a larger capacity.`,
+    );
+}
+
+//| 05-inference/2-the-cache.ipynb#read-in-chunks
+/** Reads ids into a session, some at a time, and gives the scores after the last. */
+export async function readInChunks(
+  session: Session,
+  steps: TokenSteps,
+  { vocabSize }: ModelConfig,
+  ids: number[],
+): Promise<Float32Array> {
+  checkIds(ids, vocabSize);
+  checkRoom(session, ids.length);
+  let scores: Tensor | undefined;
+  for (let at = 0; at < ids.length; at += prefillChunk) {
+    const chunk = ids.slice(at, at + prefillChunk);
+    const step = steps.reading(chunk.length === 1 ? 1 : prefillChunk);
+    scores = runTokenStep(step, chunk, session.length);
+    session.length += chunk.length;
+  }
+  return scores!.array();
+}
+
+//| 05-inference/2-the-cache.ipynb#open-session
+/** Opens a session for up to `capacity` tokens. Reading goes in chunks, then token by token. */
+export function openSession(model: Model, capacity: number): Session {
+  const { config } = model;
+  checkLength(config, capacity);
+  const cache = keyValueCache(config, capacity);
+  // The last chunk of a prompt may be padded past the end: its turns are looked up too.
+  const table = ropeTable(config.rope, config.headDim, capacity + prefillChunk);
+  const steps = tokenSteps(model, cache, table);
+  const session: Session = {
+    length: 0,
+    capacity,
+    cacheBytes: cache.bytes,
+    read: (ids) => readInChunks(session, steps, config, Array.from(ids)),
+    clear() {
+      session.length = 0; // what the cache holds is out of sight, and will be written over
+    },
+    free() {
+      for (const each of [steps, cache, table]) each.free();
+    },
+  };
+  return session;
+}
+
+//| 05-inference/2-the-cache.ipynb#generate-settings
+/** What to generate. */
+export interface GenerateSettings extends SamplingSettings {
+  /** New tokens at most; fewer when a stop is met. */
+  maxTokens: number;
+  /** The same seed gives the same text. */
+  seed: number;
+  /** Tokens that end the text, such as the end of a document. They are not part of it. */
+  stopIds: number[];
+  /** Only ids below it are chosen: a model may have more rows than its tokenizer has tokens. All, unless given. */
+  vocabSize?: number;
+}
+
+/** Settings that only need `maxTokens`. */
+export const plainGenerate: Omit<GenerateSettings, "maxTokens"> = { ...plainSampling, seed: 0, stopIds: [] };
+
+//| 05-inference/2-the-cache.ipynb#generate
+/**
+ * Tokens that a session needs room for. The last new token is never read; sizes are rounded up, so that kernels are
+ * compiled once for many lengths.
+ */
+export function sessionSize({ contextLength }: ModelConfig, tokens: number): number {
+  return Math.min(contextLength, Math.ceil(tokens / 64) * 64);
+}
+
+/**
+ * Continues `prompt` (ids) token by token. When the model's context is full, it forgets the earlier half of the text and
+ * goes on. Leaving the loop early is fine. Throws for an empty prompt, ids outside of the vocabulary, and a prompt longer
+ * than the model's context.
+ */
+export async function* generate(
+  model: Model,
+  prompt: ArrayLike<number>,
+  settings: GenerateSettings,
+): AsyncGenerator<number> {
+  const { config } = model;
+  checkLength(config, prompt.length);
+  const session = openSession(model, sessionSize(config, prompt.length + settings.maxTokens));
+  const text = Array.from(prompt);
+  let unread = text.length;
+  try {
+    for (let i = 0; i < settings.maxTokens; i++) {
+      if (session.length + unread > session.capacity) {
+        session.clear();
+        unread = Math.ceil(config.contextLength / 2);
+      }
+      const scores = await session.read(text.slice(text.length - unread));
+      const [uniform] = uniforms(settings.seed, 1, i);
+      const id = sampleToken(scores.subarray(0, settings.vocabSize), settings, uniform);
+      if (settings.stopIds.includes(id)) return;
+      yield id;
+      text.push(id);
+      unread = 1;
+    }
+  } finally {
+    session.free();
+  }
+}
+
+//| 05-inference/2-the-cache.ipynb#text-ends
+/** The ids that end a text: those of the model's configuration, else the tokenizer's `<|endoftext|>` where it has one. */
+export function endOfText({ eosTokenIds }: ModelConfig, { specials }: Tokenizer): number[] {
+  if (eosTokenIds.length > 0) return eosTokenIds;
+  return "<|endoftext|>" in specials ? [specials["<|endoftext|>"]] : [];
+}
+
+/** The ids of a prompt. An empty one begins a new document, where the tokenizer can say so. */
+export function promptIds(tokenizer: Tokenizer, prompt: string): Uint32Array {
+  const start = tokenizer.specials["<|endoftext|>"];
+  return prompt === "" && start !== undefined ? Uint32Array.of(start) : tokenizer.encode(prompt);
+}
+
+//| 05-inference/2-the-cache.ipynb#generate-text
+/** Continues a text and gives it in pieces, whole characters only, up to the first of `stop`. */
+export async function* generateText(
+  model: Model,
+  tokenizer: Tokenizer,
+  prompt: string,
+  settings: GenerateSettings & { stop?: string[] },
+): AsyncGenerator<string> {
+  const decoder = streamDecoder(tokenizer);
+  const filter = stopFilter(settings.stop ?? []);
+  const known = { ...settings, vocabSize: tokenizer.vocabSize };
+  for await (const id of generate(model, promptIds(tokenizer, prompt), known)) {
+    const { text, stopped } = filter.push(decoder.push(id));
+    if (text !== "") yield text;
+    if (stopped) return;
+  }
+  const { text, stopped } = filter.push(decoder.end());
+  yield stopped ? text : text + filter.end();
+}

@@ -1,0 +1,301 @@
+// Extracted from chapters/04-training/2-optimizers.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import type { AdapterFacts } from "../gpu/device.js";
+
+//| 04-training/2-optimizers.ipynb#walk
+/** Several arrays that one dispatch walks over, one after the other. */
+export interface Walk {
+  /** How many arrays. */
+  count: number;
+  /** Elements read at a time: 4 where all sizes allow it. */
+  width: 1 | 4;
+  /** Elements of the largest: the grid is made for it. */
+  largest: number;
+}
+
+/** What the kernels of a walk share: the element type V and the grid, some 16 elements an invocation. */
+export function walkFrame({ width, largest }: Walk): {
+  head: string;
+  workgroupSize: number;
+  workgroups: number;
+} {
+  const workgroups = Math.max(1, Math.min(1024, Math.ceil(largest / 64 / 16)));
+  return { head: `alias V = ${width === 4 ? "vec4f" : "f32"};`, workgroupSize: 64, workgroups };
+}
+
+/** How many tensors one dispatch can take when each needs `each` bindings and `shared` more serve all. */
+export function tensorsPerDispatch({ limits }: AdapterFacts, each: number, shared: number): number {
+  return Math.max(
+    1,
+    Math.min(8, Math.floor(((limits.maxStorageBuffersPerShaderStage ?? 8) - shared) / each)),
+  );
+}
+
+//| 04-training/2-optimizers.ipynb#walk-loop
+/** Statements for every element of an array, all invocations taking turns; `i` is the place. */
+export function overAll(array: string, statements: string[]): string[] {
+  return [
+    `  for (var i = thread; i < arrayLength(&${array}); i += groups.x * groups.y * 64u) {`,
+    ...statements.map((each) => `    ${each}`),
+    "  }",
+  ];
+}
+
+/** The names `a0`, `a1` … of several arrays, as bindings of element type V. */
+export function arraysOf(name: string, count: number): string[] {
+  return Array.from({ length: count }, (_, k) => `${name}${k}: array<V>`);
+}
+
+//| 04-training/2-optimizers.ipynb#step-number-names
+/**
+ * What an update reads from a small array in GPU memory, in this order. All that changes from step to step is data, so
+ * that a recorded step can be replayed with other numbers.
+ */
+export const stepNumberNames = [
+  "learningRate",
+  "beta1",
+  "beta2",
+  "epsilon",
+  "decay",
+  "correction1",
+  "correction2",
+  "maxNorm",
+  "momentum",
+  "matrixRate",
+] as const;
+
+/** Statements that name the numbers of a step, and the factor that clips gradients to a norm of at most `maxNorm`. */
+export function stepNumberLines(): string[] {
+  return [
+    ...stepNumberNames.map((name, at) => `  let ${name} = numbers[${at}];`),
+    "  let clip = select(1.0, maxNorm / norm[0], norm[0] > maxNorm);",
+  ];
+}
+
+//| 04-training/2-optimizers.ipynb#update-rules
+/** How one optimizer changes an element: WGSL on the parameter `p`, the clipped gradient `g` and its own states. */
+export interface UpdateRule {
+  name: string;
+  /** Numbers that are kept for every element from step to step, starting at 0. */
+  states: string[];
+  statements: string[];
+}
+
+/** The optimizers that treat every element alike. Weight decay is subtracted as `decay · p`, apart from the gradient. */
+export const updateRules = {
+  /** Straight downhill. */
+  sgd: { name: "sgd", states: [], statements: ["p -= learningRate * (g + decay * p);"] },
+  /** Downhill with a memory of the way so far (Polyak, "Some methods of speeding up the convergence", 1964). */
+  momentum: {
+    name: "momentum",
+    states: ["velocity"],
+    statements: ["velocity = momentum * velocity + g;", "p -= learningRate * (velocity + decay * p);"],
+  },
+  /** Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2. */
+  adamw: {
+    name: "adamw",
+    states: ["mean", "square"],
+    statements: [
+      "mean = beta1 * mean + (1.0 - beta1) * g;",
+      "square = beta2 * square + (1.0 - beta2) * g * g;",
+      "let step = correction1 * mean / (sqrt(correction2 * square) + epsilon);",
+      "p -= learningRate * (step + decay * p);",
+    ],
+  },
+} satisfies Record<string, UpdateRule>;
+
+//| 04-training/2-optimizers.ipynb#update-kernel
+/** One update of `count` parameters in place: reads numbers, norm, gradients; writes parameters, then their states. */
+export function updateKernel(rule: UpdateRule, walk: Walk, decayed: boolean): Kernel {
+  const { count } = walk;
+  const update = (k: number) => [
+    `var p = p${k}[i];`,
+    `let g = clip * g${k}[i];`,
+    ...rule.states.map((state) => `var ${state} = ${state}${k}[i];`),
+    ...rule.statements,
+    `p${k}[i] = p;`,
+    ...rule.states.map((state) => `${state}${k}[i] = ${state};`),
+  ];
+  return kernel({
+    name: `${rule.name} of ${count}${decayed ? "" : ", no decay"}`,
+    reads: ["numbers: array<f32>", "norm: array<f32>", ...arraysOf("g", count)],
+    writes: [...arraysOf("p", count), ...rule.states.flatMap((state) => arraysOf(state, count))],
+    ...walkFrame(walk),
+    body: [
+      ...stepNumberLines().map((line) => (decayed ? line : line.replace("= numbers[4]", "= 0.0"))),
+      ...Array.from({ length: count }, (_, k) => overAll(`p${k}`, update(k))).flat(),
+    ].join("\n"),
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#square-sums
+/** Invocations that share a sum of squares: some 256 elements each, at most 16,384. */
+export function squareSums(size: number): number {
+  return 64 * Math.max(1, Math.min(256, Math.ceil(size / 64 / 256)));
+}
+
+/**
+ * Adds the squares of all elements of `count` arrays to the partial sums of the arrays before, each invocation to its
+ * own and in a fixed order, so that the bits are always the same.
+ */
+export function squareSumKernel(walk: Walk, threads: number, continues: boolean): Kernel {
+  const { count, width } = walk;
+  const add = (k: number) => [
+    `let value = x${k}[i];`,
+    width === 4 ? "sum += dot(value, value);" : "sum += value * value;",
+  ];
+  return kernel({
+    name: `squares of ${count}`,
+    reads: [...arraysOf("x", count), ...(continues ? ["before: array<f32>"] : [])],
+    writes: ["sums: array<f32>"],
+    ...walkFrame(walk),
+    workgroups: threads / 64,
+    body: [
+      "  if (thread >= arrayLength(&sums)) { return; }",
+      `  var sum = ${continues ? "before[thread]" : "0.0"};`,
+      ...Array.from({ length: count }, (_, k) => overAll(`x${k}`, add(k))).flat(),
+      "  sums[thread] = sum;",
+    ].join("\n"),
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#norm-kernel
+/** The square root of the sum of all partial sums, in one workgroup. Output: [1]. */
+export function normKernel(): Kernel {
+  return kernel({
+    name: "norm",
+    reads: ["sums: array<f32>"],
+    writes: ["norm: array<f32>"],
+    head: "var<workgroup> parts: array<f32, 64>;",
+    workgroupSize: 64,
+    workgroups: 1,
+    body: `
+  for (var i = lane; i < arrayLength(&sums); i += 64u) { parts[lane] += sums[i]; }
+  workgroupBarrier();
+  if (lane > 0u) { return; }
+  var total = 0.0;
+  for (var i = 0u; i < 64u; i++) { total += parts[i]; }
+  norm[0] = sqrt(total);`,
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#accumulate-kernels
+/** Adds `count` gradients to their sums in place. */
+export function accumulateKernel(walk: Walk): Kernel {
+  const { count } = walk;
+  return kernel({
+    name: `accumulate ${count}`,
+    reads: arraysOf("g", count),
+    writes: arraysOf("sum", count),
+    ...walkFrame(walk),
+    body: Array.from({ length: count }, (_, k) => overAll(`sum${k}`, [`sum${k}[i] += g${k}[i];`]))
+      .flat()
+      .join("\n"),
+  });
+}
+
+/** Sets all elements of `count` arrays to zero. */
+export function clearKernel(walk: Walk): Kernel {
+  const { count } = walk;
+  return kernel({
+    name: `clear ${count}`,
+    reads: [],
+    writes: arraysOf("x", count),
+    ...walkFrame(walk),
+    body: Array.from({ length: count }, (_, k) => overAll(`x${k}`, [`x${k}[i] = V(0.0);`]))
+      .flat()
+      .join("\n"),
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#newton-plain
+/** The numbers a, b, c of Muon's polynomial (Jordan, "Muon: an optimizer for hidden layers in neural networks"). */
+export const newtonSchulz = [3.4445, -4.775, 2.0315] as const;
+
+//| 04-training/2-optimizers.ipynb#stack-walk
+/** Statements for each of several arrays whose elements lie one after the other in a stack, from `first` on. */
+export function eachInStack(count: number, array: string, statements: (k: number) => string[]): string[] {
+  const parts = Array.from({ length: count }, (_, k) => [
+    ...overAll(`${array}${k}`, statements(k)),
+    `  first += arrayLength(&${array}${k});`,
+  ]);
+  return ["  var first = 0u;", ...parts.flat()];
+}
+
+/**
+ * Muon's momentum with Nesterov's look ahead, for `count` parameters of one matrix shape. The results lie one after the
+ * other in `stack`, so that all matrices are made orthogonal together.
+ */
+export function muonMomentumKernel(walk: Walk): Kernel {
+  const { count } = walk;
+  const update = (k: number) => [
+    `let g = clip * g${k}[i];`,
+    `let velocity = mix(g, velocity${k}[i], momentum);`,
+    `velocity${k}[i] = velocity;`,
+    "stack[first + i] = mix(g, velocity, momentum);",
+  ];
+  return kernel({
+    name: `muon momentum of ${count}`,
+    reads: ["numbers: array<f32>", "norm: array<f32>", ...arraysOf("g", count)],
+    writes: [...arraysOf("velocity", count), "stack: array<V>"],
+    ...walkFrame(walk),
+    body: [...stepNumberLines(), ...eachInStack(count, "g", update)].join("\n"),
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#unit-norm
+/** Divides each of the matrices x [matrices, size] by its own norm: one workgroup a matrix. */
+export function unitNormKernel(matrices: number, size: number): Kernel {
+  return kernel({
+    name: `unit norm ${matrices}x${size}`,
+    reads: ["x: array<f32>"],
+    writes: ["y: array<f32>"],
+    head: "var<workgroup> parts: array<f32, 64>;",
+    workgroupSize: 64,
+    workgroups: matrices,
+    body: `
+  if (workgroup >= ${matrices}u) { return; }
+  let first = workgroup * ${size}u;
+  for (var i = lane; i < ${size}u; i += 64u) { parts[lane] += x[first + i] * x[first + i]; }
+  workgroupBarrier();
+  var total = 0.0;
+  for (var i = 0u; i < 64u; i++) { total += parts[i]; }
+  let factor = 1.0 / (sqrt(total) + 1e-7);
+  for (var i = lane; i < ${size}u; i += 64u) { y[first + i] = x[first + i] * factor; }`,
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#polynomial
+/** a·1 + b·A + c·A² for square matrices A [matrices, side, side], with A² given. */
+export function polynomialKernel(matrices: number, side: number): Kernel {
+  const [a, b, c] = newtonSchulz;
+  return kernel({
+    name: `polynomial ${matrices}x${side}x${side}`,
+    reads: ["gram: array<f32>", "squared: array<f32>"],
+    writes: ["y: array<f32>"],
+    workgroupSize: 64,
+    workgroups: Math.ceil((matrices * side * side) / 64),
+    body: `
+  if (thread >= arrayLength(&y)) { return; }
+  let place = thread % ${side * side}u;
+  let diagonal = select(0.0, ${a}, place / ${side}u == place % ${side}u);
+  y[thread] = diagonal + ${b} * gram[thread] + ${c} * squared[thread];`,
+  });
+}
+
+//| 04-training/2-optimizers.ipynb#muon-step
+/** Subtracts the orthogonal matrices in `stack`, times a factor for their shape, from `count` parameters. */
+export function muonStepKernel(walk: Walk, factor: number): Kernel {
+  const { count } = walk;
+  const update = (k: number) => [
+    `let p = p${k}[i];`,
+    `p${k}[i] = p - learningRate * (matrixRate * ${factor.toFixed(6)} * stack[first + i] + decay * p);`,
+  ];
+  return kernel({
+    name: `muon step of ${count}`,
+    reads: ["numbers: array<f32>", "stack: array<V>"],
+    writes: arraysOf("p", count),
+    ...walkFrame(walk),
+    body: [...stepNumberLines().slice(0, -1), ...eachInStack(count, "p", update)].join("\n"),
+  });
+}

@@ -1,0 +1,226 @@
+// Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import type { AdapterFacts } from "../gpu/device.js";
+import { matmulRowTile, prefersSubgroups } from "./matmul.js";
+
+//| 03-moe/2-dispatch.ipynb#nobody
+/** What stands in a place where no pair or no expert is. */
+export const nobody = 0xffffffff;
+
+//| 03-moe/2-dispatch.ipynb#dispatch-shape
+/** The sizes of a dispatch: N tokens that visit k of E experts each, as N·k pairs. */
+export interface DispatchShape {
+  tokens: number;
+  expertsPerToken: number;
+  experts: number;
+  /** Each expert's rows are padded to whole tiles of this many. */
+  tile: number;
+}
+
+//| 03-moe/2-dispatch.ipynb#dispatch-tiles
+/** The most tiles that any choice of the tokens can need: every expert with a pair may waste a tile but one row. */
+export function dispatchTiles({ tokens, expertsPerToken, experts, tile }: DispatchShape): number {
+  const pairs = tokens * expertsPerToken;
+  return Math.floor((pairs + Math.min(experts, pairs) * (tile - 1)) / tile);
+}
+
+//| 03-moe/2-dispatch.ipynb#dispatch-tile
+/**
+ * Rows of a tile. Whole tiles of the matrix product, so that a workgroup works for one expert, and whole steps of its
+ * inner loop, so that gradients of weights stop where a segment stops.
+ */
+export function dispatchTile(facts: AdapterFacts): number {
+  const rows = matmulRowTile(facts);
+  return prefersSubgroups(facts) ? Math.max(rows, facts.subgroupSize) : rows;
+}
+
+//| 03-moe/2-dispatch.ipynb#sort-workers
+/** Workers of the counting sort: each keeps a counter for every expert in the 16 KiB that workgroups share at least. */
+export function sortWorkers({ experts }: DispatchShape): number {
+  const most = Math.floor(4096 / experts) - 1;
+  if (most < 1) throw new Error(`The counting sort has room for 2048 experts, not ${experts}.`);
+  return Math.min(256, most);
+}
+
+//| 03-moe/2-dispatch.ipynb#sort-count
+/** Counting sort, first part: each worker counts the experts in its own stretch. */
+export function countChoices(experts: number, workers: number): string {
+  return `
+  for (var e = 0u; e < ${experts}u; e++) { counts[e * ${workers}u + lane] = 0u; }
+  for (var p = start; p < stop; p++) { counts[chosen[p] * ${workers}u + lane] += 1u; }`;
+}
+
+//| 03-moe/2-dispatch.ipynb#sum-counts
+/** Second part: how many pairs of an expert the workers before each one have, and how many there are in all. */
+export function sumCounts(experts: number, workers: number): string {
+  return `
+  for (var e = lane; e < ${experts}u; e += ${workers}u) {
+    var sum = 0u;
+    for (var worker = 0u; worker < ${workers}u; worker++) {
+      let mine = counts[e * ${workers}u + worker];
+      counts[e * ${workers}u + worker] = sum;
+      sum += mine;
+    }
+    firsts[e] = sum;
+    load[e] = sum;
+  }`;
+}
+
+//| 03-moe/2-dispatch.ipynb#sort-place
+/** Third part: where each expert's tiles begin; tiles that nobody owns come last. */
+export function placeExperts(experts: number, workers: number, tile: number): string {
+  return `
+  for (var e = lane; e < ${experts}u; e += ${workers}u) {
+    var first = 0u;
+    for (var before = 0u; before < e; before++) { first += (firsts[before] + ${tile - 1}u) / ${tile}u; }
+    let end = first + (firsts[e] + ${tile - 1}u) / ${tile}u;
+    segments[e * 2u] = first * ${tile}u;
+    segments[e * 2u + 1u] = end * ${tile}u;
+    for (var t = first; t < end; t++) { owners[t] = e; }
+    if (e == ${experts - 1}u) {
+      for (var t = end; t < arrayLength(&owners); t++) { owners[t] = ${nobody}u; }
+    }
+  }`;
+}
+
+//| 03-moe/2-dispatch.ipynb#place-choices
+/** Last part: each worker puts its pairs where they belong, in order. */
+export function placeChoices(workers: number): string {
+  return `
+  for (var p = start; p < stop; p++) {
+    let e = chosen[p];
+    let slot = segments[e * 2u] + counts[e * ${workers}u + lane];
+    counts[e * ${workers}u + lane] += 1u;
+    slots[p] = slot;
+    pairs[slot] = p;
+  }`;
+}
+
+//| 03-moe/2-dispatch.ipynb#sort-body
+/** The counting sort's statements: each worker's stretch, then the four parts with a wait between them. */
+export function countingSortBody(experts: number, workers: number, tile: number): string {
+  return [
+    `  let share = (arrayLength(&chosen) + ${workers - 1}u) / ${workers}u;`,
+    "  let start = min(lane * share, arrayLength(&chosen));",
+    "  let stop = min(start + share, arrayLength(&chosen));",
+    `  for (var row = lane; row < arrayLength(&pairs); row += ${workers}u) { pairs[row] = ${nobody}u; }`,
+    countChoices(experts, workers),
+    "  workgroupBarrier();",
+    sumCounts(experts, workers),
+    "  workgroupBarrier();",
+    placeExperts(experts, workers, tile),
+    "  workgroupBarrier();\n  storageBarrier();",
+    placeChoices(workers),
+  ].join("\n");
+}
+
+//| 03-moe/2-dispatch.ipynb#counting-sort
+/**
+ * Sorts the pairs (token, choice) by expert, keeping their order, in one workgroup. Each worker counts the experts in
+ * its own stretch of pairs; sums over the workers before it and the experts before say where its pairs go.
+ * experts [pairs] become slots [pairs] (the row of each pair), pairs [rows] (the pair of each row, or `nobody`),
+ * owners [tiles] (the expert of each tile, or `nobody`), segments [experts, 2] (first row and the row after the last
+ * tile), load [experts] (pairs of each).
+ */
+export function countingSortKernel(shape: DispatchShape): Kernel {
+  const { tokens, expertsPerToken, experts, tile } = shape;
+  const workers = sortWorkers(shape);
+  const outputs = ["slots", "pairs", "owners", "segments", "load"];
+  return kernel({
+    name: `counting sort of ${tokens * expertsPerToken} pairs, ${experts} experts`,
+    reads: ["chosen: array<u32>"],
+    writes: outputs.map((name) => `${name}: array<u32>`),
+    head: `
+var<workgroup> counts: array<u32, ${experts * workers}>;
+var<workgroup> firsts: array<u32, ${experts}>;`,
+    workgroupSize: workers,
+    workgroups: 1,
+    body: countingSortBody(experts, workers, tile),
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#row-element
+/** Four elements at a time where the row length allows it: the type, and how many there are in a row. */
+export function rowElement(width: number): { type: string; columns: number } {
+  return width % 4 === 0 ? { type: "vec4f", columns: width / 4 } : { type: "f32", columns: width };
+}
+
+//| 03-moe/2-dispatch.ipynb#gather-kernel
+/**
+ * Copies each token's row of x [tokens, width] to the rows of its pairs: [rows, width], zeros where nobody is.
+ * `weighted` multiplies by the pair's weight, which makes it the gradient of `combineKernel`.
+ */
+export function gatherKernel(shape: DispatchShape, width: number, weighted: boolean): Kernel {
+  const rows = dispatchTiles(shape) * shape.tile;
+  const { type, columns } = rowElement(width);
+  return kernel({
+    name: `gather ${rows}x${width}${weighted ? ", weighted" : ""}`,
+    reads: [`x: array<${type}>`, "pairs: array<u32>", ...(weighted ? ["weights: array<f32>"] : [])],
+    writes: [`rows: array<${type}>`],
+    sizes: { columns, choices: shape.expertsPerToken },
+    workgroupSize: 64,
+    workgroups: Math.ceil((rows * columns) / 256),
+    body: `
+  for (var step = 0u; step < 4u; step++) {
+    let i = workgroup * 256u + step * 64u + lane;
+    if (i >= arrayLength(&rows)) { return; }
+    let pair = pairs[i / sizes.columns];
+    var value = ${type}();
+    if (pair != ${nobody}u) {
+      value = x[pair / sizes.choices * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
+    }
+    rows[i] = value;
+  }`,
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#combine-kernel
+/**
+ * Adds up the rows of each token's pairs, in the order of its choices: rows [rows, width] to [tokens, width].
+ * `weighted` multiplies each by the pair's weight; without, it is the gradient of `gatherKernel`.
+ */
+export function combineKernel(shape: DispatchShape, width: number, weighted: boolean): Kernel {
+  const { tokens, expertsPerToken } = shape;
+  const { type, columns } = rowElement(width);
+  return kernel({
+    name: `combine ${tokens}x${expertsPerToken}x${width}${weighted ? ", weighted" : ""}`,
+    reads: [`rows: array<${type}>`, "slots: array<u32>", ...(weighted ? ["weights: array<f32>"] : [])],
+    writes: [`y: array<${type}>`],
+    sizes: { columns, choices: expertsPerToken },
+    workgroupSize: 64,
+    workgroups: Math.ceil((tokens * columns) / 256),
+    body: `
+  for (var step = 0u; step < 4u; step++) {
+    let i = workgroup * 256u + step * 64u + lane;
+    if (i >= arrayLength(&y)) { return; }
+    let first = i / sizes.columns * sizes.choices;
+    var sum = ${type}();
+    for (var pair = first; pair < first + sizes.choices; pair++) {
+      sum += rows[slots[pair] * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
+    }
+    y[i] = sum;
+  }`,
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#weight-gradient-kernel
+/** The gradient of each pair's weight: its row of rows [rows, width] times its token's row of the gradient. */
+export function weightGradientKernel(shape: DispatchShape, width: number): Kernel {
+  const { tokens, expertsPerToken } = shape;
+  const { type, columns } = rowElement(width);
+  return kernel({
+    name: `gradient of ${tokens}x${expertsPerToken} weights, ${width} wide`,
+    reads: [`rows: array<${type}>`, "slots: array<u32>", `gradient: array<${type}>`],
+    writes: ["weights: array<f32>"],
+    sizes: { columns, choices: expertsPerToken },
+    workgroupSize: 64,
+    workgroups: Math.ceil((tokens * expertsPerToken) / 64),
+    body: `
+  if (thread >= arrayLength(&weights)) { return; }
+  let row = slots[thread] * sizes.columns;
+  let token = thread / sizes.choices * sizes.columns;
+  var sum = ${type}();
+  for (var i = 0u; i < sizes.columns; i++) { sum += rows[row + i] * gradient[token + i]; }
+  weights[thread] = ${type === "f32" ? "sum" : "dot(sum, vec4f(1))"};`,
+  });
+}

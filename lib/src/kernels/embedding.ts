@@ -1,0 +1,84 @@
+// Extracted from chapters/02-attention/7-the-block.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import { rowWidth } from "./rows.js";
+
+//| 02-attention/7-the-block.ipynb#embed-kernel
+/** Copies row ids[n] of the table to row n of the result. Tokens [count] and a table [vocabulary, columns]. */
+export function embedKernel(count: number, columns: number): Kernel {
+  const length = columns / rowWidth(columns);
+  return kernel({
+    name: `embed ${count}x${columns}`,
+    reads: ["ids: array<u32>", "table: array<V>"],
+    writes: ["y: array<V>"],
+    head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
+    workgroupSize: 64,
+    workgroups: Math.ceil((count * length) / 64),
+    body: `
+  if (thread >= arrayLength(&y)) { return; }
+  y[thread] = table[ids[thread / ${length}u] * ${length}u + thread % ${length}u];`,
+  });
+}
+
+//| 02-attention/7-the-block.ipynb#link-ids-kernel
+/**
+ * Strings equal ids together: links[n] is (the next place with the same id, or `count` where there is none; 1 if no
+ * earlier place has it). Each place looks forward and back until it finds its like.
+ */
+export function linkIdsKernel(count: number): Kernel {
+  return kernel({
+    name: `link equal ids ${count}`,
+    reads: ["ids: array<u32>"],
+    writes: ["links: array<vec2u>"],
+    workgroupSize: 64,
+    workgroups: Math.ceil(count / 64),
+    body: `
+  let count = arrayLength(&ids);
+  if (thread >= count) { return; }
+  let id = ids[thread];
+  var next = thread + 1u;
+  while (next < count && ids[next] != id) { next++; }
+  var before = thread;
+  while (before > 0u && ids[before - 1u] != id) { before--; }
+  links[thread] = vec2u(next, select(0u, 1u, before == 0u));`,
+  });
+}
+
+//| 02-attention/7-the-block.ipynb#zero-kernel
+/** Writes zeros: the gradient of the rows whose ids do not occur. */
+export function zeroKernel(size: number): Kernel {
+  const width = rowWidth(size);
+  return kernel({
+    name: `zeros ${size}`,
+    reads: [],
+    writes: [`y: array<${width === 4 ? "vec4f" : "f32"}>`],
+    workgroupSize: 64,
+    workgroups: Math.ceil(size / width / 64),
+    body: `
+  if (thread < arrayLength(&y)) { y[thread] = ${width === 4 ? "vec4f()" : "0.0"}; }`,
+  });
+}
+
+//| 02-attention/7-the-block.ipynb#embed-backward-kernel
+/**
+ * Adds the gradients of all places with one id into the id's row of the table. The first place of an id walks along
+ * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size.
+ */
+export function embedBackwardKernel(count: number, columns: number): Kernel {
+  const length = columns / rowWidth(columns);
+  return kernel({
+    name: `embed backward ${count}x${columns}`,
+    reads: ["ids: array<u32>", "links: array<vec2u>", "g: array<V>"],
+    writes: ["y: array<V>"],
+    head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
+    workgroupSize: 64,
+    workgroups: Math.ceil((count * length) / 64),
+    body: `
+  let place = thread / ${length}u;
+  let i = thread % ${length}u;
+  if (place >= arrayLength(&ids)) { return; }
+  if (links[place].y == 0u) { return; }
+  var sum = V();
+  for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * ${length}u + i]; }
+  y[ids[place] * ${length}u + i] = sum;`,
+  });
+}

@@ -1,0 +1,74 @@
+// Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
+import type { Kernel } from "../gpu/commands.js";
+import type { AdapterFacts } from "../gpu/device.js";
+import { type DispatchShape, dispatchTile, dispatchTiles, nobody } from "./dispatch.js";
+import { type MatmulPlaces, type MatmulShape, matmulRowTile, placedMatmulKernel } from "./matmul.js";
+
+//| 03-moe/2-dispatch.ipynb#grouped-places
+/** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
+export function groupedPlaces(facts: AdapterFacts): MatmulPlaces {
+  const ownerTiles = dispatchTile(facts) / matmulRowTile(facts);
+  return {
+    name: "grouped matmul",
+    reads: ["owners: array<u32>"],
+    before: [
+      `  let expert = owners[group.y / ${ownerTiles}u];`,
+      `  if (expert == ${nobody}u) { return; }`,
+    ].join("\n"),
+    a: "0u",
+    b: "expert * sizes.inner * sizes.columns",
+    c: "0u",
+    from: "0u",
+    to: "sizes.inner",
+  };
+}
+
+//| 03-moe/2-dispatch.ipynb#grouped-matmul
+/** The sizes of a product of grouped rows. */
+export interface GroupedShape {
+  columns: number;
+  inner: number;
+  /** The experts' matrices are stored as [columns, inner], as the weights of linear layers are. */
+  transposeB: boolean;
+}
+
+//| 03-moe/2-dispatch.ipynb#grouped-matmul-kernel
+/**
+ * Rows sorted by expert times each expert's own matrix, tile by tile as `owners` says: rows [rows, inner] and weight
+ * [experts, columns, inner] (or [experts, inner, columns]) give [rows, columns]. Rows of tiles that nobody owns are
+ * not written.
+ */
+export function groupedMatmulKernel(
+  shape: DispatchShape,
+  grouped: GroupedShape,
+  facts: AdapterFacts,
+): Kernel {
+  const matrices: MatmulShape = { batch: 1, rows: dispatchTiles(shape) * shape.tile, ...grouped };
+  return placedMatmulKernel(matrices, groupedPlaces(facts), facts);
+}
+
+//| 03-moe/2-dispatch.ipynb#grouped-weights
+/**
+ * The gradient of every expert's weight [experts, outputs, inners]: the transpose of its rows of gradient [rows, outputs]
+ * times its rows of x [rows, inners]. The inner dimension runs over the expert's segment of rows; an expert without rows
+ * gets zeros. Rows of padding must be zero in at least one of the two and finite in both.
+ */
+export function groupedWeightKernel(
+  shape: DispatchShape,
+  { outputs, inners }: { outputs: number; inners: number },
+  facts: AdapterFacts,
+): Kernel {
+  const inner = dispatchTiles(shape) * shape.tile;
+  const matrices = { batch: shape.experts, rows: outputs, columns: inners, inner, transposeA: true };
+  const places: MatmulPlaces = {
+    name: "grouped weight gradient",
+    reads: ["segments: array<u32>"],
+    before: "",
+    a: "0u",
+    b: "0u",
+    c: "group.z * sizes.rows * sizes.columns",
+    from: "segments[group.z * 2u]",
+    to: "segments[group.z * 2u + 1u]",
+  };
+  return placedMatmulKernel(matrices, places, facts);
+}

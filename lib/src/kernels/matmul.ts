@@ -1,0 +1,318 @@
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import type { AdapterFacts } from "../gpu/device.js";
+
+//| 02-attention/2-matrix-products.ipynb#matmul-shape
+/** A batch of matrix products C = A·B. A is [rows, inner] and B [inner, columns], unless stored transposed. */
+export interface MatmulShape {
+  batch: number;
+  rows: number;
+  columns: number;
+  inner: number;
+  /** A is stored as [inner, rows]. */
+  transposeA?: boolean;
+  /** B is stored as [columns, inner], as the weights of linear layers are. */
+  transposeB?: boolean;
+  /** One B serves the whole batch. */
+  sharedB?: boolean;
+}
+
+//| 02-attention/2-matrix-products.ipynb#matmul-places
+/**
+ * Where a workgroup's matrices lie, as WGSL expressions of `group` (column tile, row tile, batch), `sizes` (rows,
+ * columns, inner) and more bindings:
+ * the hook by which products of grouped rows reuse the same loops.
+ */
+export interface MatmulPlaces {
+  name: string;
+  /** More read-only bindings, after `a` and `b`. */
+  reads: string[];
+  /** Statements before anything else, such as an early return. */
+  before: string;
+  /** First elements of the matrices, u32. */
+  a: string;
+  b: string;
+  c: string;
+  /** The range of the inner dimension. */
+  from: string;
+  to: string;
+}
+
+/** The matrices of a plain batch: one after the other. */
+export function batchPlaces({ sharedB }: MatmulShape): MatmulPlaces {
+  return {
+    name: "matmul",
+    reads: [],
+    before: "",
+    a: "group.z * sizes.rows * sizes.inner",
+    b: sharedB ? "0u" : "group.z * sizes.inner * sizes.columns",
+    c: "group.z * sizes.rows * sizes.columns",
+    from: "0u",
+    to: "sizes.inner",
+  };
+}
+
+//| 02-attention/2-matrix-products.ipynb#matmul-name
+/** The numbers 0 to count - 1. */
+export function range(count: number): number[] {
+  return Array.from({ length: count }, (_, i) => i);
+}
+
+/** A name such as `matmul 12x64x64x32 (B transposed)` for errors and profiles. */
+export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
+  const { batch, rows, columns, inner, transposeA, transposeB } = shape;
+  const size = `${batch === 1 ? "" : `${batch}x`}${rows}x${columns}x${inner}`;
+  const notes = [transposeA && "A transposed", transposeB && "B transposed"].filter(Boolean).join(", ");
+  return `${places.name} ${size}${notes && ` (${notes})`}`;
+}
+
+//| 02-attention/2-matrix-products.ipynb#fill-tiles
+/** Rows and columns of C that a workgroup of the tiled kernel computes. */
+export const tileRows = 64;
+
+/** Inner indices that the tiled kernel keeps in shared memory at a time. */
+export const tileInner = 16;
+
+/** Fills the two tiles, inner index major, with zeros outside of the matrices. Neighbours load neighbours. */
+export function fillTiles({ transposeA, transposeB }: MatmulShape): string[] {
+  const fill = (operand: "a" | "b", along: "row" | "column", contiguous: boolean) => {
+    const [size, tile, inner] = [`sizes.${along}s`, `${tileRows}u`, `${tileInner}u`];
+    const split = contiguous
+      ? `i = slot / ${tile}; let j = slot % ${tile}`
+      : `i = slot % ${inner}; let j = slot / ${inner}`;
+    const index = contiguous ? `(k + i) * ${size} + ${along} + j` : `(${along} + j) * sizes.inner + k + i`;
+    return [
+      `    for (var slot = lane; slot < ${tileRows * tileInner}u; slot += 256u) {`,
+      `      let ${split};`,
+      "      var value = 0.0;",
+      `      if (k + i < to && ${along} + j < ${size}) { value = ${operand}[${operand}First + ${index}]; }`,
+      `      ${operand}Tile[i * ${tile} + j] = value;`,
+      "    }",
+    ];
+  };
+  return [...fill("a", "row", transposeA === true), ...fill("b", "column", transposeB !== true)];
+}
+
+/** Writes the 4 × 4 results that exist. */
+export function storeTile(): string[] {
+  return range(4).flatMap((r) =>
+    range(4).map((j) => {
+      const [y, x] = [`row + myRow + ${r}u`, `column + myColumn + ${j}u`];
+      return `  if (${y} < sizes.rows && ${x} < sizes.columns) { c[cFirst + (${y}) * sizes.columns + ${x}] = c${r}[${j}]; }`;
+    }),
+  );
+}
+
+//| 02-attention/2-matrix-products.ipynb#tiled-kernel
+/**
+ * 256 invocations compute 64 × 64 results, 4 × 4 each: they load a 64 × 16 piece of A and a 16 × 64 piece of B into
+ * workgroup memory, wait for each other, and multiply from there. Each element is loaded from far away once a tile.
+ */
+export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
+  const { batch, rows, columns } = shape;
+  return kernel({
+    name: matmulName(places, shape),
+    reads: ["a: array<f32>", "b: array<f32>", ...places.reads],
+    writes: ["c: array<f32>"],
+    sizes: { rows, columns, inner: shape.inner },
+    head: `var<workgroup> aTile: array<f32, ${tileRows * tileInner}>;\nvar<workgroup> bTile: array<f32, ${tileRows * tileInner}>;`,
+    workgroupSize: 256,
+    workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
+    body: [
+      places.before,
+      `  let row = group.y * ${tileRows}u;`,
+      `  let column = group.x * ${tileRows}u;`,
+      "  let myRow = lane / 16u * 4u;",
+      "  let myColumn = lane % 16u * 4u;",
+      `  let aFirst = ${places.a};`,
+      `  let bFirst = ${places.b};`,
+      `  let cFirst = ${places.c};`,
+      `  let to = ${places.to};`,
+      ...range(4).map((r) => `  var c${r} = vec4f();`),
+      `  for (var k = ${places.from}; k < to; k += ${tileInner}u) {`,
+      ...fillTiles(shape),
+      "    workgroupBarrier();",
+      `    for (var i = 0u; i < ${tileInner}u; i++) {`,
+      `      let at = i * ${tileRows}u;`,
+      `      let b4 = vec4f(${range(4)
+        .map((j) => `bTile[at + myColumn + ${j}u]`)
+        .join(", ")});`,
+      ...range(4).map((r) => `      c${r} += aTile[at + myRow + ${r}u] * b4;`),
+      "    }",
+      "    workgroupBarrier();",
+      "  }",
+      ...storeTile(),
+    ].join("\n"),
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#in-fours
+/** Whether A can be loaded four elements at a time by the subgroup kernel: four rows of one column of a transposed A. */
+export function aInFours({ transposeA, rows }: MatmulShape): boolean {
+  return transposeA === true && rows % 4 === 0;
+}
+
+/** Whether B can be loaded four elements at a time: along its rows, so the row length must be whole fours. */
+export function bInFours({ transposeB, inner, columns }: MatmulShape): boolean {
+  return (transposeB ? inner : columns) % 4 === 0;
+}
+
+/** The element type of an array that is loaded four at a time or one at a time. */
+export function fours(inFours: boolean): string {
+  return inFours ? "vec4f" : "f32";
+}
+
+//| 02-attention/2-matrix-products.ipynb#clamped
+/** Rows of A that each lane of the subgroup kernel keeps in registers. */
+export const subgroupRows = 16;
+
+/** An index that stays below `size`, with the clamp only where whole tiles do not fit. */
+export function clamped(index: string, fits: boolean, size: string): string {
+  return fits ? index : `min(${index}, sizes.${size} - 1u)`;
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-rows
+/** Each lane loads its element (inner index k + lane) of all 16 rows: a0 … a15. Beyond the end they are zero. */
+export function loadRowElements(shape: MatmulShape, lanes: number): string[] {
+  const { rows, inner, transposeA } = shape;
+  const at = clamped("(k + lane)", inner % lanes === 0, "inner");
+  const inside = (value: string) => (inner % lanes === 0 ? value : `select(0.0, ${value}, k + lane < to)`);
+  if (!aInFours(shape)) {
+    return range(subgroupRows).map((r) => {
+      const row = clamped(`(row + ${r}u)`, rows % subgroupRows === 0, "rows");
+      const index = transposeA ? `${at} * sizes.rows + ${row}` : `${row} * sizes.inner + ${at}`;
+      return `    let a${r} = ${inside(`a[aFirst + ${index}]`)};`;
+    });
+  }
+  return range(subgroupRows / 4).flatMap((q) => {
+    const row = rows % subgroupRows === 0 ? `row + ${q * 4}u` : `min(row + ${q * 4}u, sizes.rows - 4u)`;
+    const load = `    let rows${q} = a[(aFirst + ${at} * sizes.rows + ${row}) / 4u];`;
+    return [load, ...range(4).map((i) => `    let a${q * 4 + i} = ${inside(`rows${q}[${i}]`)};`)];
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-b
+/** Rows k + q … k + q + 3 of B, four columns a lane. */
+export function loadB(shape: MatmulShape, lanes: number): string[] {
+  const { inner, columns } = shape;
+  return range(4).map((i) => {
+    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner")} * sizes.columns`;
+    if (bInFours(shape)) {
+      const column = columns % (lanes * 4) === 0 ? "column" : "min(column, sizes.columns - 4u)";
+      return `      let b${i} = b[(${start} + ${column}) / 4u];`;
+    }
+    const parts = range(4).map((j) => `b[${start} + min(column + ${j}u, sizes.columns - 1u)]`);
+    return `      let b${i} = vec4f(${parts.join(", ")});`;
+  });
+}
+
+/** The same from a B that is stored transposed: four columns are four of its rows, turned round in registers. */
+export function loadTransposedB(shape: MatmulShape, lanes: number): string[] {
+  const { inner, columns } = shape;
+  const columnFits = columns % (lanes * 4) === 0;
+  const row = (j: number) => `bFirst + ${clamped(`(column + ${j}u)`, columnFits, "columns")} * sizes.inner`;
+  if (!bInFours(shape)) {
+    return range(4).map((i) => {
+      const at = clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner");
+      return `      let b${i} = vec4f(${range(4)
+        .map((j) => `b[${row(j)} + ${at}]`)
+        .join(", ")});`;
+    });
+  }
+  const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 4u)";
+  const loads = range(4).map((j) => `      let t${j} = b[(${row(j)} + ${start}) / 4u];`);
+  const turned = range(4).map(
+    (i) =>
+      `      let b${i} = vec4f(${range(4)
+        .map((j) => `t${j}[${i}]`)
+        .join(", ")});`,
+  );
+  return [...loads, ...turned];
+}
+
+//| 02-attention/2-matrix-products.ipynb#multiply-four
+/** Multiplies the four inner indices from k + q on: four columns of B a lane against 16 rows handed round. */
+export function multiplyFour(shape: MatmulShape, lanes: number): string[] {
+  const loads = shape.transposeB ? loadTransposedB(shape, lanes) : loadB(shape, lanes);
+  const products = range(4).flatMap((i) =>
+    range(subgroupRows).map((r) => `      c${r} += subgroupShuffle(a${r}, q + ${i}u) * b${i};`),
+  );
+  return [...loads, ...products];
+}
+
+//| 02-attention/2-matrix-products.ipynb#store-rows
+/** Writes the rows that exist, and of the last columns those that exist. */
+export function storeRows({ columns }: MatmulShape): string[] {
+  return range(subgroupRows).flatMap((r) => {
+    const start = `cFirst + (row + ${r}u) * sizes.columns + column`;
+    const exists = `row + ${r}u < sizes.rows`;
+    if (columns % 4 === 0)
+      return [`  if (${exists} && column < sizes.columns) { c[(${start}) / 4u] = c${r}; }`];
+    return range(4).map(
+      (j) => `  if (${exists} && column + ${j}u < sizes.columns) { c[${start} + ${j}u] = c${r}[${j}]; }`,
+    );
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-kernel
+/**
+ * One subgroup computes 16 rows × 4 columns a lane. For each block of the inner dimension every lane loads one element
+ * of each row, and the subgroup hands them round by `subgroupShuffle`, so that an element is loaded once for all lanes.
+ */
+export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, lanes: number): Kernel {
+  const { batch, rows, columns } = shape;
+  const workgroups: [number, number, number] = [
+    Math.ceil(columns / (lanes * 4)),
+    Math.ceil(rows / subgroupRows),
+    batch,
+  ];
+  return kernel({
+    name: matmulName(places, shape),
+    reads: [`a: array<${fours(aInFours(shape))}>`, `b: array<${fours(bInFours(shape))}>`, ...places.reads],
+    writes: [`c: array<${fours(columns % 4 === 0)}>`],
+    enable: ["subgroups"],
+    sizes: { rows, columns, inner: shape.inner },
+    workgroupSize: lanes,
+    workgroups,
+    body: [
+      places.before,
+      `  let row = group.y * ${subgroupRows}u;`,
+      `  let column = (group.x * ${lanes}u + lane) * 4u;`,
+      `  let aFirst = ${places.a};`,
+      `  let bFirst = ${places.b};`,
+      `  let cFirst = ${places.c};`,
+      `  let to = ${places.to};`,
+      ...range(subgroupRows).map((r) => `  var c${r} = vec4f();`),
+      `  for (var k = ${places.from}; k < to; k += ${lanes}u) {`,
+      ...loadRowElements(shape, lanes),
+      `    for (var q = 0u; q < ${lanes}u; q += 4u) {`,
+      ...multiplyFour(shape, lanes),
+      "    }",
+      "  }",
+      ...storeRows(shape),
+    ].join("\n"),
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#choose
+/** On a processor barriers are dear and lanes are cheap; on a graphics processor shared memory wins. */
+export function prefersSubgroups({ kind, subgroupSize }: AdapterFacts): boolean {
+  return kind === "cpu" && subgroupSize >= 4;
+}
+
+/** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
+export function matmulRowTile(facts: AdapterFacts): number {
+  return prefersSubgroups(facts) ? subgroupRows : tileRows;
+}
+
+/** The kernel that suits the adapter, for matrices at given places. */
+export function placedMatmulKernel(shape: MatmulShape, places: MatmulPlaces, facts: AdapterFacts): Kernel {
+  return prefersSubgroups(facts)
+    ? subgroupMatmulKernel(shape, places, facts.subgroupSize)
+    : tiledMatmulKernel(shape, places);
+}
+
+/** The kernel for a batch of products that suits the adapter. */
+export function matmulKernel(shape: MatmulShape, facts: AdapterFacts): Kernel {
+  return placedMatmulKernel(shape, batchPlaces(shape), facts);
+}

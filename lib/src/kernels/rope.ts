@@ -1,0 +1,173 @@
+// Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import { wgslNumber } from "./elementwise.js";
+import { rowGroups } from "./rows.js";
+
+//| 02-attention/6-positions.ipynb#rotary-shape
+/** Rows of heads [batch, heads, tokens, headDim], and whether positions are [batch, tokens] or [tokens]. */
+export interface RotaryShape {
+  batch: number;
+  heads: number;
+  tokens: number;
+  headDim: number;
+  positionsPerSequence: boolean;
+}
+
+/** Elements a load brings: the two halves of a head and the pairs of the table must all be whole fours. */
+export function rotaryWidth(headDim: number): 1 | 4 {
+  return headDim % 8 === 0 ? 4 : 1;
+}
+
+//| 02-attention/6-positions.ipynb#rotary-head
+/**
+ * Types and functions for turning pairs: element i of a head's first half and element i of its second half are a point
+ * in the plane, and `angles(position, i)` gives the cosines (first) and sines (second) of its turn.
+ */
+export function rotaryHead({ headDim, tokens, heads, positionsPerSequence }: RotaryShape): string {
+  const width = rotaryWidth(headDim);
+  const half = headDim / 2 / width;
+  const at = positionsPerSequence
+    ? `row / ${heads * tokens}u * ${tokens}u + row % ${tokens}u`
+    : `row % ${tokens}u`;
+  const wide = `fn cosines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].xz, table[at + 1u].xz); }
+fn sines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].yw, table[at + 1u].yw); }`;
+  const narrow = `fn cosines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u]; }
+fn sines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u + 1u]; }`;
+  return `alias V = ${width === 4 ? "vec4f" : "f32"};
+const HALF = ${half}u;
+fn positionOf(row: u32) -> u32 { return positions[${at}]; }
+fn total(v: V) -> f32 { return ${width === 4 ? "v.x + v.y + (v.z + v.w)" : "v"}; }
+${width === 4 ? wide : narrow}`;
+}
+
+//| 02-attention/6-positions.ipynb#together-start
+/** Where row `row` of [batch, heads, tokens, headDim] starts in [batch, tokens, heads · headDim]. */
+export function togetherStart({ heads, tokens }: RotaryShape): string {
+  const token = `row / ${heads * tokens}u * ${tokens}u + row % ${tokens}u`;
+  return `((${token}) * ${heads}u + row / ${tokens}u % ${heads}u) * HALF * 2u`;
+}
+
+//| 02-attention/6-positions.ipynb#rotary-kernel
+/** A kernel on heads, one invocation a row: the body sees `row`, `position`, `apart` and `together` (its first places). */
+export function rotaryKernel(
+  name: string,
+  shape: RotaryShape,
+  reads: string[],
+  writes: string[],
+  body: string,
+): Kernel {
+  const { batch, heads, tokens, headDim } = shape;
+  const rows = batch * heads * tokens;
+  return kernel({
+    name: `${name} ${batch}x${heads}x${tokens}x${headDim}`,
+    reads: [...reads, "positions: array<u32>", "table: array<V>"],
+    writes,
+    head: rotaryHead(shape),
+    workgroupSize: 64,
+    workgroups: Math.ceil(rows / 64),
+    body: `
+  let row = thread;
+  if (row >= ${rows}u) { return; }
+  let position = positionOf(row);
+  let apart = row * HALF * 2u;
+  let together = ${togetherStart(shape)};${body}`,
+  });
+}
+
+//| 02-attention/6-positions.ipynb#rope-kernel
+/**
+ * Rotary positions (Su and others, "RoFormer", 2021) in the half-split layout: every pair of a head is turned by its
+ * token's angle, forward, or back by the same angle (`direction` −1), which is also the gradient.
+ */
+export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
+  const body = `
+  for (var i = 0u; i < HALF; i++) {
+    let a = x[apart + i];
+    let b = x[apart + HALF + i];
+    let c = cosines(position, i);
+    let s = ${direction > 0 ? "" : "-"}sines(position, i);
+    y[apart + i] = a * c - b * s;
+    y[apart + HALF + i] = b * c + a * s;
+  }`;
+  const name = direction > 0 ? "rope" : "rope back";
+  return rotaryKernel(name, shape, ["x: array<V>"], ["y: array<V>"], body);
+}
+
+//| 02-attention/6-positions.ipynb#rotary-heads-kernel
+/**
+ * Everything between the projection of queries or keys and attention in one pass: x [batch, tokens, heads · headDim] is
+ * split into heads, each head is RMS-normalised with `weight` [headDim], and turned. Keeps each row's 1/rms.
+ */
+export function rotaryHeadsKernel(shape: RotaryShape, epsilon: number): Kernel {
+  const body = `
+  var sum = 0.0;
+  for (var i = 0u; i < HALF * 2u; i++) { let v = x[together + i]; sum += total(v * v); }
+  let r = inverseSqrt(sum / ${wgslNumber(shape.headDim)} + ${wgslNumber(epsilon)});
+  inverse[row] = r;
+  for (var i = 0u; i < HALF; i++) {
+    let a = x[together + i] * r * weight[i];
+    let b = x[together + HALF + i] * r * weight[HALF + i];
+    let c = cosines(position, i);
+    let s = sines(position, i);
+    y[apart + i] = a * c - b * s;
+    y[apart + HALF + i] = b * c + a * s;
+  }`;
+  const reads = ["x: array<V>", "weight: array<V>"];
+  return rotaryKernel("norm, rope, split", shape, reads, ["y: array<V>", "inverse: array<f32>"], body);
+}
+
+//| 02-attention/6-positions.ipynb#rotary-heads-backward
+/** WGSL statements that turn pair i of the gradient g back: `a` and `b`. */
+export const turnBack = `
+    let c = cosines(position, i);
+    let s = sines(position, i);
+    let a = g[apart + i] * c + g[apart + HALF + i] * s;
+    let b = g[apart + HALF + i] * c - g[apart + i] * s;`;
+
+/** The gradient of its input: the result's gradient g is turned back, then goes through RMSNorm, then heads merge. */
+export function rotaryHeadsBackwardKernel(shape: RotaryShape): Kernel {
+  const body = `
+  let r = inverse[row];
+  var sum = 0.0;
+  for (var i = 0u; i < HALF; i++) {${turnBack}
+    sum += total(a * weight[i] * x[together + i] + b * weight[HALF + i] * x[together + HALF + i]);
+  }
+  let along = sum * r * r / ${wgslNumber(shape.headDim)};
+  for (var i = 0u; i < HALF; i++) {${turnBack}
+    y[together + i] = r * (a * weight[i] - x[together + i] * along);
+    y[together + HALF + i] = r * (b * weight[HALF + i] - x[together + HALF + i] * along);
+  }`;
+  const reads = ["x: array<V>", "weight: array<V>", "inverse: array<f32>", "g: array<V>"];
+  return rotaryKernel("norm, rope, split back", shape, reads, ["y: array<V>"], body);
+}
+
+//| 02-attention/6-positions.ipynb#rotary-heads-weight
+/** The gradient of its weight, summed within groups of rows. Output: [rowGroups(rows), headDim]. */
+export function rotaryHeadsWeightKernel(shape: RotaryShape): Kernel {
+  const rows = shape.batch * shape.heads * shape.tokens;
+  const [groups, half] = [rowGroups(rows), shape.headDim / 2 / rotaryWidth(shape.headDim)];
+  const share = Math.ceil(rows / groups);
+  return kernel({
+    name: `norm, rope, split weight back ${rows}x${shape.headDim}`,
+    reads: ["x: array<V>", "inverse: array<f32>", "g: array<V>", "positions: array<u32>", "table: array<V>"],
+    writes: ["sums: array<V>"],
+    head: rotaryHead(shape),
+    workgroupSize: 64,
+    workgroups: Math.ceil((groups * half) / 64),
+    body: `
+  if (thread >= ${groups * half}u) { return; }
+  let i = thread % HALF;
+  let part = thread / HALF;
+  var first = V();
+  var second = V();
+  for (var row = part * ${share}u; row < min((part + 1u) * ${share}u, ${rows}u); row++) {
+    let position = positionOf(row);
+    let apart = row * HALF * 2u;
+    let together = ${togetherStart(shape)};${turnBack}
+    first += a * x[together + i] * inverse[row];
+    second += b * x[together + HALF + i] * inverse[row];
+  }
+  sums[part * HALF * 2u + i] = first;
+  sums[part * HALF * 2u + HALF + i] = second;`,
+  });
+}

@@ -1,0 +1,134 @@
+// Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
+import { currentGpu } from "../gpu/device.js";
+import {
+  type DispatchShape,
+  combineKernel,
+  countingSortKernel,
+  dispatchTile,
+  dispatchTiles,
+  gatherKernel,
+  weightGradientKernel,
+} from "../kernels/dispatch.js";
+import { groupedMatmulKernel, groupedWeightKernel } from "../kernels/grouped.js";
+import { isTracked, reshape, track } from "../tensor/autograd.js";
+import { linear } from "../tensor/operations.js";
+import { swiglu } from "../tensor/rows.js";
+import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
+import { type RouterSettings, type Routing, route } from "./router.js";
+
+//| 03-moe/2-dispatch.ipynb#dispatch-plan
+/** Where each pair (token, choice) goes: the pairs sorted by expert, each expert's rows padded to whole tiles. */
+export interface DispatchPlan {
+  shape: DispatchShape;
+  /** Rows of the sorted arrays, padding included. */
+  rows: number;
+  /** The row of each pair [tokens, k]. */
+  slots: Tensor<"u32">;
+  /** The pair of each row, or `nobody` [rows]. */
+  pairs: Tensor<"u32">;
+  /** The expert of each tile, or `nobody` [tiles]. */
+  owners: Tensor<"u32">;
+  /** First row of each expert and the row after its last tile [experts, 2]. */
+  segments: Tensor<"u32">;
+  /** Pairs of each expert [experts]. */
+  load: Tensor<"u32">;
+}
+
+//| 03-moe/2-dispatch.ipynb#plan-dispatch
+/** Sorts pairs by expert, from the experts of each token [tokens, k]. */
+export function planDispatch(chosen: Tensor<"u32">, experts: number): DispatchPlan {
+  const [tokens, expertsPerToken] = chosen.shape;
+  const shape = { tokens, expertsPerToken, experts, tile: dispatchTile(currentGpu().facts) };
+  const tiles = dispatchTiles(shape);
+  const rows = tiles * shape.tile;
+  const [slots, pairs, owners] = [empty(chosen.shape, "u32"), empty([rows], "u32"), empty([tiles], "u32")];
+  const [segments, load] = [empty([experts, 2], "u32"), empty([experts], "u32")];
+  launchInto(countingSortKernel(shape), [chosen], [slots, pairs, owners, segments, load]);
+  return { shape, rows, slots, pairs, owners, segments, load };
+}
+
+//| 03-moe/2-dispatch.ipynb#carry-rows
+/** Copies each token's row of x [tokens, width] to the rows of its pairs [rows, width]; padding is zero. */
+export function gatherRows(x: Tensor, { shape, rows, pairs, slots }: DispatchPlan): Tensor {
+  const width = x.shape[1];
+  const output = launch(gatherKernel(shape, width, false), [x, pairs], [rows, width]);
+  return track(output, [x], (gradient) => [
+    launch(combineKernel(shape, width, false), [gradient, slots], x.shape),
+  ]);
+}
+
+//| 03-moe/2-dispatch.ipynb#combine-rows
+/** Adds up the rows of each token's pairs, weighted: rows [rows, width] and weights [tokens, k] give [tokens, width]. */
+export function combineRows(rows: Tensor, weights: Tensor, { shape, pairs, slots }: DispatchPlan): Tensor {
+  const width = rows.shape[1];
+  const output = launch(combineKernel(shape, width, true), [rows, slots, weights], [shape.tokens, width]);
+  const back = () => gatherKernel(shape, width, true);
+  return track(output, [rows, weights], (gradient) => [
+    isTracked(rows) ? launch(back(), [gradient, pairs, weights], rows.shape) : undefined,
+    isTracked(weights)
+      ? launch(weightGradientKernel(shape, width), [rows, slots, gradient], weights.shape)
+      : undefined,
+  ]);
+}
+
+//| 03-moe/2-dispatch.ipynb#grouped-linear
+/** Each row times the transpose of its expert's matrix: rows [rows, inners], weight [experts, outputs, inners]. */
+export function groupedLinear(rows: Tensor, weight: Tensor, plan: DispatchPlan): Tensor {
+  const { shape, owners, segments } = plan;
+  const [experts, outputs, inners] = weight.shape;
+  if (weight.shape.length !== 3 || experts !== shape.experts || rows.shape[1] !== inners)
+    throw new Error(
+      `groupedLinear: ${describe(rows)} of ${shape.experts} experts does not fit ${describe(weight)}.`,
+    );
+  const { facts } = currentGpu();
+  const product = (columns: number, inner: number, transposeB: boolean) =>
+    groupedMatmulKernel(shape, { columns, inner, transposeB }, facts);
+  const output = launch(product(outputs, inners, true), [rows, weight, owners], [rows.shape[0], outputs]);
+  const slope = () => groupedWeightKernel(shape, { outputs, inners }, facts);
+  return track(output, [rows, weight], (gradient) => [
+    isTracked(rows)
+      ? launch(product(inners, outputs, false), [gradient, weight, owners], rows.shape)
+      : undefined,
+    isTracked(weight) ? launch(slope(), [gradient, rows, segments], weight.shape) : undefined,
+  ]);
+}
+
+//| 03-moe/2-dispatch.ipynb#moe-types
+/** The weights of a mixture of experts over tokens of width C: E experts with an inner width I. */
+export interface MoeWeights {
+  /** The router [E, C]. */
+  router: Tensor;
+  /** The experts' gate projections [E, I, C]. */
+  gate: Tensor;
+  /** The experts' up projections [E, I, C]. */
+  up: Tensor;
+  /** The experts' down projections [E, C, I]. */
+  down: Tensor;
+}
+
+//| 03-moe/2-dispatch.ipynb#moe-result
+/** What a mixture of experts gives. */
+export interface MoeResult {
+  /** The shape of the input. */
+  output: Tensor;
+  /** How many pairs each expert received [E]. */
+  load: Tensor<"u32">;
+  /** What the router decided: `balanceLoss` and `routerZLoss` want it. */
+  routing: Routing;
+}
+
+//| 03-moe/2-dispatch.ipynb#moe
+/**
+ * A mixture of experts for x [..., C]: every token visits the experts that the router chooses for it, each a SwiGLU
+ * layer, and gets their weighted sum. Nothing is read back: the sizes of all kernels are those of the worst case.
+ */
+export function moe(x: Tensor, weights: MoeWeights, settings: RouterSettings): MoeResult {
+  const [experts, width] = weights.router.shape;
+  const tokens = reshape(x, [x.size / width, width]);
+  const routing = route(linear(tokens, weights.router), settings);
+  const plan = planDispatch(routing.experts, experts);
+  const rows = gatherRows(tokens, plan);
+  const inner = swiglu(groupedLinear(rows, weights.gate, plan), groupedLinear(rows, weights.up, plan));
+  const output = combineRows(groupedLinear(inner, weights.down, plan), routing.weights, plan);
+  return { output: reshape(output, x.shape), load: plan.load, routing };
+}

@@ -1,0 +1,111 @@
+// Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, kernel } from "../gpu/commands.js";
+import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
+import { type Tensor, closeAfter, describe, launch, view } from "./tensor.js";
+
+//| 02-attention/3-tensors-and-gradients.ipynb#tape
+/** The tape's state: the number of the next node, and how many calls asked for no gradients. */
+export const tape = { next: 0, paused: 0 };
+
+/** Marks a tensor as one that gradients are wanted for. */
+export function parameter(value: Tensor): Tensor {
+  value.trainable = true;
+  return value;
+}
+
+/** Whether gradients flow through a tensor. */
+export function isTracked(value: Tensor): boolean {
+  return value.trainable || value.node !== undefined;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#without-gradients
+/** Runs `work` without writing the tape: for using a model, not training it. */
+export function withoutGradients<T>(work: () => T): T {
+  tape.paused += 1;
+  return closeAfter(work, () => {
+    tape.paused -= 1;
+  });
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#track
+/**
+ * Writes on the tape how `output` came from `inputs`, if gradients flow through any of them.
+ * `backward` takes the gradient of the output (same shape) and gives those of the inputs, in order.
+ */
+export function track(
+  output: Tensor,
+  inputs: Tensor[],
+  backward: (gradient: Tensor) => (Tensor | undefined)[],
+): Tensor {
+  if (tape.paused === 0 && inputs.some(isTracked)) output.node = { order: tape.next++, inputs, backward };
+  return output;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#tape-of
+/** The tensors that `loss` was computed from and that carry a node, latest first. */
+export function tapeOf(loss: Tensor): Tensor[] {
+  const seen = new Set<Tensor>();
+  const waiting = [loss];
+  for (let each = waiting.pop(); each; each = waiting.pop()) {
+    if (!each.node || seen.has(each)) continue;
+    seen.add(each);
+    waiting.push(...each.node.inputs);
+  }
+  return [...seen].sort((a, b) => b.node!.order - a.node!.order);
+}
+
+/** The sum of two gradients of one tensor, off the tape. */
+export function sumOf(a: Tensor, b: Tensor): Tensor {
+  return launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape);
+}
+
+/** Sends the gradient of one output to the inputs it was made from; gradients that meet are added. */
+export function sendBack(output: Tensor, found: Map<Tensor, Tensor>): void {
+  const { inputs, backward } = output.node!;
+  backward(found.get(output)!).forEach((part, i) => {
+    if (!part || !isTracked(inputs[i])) return;
+    const earlier = found.get(inputs[i]);
+    found.set(inputs[i], earlier ? sumOf(earlier, part) : part);
+  });
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#constant-kernel
+/** Writes one number. */
+export function constantKernel(value: number): Kernel {
+  return kernel({
+    name: `constant ${value}`,
+    reads: [],
+    writes: ["y: array<f32>"],
+    workgroupSize: 1,
+    workgroups: 1,
+    body: `  y[0] = ${wgslNumber(value)};`,
+  });
+}
+
+/** Looks up a parameter's gradient, or says that there is none. */
+export function gradientOf(found: Map<Tensor, Tensor>, wanted: Tensor): Tensor {
+  const gradient = found.get(wanted);
+  if (!gradient)
+    throw new Error(`The loss does not depend on the parameter ${describe(wanted)}, so it has no gradient.`);
+  return gradient;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#gradients
+/**
+ * The gradient of `loss` (one element) with respect to each of `parameters`, in their order and shapes.
+ * `seed` is the gradient of the loss itself, 1 unless the loss is scaled.
+ * Throws for a parameter that the loss does not depend on.
+ */
+export function gradients(loss: Tensor, parameters: Tensor[], seed = 1): Tensor[] {
+  if (loss.size !== 1)
+    throw new Error(`Gradients start from a loss with one element, not ${describe(loss)}: take its mean.`);
+  const found = new Map<Tensor, Tensor>([[loss, launch(constantKernel(seed), [], loss.shape)]]);
+  for (const output of tapeOf(loss)) sendBack(output, found);
+  return parameters.map((each) => gradientOf(found, each));
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#reshape
+/** The same elements under another shape; gradients flow through. */
+export function reshape(x: Tensor, shape: readonly number[]): Tensor {
+  return track(view(x, shape), [x], (gradient) => [view(gradient, x.shape)]);
+}

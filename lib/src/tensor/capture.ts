@@ -1,0 +1,108 @@
+// Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
+import { type Storage, blockSize, giveBuffer, takeBuffer } from "../gpu/buffers.js";
+import { type Dispatch, encode, prepare, recordDispatches, release } from "../gpu/commands.js";
+import { scope, tensorsIn } from "./tensor.js";
+
+//| 04-training/4-one-step-recorded.ipynb#last-uses
+/** The memory that a recorded step uses and did not make. */
+export function outsideStorages(dispatches: Dispatch[]): Set<Storage> {
+  return new Set(dispatches.flatMap(({ storages }) => storages).filter(({ buffer }) => buffer !== undefined));
+}
+
+/** The number of the last dispatch that uses each storage. */
+export function lastUses(dispatches: Dispatch[]): Map<Storage, number> {
+  const last = new Map<Storage, number>();
+  dispatches.forEach(({ storages }, at) => {
+    for (const storage of storages) last.set(storage, at);
+  });
+  return last;
+}
+
+//| 04-training/4-one-step-recorded.ipynb#memory-plan
+/** Buffers that a step needs for its intermediate results. */
+export interface MemoryPlan {
+  buffers: GPUBuffer[];
+  /** The storages that share them; each has its buffer filled in. */
+  shared: Set<Storage>;
+  unplannedBytes: number;
+}
+
+/** The smallest free buffer that fits, or a new one. */
+export function planned(plan: MemoryPlan, free: GPUBuffer[], storage: Storage): GPUBuffer {
+  plan.shared.add(storage);
+  const fitting = free.filter(({ size }) => size >= storage.bytes).sort((a, b) => a.size - b.size);
+  const [best] = fitting;
+  if (best) {
+    free.splice(free.indexOf(best), 1);
+    return best;
+  }
+  const buffer = takeBuffer(storage.bytes);
+  plan.buffers.push(buffer);
+  return buffer;
+}
+
+//| 04-training/4-one-step-recorded.ipynb#plan-memory
+/**
+ * Walks through the step in order: a storage takes a free buffer at its first use, the smallest that is large enough,
+ * and gives it back after its last. Results keep a buffer of their own.
+ */
+export function planMemory(dispatches: Dispatch[], results: Set<Storage>): MemoryPlan {
+  const last = lastUses(dispatches);
+  const plan: MemoryPlan = { buffers: [], shared: new Set(), unplannedBytes: 0 };
+  const free: GPUBuffer[] = [];
+  dispatches.forEach(({ storages, kernel }, at) => {
+    for (const storage of storages.filter(({ buffer }) => !buffer)) {
+      plan.unplannedBytes += blockSize(storage.bytes);
+      storage.buffer = results.has(storage)
+        ? takeBuffer(storage.bytes, kernel.name)
+        : planned(plan, free, storage);
+    }
+    for (const storage of new Set(storages)) {
+      if (last.get(storage) === at && plan.shared.has(storage)) free.push(storage.buffer!);
+    }
+  });
+  return plan;
+}
+
+//| 04-training/4-one-step-recorded.ipynb#recording
+/** A step written down once, ready to run again and again. */
+export interface Recording<T> {
+  /** Runs the step. The tensors of its result are the same each time, with new values. */
+  run(): T;
+  /** Kernels that one run starts. */
+  dispatches: number;
+  /** Bytes that the intermediate results take in the memory plan, and what they would take with a buffer each. */
+  plannedBytes: number;
+  unplannedBytes: number;
+  /** Gives the planned memory back. */
+  free(): void;
+}
+
+//| 04-training/4-one-step-recorded.ipynb#capture
+/**
+ * Records what `step` does on the GPU, without running it, and plans its memory: intermediate results share buffers when
+ * their lifetimes do not meet. The step may read and write tensors made outside of it; whatever changes from run to run
+ * (a batch, a learning rate) is written into such tensors. It cannot make tensors from values or read them back.
+ */
+export function capture<T>(step: () => T): Recording<T> {
+  const { result, dispatches } = recordDispatches(() => scope(step));
+  const results = new Set(tensorsIn(result).map(({ storage }) => storage));
+  const outside = outsideStorages(dispatches);
+  const plan = planMemory(dispatches, results);
+  for (const storage of [...outside, ...results]) storage.owners += 1;
+  const prepared = dispatches.map(prepare);
+  for (const storage of plan.shared) storage.buffer = undefined;
+  return {
+    run() {
+      for (const each of prepared) encode(each);
+      return result;
+    },
+    dispatches: dispatches.length,
+    plannedBytes: plan.buffers.reduce((total, { size }) => total + size, 0),
+    unplannedBytes: plan.unplannedBytes,
+    free() {
+      for (const storage of [...outside, ...results]) release(storage);
+      for (const buffer of plan.buffers) giveBuffer(buffer);
+    },
+  };
+}

@@ -1,0 +1,215 @@
+// Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+import { currentGpu } from "../gpu/device.js";
+import {
+  type UnaryFunction,
+  elementwiseKernel,
+  unaryBackwardKernel,
+  unaryFunctions,
+  unaryKernel,
+  wgslNumber,
+} from "../kernels/elementwise.js";
+import { type MatmulShape, matmulKernel } from "../kernels/matmul.js";
+import {
+  columnSumKernel,
+  partialSumKernel,
+  partialSums,
+  repeatKernel,
+  totalKernel,
+} from "../kernels/reduce.js";
+import { isTracked, track } from "./autograd.js";
+import { type Tensor, describe, launch, sizeOf, view } from "./tensor.js";
+
+//| 02-attention/3-tensors-and-gradients.ipynb#repeats
+/** Checks that b's shape equals the last dimensions of a's, so that b repeats over the leading ones. */
+export function checkRepeats(operation: string, a: Tensor, b: Tensor): void {
+  const tail = a.shape.slice(a.shape.length - b.shape.length);
+  if (b.shape.length > a.shape.length || b.shape.some((length, i) => length !== tail[i]))
+    throw new Error(
+      `${operation}: the shape of ${describe(b)} must be that of ${describe(a)} or its last dimensions.`,
+    );
+}
+
+/** Sums a gradient over the leading dimensions that a smaller operand was repeated over. */
+export function sumToShape(gradient: Tensor, shape: readonly number[]): Tensor {
+  const columns = sizeOf(shape);
+  if (gradient.size === columns) return view(gradient, shape);
+  const rows = gradient.size / columns;
+  const groups = Math.min(32, rows);
+  const partial = launch(columnSumKernel(rows, columns, groups), [gradient], [groups, columns]);
+  return launch(columnSumKernel(groups, columns, 1), [partial], shape);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#scale
+/** x multiplied by a number that never changes (it is compiled into the kernel). */
+export function scale(x: Tensor, factor: number): Tensor {
+  const scaled = (source: Tensor) =>
+    launch(
+      elementwiseKernel(`scale by ${factor}`, [x.size], [`a * ${wgslNumber(factor)}`]),
+      [source],
+      x.shape,
+    );
+  return track(scaled(x), [x], (gradient) => [scaled(gradient)]);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#add-multiply
+/** a + b, element by element; b may be a smaller tensor that repeats over a's leading dimensions. */
+export function add(a: Tensor, b: Tensor): Tensor {
+  checkRepeats("add", a, b);
+  const output = launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape);
+  return track(output, [a, b], (gradient) => [gradient, sumToShape(gradient, b.shape)]);
+}
+
+/** a − b, element by element; b may repeat as in `add`. */
+export function subtract(a: Tensor, b: Tensor): Tensor {
+  return add(a, scale(b, -1));
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#multiply
+/** a · b, element by element; b may repeat as in `add`. */
+export function multiply(a: Tensor, b: Tensor): Tensor {
+  checkRepeats("multiply", a, b);
+  const output = launch(elementwiseKernel("multiply", [a.size, b.size], ["a * b"]), [a, b], a.shape);
+  return track(output, [a, b], (gradient) => [
+    isTracked(a)
+      ? launch(elementwiseKernel("multiply", [a.size, b.size], ["a * b"]), [gradient, b], a.shape)
+      : undefined,
+    isTracked(b)
+      ? sumToShape(
+          launch(elementwiseKernel("multiply", [a.size, a.size], ["a * b"]), [gradient, a], a.shape),
+          b.shape,
+        )
+      : undefined,
+  ]);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#unary
+/** Applies any function with its derivative to every element. */
+export function applyUnary(name: string, definition: UnaryFunction, x: Tensor): Tensor {
+  const y = launch(unaryKernel(name, definition, x.size), [x], x.shape);
+  return track(y, [x], (gradient) => [
+    launch(unaryBackwardKernel(name, definition, x.size), [x, y, gradient], x.shape),
+  ]);
+}
+
+/** Applies one of `unaryFunctions` to every element. */
+export function unary(name: keyof typeof unaryFunctions, x: Tensor): Tensor {
+  return applyUnary(name, unaryFunctions[name], x);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#sums
+/** The sum of `expression` (of `x`) over all elements, times a factor; off the tape. Output: [1]. */
+export function reduceAll(x: Tensor, expression = "x", factor = 1): Tensor {
+  const partial = launch(partialSumKernel(x.size, expression), [x], [Math.min(partialSums, x.size)]);
+  return launch(totalKernel(partial.size, wgslNumber(factor)), [partial], [1]);
+}
+
+/** A tensor filled with factor · scalar, off the tape. */
+export function repeatScalar(scalar: Tensor, shape: readonly number[], factor: number): Tensor {
+  const kernel = repeatKernel(sizeOf(shape), wgslNumber(factor));
+  return launch(kernel, [scalar], shape);
+}
+
+/** The sum of all elements. Output: [1]. */
+export function sum(x: Tensor): Tensor {
+  return track(reduceAll(x), [x], (gradient) => [repeatScalar(gradient, x.shape, 1)]);
+}
+
+/** The mean of all elements. Output: [1]. */
+export function mean(x: Tensor): Tensor {
+  return track(reduceAll(x, "x", 1 / x.size), [x], (gradient) => [
+    repeatScalar(gradient, x.shape, 1 / x.size),
+  ]);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#matmul-options
+/** Options of a matrix product: which operand is stored transposed. */
+export interface MatmulOptions {
+  transposeA?: boolean;
+  transposeB?: boolean;
+}
+
+/** The last two dimensions, turned round when the matrix is stored transposed. */
+export function lastTwo(x: Tensor, transposed?: boolean): [number, number] {
+  if (x.shape.length < 2) throw new Error(`matmul wants at least two dimensions, not ${describe(x)}.`);
+  const [rows, columns] = x.shape.slice(-2);
+  return transposed ? [columns, rows] : [rows, columns];
+}
+
+/** The shape of the product of two tensors whose last two dimensions are matrices. Throws when they do not fit. */
+export function matmulShape(a: Tensor, b: Tensor, { transposeA, transposeB }: MatmulOptions): MatmulShape {
+  const [aRows, aInner] = lastTwo(a, transposeA);
+  const [bInner, columns] = lastTwo(b, transposeB);
+  const batch = sizeOf(a.shape.slice(0, -2));
+  const batchB = sizeOf(b.shape.slice(0, -2));
+  if (aInner !== bInner || (batchB !== batch && batchB !== 1)) {
+    const notes = [transposeA && "A transposed", transposeB && "B transposed"].filter(Boolean).join(", ");
+    throw new Error(`matmul: ${describe(a)} and ${describe(b)} do not fit${notes && ` (${notes})`}.`);
+  }
+  return {
+    batch,
+    rows: aRows,
+    columns,
+    inner: aInner,
+    transposeA,
+    transposeB,
+    sharedB: batchB === 1 && batch > 1,
+  };
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#product
+/** The matrix product off the tape. */
+export function product(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+  const shape = matmulShape(a, b, options);
+  return launch(
+    matmulKernel(shape, currentGpu().facts),
+    [a, b],
+    [...a.shape.slice(0, -2), shape.rows, shape.columns],
+  );
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#matmul
+/**
+ * The matrix product of the last two dimensions: a [..., rows, inner] and b [..., inner, columns] give
+ * [..., rows, columns]. Leading dimensions are a batch and must agree.
+ */
+export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+  const ta = options.transposeA ?? false;
+  const tb = options.transposeB ?? false;
+  if (matmulShape(a, b, options).sharedB)
+    throw new Error(`matmul: use linear() to apply one matrix ${describe(b)} to a batch ${describe(a)}.`);
+  return track(product(a, b, options), [a, b], (g) => [
+    isTracked(a)
+      ? ta
+        ? product(b, g, { transposeA: tb, transposeB: true })
+        : product(g, b, { transposeB: !tb })
+      : undefined,
+    isTracked(b)
+      ? tb
+        ? product(g, a, { transposeA: true, transposeB: ta })
+        : product(a, g, { transposeA: !ta })
+      : undefined,
+  ]);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#linear
+/**
+ * A linear layer without bias: x [..., inputs] times the transpose of weight [outputs, inputs] gives [..., outputs].
+ * All leading dimensions of x are rows of one product.
+ */
+export function linear(x: Tensor, weight: Tensor): Tensor {
+  const [outputs, inputs] = weight.shape;
+  if (weight.shape.length !== 2 || x.shape.at(-1) !== inputs)
+    throw new Error(
+      `linear: ${describe(x)} must end in the last dimension of its weight ${describe(weight)}.`,
+    );
+  const rows = x.size / inputs;
+  const flat = view(x, [rows, inputs]);
+  const output = view(product(flat, weight, { transposeB: true }), [...x.shape.slice(0, -1), outputs]);
+  return track(output, [x, weight], (gradient) => {
+    const g = view(gradient, [rows, outputs]);
+    return [
+      isTracked(x) ? view(product(g, weight), x.shape) : undefined,
+      isTracked(weight) ? product(g, flat, { transposeA: true }) : undefined,
+    ];
+  });
+}

@@ -1,0 +1,83 @@
+// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import { batches, epochStarts, shuffledNumbers, validationWindows } from "../../src/data/batches.js";
+import { tokensInMemory } from "../../src/data/shards.js";
+import { randomStream } from "../../src/data/synthetic.js";
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#shuffled-test
+await test("a shuffle is a permutation, and every permutation comes as often as another", () => {
+  const random = randomStream(3);
+  const counts = new Map<string, number>();
+  for (let i = 0; i < 24_000; i++) {
+    const order = shuffledNumbers(4, random).join("");
+    expect([...order].sort().join("")).toBe("0123");
+    counts.set(order, (counts.get(order) ?? 0) + 1);
+  }
+  expect(counts.size).toBe(24);
+  const chiSquare = [...counts.values()].reduce((sum, count) => sum + (count - 1000) ** 2 / 1000, 0);
+  expect(chiSquare).toBeLessThan(52); // 23 degrees of freedom: more than 52 once in 2000 seeds
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#epoch-test
+await test("windows of an epoch lie side by side, each once, and leave out less than two windows", () => {
+  for (const [length, context] of [
+    [1000, 16],
+    [129, 128],
+    [130, 128],
+    [257, 128],
+    [5000, 7],
+  ]) {
+    for (let epoch = 0; epoch < 20; epoch++) {
+      const starts = [...epochStarts(length, context, 5, epoch)].sort((a, b) => a - b);
+      expect(starts.length).toBeGreaterThan(0);
+      expect(starts.every((start, i) => start === starts[0] + i * context)).toBe(true);
+      expect(starts[0]).toBeLessThan(context);
+      const end = starts[starts.length - 1] + context + 1;
+      expect(end).toBeLessThanOrEqual(length);
+      expect(length - end).toBeLessThan(context);
+    }
+  }
+  const orders = [0, 1].map((epoch) => epochStarts(5000, 16, 5, epoch).join());
+  expect(orders[0]).not.toBe(orders[1]);
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#resume-test
+await test("a cursor, through JSON, goes on with the very same batches, also across epochs", () => {
+  const source = tokensInMemory(Array.from({ length: 1000 }, (_, i) => i));
+  const options = { batchSize: 6, context: 16, seed: 9 };
+  const stream = batches(source, options);
+  for (let step = 0; step < 40; step++) {
+    const again = batches(source, options, JSON.parse(JSON.stringify(stream.cursor())));
+    const [one, two] = [stream.next(), again.next()];
+    expect(two).toEqual(one);
+    expect(again.cursor()).toEqual(stream.cursor());
+    expect(one.inputs.length).toBe(6 * 16);
+    expect(one.targets).toEqual(one.inputs.map((token) => token + 1));
+  }
+  expect(stream.cursor().epoch).toBeGreaterThan(2);
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#batches-test
+await test("seeds give different orders, and a source that is too short is refused", () => {
+  const source = tokensInMemory(Array.from({ length: 500 }, (_, i) => i));
+  const first = (seed: number) => batches(source, { batchSize: 8, context: 10, seed }).next().inputs.join();
+  expect(first(1)).toBe(first(1));
+  expect(first(1)).not.toBe(first(2));
+  expect(() => batches(tokensInMemory([1, 2, 3]), { batchSize: 1, context: 3, seed: 0 })).toThrow(
+    "it takes at least 4",
+  );
+  const shortest = batches(tokensInMemory([1, 2, 3, 4]), { batchSize: 2, context: 3, seed: 0 }).next();
+  expect([...shortest.inputs]).toEqual([1, 2, 3, 1, 2, 3]);
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#validation-test
+await test("validation windows cover the source once, in order, and fewer are spread evenly", () => {
+  const source = tokensInMemory(Array.from({ length: 1003 }, (_, i) => i));
+  const all = [...validationWindows(source, { context: 10, batchSize: 7 })];
+  expect(all.map(({ rows }) => rows)).toEqual([...Array(14).fill(7), 2]);
+  expect(all.flatMap(({ inputs }) => [...inputs])).toEqual(Array.from({ length: 1000 }, (_, i) => i));
+  expect(all.flatMap(({ targets }) => [...targets])).toEqual(Array.from({ length: 1000 }, (_, i) => i + 1));
+  const few = [...validationWindows(source, { context: 10, maxTokens: 49 })];
+  expect(few.map(({ inputs }) => inputs[0])).toEqual([0, 250, 500, 750]);
+  expect(() => [...validationWindows(tokensInMemory([1]), { context: 1 })]).toThrow("at least 2");
+});

@@ -1,0 +1,143 @@
+// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { expect, test } from "vitest";
+import {
+  type Shard,
+  appendTokens,
+  joinedTokens,
+  openShards,
+  prepareText,
+  textChunks,
+  tokenFile,
+} from "../../src/data/shards.js";
+import { trainBpe } from "../../src/tokenizer/bpe.js";
+import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#text-chunks-test
+await test("a file read in chunks is the file, and its tokens are those of the whole", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const file = path.join(folder, "text.txt");
+  const text = "Grüße aus Köln 🎉,\r\nzwei  Zeilen\n\n\n  und mehr.\n".repeat(40);
+  const tokenizer = trainBpe([text], 300);
+  fs.writeFileSync(file, text);
+  for (const size of [64, 65, 66, 67, 100, 997, 5000]) {
+    const chunks = [...textChunks(file, size)];
+    expect(chunks.join("")).toBe(text);
+    expect(chunks.flatMap((chunk) => [...tokenizer.encode(chunk)])).toEqual([...tokenizer.encode(text)]);
+  }
+  expect([...textChunks(file, 5)].join("")).toBe(text); // lines longer than a chunk: characters stay whole
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#text-errors-test
+await test("what cannot be read as text is named, with the place", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const file = path.join(folder, "bad.txt");
+  fs.writeFileSync(file, Buffer.concat([Buffer.from("line é\n".repeat(20)), Buffer.of(0xe9, 0x0a)]));
+  for (const size of [7, 16, 1000]) expect(() => [...textChunks(file, size)]).toThrow("0xe9 at offset 160");
+  expect(() => [...textChunks(path.join(folder, "no.txt"))]).toThrow("There is no file");
+  expect(() => [...textChunks(folder)]).toThrow("is a folder");
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-test
+await test("prepared data is the text, split by characters and separated between files", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const texts = ["äöü 🎉 one two three\n".repeat(30), "second file\n".repeat(11)];
+  const files = texts.map((_, i) => path.join(folder, `${i}.txt`));
+  for (const [i, file] of files.entries()) fs.writeFileSync(file, texts[i]);
+  const manifest = prepareText(files, path.join(folder, "out"), {
+    tokenizer: trainBpe(texts, 290),
+    valFraction: 0.3,
+  });
+  const { train, val, tokenizer, close } = openShards(path.join(folder, "out"), { verify: true });
+  const cuts = texts.map((text) => Math.floor([...text].length * 0.7));
+  const parts = (from: (i: number) => number, to?: (i: number) => number) =>
+    texts.map((text, i) => [...text].slice(from(i), to?.(i)).join("")).join("<|endoftext|>");
+  expect(textOfBytes(tokenizer.decode(train.read(0, train.length)))).toBe(
+    parts(
+      () => 0,
+      (i) => cuts[i],
+    ),
+  );
+  expect(textOfBytes(tokenizer.decode(val.read(0, val.length)))).toBe(parts((i) => cuts[i]));
+  expect(manifest.splits.train.bytes + manifest.splits.val.bytes).toBe(Buffer.byteLength(texts.join("")));
+  expect(manifest.sources.map(({ characters }) => characters)).toEqual(texts.map((text) => [...text].length));
+  close();
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#shard-limit-test
+await test("tokens fill shard after shard, with two or four bytes each", () => {
+  for (const dtype of ["u16", "u32"] as const) {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+    const ids = Uint32Array.from({ length: 1000 }, (_, i) => (i * 977) % (dtype === "u16" ? 65536 : 100_000));
+    const shards: Shard[] = [];
+    for (let at = 0; at < 1000; at += 90)
+      appendTokens(folder, "train", shards, ids.subarray(at, at + 90), dtype, 128);
+    expect(shards.map(({ tokens }) => tokens)).toEqual([...Array(7).fill(128), 104]);
+    const files = shards.map((shard) => tokenFile(path.join(folder, shard.file), dtype, shard.tokens));
+    const all = joinedTokens(files);
+    expect(all.read(0, 1000)).toEqual(ids);
+    for (const [start, count] of [
+      [127, 2],
+      [100, 500],
+      [999, 1],
+      [1000, 0],
+    ]) {
+      expect(all.read(start, count)).toEqual(ids.slice(start, start + count));
+    }
+    expect(() => all.read(990, 11)).toThrow("Tokens 990 to 1000 do not exist: there are 1000.");
+    for (const file of files) file.close();
+    fs.rmSync(folder, { recursive: true });
+  }
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#damage-test
+await test("missing and damaged data is named", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const text = path.join(folder, "a.txt");
+  const out = path.join(folder, "out");
+  fs.writeFileSync(text, "some text to keep ".repeat(50));
+  const make = () => prepareText([text], out, { tokenizer: "char" });
+  const damage = (change: () => void, words: string, options = {}) => {
+    make();
+    change();
+    expect(() => openShards(out, options)).toThrow(words);
+  };
+  const shard = path.join(out, "val-00000.bin");
+  damage(() => fs.truncateSync(shard, 10), "val-00000.bin is damaged: it has 10 bytes");
+  damage(() => fs.rmSync(shard), "There is no file");
+  damage(
+    () => fs.writeFileSync(shard, fs.readFileSync(shard).reverse()),
+    "its checksum is not the manifest's",
+    { verify: true },
+  );
+  damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{"), "cannot be read as JSON");
+  damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{}"), "is not a manifest");
+  expect(() => openShards(folder)).toThrow("holds no prepared data");
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/3-shards-and-batches.ipynb#refuse-test
+await test("an error leaves nothing behind, and other people's folders alone", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const [good, bad] = [path.join(folder, "good.txt"), path.join(folder, "bad.txt")];
+  fs.writeFileSync(good, "good text ".repeat(20));
+  fs.writeFileSync(bad, Buffer.of(0x66, 0xff));
+  const prepare = (files: string[], out: string) =>
+    prepareText(files, path.join(folder, out), { tokenizer: "char" });
+  expect(() => prepare([good, bad], "out")).toThrow("bad.txt is not UTF-8");
+  expect(() =>
+    prepareText([good], path.join(folder, "out"), { tokenizer: characterTokenizer("go") }),
+  ).toThrow("is not among");
+  expect(fs.readdirSync(folder).sort()).toEqual(["bad.txt", "good.txt"]);
+  expect(() => prepare([good], ".")).toThrow("holds other files");
+  expect(() => prepare([], "out")).toThrow("at least one");
+  prepare([good], "out");
+  prepare([good], "out"); // one's own data may be made again
+  expect(fs.readdirSync(path.join(folder, "out")).length).toBe(4);
+  fs.rmSync(folder, { recursive: true });
+});

@@ -1,0 +1,449 @@
+// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  type ModelConfig,
+  completeModelConfig,
+  didYouMean,
+  modelConfigText,
+  modelConfigToJson,
+  nearestName,
+  parseModelConfig,
+} from "../../src/formats/config.js";
+
+//| 03-moe/4-the-decoder.ipynb#config-test
+/** The reference models: tests run in the root of the repository, notebooks in their chapter. */
+const families = fs.existsSync("tests/fixtures")
+  ? "tests/fixtures/families"
+  : "../../tests/fixtures/families";
+
+/** The config.json of a reference model, as transformers 5 saved it. */
+function configOf(family: string): Record<string, unknown> {
+  return JSON.parse(fs.readFileSync(`${families}/${family}/config.json`, "utf8"));
+}
+
+/** Reads the configuration of a reference model with some keys changed; undefined removes a key. */
+function parsing(family: string, changes: Record<string, unknown>, strict = false): () => ModelConfig {
+  return () => parseModelConfig(JSON.parse(JSON.stringify({ ...configOf(family), ...changes })), { strict });
+}
+
+await test("a Qwen3-MoE model of transformers 5", () => {
+  expect(parseModelConfig(configOf("qwen3_moe"))).toEqual({
+    modelType: "qwen3_moe",
+    vocabSize: 64,
+    hiddenSize: 32,
+    layers: 2,
+    heads: 4,
+    kvHeads: 2,
+    headDim: 8,
+    intermediateSize: 48,
+    contextLength: 256,
+    moe: {
+      experts: 4,
+      expertsPerToken: 2,
+      intermediateSize: 16,
+      normalizeTopK: true,
+      balanceCoefficient: 0.001,
+      sparseLayers: [true, true],
+    },
+    normEps: 1e-6,
+    qkNorm: "head",
+    rope: { theta: 10000 },
+    attentionBias: false,
+    tied: false,
+    initializerRange: 0.02,
+    eosTokenIds: [],
+  });
+});
+
+await test("dense models differ by their settings", () => {
+  const { modelType, qkNorm, moe, eosTokenIds } = parseModelConfig(configOf("qwen3"));
+  expect({ modelType, qkNorm, moe, eosTokenIds }).toEqual({
+    modelType: "qwen3",
+    qkNorm: "head",
+    moe: undefined,
+    eosTokenIds: [],
+  });
+  const llama = parseModelConfig(configOf("llama"));
+  expect([llama.qkNorm, llama.bosTokenId, llama.eosTokenIds]).toEqual(["none", 1, [2]]);
+  expect(llama.rope).toEqual({
+    theta: 500000,
+    scaling: {
+      type: "llama3",
+      factor: 8,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalContextLength: 32,
+    },
+  });
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-released-test
+await test("released configurations of older spelling: Qwen3-30B-A3B, Llama 3.2 1B", () => {
+  const qwen = parseModelConfig(
+    {
+      architectures: ["Qwen3MoeForCausalLM"],
+      attention_bias: false,
+      attention_dropout: 0.0,
+      bos_token_id: 151643,
+      decoder_sparse_step: 1,
+      eos_token_id: 151645,
+      head_dim: 128,
+      hidden_act: "silu",
+      hidden_size: 2048,
+      initializer_range: 0.02,
+      intermediate_size: 6144,
+      max_position_embeddings: 40960,
+      max_window_layers: 48,
+      mlp_only_layers: [],
+      model_type: "qwen3_moe",
+      moe_intermediate_size: 768,
+      norm_topk_prob: true,
+      num_attention_heads: 32,
+      num_experts: 128,
+      num_experts_per_tok: 8,
+      num_hidden_layers: 48,
+      num_key_value_heads: 4,
+      output_router_logits: false,
+      rms_norm_eps: 1e-6,
+      rope_scaling: null,
+      rope_theta: 1000000.0,
+      router_aux_loss_coef: 0.001,
+      sliding_window: null,
+      tie_word_embeddings: false,
+      torch_dtype: "bfloat16",
+      transformers_version: "4.51.0",
+      use_cache: true,
+      use_sliding_window: false,
+      vocab_size: 151936,
+    },
+    { strict: true },
+  );
+  expect([qwen.moe?.experts, qwen.moe?.expertsPerToken, qwen.rope.theta, qwen.headDim]).toEqual([
+    128, 8, 1e6, 128,
+  ]);
+  const llama = parseModelConfig(
+    {
+      architectures: ["LlamaForCausalLM"],
+      attention_bias: false,
+      attention_dropout: 0.0,
+      bos_token_id: 128000,
+      eos_token_id: [128001, 128008, 128009],
+      head_dim: 64,
+      hidden_act: "silu",
+      hidden_size: 2048,
+      initializer_range: 0.02,
+      intermediate_size: 8192,
+      max_position_embeddings: 131072,
+      mlp_bias: false,
+      model_type: "llama",
+      num_attention_heads: 32,
+      num_hidden_layers: 16,
+      num_key_value_heads: 8,
+      pretraining_tp: 1,
+      rms_norm_eps: 1e-5,
+      rope_theta: 500000.0,
+      tie_word_embeddings: true,
+      torch_dtype: "bfloat16",
+      rope_scaling: {
+        factor: 32.0,
+        high_freq_factor: 4.0,
+        low_freq_factor: 1.0,
+        original_max_position_embeddings: 8192,
+        rope_type: "llama3",
+      },
+      transformers_version: "4.45.0.dev0",
+      use_cache: true,
+      vocab_size: 128256,
+    },
+    { strict: true },
+  );
+  expect([llama.tied, llama.rope.scaling?.factor, llama.eosTokenIds.length]).toEqual([true, 32, 3]);
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-spellings-test
+await test("both spellings of positions mean the same", () => {
+  const llama = configOf("llama");
+  const { rope_theta, rope_type, ...scaling } = llama.rope_parameters as Record<string, unknown>;
+  const older = { rope_parameters: undefined, rope_theta, rope_scaling: { type: rope_type, ...scaling } };
+  expect(parsing("llama", older)()).toEqual(parseModelConfig(llama));
+  expect(parsing("qwen3", { rope_parameters: undefined, rope_theta: 5000 })().rope).toEqual({ theta: 5000 });
+  expect(parsing("qwen3", { rope_parameters: undefined })().rope).toEqual({ theta: 10000 });
+});
+
+await test("num_experts and num_local_experts mean the same", () => {
+  expect(parsing("qwen3_moe", { num_local_experts: undefined, num_experts: 4 })().moe?.experts).toBe(4);
+  expect(parsing("qwen3_moe", { num_experts: 4 })().moe?.experts).toBe(4);
+  expect(parsing("qwen3_moe", { num_experts: 8 })).toThrow("num_experts is 8 but num_local_experts is 4");
+});
+
+await test("what is left out has the value that transformers gives it", () => {
+  expect(parsing("qwen3_moe", { head_dim: undefined })().headDim).toBe(8);
+  expect(parsing("qwen3", { head_dim: undefined })().headDim).toBe(128);
+  expect(parsing("qwen3", { head_dim: null })().headDim).toBe(8);
+  expect(parsing("llama", { num_key_value_heads: undefined })().kvHeads).toBe(4);
+  expect(parsing("qwen3_moe", { norm_topk_prob: undefined })().moe?.normalizeTopK).toBe(false);
+  expect(parsing("qwen3_moe", { router_aux_loss_coef: undefined })().moe?.balanceCoefficient).toBe(0.001);
+  expect(parsing("qwen3", { tie_word_embeddings: undefined })().tied).toBe(false);
+  expect(parsing("llama", { max_position_embeddings: undefined })().contextLength).toBe(2048);
+});
+
+await test("decoder_sparse_step and mlp_only_layers choose the sparse layers", () => {
+  const sparse = (changes: Record<string, unknown>) => parsing("qwen3_moe", changes)().moe?.sparseLayers;
+  const [yes, no] = [true, false];
+  expect(sparse({ num_hidden_layers: 5, decoder_sparse_step: 2 })).toEqual([no, yes, no, yes, no]);
+  expect(sparse({ num_hidden_layers: 4, mlp_only_layers: [0, 2] })).toEqual([no, yes, no, yes]);
+  expect(sparse({ num_hidden_layers: 4, mlp_only_layers: [1], decoder_sparse_step: 2 })).toEqual([
+    no,
+    no,
+    no,
+    yes,
+  ]);
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-faults-test
+await test("a key that is missing or of the wrong type is named", () => {
+  expect(parsing("qwen3", { hidden_size: undefined })).toThrow(
+    "hidden_size is missing; it must be a whole number above 0.",
+  );
+  expect(parsing("qwen3", { hidden_size: "64" })).toThrow(
+    'hidden_size must be a whole number above 0, not "64".',
+  );
+  for (const value of [0, -8, 1.5, 1e300, true, [8], {}]) {
+    expect(parsing("qwen3", { vocab_size: value })).toThrow("vocab_size must be a whole number above 0, not");
+  }
+  expect(parsing("qwen3", { rms_norm_eps: 0 })).toThrow("rms_norm_eps must be a number above 0, not 0.");
+  expect(parsing("qwen3", { tie_word_embeddings: 1 })).toThrow(
+    "tie_word_embeddings must be true or false, not 1.",
+  );
+  expect(parsing("qwen3", { eos_token_id: ["a"] })).toThrow(
+    "eos_token_id must be a token id or a list of token ids",
+  );
+  expect(parsing("qwen3_moe", { num_experts_per_tok: undefined })).toThrow("num_experts_per_tok is missing");
+  expect(parsing("qwen3_moe", { mlp_only_layers: [0, "1"] })).toThrow(
+    "mlp_only_layers.1 must be a list of layer numbers",
+  );
+  for (const json of [null, 7, "text", []])
+    expect(() => parseModelConfig(json)).toThrow("must be a JSON object");
+});
+
+await test("numbers that contradict each other are refused", () => {
+  expect(parsing("qwen3", { num_key_value_heads: 3 })).toThrow(
+    "not a multiple of num_key_value_heads, which is 3",
+  );
+  expect(parsing("qwen3", { num_key_value_heads: 8 })).toThrow(
+    "not a multiple of num_key_value_heads, which is 8",
+  );
+  expect(parsing("qwen3_moe", { num_experts_per_tok: 5 })).toThrow(
+    "num_experts_per_tok is 5, but there are only 4",
+  );
+  expect(parsing("qwen3_moe", { head_dim: null, hidden_size: 30 })).toThrow(
+    "hidden_size is 30, not a multiple",
+  );
+  expect(parsing("llama", { hidden_size: 30 })).toThrow("hidden_size is 30, not a multiple");
+  expect(parsing("qwen3", { head_dim: 7 })).toThrow(
+    "head_dim is 7, but rotary positions need an even number",
+  );
+  const scaling = {
+    rope_type: "llama3",
+    factor: 8,
+    low_freq_factor: 4,
+    high_freq_factor: 4,
+    original_max_position_embeddings: 32,
+  };
+  expect(parsing("llama", { rope_scaling: scaling })).toThrow("rope_scaling.high_freq_factor must be above");
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-refused-test
+await test("what we do not run is refused by name, not ignored", () => {
+  expect(parsing("qwen3", { model_type: "gemma3_text" })).toThrow(
+    'model_type "gemma3_text" is not run so far; these are: qwen3_moe',
+  );
+  expect(parsing("qwen3", { model_type: "toString" })).toThrow('model_type "toString" is not run');
+  expect(parsing("qwen3", { model_type: undefined })).toThrow("model_type is missing");
+  expect(parsing("qwen3", { hidden_act: "gelu" })).toThrow('hidden_act is "gelu", but only "silu" is run');
+  expect(parsing("llama", { mlp_bias: true })).toThrow("mlp_bias is true, but only false");
+  expect(parsing("qwen3", { use_sliding_window: true })).toThrow("use_sliding_window is true");
+  expect(parsing("qwen3", { layer_types: ["full_attention", "sliding_attention"] })).toThrow(
+    'layer_types is "sliding_attention"',
+  );
+  expect(parsing("qwen3", { quantization_config: { bits: 4 } })).toThrow("quantization_config is given");
+  expect(parsing("qwen3", { rope_scaling: { type: "yarn", factor: 4 } })).toThrow(
+    'rope_scaling has the rope_type "yarn"',
+  );
+  expect(parsing("qwen3", { partial_rotary_factor: 0.5 })).toThrow("partial_rotary_factor is 0.5");
+  expect(parsing("qwen3", { rope_scaling: { partial_rotary_factor: 0.5 } })).toThrow(
+    "partial_rotary_factor is 0.5",
+  );
+});
+
+await test("positions of a wrong form are named with the key they stand under", () => {
+  expect(parsing("llama", { rope_scaling: "llama3" })).toThrow(
+    'rope_scaling must be an object, not "llama3"',
+  );
+  expect(parsing("llama", { rope_scaling: { rope_type: "llama3" } })).toThrow(
+    "rope_scaling.factor is missing",
+  );
+  expect(parsing("qwen3", { rope_parameters: { rope_theta: "1e6" } })).toThrow(
+    "rope_parameters.rope_theta must be",
+  );
+  expect(parsing("qwen3", { rope_parameters: undefined, rope_theta: 0 })).toThrow(
+    "rope_theta must be a number above 0, not 0",
+  );
+});
+
+await test("strict: a key that no such model has is refused, with the nearest name", () => {
+  expect(parsing("qwen3_moe", { num_expert: 4 }, true)).toThrow(
+    "num_expert is not a setting of a qwen3_moe model; did you mean num_experts?",
+  );
+  expect(parsing("qwen3", { hiddenSize: 4 }, true)).toThrow("did you mean hidden_size?");
+  expect(parsing("llama", { num_experts: 4 }, true)).toThrow(/num_experts is not a setting of a llama model/);
+  expect(parsing("qwen3", { zebra: 4 }, true)).toThrow("zebra is not a setting of a qwen3 model.");
+  expect(parsing("qwen3", { zebra: 4 })).not.toThrow();
+  expect(parsing("qwen3", { attention_dropout: 0.1 }, true)).toThrow("attention_dropout is 0.1, but only 0");
+  expect(parsing("qwen3", { attention_dropout: 0.1 })).not.toThrow();
+});
+
+await test("all reference configurations are strictly valid", () => {
+  for (const family of ["qwen3_moe", "qwen3", "llama"]) expect(parsing(family, {}, true)).not.toThrow();
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-round-trip-test
+/** Any configuration that can be: sizes that fit each other, all settings in all combinations. */
+const anyConfig = fc
+  .record({
+    modelType: fc.constantFrom("qwen3_moe" as const, "qwen3" as const, "llama" as const),
+    group: fc.integer({ min: 1, max: 4 }),
+    kvHeads: fc.integer({ min: 1, max: 4 }),
+    half: fc.integer({ min: 1, max: 16 }),
+    width: fc.integer({ min: 1, max: 8 }),
+    sparseLayers: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
+    flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean()),
+    theta: fc.integer({ min: 1, max: 10_000_000 }),
+    eosTokenIds: fc.uniqueArray(fc.nat(1000), { maxLength: 3 }),
+  })
+  .map(
+    ({ modelType, group, kvHeads, half, width, sparseLayers, flags, theta, eosTokenIds }): ModelConfig => ({
+      modelType,
+      vocabSize: 64 * width,
+      hiddenSize: group * kvHeads * width,
+      layers: sparseLayers.length,
+      heads: group * kvHeads,
+      kvHeads,
+      headDim: 2 * half,
+      intermediateSize: 3 * width,
+      contextLength: 16 * width,
+      ...(modelType === "qwen3_moe"
+        ? {
+            moe: {
+              experts: 4 * width,
+              expertsPerToken: width,
+              intermediateSize: half,
+              normalizeTopK: flags[0],
+              balanceCoefficient: 0.01 * width,
+              sparseLayers,
+            },
+          }
+        : {}),
+      normEps: 1e-5,
+      qkNorm: modelType === "llama" ? "none" : "head",
+      rope: flags[1]
+        ? {
+            theta,
+            scaling: {
+              type: "llama3",
+              factor: width,
+              lowFrequencyFactor: 1,
+              highFrequencyFactor: 4,
+              originalContextLength: 32,
+            },
+          }
+        : { theta },
+      attentionBias: flags[2],
+      tied: flags[3],
+      initializerRange: 0.01 * width,
+      ...(flags[0] ? { bosTokenId: width } : {}),
+      eosTokenIds,
+    }),
+  );
+
+await test("a configuration that was saved is read back as it was, and is strictly valid", () => {
+  fc.assert(
+    fc.property(anyConfig, (config) => {
+      expect(parseModelConfig(modelConfigToJson(config), { strict: true })).toEqual(config);
+      expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
+    }),
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-complete-test
+await test("a few keys are enough for a whole model of each family", () => {
+  const sizes = { vocab_size: 300, max_position_embeddings: 64 };
+  const moe = parseModelConfig(completeModelConfig({ hidden_size: 96, num_hidden_layers: 3 }, sizes), {
+    strict: true,
+  });
+  expect(moe).toMatchObject({
+    modelType: "qwen3_moe",
+    hiddenSize: 96,
+    layers: 3,
+    heads: 3,
+    kvHeads: 3,
+    headDim: 32,
+  });
+  expect(moe).toMatchObject({ vocabSize: 300, contextLength: 64, intermediateSize: 288, eosTokenIds: [] });
+  expect(moe.moe).toMatchObject({
+    experts: 8,
+    expertsPerToken: 2,
+    intermediateSize: 144,
+    normalizeTopK: true,
+  });
+  for (const model_type of ["qwen3", "llama"]) {
+    const dense = parseModelConfig(completeModelConfig({ model_type, hidden_size: 64 }, sizes), {
+      strict: true,
+    });
+    expect([dense.heads, dense.headDim, dense.moe, dense.bosTokenId]).toEqual([2, 32, undefined, undefined]);
+  }
+});
+
+await test("what a person wrote is never replaced when a configuration is completed", () => {
+  const written = {
+    vocab_size: 80,
+    num_local_experts: 6,
+    num_experts_per_tok: 3,
+    tie_word_embeddings: true,
+    head_dim: 10,
+  };
+  const config = parseModelConfig(
+    completeModelConfig(written, { vocab_size: 300, max_position_embeddings: 8 }),
+  );
+  expect([config.vocabSize, config.tied, config.headDim, config.moe?.experts]).toEqual([80, true, 10, 6]);
+  expect(() =>
+    parseModelConfig(
+      completeModelConfig({ hidden_size: "64" }, { vocab_size: 2, max_position_embeddings: 8 }),
+    ),
+  ).toThrow('not "64"');
+  expect(() => parseModelConfig(completeModelConfig({}))).toThrow("vocab_size is missing");
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-text-test
+await test("the nearest of the known names, where one is near", () => {
+  expect(nearestName("eval_evry", ["seed", "eval_every"])).toBe("eval_every");
+  expect(nearestName("EVAL_EVERY", ["seed", "eval_every"])).toBe("eval_every");
+  expect(nearestName("eval_evry", [])).toBe(undefined);
+  expect(didYouMean("seeds", ["eval_every", "seed"])).toBe("; did you mean seed?");
+  expect(didYouMean("zebra", ["eval_every", "seed"])).toBe(".");
+});
+
+await test("the text of config.json marks fractional settings, whole ones too", () => {
+  const { moe, ...rest } = parseModelConfig(configOf("qwen3_moe"));
+  const config: ModelConfig = { ...rest, moe: { ...moe!, balanceCoefficient: 0 }, initializerRange: 1 };
+  const lines = modelConfigText(config)
+    .split("\n")
+    .map((line) => line.trim());
+  expect(lines).toContain('"router_aux_loss_coef": 0.0,');
+  expect(lines).toContain('"initializer_range": 1.0,');
+  expect(lines).toContain('"rope_theta": 10000.0,');
+  expect(lines).toContain('"hidden_size": 32,');
+  expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
+});

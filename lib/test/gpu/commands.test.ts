@@ -1,0 +1,85 @@
+// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import {
+  allocate,
+  download,
+  finish,
+  foldGrid,
+  kernel,
+  pipelineFor,
+  run,
+  upload,
+} from "../../src/gpu/commands.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
+
+//| 02-attention/1-the-first-kernel.ipynb#commands-test
+await openGpu();
+
+await test("a kernel over more workgroups than one dimension holds reaches every element", async () => {
+  const size = 65_536 * 4 + 3;
+  const counting = kernel({
+    name: "count",
+    reads: [],
+    writes: ["y: array<u32>"],
+    workgroupSize: 1,
+    workgroups: size,
+    body: "  if (thread < arrayLength(&y)) { y[thread] = thread + 1u; }",
+  });
+  const y = allocate(size * 4);
+  run(counting, [y]);
+  const result = new Uint32Array(await download(y));
+  expect(result.every((value, i) => value === i + 1)).toBe(true);
+  expect(foldGrid(0)).toEqual([1, 1, 1]);
+});
+
+await test("a kernel that does not compile is named with its line, and the GPU goes on", async () => {
+  const parts = { name: "broken", reads: [], writes: ["y: array<f32>"], workgroupSize: 1, workgroups: 1 };
+  const y = allocate(4);
+  run(kernel({ ...parts, body: "  y[0] = two;" }), [y]);
+  await expect(finish()).rejects.toThrow(
+    /Kernel "broken" does not compile: line \d+: unresolved value 'two'/,
+  );
+  run(kernel({ ...parts, name: "mended", body: "  y[0] = 2.0;" }), [y]);
+  expect(new Float32Array(await download(y))[0]).toBe(2);
+  expect(() => run(kernel({ ...parts, body: "" }), [])).toThrow(
+    'Kernel "broken" works on 1 arrays, and was given 0.',
+  );
+});
+
+await test("an upload does not overtake the work that was asked before it", async () => {
+  const [x, y] = [allocate(4), allocate(4)];
+  const copying = kernel({
+    name: "copy",
+    reads: ["x: array<f32>"],
+    writes: ["y: array<f32>"],
+    workgroupSize: 1,
+    workgroups: 1,
+    body: "  y[0] = x[0];",
+  });
+  upload(x, Float32Array.of(1));
+  run(copying, [x, y]);
+  upload(x, Float32Array.of(2));
+  expect(new Float32Array(await download(y))[0]).toBe(1);
+});
+
+test("sizes are data: one compiled kernel serves them all", async () => {
+  const y = allocate(8);
+  const write = (first: number, second: number) =>
+    kernel({
+      name: "sizes",
+      reads: [],
+      writes: ["y: array<u32>"],
+      sizes: { first, second },
+      workgroupSize: 1,
+      workgroups: 1,
+      body: "  y[0] = sizes.first; y[1] = sizes.second;",
+    });
+  for (const pair of [
+    [1, 2],
+    [30, 4],
+  ]) {
+    run(write(pair[0], pair[1]), [y]);
+    expect([...new Uint32Array(await download(y))]).toEqual(pair);
+  }
+  expect(pipelineFor(currentGpu(), write(5, 6))).toBe(pipelineFor(currentGpu(), write(7, 8)));
+});

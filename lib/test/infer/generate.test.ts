@@ -1,0 +1,157 @@
+// Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import { expect, test } from "vitest";
+import { openGpu } from "../../src/gpu/device.js";
+import { cacheBytes } from "../../src/infer/cache.js";
+import {
+  type GenerateSettings,
+  endOfText,
+  generate,
+  generateText,
+  openSession,
+  plainGenerate,
+  prefillChunk,
+  promptIds,
+} from "../../src/infer/generate.js";
+import { likeliest } from "../../src/infer/sampling.js";
+import { forward, sequenceContext } from "../../src/model/decoder.js";
+import { loadModel } from "../../src/model/weights.js";
+import { withoutGradients } from "../../src/tensor/autograd.js";
+import { relativeError } from "../../src/tensor/check.js";
+import { indices, scope } from "../../src/tensor/tensor.js";
+import { characterTokenizer } from "../../src/tokenizer/characters.js";
+
+//| 05-inference/2-the-cache.ipynb#reference-model
+await openGpu();
+
+/** A tiny Qwen3-MoE with random weights, found from the repository or from a chapter's folder. */
+function referenceModel() {
+  const root = ["tests", "../../tests"].find((each) => fs.existsSync(each));
+  const folder = `${root}/fixtures/families/qwen3_moe`;
+  return loadModel(
+    JSON.parse(fs.readFileSync(`${folder}/config.json`, "utf8")),
+    fs.readFileSync(`${folder}/model.safetensors`),
+  );
+}
+
+const model = referenceModel();
+
+const { vocabSize, contextLength } = model.config;
+
+const someIds = (count: number) => Array.from({ length: count }, (_, i) => (i * 37 + 11) % vocabSize);
+
+//| 05-inference/2-the-cache.ipynb#cache-test
+/** Tokens of every text that is computed at once: padded to one length, so that its kernels are compiled once. */
+const wholeLength = prefillChunk + 16;
+
+/** The scores after the last token, with the whole text computed at once and no cache. */
+async function scoresWithoutCache(ids: number[]): Promise<Float32Array> {
+  const padded = Array.from({ length: wholeLength }, (_, i) => ids[i] ?? 0); // no token sees what comes after it
+  const logits = await scope(async () => {
+    const context = sequenceContext(model.config, wholeLength);
+    return withoutGradients(() => forward(model, indices(padded, [1, wholeLength]), context)).logits.array();
+  });
+  return logits.slice((ids.length - 1) * vocabSize, ids.length * vocabSize);
+}
+
+await test("a cache changes nothing: chunks and single tokens give the scores of the whole text", async () => {
+  const ids = someIds(prefillChunk + 5);
+  const session = openSession(model, 64);
+  const pieces = [
+    ids.slice(0, 3),
+    ids.slice(3, 4),
+    ids.slice(4, 4 + prefillChunk),
+    ids.slice(4 + prefillChunk),
+  ];
+  let read: number[] = [];
+  for (const piece of pieces) {
+    const scores = await session.read(piece);
+    read = [...read, ...piece];
+    expect(relativeError(scores, await scoresWithoutCache(read))).toBeLessThan(1e-5);
+  }
+  expect(session.cacheBytes).toBe(cacheBytes(model.config, 64));
+  session.free();
+});
+
+//| 05-inference/2-the-cache.ipynb#generate-tests
+/** All tokens that follow a prompt. */
+async function newTokens(prompt: number[], settings: GenerateSettings): Promise<number[]> {
+  const ids: number[] = [];
+  for await (const id of generate(model, prompt, settings)) ids.push(id);
+  return ids;
+}
+
+await test("greedy generation takes the likeliest token of the whole text, each time", async () => {
+  const text = someIds(4);
+  for await (const id of generate(model, text.slice(), { ...plainGenerate, maxTokens: 6, temperature: 0 })) {
+    expect(id).toBe(likeliest(await scoresWithoutCache(text)));
+    text.push(id);
+  }
+  expect(text.length).toBe(10);
+});
+
+await test("the same seed gives the same tokens, another seed others", async () => {
+  const tokens = (seed: number) => newTokens(someIds(3), { ...plainGenerate, maxTokens: 12, seed });
+  expect(await tokens(1)).toEqual(await tokens(1));
+  expect(await tokens(1)).not.toEqual(await tokens(2));
+});
+
+//| 05-inference/2-the-cache.ipynb#generate-end-tests
+await test("generation ends at a stop id, which is not part of the text", async () => {
+  const settings = { ...plainGenerate, maxTokens: 8, temperature: 0 };
+  const all = await newTokens(someIds(2), settings);
+  expect(await newTokens(someIds(2), { ...settings, stopIds: [all[3]] })).toEqual(
+    all.slice(0, all.indexOf(all[3])),
+  );
+});
+
+await test("when the context is full, the text goes on from its later half", async () => {
+  const settings = { ...plainGenerate, maxTokens: 4, temperature: 0 };
+  const prompt = someIds(contextLength - 1);
+  const ids = await newTokens(prompt, settings);
+  expect(ids.length).toBe(4);
+  // Two tokens more and the context is full: the third is chosen after half a context of text.
+  const text = [...prompt, ...ids.slice(0, 2)].slice(-contextLength / 2);
+  expect(ids.slice(2)).toEqual(await newTokens(text, { ...settings, maxTokens: 2 }));
+});
+
+await test("prompts that cannot be continued are refused in words", async () => {
+  const first = (ids: number[]) => generate(model, ids, { ...plainGenerate, maxTokens: 1 }).next();
+  await expect(first([])).rejects.toThrow("give at least one token");
+  await expect(first([vocabSize])).rejects.toThrow("not in the vocabulary");
+  await expect(first(someIds(contextLength + 1))).rejects.toThrow("model's context of");
+});
+
+//| 05-inference/2-the-cache.ipynb#text-tests
+await test("text comes in pieces that make up the whole, and ends before a stop string", async () => {
+  const letters = Array.from({ length: vocabSize }, (_, i) =>
+    String.fromCodePoint(i % 2 === 0 ? 97 + i : 0x1f600 + i),
+  );
+  const tokenizer = characterTokenizer([letters.join("")]);
+  const textWith = async (stop: string[]) => {
+    let text = "";
+    for await (const piece of generateText(model, tokenizer, letters[0], {
+      ...plainGenerate,
+      maxTokens: 9,
+      stop,
+    }))
+      text += piece;
+    return text;
+  };
+  const whole = await textWith([]);
+  expect([...whole].length).toBe(9);
+  const stop = [...whole].slice(4, 6).join("");
+  expect(await textWith([stop])).toBe(whole.slice(0, whole.indexOf(stop)));
+  expect(promptIds(tokenizer, letters[0])).toEqual(tokenizer.encode(letters[0]));
+});
+
+await test("an empty prompt begins a document where the tokenizer can say so; tokens without text are never chosen", async () => {
+  const tokenizer = { ...characterTokenizer(["abcdefgh"]), specials: { "<|endoftext|>": 3 } };
+  expect([...promptIds(tokenizer, "")]).toEqual([3]);
+  expect(endOfText(model.config, tokenizer)).toEqual([3]);
+  expect(endOfText({ ...model.config, eosTokenIds: [9] }, tokenizer)).toEqual([9]);
+  let text = "";
+  for await (const piece of generateText(model, tokenizer, "", { ...plainGenerate, maxTokens: 40 }))
+    text += piece;
+  expect(text).toMatch(/^[a-h]{40}$/); // the model has 64 tokens, the tokenizer 8
+});

@@ -1,0 +1,86 @@
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import { type Kernel, allocate, download, release, run, upload } from "../../src/gpu/commands.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import {
+  type MatmulShape,
+  batchPlaces,
+  matmulKernel,
+  subgroupMatmulKernel,
+  tiledMatmulKernel,
+} from "../../src/kernels/matmul.js";
+
+//| 02-attention/2-matrix-products.ipynb#plain-matmul
+await openGpu();
+
+/** The definition: C[i, j] is the sum over k of A[i, k] · B[k, j], for each matrix of the batch, in 64 bits. */
+function plainMatmul(a: ArrayLike<number>, b: ArrayLike<number>, shape: MatmulShape): Float64Array {
+  const { batch, rows, columns, inner, transposeA, transposeB, sharedB } = shape;
+  const c = new Float64Array(batch * rows * columns);
+  for (let n = 0; n < batch; n++)
+    for (let i = 0; i < rows; i++)
+      for (let j = 0; j < columns; j++)
+        for (let k = 0; k < inner; k++) {
+          const x = a[n * rows * inner + (transposeA ? k * rows + i : i * inner + k)];
+          const y = b[(sharedB ? 0 : n * inner * columns) + (transposeB ? j * inner + k : k * columns + j)];
+          c[(n * rows + i) * columns + j] += x * y;
+        }
+  return c;
+}
+
+//| 02-attention/2-matrix-products.ipynb#run-on
+/** Runs a kernel from arrays to one array of `size` floats that starts out as garbage. */
+async function runOn(kernel: Kernel, inputs: Float32Array[], size: number): Promise<Float32Array> {
+  const storages = [...inputs.map(({ byteLength }) => byteLength), size * 4].map((bytes) => allocate(bytes));
+  [...inputs, new Float32Array(size).fill(Number.NaN)].forEach((values, i) => upload(storages[i], values));
+  run(kernel, storages);
+  const result = new Float32Array(await download(storages[inputs.length]));
+  for (const storage of storages) release(storage);
+  return result;
+}
+
+/** The largest difference, relative to the largest value. */
+function largestError(actual: ArrayLike<number>, expected: Float64Array): number {
+  const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return expected.reduce((most, value, i) => Math.max(most, Math.abs(actual[i] - value)), 0) / largest;
+}
+
+//| 02-attention/2-matrix-products.ipynb#matmul-variants
+const matmulVariants = {
+  tiled: (shape: MatmulShape) => tiledMatmulKernel(shape, batchPlaces(shape)),
+  subgroup: (shape: MatmulShape) => {
+    const { subgroupSize } = currentGpu().facts;
+    return subgroupSize >= 4
+      ? subgroupMatmulKernel(shape, batchPlaces(shape), subgroupSize)
+      : matmulKernel(shape, currentGpu().facts);
+  },
+};
+
+async function checkVariant(build: (shape: MatmulShape) => Kernel, transposeA: boolean, transposeB: boolean) {
+  for (const [rows, columns, inner] of [
+    [1, 1, 1],
+    [17, 33, 9],
+    [3, 5, 70],
+    [64, 64, 64],
+    [65, 4, 100],
+  ]) {
+    const batch = 1 + Math.floor(Math.random() * 3);
+    const shape = { batch, rows, columns, inner, transposeA, transposeB, sharedB: Math.random() < 0.3 };
+    const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
+    const a = random(batch * rows * inner);
+    const b = random((shape.sharedB ? 1 : batch) * columns * inner);
+    const c = await runOn(build(shape), [a, b], batch * rows * columns);
+    expect(largestError(c, plainMatmul(a, b, shape)), JSON.stringify(shape)).toBeLessThan(1e-5);
+  }
+}
+
+//| 02-attention/2-matrix-products.ipynb#matmul-tests
+await test("tiled products equal the definition, however the operands are stored", async () => {
+  for (const a of [false, true])
+    for (const b of [false, true]) await checkVariant(matmulVariants.tiled, a, b);
+});
+
+await test("subgroup products equal the definition, however the operands are stored", async () => {
+  for (const a of [false, true])
+    for (const b of [false, true]) await checkVariant(matmulVariants.subgroup, a, b);
+});

@@ -1,0 +1,184 @@
+// Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import { range } from "../../src/kernels/matmul.js";
+import {
+  type MoeWeights,
+  combineRows,
+  gatherRows,
+  groupedLinear,
+  moe,
+  planDispatch,
+} from "../../src/model/moe.js";
+import { gradients, parameter } from "../../src/tensor/autograd.js";
+import { gradientError, mixingWeights, relativeError } from "../../src/tensor/check.js";
+import { multiply, sum } from "../../src/tensor/operations.js";
+import { type Tensor, indices, scope, sizeOf, tensor } from "../../src/tensor/tensor.js";
+
+//| 03-moe/2-dispatch.ipynb#moe-case
+await openGpu();
+
+interface MoeCase {
+  tokens: number;
+  experts: number;
+  expertsPerToken: number;
+  normalize: boolean;
+  /** All tokens alike: one expert gets them all. */
+  isCollapsed?: boolean;
+}
+
+//| 03-moe/2-dispatch.ipynb#moe-cases
+const moeCases: MoeCase[] = [
+  { tokens: 1, experts: 1, expertsPerToken: 1, normalize: false },
+  { tokens: 40, experts: 5, expertsPerToken: 1, normalize: false, isCollapsed: true },
+  { tokens: 70, experts: 4, expertsPerToken: 2, normalize: true },
+  { tokens: 3, experts: 9, expertsPerToken: 3, normalize: false },
+];
+
+/** Width and inner width of the cases: one is loaded four at a time, the other is odd. */
+const [moeWidth, moeInner] = [12, 7];
+
+//| 03-moe/2-dispatch.ipynb#draw-moe
+/** Random inputs of a case: x, router, gate, up, down. */
+function drawMoe({ tokens, experts, isCollapsed }: MoeCase, width = moeWidth, inner = moeInner) {
+  const draw = (...shape: number[]) => {
+    const values = Float32Array.from({ length: sizeOf(shape) }, () => Math.random() * 2 - 1);
+    return { shape, values };
+  };
+  const x = draw(tokens, width);
+  if (isCollapsed)
+    for (const [i, value] of x.values.entries()) x.values[i] = x.values[i % width] + 0.01 * value;
+  const into = [experts, inner, width];
+  return [x, draw(experts, width), draw(...into), draw(...into), draw(experts, width, inner)];
+}
+
+//| 03-moe/2-dispatch.ipynb#to-weights
+const toWeights = ([router, gate, up, down]: Tensor[]): MoeWeights => ({ router, gate, up, down });
+
+//| 03-moe/2-dispatch.ipynb#dot-product
+/** The product of two rows. */
+function dotProduct(
+  a: ArrayLike<number>,
+  i: number,
+  b: ArrayLike<number>,
+  j: number,
+  length: number,
+): number {
+  let result = 0;
+  for (let k = 0; k < length; k++) result += a[i + k] * b[j + k];
+  return result;
+}
+
+//| 03-moe/2-dispatch.ipynb#plain-moe
+/** A mixture of experts on arrays in 64 bits, token by token: no sorting, no padding. */
+function plainMoe([x, router, gate, up, down]: ArrayLike<number>[], size: MoeCase): number[] {
+  const [width, inner] = [moeWidth, moeInner];
+  return range(size.tokens).flatMap((token) => {
+    const into = (matrix: ArrayLike<number>, row: number) =>
+      dotProduct(x, token * width, matrix, row * width, width);
+    const exps = range(size.experts).map((e) => Math.exp(into(router, e)));
+    const chosen = range(size.experts)
+      .sort((a, b) => exps[b] - exps[a] || a - b)
+      .slice(0, size.expertsPerToken);
+    const total = (size.normalize ? chosen.map((e) => exps[e]) : exps).reduce((a, b) => a + b, 0);
+    const output = range(width).map(() => 0);
+    for (const e of chosen) {
+      const gates = range(inner).map((i) => into(gate, e * inner + i));
+      const hidden = gates.map((g, i) => (g / (1 + Math.exp(-g))) * into(up, e * inner + i));
+      for (const c of range(width))
+        output[c] += (exps[e] / total) * dotProduct(hidden, 0, down, (e * width + c) * inner, inner);
+    }
+    return output;
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#plain-slopes
+/** The slope of a mixed loss of the mixture on arrays, for every element of one input. */
+function plainSlopes(inputs: Float32Array[], which: number, size: MoeCase): number[] {
+  const weights = mixingWeights(size.tokens * moeWidth);
+  const wide = inputs.map((values) => Float64Array.from(values));
+  const lossAt = (i: number, nudged: number) => {
+    wide[which][i] = nudged;
+    return plainMoe(wide, size).reduce((total, value, j) => total + value * weights[j], 0);
+  };
+  return Array.from(inputs[which], (value, i) => {
+    const slope = (lossAt(i, value + 1e-5) - lossAt(i, value - 1e-5)) / 2e-5;
+    wide[which][i] = value;
+    return slope;
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#poison-memory
+/** Fills free memory with NaN, so that an element nobody writes shows. */
+function poisonMemory(): void {
+  for (let size = 64; size <= 16384; size += 64) tensor(new Float32Array(size).fill(Number.NaN)).free();
+}
+
+//| 03-moe/2-dispatch.ipynb#check-moe
+/** Output, load and all gradients of a case, compared with the mixture on arrays. */
+async function checkMoe(size: MoeCase): Promise<void> {
+  const drawn = drawMoe(size);
+  const arrays = drawn.map(({ values }) => values);
+  poisonMemory();
+  const [x, ...weights] = drawn.map(({ values, shape }) => parameter(tensor(values, shape)));
+  const { output, load } = moe(x, toWeights(weights), size);
+  const loss = sum(multiply(output, tensor(mixingWeights(output.size), output.shape)));
+  const slopes = gradients(loss, [x, ...weights]);
+  expect(relativeError(await output.array(), plainMoe(arrays, size)), JSON.stringify(size)).toBeLessThan(
+    1e-5,
+  );
+  const pairs = (await load.array()).reduce((a, b) => a + b, 0);
+  expect(pairs).toBe(size.tokens * size.expertsPerToken);
+  for (const [i, slope] of slopes.entries()) {
+    const [actual, expected] = [await slope.array(), plainSlopes(arrays, i, size)];
+    if (expected.every((value) => value === 0)) expect(Math.max(...actual.map(Math.abs))).toBeLessThan(1e-6);
+    else expect(relativeError(actual, expected), `input ${i} of ${JSON.stringify(size)}`).toBeLessThan(2e-4);
+  }
+}
+
+//| 03-moe/2-dispatch.ipynb#moe-test
+await test("output and every gradient equal the mixture on arrays, on this adapter", async () => {
+  for (const size of moeCases) await scope(() => checkMoe(size));
+});
+
+//| 03-moe/2-dispatch.ipynb#moe-other-adapter-test
+await test("the same with the kernels for graphics processors", async () => {
+  const { facts } = currentGpu();
+  const { kind, subgroupSize } = facts;
+  Object.assign(facts, { kind: "gpu", subgroupSize: 0 });
+  try {
+    for (const size of moeCases) await scope(() => checkMoe(size));
+  } finally {
+    Object.assign(facts, { kind, subgroupSize });
+  }
+});
+
+//| 03-moe/2-dispatch.ipynb#moe-idle-test
+await test("experts without tokens get gradients of zero", async () => {
+  await scope(async () => {
+    const plan = planDispatch(indices([2, 2, 2, 2, 2], [5, 1]), 4);
+    poisonMemory();
+    const weight = parameter(tensor(mixingWeights(4 * 12 * 8), [4, 12, 8]));
+    const rows = groupedLinear(gatherRows(tensor(mixingWeights(5 * 8), [5, 8]), plan), weight, plan);
+    const [slope] = gradients(sum(combineRows(rows, tensor([1, 1, 1, 1, 1], [5, 1]), plan)), [weight]);
+    const values = await slope.array();
+    for (const e of [0, 1, 3])
+      expect(values.slice(e * 96, e * 96 + 96).every((value) => value === 0)).toBe(true);
+    expect(values.slice(192, 288).every((value) => value !== 0)).toBe(true);
+  });
+});
+
+//| 03-moe/2-dispatch.ipynb#moe-difference-test
+await test("gradients agree with finite differences on the GPU", async () => {
+  const size = { tokens: 24, experts: 3, expertsPerToken: 3, normalize: true };
+  const layer = (x: Tensor, ...weights: Tensor[]) => moe(x, toWeights(weights), size).output;
+  expect(await gradientError(layer, drawMoe(size, 8, 12), { samples: 3 })).toBeLessThan(2e-2);
+});
+
+//| 03-moe/2-dispatch.ipynb#moe-errors-test
+await test("weights that do not fit are named", () => {
+  const plan = planDispatch(indices([0, 1], [2, 1]), 2);
+  const rows = gatherRows(tensor(new Float32Array(6), [2, 3]), plan);
+  const weight = tensor(new Float32Array(8), [2, 2, 2]);
+  expect(() => groupedLinear(rows, weight, plan)).toThrow("does not fit f32 [2, 2, 2]");
+});

@@ -1,0 +1,181 @@
+// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import { expect, test } from "vitest";
+import { parseModelConfig } from "../../src/formats/config.js";
+import { type SafetensorsTensor, readSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
+import { openGpu } from "../../src/gpu/device.js";
+import { randomModel } from "../../src/model/decoder.js";
+import { countParameters, loadModel, randomModelFiles, saveModel } from "../../src/model/weights.js";
+
+//| 03-moe/4-the-decoder.ipynb#weights-test
+await openGpu();
+
+/** The folder of a reference model with experts, seen from the repository or from a chapter. */
+const referenceFolder = ["tests/fixtures/families/qwen3_moe", "../../tests/fixtures/families/qwen3_moe"].find(
+  (folder) => fs.existsSync(folder),
+)!;
+
+const referenceConfig = JSON.parse(fs.readFileSync(`${referenceFolder}/config.json`, "utf8"));
+
+const referenceWeights = fs.readFileSync(`${referenceFolder}/model.safetensors`);
+
+/** Loads the reference model after `change` has had its way with the tensors of the file. */
+function loadChanged(change: (tensors: Map<string, SafetensorsTensor>) => void, config = {}) {
+  const { tensors } = readSafetensors(referenceWeights);
+  change(tensors);
+  return loadModel({ ...referenceConfig, ...config }, writeSafetensors(tensors));
+}
+
+await test("a model that is loaded and saved has the same tensors, bit for bit, and the same configuration", async () => {
+  const model = loadModel(referenceConfig, referenceWeights);
+  const saved = await saveModel(model);
+  const [before, after] = [readSafetensors(referenceWeights).tensors, readSafetensors(saved.weights).tensors];
+  expect([...after.keys()].sort()).toEqual([...before.keys()].sort());
+  for (const [name, { shape, data }] of before) {
+    expect(after.get(name)!.shape).toEqual(shape);
+    expect(Buffer.compare(after.get(name)!.data, data)).toBe(0);
+  }
+  expect(parseModelConfig(JSON.parse(saved.config))).toEqual(model.config);
+});
+
+//| 03-moe/4-the-decoder.ipynb#weights-stack-test
+await test("experts are stacked in their order", async () => {
+  const { weights } = loadModel(referenceConfig, referenceWeights);
+  const stacked = weights.get("model.layers.1.mlp.experts.down_proj.weight")!;
+  expect(stacked.shape).toEqual([4, 32, 16]);
+  const third = readSafetensors(referenceWeights).tensors.get(
+    "model.layers.1.mlp.experts.2.down_proj.weight",
+  )!;
+  const values = (await stacked.array()).subarray(2 * 512, 3 * 512);
+  expect(Buffer.compare(Buffer.from(values.buffer, values.byteOffset, 2048), third.data)).toBe(0);
+});
+
+await test("a random model is the same made on the GPU or without one, and differs by seed", async () => {
+  const config = parseModelConfig(referenceConfig);
+  const files = randomModelFiles(config, 5);
+  const saved = await saveModel(randomModel(config, 5));
+  expect(saved.config).toBe(files.config);
+  expect(Buffer.compare(saved.weights, files.weights)).toBe(0);
+  expect(Buffer.compare(randomModelFiles(config, 6).weights, files.weights)).not.toBe(0);
+});
+
+await test("fresh weights have the deviation that the configuration asks for, less towards the residual stream", () => {
+  const config = { ...parseModelConfig(referenceConfig), initializerRange: 0.1 };
+  const { tensors } = readSafetensors(randomModelFiles(config, 1).weights);
+  const deviation = (name: string) => {
+    const { data } = tensors.get(name)!;
+    const values = new Float32Array(new Uint8Array(data).buffer);
+    return Math.sqrt(values.reduce((total, value) => total + value * value, 0) / values.length);
+  };
+  expect(deviation("model.embed_tokens.weight") / 0.1).toBeCloseTo(1, 1);
+  expect(deviation("model.layers.0.self_attn.o_proj.weight") / 0.05).toBeCloseTo(1, 1);
+  expect(deviation("model.layers.1.post_attention_layernorm.weight")).toBe(1);
+});
+
+//| 03-moe/4-the-decoder.ipynb#weights-files-test
+await test("numbers of 16 bits are read as well", async () => {
+  const name = "lm_head.weight";
+  const upper = (data: Uint8Array) => data.filter((_, i) => i % 4 >= 2); // an f32 cut to its upper half is a bf16
+  const model = loadChanged((tensors) => {
+    const { shape, data } = tensors.get(name)!;
+    tensors.set(name, { dtype: "BF16", shape, data: upper(data) });
+  });
+  const exact = await loadModel(referenceConfig, referenceWeights).weights.get(name)!.array();
+  const read = await model.weights.get(name)!.array();
+  expect(read.every((value, i) => Math.abs(value - exact[i]) <= Math.abs(exact[i]) / 128)).toBe(true);
+  expect(read.some((value, i) => value !== exact[i])).toBe(true);
+});
+
+await test("weights may come in several files", () => {
+  const { tensors } = readSafetensors(referenceWeights);
+  const half = (rest: number) => writeSafetensors(new Map([...tensors].filter((_, i) => i % 2 === rest)));
+  expect(loadModel(referenceConfig, half(0), half(1)).weights.size).toBe(27);
+  expect(() => loadModel(referenceConfig, half(0), half(0))).toThrow(
+    /^The weight \S+ stands in two files\.$/,
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#weights-refused-test
+await test("weights that do not belong to the configuration are refused in one sentence", () => {
+  const gate = "model.layers.0.mlp.gate.weight";
+  expect(() => loadChanged((tensors) => tensors.delete(gate))).toThrow(
+    `The weights are incomplete: ${gate} missing.`,
+  );
+  expect(() => loadChanged(() => {}, { num_local_experts: 5 })).toThrow(
+    /^The weights are incomplete: model.layers.0.mlp.experts.4.gate_proj.weight and 5 more missing\.$/,
+  );
+  expect(() => loadChanged(() => {}, { num_local_experts: 3 })).toThrow(
+    /^The configuration has no place for the weights model.layers.0.mlp.experts.3\S+ and 5 more\.$/,
+  );
+  expect(() => loadChanged(() => {}, { vocab_size: 65 })).toThrow(
+    "The weight model.embed_tokens.weight is [64, 32], but the configuration wants [65, 32].",
+  );
+  const integers: SafetensorsTensor = { dtype: "I32", shape: [4, 32], data: new Uint8Array(512) };
+  expect(() => loadChanged((tensors) => tensors.set(gate, integers))).toThrow(
+    `The weight ${gate}: Numbers of dtype I32 cannot be read as f32; F32, BF16, F16 and F64 can.`,
+  );
+});
+
+await test("a tied model has no output layer of its own, and a file that has one all the same is read", () => {
+  const model = loadChanged(() => {}, { tie_word_embeddings: true });
+  expect(model.weights.has("lm_head.weight")).toBe(false);
+  expect(readSafetensors(randomModelFiles(model.config, 1).weights).tensors.has("lm_head.weight")).toBe(
+    false,
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#count-test
+/** What the config.json of some released models says. */
+const released: Record<string, [Record<string, unknown>, number, number]> = {
+  "Qwen3-0.6B": [
+    {
+      model_type: "qwen3",
+      vocab_size: 151936,
+      hidden_size: 1024,
+      num_hidden_layers: 28,
+      num_attention_heads: 16,
+      num_key_value_heads: 8,
+      head_dim: 128,
+      intermediate_size: 3072,
+      tie_word_embeddings: true,
+    },
+    596_049_920,
+    596_049_920,
+  ],
+  "Llama-3.2-1B": [
+    {
+      model_type: "llama",
+      vocab_size: 128256,
+      hidden_size: 2048,
+      num_hidden_layers: 16,
+      num_attention_heads: 32,
+      num_key_value_heads: 8,
+      intermediate_size: 8192,
+      tie_word_embeddings: true,
+    },
+    1_235_814_400,
+    1_235_814_400,
+  ],
+  "Qwen3-30B-A3B": [
+    {
+      model_type: "qwen3_moe",
+      vocab_size: 151936,
+      hidden_size: 2048,
+      num_hidden_layers: 48,
+      num_attention_heads: 32,
+      num_key_value_heads: 4,
+      head_dim: 128,
+      intermediate_size: 6144,
+      num_experts: 128,
+      num_experts_per_tok: 8,
+      moe_intermediate_size: 768,
+    },
+    30_532_122_624,
+    3_353_032_704,
+  ],
+};
+
+for (const [name, [json, total, active]] of Object.entries(released))
+  await test(`${name} has as many parameters as transformers counts`, () => {
+    expect(countParameters(parseModelConfig(json))).toEqual({ total, active });
+  });

@@ -1,0 +1,98 @@
+// Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import { memory } from "../../src/gpu/buffers.js";
+import { openGpu } from "../../src/gpu/device.js";
+import { gradients, parameter, reshape } from "../../src/tensor/autograd.js";
+import { gradientError } from "../../src/tensor/check.js";
+import {
+  add,
+  linear,
+  matmul,
+  mean,
+  multiply,
+  scale,
+  subtract,
+  sum,
+  unary,
+} from "../../src/tensor/operations.js";
+import { type Tensor, indices, scope, tensor, view } from "../../src/tensor/tensor.js";
+
+//| 02-attention/3-tensors-and-gradients.ipynb#operation-tests
+await openGpu();
+
+function randomInput(...shape: number[]) {
+  const size = shape.reduce((a, b) => a * b, 1);
+  return { shape, values: Float32Array.from({ length: size }, () => Math.random() * 1.5 + 0.25) };
+}
+
+const sampleShapes = [[1], [3, 5], [7, 64], [2, 3, 100]];
+
+await test("gradients of element-wise operations agree with finite differences", async () => {
+  for (const shape of sampleShapes) {
+    const tail = shape.slice(-1);
+    const cases: [string, (...inputs: Tensor[]) => Tensor, number[][]][] = [
+      ["add", add, [shape, shape]],
+      ["add repeated", add, [shape, tail]],
+      ["subtract", subtract, [shape, tail]],
+      ["multiply", multiply, [shape, shape]],
+      ["multiply repeated", multiply, [shape, tail]],
+      ["scale", (x) => scale(x, -0.7), [shape]],
+      ["sum", sum, [shape]],
+      ["mean", mean, [shape]],
+      ["reshape", (x) => reshape(x, [x.size]), [shape]],
+      ["twice the same", (x) => multiply(x, x), [shape]],
+    ];
+    for (const [name, f, shapes] of cases)
+      expect(
+        await gradientError(
+          f,
+          shapes.map((each) => randomInput(...each)),
+        ),
+        `${name} ${shape}`,
+      ).toBeLessThan(2e-2);
+  }
+});
+
+//| 02-attention/3-tensors-and-gradients.ipynb#function-test
+await test("gradients of functions of one number agree with finite differences", async () => {
+  for (const name of ["negate", "exp", "log", "sqrt", "square", "tanh", "sigmoid"] as const)
+    expect(
+      await gradientError((x) => unary(name, x), [randomInput(5, 13)], { step: 1e-3 * 4 }),
+      name,
+    ).toBeLessThan(2e-2);
+});
+
+//| 02-attention/3-tensors-and-gradients.ipynb#product-test
+await test("gradients of products agree with finite differences", async () => {
+  for (const transposeA of [false, true])
+    for (const transposeB of [false, true]) {
+      const a = transposeA ? [2, 7, 5] : [2, 5, 7];
+      const b = transposeB ? [2, 9, 7] : [2, 7, 9];
+      const f = (x: Tensor, y: Tensor) => matmul(x, y, { transposeA, transposeB });
+      expect(await gradientError(f, [randomInput(...a), randomInput(...b)])).toBeLessThan(2e-2);
+    }
+  expect(await gradientError(linear, [randomInput(3, 5, 17), randomInput(33, 17)])).toBeLessThan(2e-2);
+});
+
+//| 02-attention/3-tensors-and-gradients.ipynb#scope-test
+await test("a scope frees what it does not return", async () => {
+  const before = memory.held - memory.free;
+  const kept = scope(() => {
+    const x = tensor([1, 2, 3]);
+    return add(add(x, x), view(x, [3]));
+  });
+  expect([...(await kept.array())]).toEqual([3, 6, 9]);
+  kept.free();
+  expect(memory.held - memory.free).toBe(before);
+});
+
+await test("mistakes in shapes are named", () => {
+  const [x, y] = [tensor([1, 2, 3, 4], [2, 2]), tensor([1, 2, 3])];
+  expect(() => add(x, y)).toThrow(
+    "add: the shape of f32 [3] must be that of f32 [2, 2] or its last dimensions.",
+  );
+  expect(() => matmul(x, view(y, [3, 1]))).toThrow("matmul: f32 [2, 2] and f32 [3, 1] do not fit.");
+  expect(() => view(x, [3])).toThrow("Cannot see f32 [2, 2] as [3]");
+  expect(() => gradients(parameter(x), [x])).toThrow("one element");
+  expect(() => indices([1, 2]).write([1])).toThrow("write() wants 2 values for u32 [2], not 1.");
+});

@@ -1,0 +1,168 @@
+// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import { expect, test } from "vitest";
+import { batches, validationWindows } from "../../src/data/batches.js";
+import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
+import { openGpu } from "../../src/gpu/device.js";
+import { type Model, forward, parametersOf, randomModel, sequenceContext } from "../../src/model/decoder.js";
+import { withoutGradients } from "../../src/tensor/autograd.js";
+import { tokenLosses } from "../../src/tensor/cross-entropy.js";
+import { latestCheckpoint, writeCheckpoint } from "../../src/train/checkpoint.js";
+import {
+  type Run,
+  type StepReport,
+  type TrainingPlan,
+  batchTensors,
+  checkpointModel,
+  evaluate,
+  recordEvaluation,
+  recordStep,
+  runFiles,
+  runState,
+  startRun,
+  train,
+  writeBatch,
+} from "../../src/train/loop.js";
+import { defaultOptimizer, makeOptimizer, stepNumbers } from "../../src/train/optimizers.js";
+import { learningRate } from "../../src/train/schedule.js";
+
+//| 04-training/6-the-loop.ipynb#tiny-model
+/** A small mixture of experts over 50 tokens. */
+function tinyModel(seed: number, given: Record<string, unknown> = {}): Model {
+  const shape = {
+    hidden_size: 32,
+    num_hidden_layers: 1,
+    num_experts: 4,
+    tie_word_embeddings: true,
+    ...given,
+  };
+  const sizes = { vocab_size: 50, max_position_embeddings: 16 };
+  return randomModel(parseModelConfig(completeModelConfig(shape, sizes)), seed);
+}
+
+/** Tokens that repeat a rule: each is three more than the one before, with a jump now and then. */
+function ruleTokens(count: number): { length: number; read(start: number, count: number): Uint32Array } {
+  const ids = Uint32Array.from({ length: count }, (_, i) => (3 * i + 7 * Math.floor(i / 11)) % 50);
+  return { length: count, read: (start, size) => ids.slice(start, start + size) };
+}
+
+function tinyPlan(steps: number, given: Partial<TrainingPlan> = {}): TrainingPlan {
+  const schedule = { kind: "constant" as const, warmup: 0, steps, peak: 0.01, floor: 0 };
+  return {
+    steps,
+    batchSize: 4,
+    accumulate: 1,
+    context: 16,
+    seed: 3,
+    optimizer: defaultOptimizer,
+    schedule,
+    ...given,
+  };
+}
+
+//| 04-training/6-the-loop.ipynb#overfit-test
+await openGpu();
+
+await test("a tiny model learns one batch by heart", async () => {
+  const [model, plan] = [tinyModel(1), tinyPlan(60)];
+  const optimizer = makeOptimizer(plan.optimizer, parametersOf(model));
+  const step = recordStep(model, optimizer, plan);
+  writeBatch(step.parts[0], batches(ruleTokens(400), plan).next());
+  const losses: number[] = [];
+  for (let at = 0; at < plan.steps; at++) {
+    step.numbers.write(stepNumbers(plan.optimizer, at, learningRate(plan.schedule, at)));
+    losses.push(await step.recording.run().loss.value());
+  }
+  expect(losses[0]).toBeGreaterThan(3);
+  expect(losses[plan.steps - 1]).toBeLessThan(0.05);
+});
+
+//| 04-training/6-the-loop.ipynb#evaluation-test
+await test("evaluation is the mean over every token of every window, also when the last batch is not full", async () => {
+  const [model, source] = [tinyModel(2), ruleTokens(16 * 7 + 1)];
+  const measured = await evaluate(recordEvaluation(model, 4, 16), source);
+  const each: number[] = [];
+  for (const { inputs, targets } of validationWindows(source, { context: 16 })) {
+    const room = batchTensors(1, 16);
+    writeBatch(room, { rows: 1, context: 16, inputs, targets });
+    const { logits } = withoutGradients(() => forward(model, room.inputs, sequenceContext(model.config, 16)));
+    each.push(...(await tokenLosses(logits, room.targets).array()));
+  }
+  expect(each.length).toBe(16 * 7);
+  expect(measured).toBeCloseTo(each.reduce((sum, loss) => sum + loss, 0) / each.length, 5);
+});
+
+//| 04-training/6-the-loop.ipynb#accumulate-test
+await test("four parts of one sequence move the weights as one batch of four does", async () => {
+  const weights: Float32Array[] = [];
+  for (const [accumulate, batchSize] of [
+    [1, 4],
+    [4, 1],
+  ]) {
+    const plan = tinyPlan(3, {
+      accumulate,
+      batchSize,
+      optimizer: { ...defaultOptimizer, kind: "sgd", decay: 0 },
+    });
+    const model = tinyModel(1, { model_type: "qwen3", num_experts: undefined });
+    const run = startRun(model, plan, {
+      train: ruleTokens(400),
+      val: ruleTokens(100),
+      valSize: { tokens: 1, bytes: 1 },
+    });
+    await train(run);
+    weights.push(await model.weights.get("model.embed_tokens.weight")!.array());
+  }
+  const largest = Math.max(...weights[0].map((value, i) => Math.abs(value - weights[1][i])));
+  expect(largest).toBeLessThan(1e-5);
+  expect(largest).toBeGreaterThan(0); // the sums are made in another order: the same number, not the same bits
+});
+
+//| 04-training/6-the-loop.ipynb#resume-test
+/** Trains to the end, or until after step `stopAfter`, saving into `folder` and going on from what is there. */
+async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY): Promise<StepReport[]> {
+  const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 99, bytes: 99 } };
+  const plan = tinyPlan(12, { accumulate: 2, optimizer: { ...defaultOptimizer, kind: "muon" } });
+  const newest = latestCheckpoint(folder);
+  const run = startRun(newest ? checkpointModel(newest) : tinyModel(4), plan, data, newest);
+  const reports: StepReport[] = [];
+  const stop = new AbortController();
+  const onStep = (report: StepReport) => {
+    reports.push({ ...report, tokensPerSecond: 0 });
+    if (report.step >= stopAfter) stop.abort();
+  };
+  const onSave = async () => void writeCheckpoint(folder, runState(run), await runFiles(run));
+  await train(run, { onStep, onSave, validateEvery: 4, saveEvery: 5, loadEvery: 3, signal: stop.signal });
+  return reports;
+}
+
+//| 04-training/6-the-loop.ipynb#resume-test-2
+await test("a run that is stopped and goes on has the bits of one that never was", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-loop-"));
+  const [whole, parts] = [path.join(folder, "whole"), path.join(folder, "parts")];
+  const expected = await tinyTraining(whole);
+  const first = await tinyTraining(parts, 2);
+  const second = await tinyTraining(parts, 7);
+  expect(first.length).toBeLessThan(7);
+  const third = await tinyTraining(parts);
+  expect([...first, ...second, ...third]).toEqual(expected);
+  expect(expected.map(({ step }) => step)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+  expect(expected.filter(({ validation }) => validation).map(({ step }) => step)).toEqual([4, 8, 12]);
+  expect(latestCheckpoint(parts)).toEqual(latestCheckpoint(whole));
+  expect(await tinyTraining(parts)).toEqual([]); // nothing is left to do
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 04-training/6-the-loop.ipynb#lost-test
+await test("a loss that is no number ends the run before a checkpoint is written", async () => {
+  const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, decay: 0 };
+  const schedule = { kind: "constant" as const, warmup: 0, steps: 20, peak: 1e30, floor: 0 };
+  const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 1, bytes: 1 } };
+  const saved: number[] = [];
+  const run = startRun(tinyModel(1), tinyPlan(20, { optimizer, schedule }), data);
+  const onSave = ({ step }: Run) => void saved.push(step);
+  await expect(train(run, { onSave, saveEvery: 10 })).rejects.toThrow(/is no number any more at step \d/);
+  expect(saved).toEqual([]);
+});

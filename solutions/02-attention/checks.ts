@@ -1,0 +1,442 @@
+// The checks of chapter 2's exercises.
+import { causalSoftmax, indices, matmul, openGpu, rmsNorm, scope, softmax, type Tensor, tensor } from "tslm";
+import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+
+const PRODUCTS = "02-attention/1-products-by-hand";
+const ROWS = "02-attention/2-rows-on-the-gpu";
+const LOOKING = "02-attention/3-looking-back";
+
+/** What the library makes of some numbers: opens the GPU, reads the result back, frees everything else. */
+async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
+  await openGpu();
+  const result = scope(work);
+  const values = await result.array();
+  result.free();
+  return values;
+}
+
+const normals = (random: Random, length: number) => Float32Array.from(random.list(length, random.normal));
+
+export const predictIndex: Check<[]> = {
+  exercise: PRODUCTS,
+  id: "predict-index",
+  title: "Predict an index, a count and what a tile saves",
+  hints: [
+    "Row-major: the whole of row 0 comes first, then row 1. Before row 2 stand two rows of five.",
+    "A product of [4, 5] and [5, 3] has 4 · 3 elements, each a sum of 5 products.",
+    "A tile of 4 × 4 results needs 4 numbers of `a` and 4 of `b` for each step of the sum, and makes 16 multiply-adds of them.",
+  ],
+  expected: () => ({ index: 2 * 5 + 3, multiplyAdds: 4 * 3 * 5, loads: 8 / 16 }),
+  mistakes: [
+    {
+      says: "You walk down the columns: row-major means that the elements of a row are neighbours.",
+      makes: () => ({ index: 3 * 4 + 2, multiplyAdds: 60, loads: 0.5 }),
+    },
+    {
+      says: "You count rows and columns from 1; in memory they count from 0.",
+      makes: () => ({ index: 7, multiplyAdds: 60, loads: 0.5 }),
+    },
+    {
+      says: "You counted the elements of the result. Each of them takes as many multiply-adds as the inner size.",
+      makes: () => ({ index: 13, multiplyAdds: 12, loads: 0.5 }),
+    },
+    {
+      says: "Two loads a multiply-add is what a thread with one result pays. In a tile each number that was loaded serves four results.",
+      makes: () => ({ index: 13, multiplyAdds: 60, loads: 2 }),
+    },
+  ],
+};
+
+type Product = [a: Float32Array, b: Float32Array, rows: number, inner: number, columns: number];
+
+function drawProduct(random: Random, round: number): Product {
+  const size = () => (round === 0 ? 1 : random.integer(1, 9));
+  const [rows, inner, columns] = [size(), size(), size()];
+  return [normals(random, rows * inner), normals(random, inner * columns), rows, inner, columns];
+}
+
+/** A product whose elements are found by `a` and `b`: how a learner's index may go wrong. */
+function productBy(
+  [a, b, rows, inner, columns]: Product,
+  atA: (i: number, k: number) => number,
+  atB: (k: number, j: number) => number,
+): Float32Array {
+  const result = new Float32Array(rows * columns);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < columns; j++) {
+      for (let k = 0; k < inner; k++) result[i * columns + j] += a[atA(i, k)] * b[atB(k, j)];
+    }
+  }
+  return result;
+}
+
+export const writeProduct: Check<Product> = {
+  exercise: PRODUCTS,
+  id: "write-product",
+  title: "Write the product",
+  names: ["a", "b", "rows", "inner", "columns"],
+  tolerance: 1e-4,
+  hints: [
+    "Element (i, j) of the result is the sum over k of a(i, k) · b(k, j). Three loops.",
+    "`a` has rows of `inner` elements, so a(i, k) is `a[i * inner + k]`. How long is a row of `b`?",
+    "b(k, j) is `b[k * columns + j]`, and the sum goes to `result[i * columns + j]`.",
+  ],
+  inputs: drawProduct,
+  expected: (a, b, rows, inner, columns) =>
+    fromLibrary(() => matmul(tensor(a, [rows, inner]), tensor(b, [inner, columns]))),
+  mistakes: [
+    {
+      says: "You read `b` as if its rows were `inner` long. A row of `b` has `columns` elements.",
+      makes: (...p) =>
+        productBy(
+          p,
+          (i, k) => i * p[3] + k,
+          (k, j) => k * p[3] + j,
+        ),
+    },
+    {
+      says: "You read `b` turned round: b(k, j) is in row k. With b(j, k) this is the product with the transpose.",
+      makes: (...p) =>
+        productBy(
+          p,
+          (i, k) => i * p[3] + k,
+          (k, j) => j * p[3] + k,
+        ),
+    },
+    {
+      says: "You read `a` as if its rows were `rows` long. A row of `a` has `inner` elements.",
+      makes: (...p) =>
+        productBy(
+          p,
+          (i, k) => i * p[2] + k,
+          (k, j) => k * p[4] + j,
+        ),
+    },
+  ],
+};
+
+/** The gradient of a from that of the product, its elements found by `atB`. */
+function gradientBy(
+  [gradient, b, rows, inner, columns]: Product,
+  atB: (k: number, j: number) => number,
+): Float32Array {
+  const result = new Float32Array(rows * inner);
+  for (let i = 0; i < rows; i++) {
+    for (let k = 0; k < inner; k++) {
+      for (let j = 0; j < columns; j++) result[i * inner + k] += gradient[i * columns + j] * b[atB(k, j)];
+    }
+  }
+  return result;
+}
+
+export const writeGradient: Check<Product> = {
+  exercise: PRODUCTS,
+  id: "write-gradient",
+  title: "Send the gradient back",
+  names: ["gradient", "b", "rows", "inner", "columns"],
+  tolerance: 1e-4,
+  hints: [
+    "The result has the shape of `a`: rows × inner. Ask for one element, a(i, k): which outputs does it touch?",
+    "a(i, k) is multiplied by b(k, j) on its way into output (i, j), for every j. So sum over j.",
+    "`result[i * inner + k]` is the sum over j of `gradient[i * columns + j] * b[k * columns + j]`.",
+  ],
+  inputs: (random, round) => {
+    const [, b, rows, inner, columns] = drawProduct(random, round);
+    return [normals(random, rows * columns), b, rows, inner, columns];
+  },
+  expected: (gradient, b, rows, inner, columns) =>
+    fromLibrary(() =>
+      matmul(tensor(gradient, [rows, columns]), tensor(b, [inner, columns]), { transposeB: true }),
+    ),
+  mistakes: [
+    {
+      says: "You used `b` where its transpose is meant: a(i, k) met b(k, j), so sum over j within row k of `b`.",
+      makes: (...p) => gradientBy(p, (k, j) => j * p[3] + k),
+    },
+    {
+      says: "You took the gradient's first column only: a(i, k) goes into every output of row i, so sum over j.",
+      makes: (...p) => {
+        const [gradient, b, rows, inner, columns] = p;
+        return gradientBy(
+          [gradient.map((value, at) => (at % columns ? 0 : value)), b, rows, inner, columns],
+          (k, j) => k * columns + j,
+        );
+      },
+    },
+    {
+      says: "The slope of a · b is b itself: do not multiply by the output's neighbours of b twice, nor square it.",
+      makes: (gradient, b, ...sizes) =>
+        gradientBy([gradient, b.map((value) => value * value), ...sizes], (k, j) => k * sizes[2] + j),
+    },
+  ],
+};
+
+export const predictGrid: Check<[]> = {
+  exercise: ROWS,
+  id: "predict-grid",
+  title: "Predict the grid",
+  hints: [
+    "Workgroups come whole: enough of them must start that every row has a thread.",
+    "200 / 64 is a little more than 3, so 3 workgroups are too few.",
+    "4 workgroups of 64 are 256 threads, for 200 rows.",
+  ],
+  expected: () => ({ workgroups: 4, threads: 256, idle: 56 }),
+  mistakes: [
+    {
+      says: "3 workgroups are 192 threads: the last 8 rows would have none. Round up.",
+      makes: () => ({ workgroups: 3, threads: 192, idle: 0 }),
+    },
+    {
+      says: "A workgroup always runs whole, so 256 threads start. That is why kernels compare `thread` with the size.",
+      makes: () => ({ workgroups: 4, threads: 200, idle: 0 }),
+    },
+    {
+      says: "One workgroup a row would work too, but here a thread takes a row: 64 rows a workgroup.",
+      makes: () => ({ workgroups: 200, threads: 12_800, idle: 12_600 }),
+    },
+  ],
+};
+
+type Rows = [x: Float32Array, rows: number, columns: number];
+
+/** Rows of numbers; some far from zero, as scores are when a model is sure of itself. */
+function drawRows(random: Random, round: number): Rows {
+  const rows = [1, 3, 64, 65, 130][round] ?? random.integer(1, 150);
+  const columns = round === 0 ? 1 : random.integer(2, 40);
+  const x = random.list(rows, () => {
+    const middle = random.pick([0, 0, 120, -120]);
+    return random.list(columns, () => middle + 2 * random.normal());
+  });
+  return [Float32Array.from(x.flat()), rows, columns];
+}
+
+/** The frame that both kernels are written into: a thread a row. */
+const rowFrame = (rows: number, columns: number, reads: { [name: string]: Float32Array }) => ({
+  reads,
+  writes: { y: rows * columns },
+  workgroupSize: 64,
+  workgroups: Math.ceil(rows / 64),
+  sizes: { rows, columns },
+});
+
+const wroteRows = async (work: () => Tensor): Promise<KernelResult> => ({
+  y: await fromLibrary(work),
+  pastTheEnd: 0,
+});
+
+/** The softmax kernel with its parts open to mistakes. */
+const softmaxBody = ({
+  guard = "if (thread >= rows) { return; }",
+  start = "var highest = x[first];",
+  from = "0u",
+  shift = " - highest",
+}) => `
+${guard}
+let first = thread * columns;
+${start}
+for (var j = 0u; j < columns; j++) { highest = max(highest, x[first + j]); }
+var total = 0.0;
+for (var j = ${from}; j < columns; j++) { total += exp(x[first + j]${shift}); }
+for (var j = 0u; j < columns; j++) { y[first + j] = exp(x[first + j]${shift}) / total; }
+`;
+
+export const mendSoftmax: Check<Rows> = {
+  exercise: ROWS,
+  id: "mend-softmax",
+  title: "Mend the softmax",
+  names: ["x", "rows", "columns"],
+  tolerance: 1e-4,
+  rounds: 7,
+  hints: [
+    "Run the check as it is, and look at the first wrong element. Do the rows add up to 1?",
+    "The sum below the line must hold every element of the row. Where does its loop start?",
+    "exp(120) is larger than any f32. Softmax does not change when the same number is taken from the whole row: take its largest.",
+    "Subtract `highest` within both calls of `exp`, and start both loops at 0u.",
+  ],
+  inputs: drawRows,
+  run: (body, x, rows, columns) => runBody(body, rowFrame(rows, columns, { x })),
+  expected: (x, rows, columns) => wroteRows(() => softmax(tensor(x, [rows, columns]))),
+  mistakes: [
+    {
+      says: "Both faults are still in: one spoils every row with more than one column, the other only rows with large numbers.",
+      answer: softmaxBody({ from: "1u", shift: "" }),
+    },
+    {
+      says: "Rows near zero are right now. Rows with large numbers are not: exp overflows. What is `highest` there for?",
+      answer: softmaxBody({ shift: "" }),
+    },
+    {
+      says: "The overflow is mended, but rows do not add up to 1: one element is missing from `total`.",
+      answer: softmaxBody({ from: "1u" }),
+    },
+    {
+      says: "The largest number of a row is not at least 0: in a row of −120s every exp becomes 0. Start `highest` at the row's first element.",
+      answer: softmaxBody({ start: "var highest = 0.0;" }),
+    },
+    {
+      says: "Some threads have no row, and yours write all the same. Keep the comparison of `thread` with `rows`.",
+      answer: softmaxBody({ guard: "" }),
+    },
+  ],
+};
+
+const EPSILON = 1e-5;
+
+/** The RMSNorm kernel with its parts open to mistakes. */
+const normBody = ({
+  guard = "if (thread >= rows) { return; }",
+  add = "squares += x[first + j] * x[first + j];",
+  factor = "inverseSqrt(squares / f32(columns) + epsilon)",
+  weight = " * weight[j]",
+}) => `
+${guard}
+let first = thread * columns;
+var squares = 0.0;
+for (var j = 0u; j < columns; j++) { ${add} }
+let factor = ${factor};
+for (var j = 0u; j < columns; j++) { y[first + j] = x[first + j] * factor${weight}; }
+`;
+
+export const writeNorm: Check<[x: Float32Array, rows: number, columns: number, weight: Float32Array]> = {
+  exercise: ROWS,
+  id: "write-norm",
+  title: "Write RMSNorm",
+  names: ["x", "rows", "columns", "weight"],
+  tolerance: 1e-4,
+  rounds: 7,
+  hints: [
+    "The frame is that of softmax: leave when there is no row, find `first`, go over the row twice.",
+    "First loop: add up `x[first + j] * x[first + j]`. The mean is that sum divided by `f32(columns)`.",
+    "`inverseSqrt(mean + epsilon)` is the factor. Second loop: `y[first + j] = x[first + j] * factor * weight[j];`",
+  ],
+  inputs: (random, round) => {
+    const [x, rows, columns] = drawRows(random, round);
+    // A row of zeros shows what epsilon is for.
+    if (round % 4 === 1) x.fill(0, 0, columns);
+    return [x, rows, columns, normals(random, columns)];
+  },
+  run: (body, x, rows, columns, weight) => {
+    const frame = rowFrame(rows, columns, { x, weight });
+    return runBody(body, { ...frame, head: `const epsilon = ${EPSILON};` });
+  },
+  expected: (x, rows, columns, weight) =>
+    wroteRows(() => rmsNorm(tensor(x, [rows, columns]), tensor(weight, [columns]), EPSILON)),
+  mistakes: [
+    {
+      says: "You divide by the root of the sum of squares. It is their mean: divide by `f32(columns)` first.",
+      answer: normBody({ factor: "inverseSqrt(squares + epsilon)" }),
+    },
+    {
+      says: "A row of zeros gives NaN: add `epsilon` to the mean before the root.",
+      answer: normBody({ factor: "inverseSqrt(squares / f32(columns))" }),
+    },
+    {
+      says: "The weight is missing: element j of a row is multiplied by `weight[j]`.",
+      answer: normBody({ weight: "" }),
+    },
+    {
+      says: "The weight belongs to the column: `weight[j]`, not `weight[first + j]`, which lies behind its end from row 1 on.",
+      answer: normBody({ weight: " * weight[first + j]" }),
+    },
+    {
+      says: "Some threads have no row, and yours write all the same: begin with `if (thread >= rows) { return; }`.",
+      answer: normBody({ guard: "" }),
+    },
+  ],
+};
+
+export const predictHeads: Check<[]> = {
+  exercise: LOOKING,
+  id: "predict-heads",
+  title: "Predict what heads do",
+  hints: [
+    "Softmax at temperature T is softmax of the scores divided by T. Dividing ln 9 by 2 gives ln 3.",
+    "Without softmax the shares are 1 and −1, and the output is 1 · 10 − 1 · 10.",
+    "A hand that goes round in 8 positions points the same way again 8, 16, 24… positions further.",
+  ],
+  expected: () => ({ hotter: 0.75, withoutSoftmax: 0, confused: [11, 19] }),
+  mistakes: [
+    {
+      says: "A temperature above 1 makes shares more alike, so the larger one shrinks: the scores are divided by it.",
+      makes: () => ({ hotter: 81 / 82, withoutSoftmax: 0, confused: [11, 19] }),
+    },
+    {
+      says: "You took the mean of the values, which is what softmax would come to here. Raw scores need not add up to 1.",
+      makes: () => ({ hotter: 0.75, withoutSoftmax: 10, confused: [11, 19] }),
+    },
+    {
+      says: "19 is two full turns from 3. Every whole number of turns looks the same.",
+      makes: () => ({ hotter: 0.75, withoutSoftmax: 0, confused: [11] }),
+    },
+    {
+      says: "3 and 5 add up to 8, but what matters is how far the positions are apart: a multiple of 8.",
+      makes: () => ({ hotter: 0.75, withoutSoftmax: 0, confused: [5] }),
+    },
+  ],
+};
+
+/** Shares with each part open to mistakes: who is seen, and by whom the row is divided. */
+function sharesBy(
+  scores: Float32Array,
+  tokens: number,
+  seen: (i: number, j: number) => boolean,
+  over = seen,
+): Float32Array {
+  const shares = new Float32Array(tokens * tokens);
+  for (let i = 0; i < tokens; i++) {
+    const row = Array.from(scores.subarray(i * tokens, (i + 1) * tokens));
+    const total = row.reduce((sum, score, j) => sum + (over(i, j) ? Math.exp(score) : 0), 0);
+    for (let j = 0; j < tokens; j++) shares[i * tokens + j] = seen(i, j) ? Math.exp(row[j]) / total : 0;
+  }
+  return shares;
+}
+
+export const writeShares: Check<[scores: Float32Array, tokens: number]> = {
+  exercise: LOOKING,
+  id: "write-shares",
+  title: "Write the causal shares",
+  names: ["scores", "tokens"],
+  tolerance: 1e-4,
+  rounds: 10,
+  hints: [
+    "Row i belongs to the token that looks. It sees the columns j ≤ i, itself included.",
+    "Add up `Math.exp(score)` over those columns only. Then each of them gets its own exp divided by that sum.",
+    "The hidden columns of `shares` are 0 from the start: leave them alone.",
+  ],
+  inputs: (random, round) => {
+    const tokens = round === 0 ? 1 : random.integer(2, 9);
+    return [normals(random, tokens * tokens), tokens];
+  },
+  expected: (scores, tokens) =>
+    fromLibrary(() => {
+      const positions = indices(Array.from({ length: tokens }, (_, i) => i));
+      return causalSoftmax(tensor(scores, [1, 1, tokens, tokens]), positions, 1);
+    }),
+  mistakes: [
+    {
+      says: "Everybody sees everything: the columns j > i are the future and stay hidden.",
+      makes: (scores, tokens) => sharesBy(scores, tokens, () => true),
+    },
+    {
+      says: "You hid the future after softmax, so what it held is missing and rows do not add up to 1. Sum over what is seen only.",
+      makes: (scores, tokens) =>
+        sharesBy(
+          scores,
+          tokens,
+          (i, j) => j <= i,
+          () => true,
+        ),
+    },
+    {
+      says: "You set hidden scores to 0 before softmax, and exp(0) is 1: the future gets a share. Leave it out of the sum.",
+      makes: (scores, tokens) => {
+        const masked = scores.map((score, at) => (at % tokens > Math.floor(at / tokens) ? 0 : score));
+        return sharesBy(masked, tokens, () => true);
+      },
+    },
+    {
+      says: "You look forward: token i sees the columns from i on. It should see those up to i.",
+      makes: (scores, tokens) => sharesBy(scores, tokens, (i, j) => j >= i),
+    },
+  ],
+};

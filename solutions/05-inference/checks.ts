@@ -1,0 +1,421 @@
+// The checks of chapter 5's exercises.
+import {
+  cacheWriteKernel,
+  causalSoftmax,
+  draw,
+  indices,
+  keepMinP,
+  keepTopP,
+  launchInto,
+  openGpu,
+  rankedCandidates,
+  scope,
+  type Tensor,
+  tensor,
+} from "tslm";
+import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+
+const CHOOSING = "05-inference/1-choosing-a-token";
+const CACHE = "05-inference/2-keys-and-values";
+
+const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
+
+/** Candidates as the library wants them, from probabilities in the order of ids. */
+const ranked = (probabilities: number[]) =>
+  rankedCandidates(
+    probabilities.map((p) => Math.log(p)),
+    1,
+  );
+
+const FOUR = [0.5, 0.3, 0.15, 0.05];
+
+export const predictCuts: Check<[]> = {
+  exercise: CHOOSING,
+  id: "predict-cuts",
+  title: "Predict what is left",
+  hints: [
+    "A temperature T raises every probability to the power 1/T, and so the ratio of two of them too.",
+    "Top-p goes down from the likeliest and stops as soon as the sum is reached: 0.5, 0.8, 0.95 …",
+    "Min-p compares with the likeliest: here with 0.4 · 0.5.",
+  ],
+  expected: () => ({
+    times: FOUR[0] ** 2 / FOUR[3] ** 2,
+    topP: keepTopP(ranked(FOUR), 0.9).length,
+    minP: keepMinP(ranked(FOUR), 0.4).length,
+  }),
+  mistakes: [
+    {
+      says: "At 0.5 the ratio is not doubled: scores are divided by T, so probabilities are raised to the power 1/T.",
+      makes: () => ({ times: 20, topP: 3, minP: 2 }),
+    },
+    {
+      says: "Below 1 a temperature makes the likely likelier. You have made them more alike.",
+      makes: () => ({ times: Math.sqrt(10), topP: 3, minP: 2 }),
+    },
+    {
+      says: "0.5 and 0.3 are 0.8, which does not reach 0.9: the token that crosses the line is kept too.",
+      makes: () => ({ times: 100, topP: 2, minP: 2 }),
+    },
+    {
+      says: "Min-p asks for 0.4 times the highest probability, which is 0.2, not for a probability of 0.4.",
+      makes: () => ({ times: 100, topP: 3, minP: 1 }),
+    },
+  ],
+};
+
+/** Probabilities of some tokens, very different from each other. */
+function drawProbabilities(random: Random, count: number): number[] {
+  const weights = random.list(count, () => Math.exp(2 * random.normal()));
+  return weights.map((weight) => weight / sum(weights));
+}
+
+/** The sum of the first `count` probabilities. */
+const before = (probabilities: number[], count: number) => sum(probabilities.slice(0, count));
+
+export const writeDraw: Check<[probabilities: number[], uniform: number]> = {
+  exercise: CHOOSING,
+  id: "write-draw",
+  title: "Write the draw",
+  names: ["probabilities", "uniform"],
+  hints: [
+    "Go through the ids in order and keep a running sum: how far along the line you are.",
+    "The first id with which the running sum gets above `uniform` is the one.",
+    "Return the last id after the loop, for a random number that falls off the end.",
+  ],
+  inputs: (random, round) => {
+    const probabilities = drawProbabilities(random, round === 0 ? 1 : random.integer(2, 8));
+    // Every third time the sum is well below 1, and the random number behind it.
+    if (round % 3 !== 2) return [probabilities, random.next()];
+    return [probabilities.map((p) => 0.9 * p), random.real(0.91, 0.99)];
+  },
+  expected: (probabilities, uniform) =>
+    draw(
+      probabilities.map((probability, id) => ({ id, probability })),
+      uniform,
+    ),
+  mistakes: [
+    {
+      says: "You compare the random number with single probabilities. Add them up as you go: a place on the line, not a length.",
+      makes: (probabilities, uniform) => {
+        const id = probabilities.findIndex((p) => uniform < p);
+        return id < 0 ? probabilities.length - 1 : id;
+      },
+    },
+    {
+      says: "A random number behind the end of the line chooses nobody. Return the last id after the loop.",
+      makes: (probabilities, uniform) => {
+        const id = probabilities.findIndex((_, i) => uniform < before(probabilities, i + 1));
+        return id < 0 ? undefined : id;
+      },
+    },
+    {
+      says: "You are one token late: ask after adding the token's own probability, and return that token.",
+      makes: (probabilities, uniform) => {
+        const id = probabilities.findIndex((_, i) => uniform < before(probabilities, i));
+        return id < 0 ? probabilities.length - 1 : id;
+      },
+    },
+    {
+      says: "You always take the likeliest. That is greedy decoding; the random number should decide.",
+      makes: (probabilities) => probabilities.indexOf(Math.max(...probabilities)),
+    },
+  ],
+};
+
+/** Probabilities of which only those of `kept` are left, divided by `total`. */
+const keptOnly = (probabilities: number[], kept: number[], total: number) =>
+  probabilities.map((p, id) => (kept.includes(id) ? p / total : 0));
+
+const totalOf = (probabilities: number[], kept: number[]) => sum(kept.map((id) => probabilities[id]));
+
+/** The ids that top-p keeps when it walks through `ids`. */
+function walk(probabilities: number[], ids: number[], mass: number): number[] {
+  const end = ids.findIndex((_, i) => totalOf(probabilities, ids.slice(0, i + 1)) >= mass);
+  return ids.slice(0, end < 0 ? ids.length : end + 1);
+}
+
+const byRank = (probabilities: number[]) =>
+  probabilities.map((_, id) => id).sort((a, b) => probabilities[b] - probabilities[a]);
+
+export const writeNucleus: Check<[probabilities: number[], mass: number]> = {
+  exercise: CHOOSING,
+  id: "write-nucleus",
+  title: "Write top-p",
+  names: ["probabilities", "mass"],
+  hints: [
+    "First you need the ids in the order of their probabilities, highest first. Sort a list of ids, not `probabilities` itself.",
+    "Walk down that list with a running sum. Keep a token as long as the sum *before* it is below `mass`.",
+    "Divide what is kept by the running sum at the end, and put it at its id in `result`.",
+  ],
+  inputs: (random, round) => [
+    drawProbabilities(random, round === 0 ? 1 : random.integer(2, 9)),
+    random.real(0.3, 0.95),
+  ],
+  expected: (probabilities, mass) => {
+    const kept = keepTopP(ranked(probabilities), mass);
+    return probabilities.map((_, id) => kept.find((candidate) => candidate.id === id)?.probability ?? 0);
+  },
+  mistakes: [
+    {
+      says: "What is left does not add up to 1: divide by the sum of what was kept.",
+      makes: (probabilities, mass) =>
+        keptOnly(probabilities, walk(probabilities, byRank(probabilities), mass), 1),
+    },
+    {
+      says: "The token with which the sum reaches `mass` is kept too. You left it out.",
+      makes: (probabilities, mass) => {
+        const kept = walk(probabilities, byRank(probabilities), mass).slice(0, -1);
+        return keptOnly(probabilities, kept, totalOf(probabilities, kept));
+      },
+    },
+    {
+      says: "You walk through the tokens in the order of their ids. The likeliest come first.",
+      makes: (probabilities, mass) => {
+        const kept = walk(probabilities, [...probabilities.keys()], mass);
+        return keptOnly(probabilities, kept, totalOf(probabilities, kept));
+      },
+    },
+    {
+      says: "You divide by `mass`. What was kept has a little more than that together: divide by its own sum.",
+      makes: (probabilities, mass) =>
+        keptOnly(probabilities, walk(probabilities, byRank(probabilities), mass), mass),
+    },
+  ],
+};
+
+export const predictCache: Check<[]> = {
+  exercise: CACHE,
+  id: "predict-cache",
+  title: "Predict what a cache costs",
+  hints: [
+    "A token leaves a key and a value behind, in every layer and every key-value head. Query heads leave nothing.",
+    "16 layers · 2 · 8 heads · 64 numbers · 4 bytes.",
+    "That is 65,536 bytes. 2³¹ divided by it is 2¹⁵.",
+  ],
+  expected: () => ({
+    kibibytes: (16 * 2 * 8 * 64 * 4) / 1024,
+    tokens: 2 ** 31 / (16 * 2 * 8 * 64 * 4),
+    times: 32 / 8,
+  }),
+  mistakes: [
+    {
+      says: "You counted keys or values, but not both.",
+      makes: () => ({ kibibytes: 32, tokens: 65_536, times: 4 }),
+    },
+    {
+      says: "Queries are used once and not kept: count the 8 key-value heads, not the 32 query heads.",
+      makes: () => ({ kibibytes: 256, tokens: 8192, times: 4 }),
+    },
+    {
+      says: "That is one layer. Each of the 16 has keys and values of its own.",
+      makes: () => ({ kibibytes: 4, tokens: 524_288, times: 4 }),
+    },
+  ],
+};
+
+/** What the library makes of some numbers: opens the GPU, reads the result back, frees everything else. */
+async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
+  await openGpu();
+  const result = scope(work);
+  const values = await result.array();
+  result.free();
+  return values;
+}
+
+const normals = (random: Random, length: number, size = 1) =>
+  Float32Array.from(random.list(length, () => size * random.normal()));
+
+/** Positions of `tokens` tokens that follow each other. */
+const following = (tokens: number, first: number) =>
+  Uint32Array.from({ length: tokens }, (_, t) => first + t);
+
+interface Sizes {
+  rows: number;
+  tokens: number;
+  width: number;
+  capacity: number;
+}
+
+type CacheWrite = [x: Float32Array, cache: Float32Array, positions: Uint32Array, sizes: Sizes];
+
+function drawCacheWrite(random: Random, round: number): CacheWrite {
+  const tokens = round === 0 ? 1 : random.integer(1, 6);
+  const capacity = tokens + random.integer(1, 5);
+  const sizes = {
+    rows: round === 0 ? 1 : random.integer(2, 5),
+    tokens,
+    width: random.integer(1, 8),
+    capacity,
+  };
+  // Every second time the last of the new tokens stand behind the end.
+  const first =
+    round % 2 === 0 ? random.integer(1, capacity - tokens) : capacity - random.integer(0, tokens - 1);
+  const { rows, width } = sizes;
+  const [x, cache] = [normals(random, rows * tokens * width), normals(random, rows * capacity * width)];
+  return [x, cache, following(tokens, first), sizes];
+}
+
+/** Runs a learner's kernel on a cache with something in it: what it leaves alone stays. */
+async function runCacheWrite(
+  body: unknown,
+  [x, before, positions, sizes]: CacheWrite,
+): Promise<KernelResult> {
+  const count = x.length;
+  const frame = { reads: { x, positions }, writes: { cache: before.length }, sizes: { ...sizes, count } };
+  const result = await runBody(body, { ...frame, workgroupSize: 64, workgroups: Math.ceil(count / 64) });
+  const written = result.cache as Float32Array;
+  return { ...result, cache: written.map((value, at) => (Number.isNaN(value) ? before[at] : value)) };
+}
+
+/** The cache's kernel with its parts open to mistakes. */
+const cacheWriteBody = ({
+  guard = "if (thread >= count) { return; }",
+  place = "positions[token]",
+  fits = "place < capacity",
+  row = "row * capacity",
+}) => `
+${guard}
+let column = thread % width;
+let token = thread / width % tokens;
+let row = thread / (width * tokens);
+let place = ${place};
+if (${fits}) { cache[(${row} + place) * width + column] = x[thread]; }
+`;
+
+export const mendCacheWrite: Check<CacheWrite> = {
+  exercise: CACHE,
+  id: "mend-cache-write",
+  title: "Mend the write",
+  names: ["x", "cache", "positions", "sizes"],
+  rounds: 12,
+  hints: [
+    "How long is a row of the cache? It is not as long as a row of `x`.",
+    "Row r of the cache begins at r · capacity · width.",
+    "A `place` of `capacity` or more is not in this row any more: it would be the next row's beginning. Write only if `place < capacity`.",
+  ],
+  inputs: drawCacheWrite,
+  run: (body, ...args) => runCacheWrite(body, args),
+  expected: async (x, before, positions, { rows, tokens, width, capacity }) => ({
+    cache: await fromLibrary(() => {
+      const cache = tensor(before, [rows, capacity, width]);
+      const kernel = cacheWriteKernel({ rows, tokens, headDim: width, capacity });
+      launchInto(kernel, [tensor(x), indices(positions)], [cache]);
+      return cache;
+    }),
+    pastTheEnd: 0,
+  }),
+  mistakes: [
+    {
+      says: "Both faults are still in: one spoils every cache of more than one row, the other the end of a text.",
+      answer: cacheWriteBody({ row: "row * tokens", fits: "true" }),
+    },
+    {
+      says: "Rows are right now. A token behind the end is written all the same: into the next row's first place.",
+      answer: cacheWriteBody({ fits: "true" }),
+    },
+    {
+      says: "The end is right now. Rows are not: a row of the cache is `capacity` tokens long, a row of `x` is `tokens`.",
+      answer: cacheWriteBody({ row: "row * tokens" }),
+    },
+    {
+      says: "You put token t at place t. It belongs where `positions` says: the text has begun before it.",
+      answer: cacheWriteBody({ place: "token" }),
+    },
+  ],
+};
+
+type Looking = [scores: Float32Array, positions: Uint32Array, tokens: number, capacity: number];
+
+/** Scores of some queries, one of them beyond what exp can do; behind what they see lies something else. */
+function drawLooking(random: Random, round: number): Looking {
+  const tokens = round === 0 ? 1 : random.integer(2, 70);
+  const first = random.integer(1, 9);
+  const capacity = first + tokens + random.integer(1, 9);
+  const scores = normals(random, tokens * capacity);
+  for (let t = 0; t < tokens; t++) {
+    const far = round % 3 === 1 ? random.pick([-130, 120]) : 0;
+    for (let j = 0; j < capacity; j++) scores[t * capacity + j] += j <= first + t ? far : 400;
+  }
+  return [scores, following(tokens, first), tokens, capacity];
+}
+
+/** The softmax of a cache's rows with its parts open to mistakes. */
+const sharesBody = ({
+  guard = "if (thread >= tokens) { return; }",
+  last = "positions[thread]",
+  upTo = "j <= last",
+  compared = "j <= last",
+  shift = " - highest",
+  hidden = "y[first + j] = 0.0;",
+}) => `
+${guard}
+let first = thread * capacity;
+let last = ${last};
+var highest = scores[first];
+for (var j = 0u; ${compared}; j++) { highest = max(highest, scores[first + j]); }
+var total = 0.0;
+for (var j = 0u; ${upTo}; j++) { total += exp(scores[first + j]${shift}); }
+for (var j = 0u; j < capacity; j++) {
+  ${hidden}
+  if (${upTo}) { y[first + j] = exp(scores[first + j]${shift}) / total; }
+}
+`;
+
+export const writeCacheShares: Check<Looking> = {
+  exercise: CACHE,
+  id: "write-cache-shares",
+  title: "Look into the cache",
+  names: ["scores", "positions", "tokens", "capacity"],
+  tolerance: 1e-4,
+  rounds: 7,
+  hints: [
+    "Leave if `thread >= tokens`. A row begins at `thread * capacity`, and its query sees the keys up to `positions[thread]`.",
+    "Softmax in three loops: the highest score, the sum of `exp(score - highest)`, the shares. The first two go over what is seen only.",
+    "The last loop goes over the whole row: a share where `j <= positions[thread]`, else 0.0.",
+  ],
+  inputs: drawLooking,
+  run: (body, scores, positions, tokens, capacity) =>
+    runBody(body, {
+      reads: { scores, positions },
+      writes: { y: tokens * capacity },
+      workgroupSize: 64,
+      workgroups: Math.ceil(tokens / 64),
+      sizes: { tokens, capacity },
+    }),
+  expected: async (scores, positions, tokens, capacity) => ({
+    y: await fromLibrary(() =>
+      causalSoftmax(tensor(scores, [1, 1, tokens, capacity]), indices(positions), 1),
+    ),
+    pastTheEnd: 0,
+  }),
+  mistakes: [
+    {
+      says: "Your queries see the whole cache. What lies behind a query's position is left over from other texts.",
+      answer: sharesBody({ upTo: "j < capacity", compared: "j < capacity" }),
+    },
+    {
+      says: "A query sees its own key too: j ≤ its position, not only j < its position.",
+      answer: sharesBody({ upTo: "j < last", compared: "j < last" }),
+    },
+    {
+      says: "Query t does not stand at place t: the text has begun before it. Its place is `positions[thread]`.",
+      answer: sharesBody({ last: "thread" }),
+    },
+    {
+      says: "The places that a query does not see were never written. They must be 0: whoever multiplies by them next trusts in it.",
+      answer: sharesBody({ hidden: "" }),
+    },
+    {
+      says: "Rows near zero are right. Far from zero exp overflows or vanishes: subtract the highest score first.",
+      answer: sharesBody({ shift: "" }),
+    },
+    {
+      says: "You look for the highest score in the whole row, leftovers included. Where those are high, every share vanishes.",
+      answer: sharesBody({ compared: "j < capacity" }),
+    },
+    {
+      says: "Some threads have no query, and yours write all the same: begin with `if (thread >= tokens) { return; }`.",
+      answer: sharesBody({ guard: "" }),
+    },
+  ],
+};

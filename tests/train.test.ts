@@ -1,0 +1,214 @@
+// `tslm train` through the real binary: a run that is stopped, killed or damaged goes on to the same bits, and mistakes are
+// told in one sentence.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm train "));
+const at = (...names: string[]) => path.join(folder, ...names);
+const steps = 60;
+
+const config = {
+  model: {
+    hidden_size: 16,
+    num_hidden_layers: 1,
+    num_experts: 2,
+    num_experts_per_tok: 1,
+    intermediate_size: 16,
+    tie_word_embeddings: true,
+  },
+  tokenizer: "char",
+  data: { synthetic: { bytes: 20000, seed: 3 } },
+  steps,
+  batch_size: 2,
+  context: 16,
+  eval_every: 9,
+  eval_tokens: 64,
+  final_eval_tokens: 128,
+  checkpoint_every: 5,
+  sample_tokens: 8,
+  optimizer: { kind: "muon", learning_rate: 0.01 },
+  schedule: { warmup: 3 },
+};
+
+function tslm(...args: string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], { cwd: folder });
+  return { status, out: stdout.toString(), err: stderr.toString() };
+}
+
+/** One sentence on stderr, no stack trace, exit code 1. */
+function expectRefusal(result: ReturnType<typeof tslm>, words: string): void {
+  expect(result.err).toContain(words);
+  expect(result.err).not.toMatch(/\n\s+at /);
+  expect(result.status).toBe(1);
+}
+
+/** Starts a run and calls `look` again and again until it says that it has seen enough. */
+async function startUntil(args: string[], look: (child: ChildProcess) => boolean) {
+  const child = spawn(process.execPath, [binary, ...args], { cwd: folder });
+  let out = "";
+  child.stdout.on("data", (chunk) => {
+    out += chunk;
+  });
+  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null; out: string }>(
+    (resolve) => {
+      child.on("close", (code, signal) => resolve({ code, signal, out }));
+    },
+  );
+  while (child.exitCode === null && !look(child)) await new Promise((resolve) => setTimeout(resolve, 1));
+  return ended;
+}
+
+/** The lines of a run's metrics so far, without what depends on the clock. */
+function metrics(run: string): Record<string, number>[] {
+  const file = at(run, "metrics.jsonl");
+  if (!fs.existsSync(file)) return [];
+  const lines = fs.readFileSync(file, "utf8").split("\n").slice(0, -1);
+  return lines.map((line) => ({ ...JSON.parse(line), tokens_per_second: 0 }));
+}
+
+/** Everything that must be the same in two runs: the model's and the optimizer's bytes, the state, the metrics. */
+function outcome(run: string) {
+  const last = `step-${String(steps).padStart(6, "0")}`;
+  return {
+    model: fs.readFileSync(at(run, "model", "model.safetensors")),
+    optimizer: fs.readFileSync(at(run, last, "optimizer.safetensors")),
+    state: fs.readFileSync(at(run, last, "state.json"), "utf8"),
+    metrics: metrics(run),
+    experts: fs.readFileSync(at(run, "experts.jsonl"), "utf8"),
+  };
+}
+
+const begin = (run: string, ...more: string[]) => ["train", "--config", "run.json", "--out", run, ...more];
+
+beforeAll(() => {
+  fs.writeFileSync(at("run.json"), JSON.stringify(config));
+  const whole = tslm(...begin("whole"));
+  expect(whole.err).not.toContain("tslm:");
+  expect(whole.status).toBe(0);
+}, 180_000);
+afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
+
+test("a run leaves metrics with the agreed keys, two checkpoints, the model and a report", () => {
+  const lines = metrics("whole");
+  expect(lines.map(({ step }) => step)).toEqual(Array.from({ length: steps }, (_, i) => i + 1));
+  const usual = ["grad_norm", "lr", "step", "tokens", "tokens_per_second", "train_loss"];
+  expect(Object.keys(lines[0]).sort()).toEqual(usual);
+  expect(Object.keys(lines[8]).sort()).toEqual([...usual, "val_bpb", "val_loss"].sort());
+  expect(lines.filter((line) => "val_loss" in line).map(({ step }) => step)).toEqual([
+    9, 18, 27, 36, 45, 54, 60,
+  ]);
+  expect(lines.at(-1)!.tokens).toBe(steps * 2 * 16);
+  expect(lines.at(-1)!.train_loss).toBeLessThan(lines[0].train_loss - 0.3);
+  const names = fs.readdirSync(at("whole"), { encoding: "utf8" });
+  expect(names.filter((name) => name.includes("step-"))).toEqual(["step-000055", "step-000060"]);
+  expect(fs.readdirSync(at("whole", "model")).sort()).toEqual(
+    ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"].sort(),
+  );
+  expect(fs.readFileSync(at("whole", "step-000060", "model.safetensors"))).toEqual(
+    fs.readFileSync(at("whole", "model", "model.safetensors")),
+  );
+  const lastLine = fs.readFileSync(at("whole", "report.txt"), "utf8").trimEnd().split("\n").at(-1);
+  expect(lastLine).toMatch(/^validation \d+\.\d{4} bits per byte, entropy 0\.\d{4}$/);
+  const html = fs.readFileSync(at("whole", "report.html"), "utf8");
+  expect(html).toContain("Plotly.newPlot");
+  expect(html.replace(/<script>.*?<\/script>/gs, "")).not.toMatch(/(src|href)=/); // nothing to fetch
+});
+
+test("Ctrl-C saves, says the command that goes on, and the run ends with the same bits", async () => {
+  const stopped = await startUntil(begin("stopped"), (child) => {
+    const enough = metrics("stopped").length >= 3;
+    if (enough) child.kill("SIGINT");
+    return enough;
+  });
+  expect(stopped.code).toBe(130);
+  expect(stopped.out).toContain("npx tslm train --out stopped --resume");
+  const saved = metrics("stopped").length;
+  expect(saved).toBeLessThan(steps);
+  expect(fs.existsSync(at("stopped", `step-${String(saved).padStart(6, "0")}`, "state.json"))).toBe(true);
+  expect(tslm("train", "--out", "stopped", "--resume").status).toBe(0);
+  expect(outcome("stopped")).toEqual(outcome("whole"));
+}, 120_000);
+
+test("kill -9 while a checkpoint is being written, and again later: the same bits", async () => {
+  const unfinished = () =>
+    fs.existsSync(at("killed")) && fs.readdirSync(at("killed")).some((name) => name.endsWith(".partial"));
+  const kill = (when: () => boolean) => (child: ChildProcess) => when() && child.kill("SIGKILL");
+  fs.mkdirSync(at("killed"));
+  fs.writeFileSync(at("killed", ".run.json.1.part"), "{"); // as of a kill before the run began
+  const first = await startUntil(begin("killed"), kill(unfinished));
+  expect(first.signal).toBe("SIGKILL");
+  const second = await startUntil(
+    begin("killed", "--resume"),
+    kill(() => metrics("killed").length >= 13),
+  );
+  expect(second.signal).toBe("SIGKILL");
+  fs.appendFileSync(at("killed", "metrics.jsonl"), '{"step":14,"train_l'); // a line that the kill cut
+  expect(tslm(...begin("killed", "--resume")).status).toBe(0);
+  expect(outcome("killed")).toEqual(outcome("whole"));
+  expect(fs.readdirSync(at("killed")).filter((name) => name.startsWith(".step"))).toEqual([]);
+}, 180_000);
+
+test("a damaged checkpoint is named, an older one is never taken silently, and the way out works", () => {
+  fs.cpSync(at("whole"), at("damaged"), { recursive: true });
+  const file = at("damaged", "step-000060", "optimizer.safetensors");
+  const bytes = fs.readFileSync(file);
+  bytes[bytes.length - 9] ^= 4;
+  fs.writeFileSync(file, bytes);
+  const refused = tslm("train", "--out", "damaged", "--resume");
+  expectRefusal(refused, "damaged/step-000060/optimizer.safetensors is damaged");
+  expect(refused.err).toContain("step-000055");
+  fs.rmSync(at("damaged", "step-000060"), { recursive: true });
+  expect(tslm("train", "--out", "damaged", "--resume").status).toBe(0);
+  expect(outcome("damaged")).toEqual(outcome("whole"));
+}, 120_000);
+
+test("a run is not written over, and goes on only as it was begun", () => {
+  expectRefusal(tslm(...begin("whole")), "npx tslm train --out whole --resume");
+  expectRefusal(
+    tslm(...begin("whole", "--resume", "--set", "batch_size=4")),
+    "begun with batch_size 2, and cannot go on with 4",
+  );
+  fs.mkdirSync(at("mine"));
+  fs.writeFileSync(at("mine", "letter.txt"), "dear");
+  expectRefusal(tslm(...begin("mine")), "mine holds other files");
+});
+
+test("mistakes in a configuration are named with what may be meant, and leave nothing behind", () => {
+  const before = fs.readdirSync(folder).sort();
+  const set = (...pairs: string[]) => tslm(...begin("none", ...pairs.flatMap((pair) => ["--set", pair])));
+  expectRefusal(set("optimizer.learning_rat=1"), "did you mean optimizer.learning_rate?");
+  expectRefusal(set("learning_rate=1"), "did you mean optimizer.learning_rate?");
+  expectRefusal(set("stpes=1"), "stpes is not a setting of a training run; did you mean steps?");
+  expectRefusal(set("model.hiden_size=8"), "did you mean hidden_size?");
+  expectRefusal(set("steps=many"), "steps must be a whole number of at least 1");
+  expectRefusal(
+    set("optimizer.kind=adam"),
+    'optimizer.kind must be adamw, muon, momentum or sgd, not "adam"',
+  );
+  expectRefusal(set("data=nowhere"), "nowhere");
+  expectRefusal(set("sample_prompt=~"), "sample_prompt cannot be encoded");
+  expectRefusal(set("model.vocab_size=5"), "but the tokenizer has");
+  expectRefusal(set("model.hidden_size=200000"), "holds at most");
+  expectRefusal(set("batch_size=1000000"), "The logits of a batch");
+  expectRefusal(tslm("train", "--config", "missing.json", "--out", "none"), "missing.json");
+  expect(tslm("train", "--out", "none").status).toBe(2);
+  expect(set("steps").status).toBe(2);
+  expect(fs.readdirSync(folder).sort()).toEqual(before);
+}, 120_000);
+
+test("a loss that is no number stops the run with a sentence, and the last checkpoint stays", () => {
+  const wild = [
+    "optimizer.kind=sgd",
+    "optimizer.learning_rate=1e30",
+    "optimizer.clip=0",
+    "checkpoint_every=1",
+  ];
+  const result = tslm(...begin("wild", ...wild.flatMap((pair) => ["--set", pair])));
+  expectRefusal(result, "is no number any more at step");
+  expect(fs.existsSync(at("wild", "report.txt"))).toBe(false);
+}, 120_000);

@@ -1,0 +1,139 @@
+// Notebooks as files: finding, reading and writing them in the one normal form in which they are committed.
+import fs from "node:fs";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The repository: tools work on it unless a test gives them another folder. */
+export const repository = fileURLToPath(new URL("..", import.meta.url));
+
+export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
+export type MimeBundle = Record<string, Json>;
+
+/** A cell's output as nbformat 4 knows it. tslab sends streams and displays; failures stop the run. */
+export type Output =
+  | { output_type: "stream"; name: "stdout" | "stderr"; text: string | string[] }
+  | { output_type: "display_data"; data: MimeBundle; metadata: MimeBundle };
+
+export interface NotebookCell {
+  cell_type: "code" | "markdown" | "raw";
+  id: string;
+  metadata: MimeBundle;
+  source: string | string[];
+  execution_count?: number | null;
+  outputs?: Output[];
+}
+
+export interface Notebook {
+  cells: NotebookCell[];
+  metadata: MimeBundle;
+  nbformat: number;
+  nbformat_minor: number;
+}
+
+/** A problem that its reader can mend: a tool prints the message alone, one line for each problem. */
+export class BookError extends Error {
+  constructor(readonly problems: string[]) {
+    super(problems.join("\n"));
+  }
+}
+
+/**
+ * The names of the book's notebooks, such as `01-tokenizer/1-bytes-and-pairs.ipynb`, in reading order.
+ * `root` is the folder that holds `chapters/`.
+ */
+export function notebookNames(root: string): string[] {
+  const chapters = path.join(root, "chapters");
+  if (!fs.existsSync(chapters)) return [];
+  const folders = fs.readdirSync(chapters, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+  return folders
+    .flatMap(({ name }) => fs.readdirSync(path.join(chapters, name)).map((file) => `${name}/${file}`))
+    .filter((name) => name.endsWith(".ipynb") && !path.basename(name).startsWith("."))
+    .sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+}
+
+/** Reads a notebook of the book; `name` is as in `notebookNames`. */
+export const readNotebook = (root: string, name: string): Notebook =>
+  parseNotebook(fs.readFileSync(path.join(root, "chapters", name), "utf8"), name);
+
+/** The notebook in a file's text; `name` is what an error calls it. */
+export function parseNotebook(text: string, name: string): Notebook {
+  try {
+    const notebook = JSON.parse(text) as Notebook;
+    if (notebook.nbformat !== 4 || !Array.isArray(notebook.cells)) throw new Error("it is not nbformat 4");
+    return notebook;
+  } catch (error) {
+    throw new BookError([`${name}: is not a notebook: ${(error as Error).message}`]);
+  }
+}
+
+/** Writes a notebook in normal form. */
+export function writeNotebook(root: string, name: string, notebook: Notebook): void {
+  fs.writeFileSync(path.join(root, "chapters", name), notebookText(notebook));
+}
+
+/** A cell's source as one string; a file may hold it as a list of lines. */
+export const sourceText = (text: string | string[]): string => (Array.isArray(text) ? text.join("") : text);
+
+const sourceLines = (text: string | string[]): string[] =>
+  sourceText(text)
+    .split(/(?<=\n)/)
+    .filter((line) => line !== "");
+
+/**
+ * The one text of a notebook's content: sorted keys, an indent of one, sources as lines, no execution counts, no
+ * timings, the kernel named the same everywhere, and figures without scripts.
+ */
+export function notebookText(notebook: Notebook): string {
+  const metadata: MimeBundle = {
+    kernelspec: { display_name: "TypeScript", language: "typescript", name: "tslab" },
+    language_info: { file_extension: ".ts", mimetype: "text/typescript", name: "typescript" },
+  };
+  if (notebook.metadata.tslm !== undefined) metadata.tslm = notebook.metadata.tslm;
+  const cells = notebook.cells.map(normalCell) as unknown as Json;
+  return `${JSON.stringify(sortKeys({ cells, metadata, nbformat: 4, nbformat_minor: 5 }), null, 1)}\n`;
+}
+
+function normalCell({ cell_type, id, metadata, source, outputs }: NotebookCell): NotebookCell {
+  const { execution: _times, ExecuteTime: _time, collapsed: _collapsed, ...kept } = metadata;
+  const cell: NotebookCell = { cell_type, id, metadata: kept, source: sourceLines(source) };
+  if (cell_type === "code")
+    Object.assign(cell, { execution_count: null, outputs: normalOutputs(outputs ?? []) });
+  return cell;
+}
+
+function normalOutputs(outputs: Output[]): Output[] {
+  const joined: Output[] = [];
+  for (const output of outputs) {
+    const last = joined.at(-1);
+    if (output.output_type !== "stream") {
+      joined.push({ ...output, data: normalBundle(output.data), metadata: output.metadata });
+    } else if (last?.output_type === "stream" && last.name === output.name) {
+      last.text = sourceLines(sourceText(last.text) + sourceText(output.text));
+    } else {
+      joined.push({ output_type: "stream", name: output.name, text: sourceLines(output.text) });
+    }
+  }
+  return joined;
+}
+
+const PLOTLY = "application/vnd.plotly.v1+json";
+
+/** A figure is its plotly JSON and a static picture: the page with scripts is for a live reader only. */
+function normalBundle(data: MimeBundle): MimeBundle {
+  const kept = PLOTLY in data ? [PLOTLY, "image/svg+xml", "image/png", "text/plain"] : Object.keys(data);
+  return Object.fromEntries(
+    kept.filter((mime) => mime in data).map((mime) => [mime, mimeValue(mime, data[mime])]),
+  );
+}
+
+function mimeValue(mime: string, value: Json): Json {
+  if (/[/+]json$/.test(mime)) return typeof value === "string" ? JSON.parse(value) : value;
+  return mime.startsWith("text/") || mime.endsWith("+xml") ? sourceLines(value as string | string[]) : value;
+}
+
+function sortKeys(value: Json): Json {
+  if (Array.isArray(value)) return value.map(sortKeys);
+  if (value === null || typeof value !== "object") return value;
+  const keys = Object.keys(value).sort();
+  return Object.fromEntries(keys.map((key) => [key, sortKeys(value[key])]));
+}

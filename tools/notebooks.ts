@@ -1,0 +1,102 @@
+// npm run notebooks [-- NAME…] [--save] [--jupyter]: runs the book's notebooks.
+import { spawnSync } from "node:child_process";
+import path from "node:path";
+import { findPython, gpuEnvironment } from "../lib/bin/machine.mjs";
+import { BookError, notebookNames, readNotebook, repository, writeNotebook } from "./notebook.js";
+import { kernelEnvironment, writeKernelSpec } from "./kernelspec.mjs";
+import { type RunResult, runNotebook } from "./run-notebook.js";
+import { runTool } from "./run-tool.js";
+import { buildLibrary } from "./setup.mjs";
+
+const notebookFile = (root: string, name: string): string => path.join(root, "chapters", name);
+
+/** Runs notebooks one after the other and reports each on a line. `save` keeps the outputs of those that pass. */
+export async function runNotebooks(
+  root: string,
+  names: string[],
+  { save = false, log = console.log }: { save?: boolean; log?: (line: string) => void } = {},
+): Promise<Map<string, RunResult>> {
+  const results = new Map<string, RunResult>();
+  for (const name of names) {
+    const result = await runNotebook(notebookFile(root, name));
+    results.set(name, result);
+    const seconds = `${result.seconds.toFixed(1)} s`.padStart(8);
+    if (result.failure)
+      log(`✗ ${seconds}  ${name}#${result.failure.cell}\n${indented(result.failure.message)}`);
+    else log(`✓ ${seconds}  ${name}`);
+    if (save && !result.failure) saveOutputs(root, name, result);
+  }
+  return results;
+}
+
+const indented = (text: string): string => text.replace(/^/gm, "    ");
+
+function saveOutputs(root: string, name: string, { outputs }: RunResult): void {
+  const notebook = readNotebook(root, name);
+  for (const cell of notebook.cells) if (cell.cell_type === "code") cell.outputs = outputs.get(cell.id) ?? [];
+  writeNotebook(root, name, notebook);
+}
+
+/** The notebooks whose names contain one of the words; all of them without a word. */
+export function selectNotebooks(names: string[], words: string[]): string[] {
+  const unknown = words.filter((word) => !names.some((name) => name.includes(word)));
+  if (unknown.length > 0) {
+    throw new BookError([
+      `no notebook is called ${unknown.join(", ")}; there are:`,
+      ...names.map((n) => `  ${n}`),
+    ]);
+  }
+  return names.filter((name) => words.length === 0 || words.some((word) => name.includes(word)));
+}
+
+const EXECUTE = `
+import os, sys, nbformat, nbclient
+file = sys.argv[1]
+notebook = nbformat.read(file, 4)
+nbformat.validate(notebook)
+try:
+    nbclient.NotebookClient(notebook, timeout=180, kernel_name="tslab",
+        resources={"metadata": {"path": os.path.dirname(file)}}).execute()
+except nbclient.exceptions.CellExecutionError as error:
+    sys.exit(str(error))
+`;
+
+/**
+ * Runs a notebook through Jupyter's own protocol, with Python's nbclient and the kernel spec of this clone.
+ * Returns what failed, or a reason why it could not be tried; neither when it ran.
+ */
+export function runInJupyter(file: string): { failure?: string; skipped?: string } {
+  const python = findPython("nbclient", repository);
+  if (!python) return { skipped: "no Python with nbclient was found" };
+  writeKernelSpec(repository);
+  const env = kernelEnvironment(repository, gpuEnvironment());
+  const { status, stderr } = spawnSync(python, ["-c", EXECUTE, file], { env, encoding: "utf8" });
+  return { failure: status === 0 ? undefined : stderr.trim() };
+}
+
+async function main(args: string[]): Promise<void> {
+  const names = selectNotebooks(
+    notebookNames(repository),
+    args.filter((arg) => !arg.startsWith("--")),
+  );
+  buildLibrary();
+  if (args.includes("--jupyter")) {
+    for (const name of names) jupyterReport(name);
+    return;
+  }
+  const results = await runNotebooks(repository, names, { save: args.includes("--save") });
+  const failed = [...results.values()].filter(({ failure }) => failure).length;
+  console.log(`${results.size - failed} passed, ${failed} failed`);
+  if (failed > 0) process.exitCode = 1;
+}
+
+function jupyterReport(name: string): void {
+  const start = performance.now();
+  const { failure, skipped } = runInJupyter(notebookFile(repository, name));
+  const seconds = `${((performance.now() - start) / 1000).toFixed(1)} s`.padStart(8);
+  console.log(`${failure ? "✗" : skipped ? "-" : "✓"} ${seconds}  ${name} in Jupyter`);
+  if (failure || skipped) console.log(indented(failure ?? `skipped: ${skipped}`));
+  if (failure) process.exitCode = 1;
+}
+
+runTool(import.meta.url, main);

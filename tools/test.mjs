@@ -1,0 +1,119 @@
+// `npm test`: sets up what is missing, then runs every check of the book. The last line counts them all, the linter, the
+// extraction and the type check as one test each: `N passed, N failed`. Names after `--` choose phases, as in
+// `npm test -- lint unit`.
+import { spawn } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { gpuEnvironment } from "../lib/bin/machine.mjs";
+import { kernelEnvironment } from "./kernelspec.mjs";
+import { isScript, readChoice, root, runScript, setUp } from "./setup.mjs";
+
+const bin = (name, file) => path.join(root, "node_modules", name, file);
+const tsx = bin("tsx", "dist/cli.mjs");
+
+/** What `npm test` runs, in order: a name, the Node program with its arguments, and how the results are counted. */
+const phases = [
+  { name: "lint", run: [bin("@biomejs/biome", "bin/biome"), "check"], count: asOne },
+  { name: "extract", run: [tsx, "tools/extract.ts", "--check"], count: asOne },
+  { name: "types", run: [bin("typescript", "bin/tsc"), "--noEmit", "-p", "tsconfig.json"], count: asOne },
+  {
+    name: "unit",
+    run: [bin("vitest", "vitest.mjs"), "run", "--reporter=default"],
+    count: fromVitest,
+    report: true,
+  },
+  { name: "notebooks", run: [tsx, "tools/notebooks.ts"], count: fromLastLine },
+  { name: "exercises", run: [tsx, "tools/exercises.ts", "--check"], count: fromLastLine },
+];
+
+/** A phase that is one test: it passes when its program ends well. */
+export function asOne({ code }) {
+  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+}
+
+/** The counts in a program's last line `N passed, N failed`. A program that ends badly has failed at least once. */
+export function fromLastLine({ code, output }) {
+  const found = [...output.matchAll(/^(\d+) passed, (\d+) failed\b/gm)].at(-1);
+  const passed = found ? Number(found[1]) : 0;
+  const failed = found ? Number(found[2]) : 0;
+  const bad = code !== 0 || passed + failed === 0; // a phase that ran nothing has not passed
+  return { passed, failed: failed === 0 && bad ? 1 : failed };
+}
+
+/** The counts in vitest's JSON report. A file that could not be loaded holds no test, and is one failure. */
+export function fromVitest({ code, report }) {
+  if (!report) return { passed: 0, failed: 1 };
+  const broken = report.testResults.filter(
+    (file) => file.status === "failed" && file.assertionResults.length === 0,
+  );
+  const failed = report.numFailedTests + broken.length;
+  const bad = code !== 0 || report.numPassedTests === 0;
+  return {
+    passed: report.numPassedTests,
+    failed: failed === 0 && bad ? 1 : failed,
+    skipped: report.numPendingTests,
+  };
+}
+
+/** Runs one phase, showing what it prints; returns its counts and seconds. */
+async function runPhase({ name, run, count, report }) {
+  console.log(`\n== ${name}`);
+  const began = performance.now();
+  const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "tslm-test-")), "report.json");
+  const args = report ? [...run, "--reporter=json", `--outputFile.json=${file}`] : run;
+  const { code, output } = await runAndShow(args);
+  const counts = count({ code, output, report: report && readReport(file) });
+  fs.rmSync(path.dirname(file), { recursive: true });
+  return { name, seconds: (performance.now() - began) / 1000, skipped: 0, ...counts };
+}
+
+function readReport(file) {
+  return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : undefined;
+}
+
+function runAndShow(args) {
+  const colour = process.stdout.isTTY ? { FORCE_COLOR: "1" } : { NO_COLOR: "1" };
+  const env = { ...kernelEnvironment(root, gpuEnvironment()), ...colour };
+  const child = spawn(process.execPath, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  child.stdout.on("data", (chunk) => {
+    output += chunk;
+    process.stdout.write(chunk);
+  });
+  child.stderr.on("data", (chunk) => process.stdout.write(chunk));
+  return new Promise((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ code, output }));
+  });
+}
+
+async function main() {
+  const { choice, rest: names } = readChoice(process.argv.slice(2));
+  const unknown = names.find((name) => !phases.some((phase) => phase.name === name));
+  if (unknown) {
+    console.error(
+      `npm test knows no phase "${unknown}": there are ${phases.map(({ name }) => name).join(", ")}`,
+    );
+    return 2;
+  }
+  await setUp("test", choice);
+  const results = [];
+  for (const phase of phases) {
+    const wanted = names.length === 0 || names.includes(phase.name);
+    if (wanted && phase.run.every((part) => !part.endsWith(".ts") || fs.existsSync(path.join(root, part))))
+      results.push(await runPhase(phase));
+  }
+  console.log("");
+  for (const { name, seconds, passed, failed, skipped } of results) {
+    const left = skipped ? `, ${skipped} skipped` : "";
+    console.log(
+      `${name.padEnd(10)} ${seconds.toFixed(1).padStart(6)} s  ${passed} passed, ${failed} failed${left}`,
+    );
+  }
+  const sum = (key) => results.reduce((total, result) => total + result[key], 0);
+  console.log(`${sum("passed")} passed, ${sum("failed")} failed`);
+  return sum("failed") === 0 ? 0 : 1;
+}
+
+if (isScript(import.meta.url)) await runScript(main);

@@ -1,0 +1,24 @@
+import os from "node:os";
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
+
+// Dawn's instance and the device made from it live as long as the process, so all test files share one process.
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^tslm$/, replacement: path("lib/src/index.ts") },
+      { find: /^tslm\/notebook$/, replacement: path("lib/src/notebook/index.ts") },
+    ],
+  },
+  test: {
+    include: ["lib/test/**/*.test.ts", "tests/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: 1,
+    isolate: false,
+    testTimeout: 300_000,
+    // Mesa prints an error line where this is not set.
+    env: { XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? os.tmpdir() },
+  },
+});
