@@ -279,18 +279,28 @@ describe("counting", () => {
   });
 
   test("a program's last line; one that ends badly or runs nothing has failed", () => {
-    expect(fromLastLine({ code: 1, output: "1 passed, 0 failed\nmore\n12 passed, 3 failed\n" })).toEqual({
+    const output = "1 passed, 0 failed\n✗ a#b\n    why\n    where\n✓ c\n12 passed, 3 failed\n";
+    expect(fromLastLine({ code: 1, output })).toEqual({
       passed: 12,
       failed: 3,
+      failures: ["✗ a#b\n    why\n    where"],
     });
     expect(fromLastLine({ code: 1, output: "12 passed, 0 failed\n" }).failed).toBe(1);
     expect(fromLastLine({ code: 0, output: "" }).failed).toBe(1);
   });
 
   test("vitest's report; a file that does not load is a failure", () => {
-    const broken = { status: "failed", assertionResults: [] };
-    const report = { numPassedTests: 5, numFailedTests: 1, numPendingTests: 2, testResults: [broken] };
-    expect(fromVitest({ code: 1, report })).toEqual({ passed: 5, failed: 2, skipped: 2 });
+    const broken = { name: `${repository}/a.ts`, status: "failed", message: "no b", assertionResults: [] };
+    const wrong = { status: "failed", fullName: "adds", failureMessages: ["3 is not 4\n  at c.ts"] };
+    const file = { name: `${repository}/c.ts`, status: "failed", message: "", assertionResults: [wrong] };
+    const counts = { numPassedTests: 5, numFailedTests: 1, numPendingTests: 2 };
+    const result = fromVitest({ code: 1, report: { ...counts, testResults: [broken, file] } });
+    expect(result).toEqual({
+      passed: 5,
+      failed: 2,
+      skipped: 2,
+      failures: ["✗ a.ts\n    no b", "✗ c.ts: adds\n    3 is not 4"],
+    });
     expect(fromVitest({ code: 1, report: undefined }).failed).toBe(1);
   });
 });

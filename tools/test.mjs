@@ -32,18 +32,28 @@ export function asOne({ code }) {
   return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
-/** The counts in a program's last line `N passed, N failed`. A program that ends badly has failed at least once. */
+/**
+ * The counts in a program's last line `N passed, N failed`, and what it printed about each failure: the lines from `✗`
+ * on, as far as they are indented. A program that ends badly has failed at least once.
+ */
 export function fromLastLine({ code, output }) {
   const found = [...output.matchAll(/^(\d+) passed, (\d+) failed\b/gm)].at(-1);
   const passed = found ? Number(found[1]) : 0;
   const failed = found ? Number(found[2]) : 0;
   const bad = code !== 0 || passed + failed === 0; // a phase that ran nothing has not passed
-  return { passed, failed: failed === 0 && bad ? 1 : failed };
+  const failures = output.match(/^✗.*(\n[ \t]+.*)*/gm) ?? [];
+  return { passed, failed: failed === 0 && bad ? 1 : failed, failures };
 }
 
-/** The counts in vitest's JSON report. A file that could not be loaded holds no test, and is one failure. */
+/** The counts and failures in vitest's JSON report. A file that could not be loaded holds no test, and is one failure. */
 export function fromVitest({ code, report }) {
   if (!report) return { passed: 0, failed: 1 };
+  const failures = report.testResults.flatMap(({ name, message, assertionResults }) => {
+    const tests = assertionResults.filter(({ status }) => status === "failed");
+    const file = path.relative(root, name);
+    if (tests.length === 0 && message) return [`✗ ${file}\n    ${message.split("\n")[0]}`];
+    return tests.map((test) => `✗ ${file}: ${test.fullName}\n    ${test.failureMessages[0]?.split("\n")[0]}`);
+  });
   const broken = report.testResults.filter(
     (file) => file.status === "failed" && file.assertionResults.length === 0,
   );
@@ -53,6 +63,7 @@ export function fromVitest({ code, report }) {
     passed: report.numPassedTests,
     failed: failed === 0 && bad ? 1 : failed,
     skipped: report.numPendingTests,
+    failures,
   };
 }
 
@@ -65,7 +76,7 @@ async function runPhase({ name, run, count, report }) {
   const { code, output } = await runAndShow(args);
   const counts = count({ code, output, report: report && readReport(file) });
   fs.rmSync(path.dirname(file), { recursive: true });
-  return { name, seconds: (performance.now() - began) / 1000, skipped: 0, ...counts };
+  return { name, seconds: (performance.now() - began) / 1000, skipped: 0, failures: [], ...counts };
 }
 
 function readReport(file) {
@@ -105,6 +116,8 @@ async function main() {
       results.push(await runPhase(phase));
   }
   console.log("");
+  for (const { name, failures } of results) // once more at the end, where a long log is looked at first
+    for (const failure of failures) console.log(`${name}: ${failure}`);
   for (const { name, seconds, passed, failed, skipped } of results) {
     const left = skipped ? `, ${skipped} skipped` : "";
     console.log(
