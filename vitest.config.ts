@@ -18,6 +18,7 @@ export default defineConfig({
     maxWorkers: 1,
     isolate: false,
     testTimeout: 300_000,
+    setupFiles: ["tools/seeded.mjs"],
     // Mesa prints an error line where this is not set.
     env: { XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? os.tmpdir() },
   },

@@ -1,6 +1,7 @@
 // The process in which one notebook runs: tslab's kernel without Jupyter. Plain JavaScript, so that no loader of the
 // tools reaches the notebook. The parent sends the cells and hears {running}, {failed} and at the end {outputs}.
 import { createRequire } from "node:module";
+import "./seeded.mjs";
 
 const require = createRequire(import.meta.url);
 const { createConverter } = require("tslab/dist/converter");

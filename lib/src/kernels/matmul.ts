@@ -163,8 +163,17 @@ export function fours(inFours: boolean): string {
 }
 
 //| 02-attention/2-matrix-products.ipynb#clamped
-/** Rows of A that each lane of the subgroup kernel keeps in registers. */
-export const subgroupRows = 16;
+/** What one subgroup of `lanes` computes: a block of `rows` rows, and in each row `width` times four columns a lane. */
+export interface SubgroupTile {
+  lanes: number;
+  rows: number;
+  width: number;
+}
+
+/** The column where a lane's v-th four columns start: the lanes lie side by side, four columns each. */
+export function columnOf({ lanes }: SubgroupTile, v: number): string {
+  return v === 0 ? "column" : `(column + ${v * lanes * 4}u)`;
+}
 
 /** An index that stays below `size`, with the clamp only where whole tiles do not fit. */
 export function clamped(index: string, fits: boolean, size: string): string {
@@ -172,100 +181,124 @@ export function clamped(index: string, fits: boolean, size: string): string {
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-rows
-/** Each lane loads its element (inner index k + lane) of all 16 rows: a0 … a15. Beyond the end they are zero. */
-export function loadRowElements(shape: MatmulShape, lanes: number): string[] {
+/** Each lane loads its element (inner index k + lane) of all rows: a0, a1 … Beyond the end they are zero. */
+export function loadRowElements(shape: MatmulShape, tile: SubgroupTile): string[] {
   const { rows, inner, transposeA } = shape;
+  const { lanes } = tile;
   const at = clamped("(k + lane)", inner % lanes === 0, "inner");
   const inside = (value: string) => (inner % lanes === 0 ? value : `select(0.0, ${value}, k + lane < to)`);
   if (!aInFours(shape)) {
-    return range(subgroupRows).map((r) => {
-      const row = clamped(`(row + ${r}u)`, rows % subgroupRows === 0, "rows");
+    return range(tile.rows).map((r) => {
+      const row = clamped(`(row + ${r}u)`, rows % tile.rows === 0, "rows");
       const index = transposeA ? `${at} * sizes.rows + ${row}` : `${row} * sizes.inner + ${at}`;
       return `    let a${r} = ${inside(`a[aFirst + ${index}]`)};`;
     });
   }
-  return range(subgroupRows / 4).flatMap((q) => {
-    const row = rows % subgroupRows === 0 ? `row + ${q * 4}u` : `min(row + ${q * 4}u, sizes.rows - 4u)`;
+  return range(tile.rows / 4).flatMap((q) => {
+    const row = rows % tile.rows === 0 ? `row + ${q * 4}u` : `min(row + ${q * 4}u, sizes.rows - 4u)`;
     const load = `    let rows${q} = a[(aFirst + ${at} * sizes.rows + ${row}) / 4u];`;
     return [load, ...range(4).map((i) => `    let a${q * 4 + i} = ${inside(`rows${q}[${i}]`)};`)];
   });
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-b
-/** Rows k + q … k + q + 3 of B, four columns a lane. */
-export function loadB(shape: MatmulShape, lanes: number): string[] {
+/** Row k + q of B at a lane's v-th four columns: bv. */
+export function loadB(shape: MatmulShape, tile: SubgroupTile, v: number): string {
   const { inner, columns } = shape;
-  return range(4).map((i) => {
-    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner")} * sizes.columns`;
-    if (bInFours(shape)) {
-      const column = columns % (lanes * 4) === 0 ? "column" : "min(column, sizes.columns - 4u)";
-      return `      let b${i} = b[(${start} + ${column}) / 4u];`;
-    }
-    const parts = range(4).map((j) => `b[${start} + min(column + ${j}u, sizes.columns - 1u)]`);
-    return `      let b${i} = vec4f(${parts.join(", ")});`;
-  });
+  const { lanes, width } = tile;
+  const start = `bFirst + ${clamped("(k + q)", inner % lanes === 0, "inner")} * sizes.columns`;
+  const column = columnOf(tile, v);
+  if (bInFours(shape)) {
+    const fits = columns % (lanes * width * 4) === 0;
+    return `      let b${v} = b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u];`;
+  }
+  const parts = range(4).map((j) => `b[${start} + min(${column} + ${j}u, sizes.columns - 1u)]`);
+  return `      let b${v} = vec4f(${parts.join(", ")});`;
 }
 
-/** The same from a B that is stored transposed: four columns are four of its rows, turned round in registers. */
-export function loadTransposedB(shape: MatmulShape, lanes: number): string[] {
+//| 02-attention/2-matrix-products.ipynb#multiply-one
+/** Multiplies one inner index, k + q: a lane's columns of B against the rows handed round. */
+export function multiplyOne(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const columns = range(tile.width);
+  return [
+    `    for (var q = 0u; q < ${tile.lanes}u; q++) {`,
+    ...columns.map((v) => loadB(shape, tile, v)),
+    ...range(tile.rows).flatMap((r) => [
+      `      let s${r} = subgroupShuffle(a${r}, q);`,
+      ...columns.map((v) => `      c${r}_${v} += s${r} * b${v};`),
+    ]),
+    "    }",
+  ];
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-transposed-b
+/** Four rows of B, k + q … k + q + 3, from a B that is stored transposed: a lane's four columns are four of its rows. */
+export function loadTransposedB(shape: MatmulShape, tile: SubgroupTile, v: number): string[] {
   const { inner, columns } = shape;
-  const columnFits = columns % (lanes * 4) === 0;
-  const row = (j: number) => `bFirst + ${clamped(`(column + ${j}u)`, columnFits, "columns")} * sizes.inner`;
+  const { lanes, width } = tile;
+  const fits = columns % (lanes * width * 4) === 0;
+  const row = (j: number) =>
+    `bFirst + ${clamped(`(${columnOf(tile, v)} + ${j}u)`, fits, "columns")} * sizes.inner`;
   if (!bInFours(shape)) {
     return range(4).map((i) => {
       const at = clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner");
-      return `      let b${i} = vec4f(${range(4)
-        .map((j) => `b[${row(j)} + ${at}]`)
-        .join(", ")});`;
+      const parts = range(4).map((j) => `b[${row(j)} + ${at}]`);
+      return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
     });
   }
   const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 4u)";
-  const loads = range(4).map((j) => `      let t${j} = b[(${row(j)} + ${start}) / 4u];`);
-  const turned = range(4).map(
-    (i) =>
-      `      let b${i} = vec4f(${range(4)
-        .map((j) => `t${j}[${i}]`)
-        .join(", ")});`,
-  );
+  const loads = range(4).map((j) => `      let t${j}_${v} = b[(${row(j)} + ${start}) / 4u];`);
+  const turned = range(4).map((i) => {
+    const parts = range(4).map((j) => `t${j}_${v}[${i}]`);
+    return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
+  });
   return [...loads, ...turned];
 }
 
 //| 02-attention/2-matrix-products.ipynb#multiply-four
-/** Multiplies the four inner indices from k + q on: four columns of B a lane against 16 rows handed round. */
-export function multiplyFour(shape: MatmulShape, lanes: number): string[] {
-  const loads = shape.transposeB ? loadTransposedB(shape, lanes) : loadB(shape, lanes);
+/** The same four inner indices at a time: a load along a row of the transposed B brings four. */
+export function multiplyFour(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const columns = range(tile.width);
   const products = range(4).flatMap((i) =>
-    range(subgroupRows).map((r) => `      c${r} += subgroupShuffle(a${r}, q + ${i}u) * b${i};`),
+    range(tile.rows).flatMap((r) => [
+      `      let s${i}_${r} = subgroupShuffle(a${r}, q + ${i}u);`,
+      ...columns.map((v) => `      c${r}_${v} += s${i}_${r} * b${i}_${v};`),
+    ]),
   );
-  return [...loads, ...products];
+  return [
+    `    for (var q = 0u; q < ${tile.lanes}u; q += 4u) {`,
+    ...columns.flatMap((v) => loadTransposedB(shape, tile, v)),
+    ...products,
+    "    }",
+  ];
 }
 
 //| 02-attention/2-matrix-products.ipynb#store-rows
 /** Writes the rows that exist, and of the last columns those that exist. */
-export function storeRows({ columns }: MatmulShape): string[] {
-  return range(subgroupRows).flatMap((r) => {
-    const start = `cFirst + (row + ${r}u) * sizes.columns + column`;
+export function storeRows({ columns }: MatmulShape, tile: SubgroupTile): string[] {
+  const blocks = range(tile.rows).flatMap((r) => range(tile.width).map((v) => [r, v]));
+  return blocks.flatMap(([r, v]) => {
+    const column = columnOf(tile, v);
+    const start = `cFirst + (row + ${r}u) * sizes.columns + ${column}`;
     const exists = `row + ${r}u < sizes.rows`;
     if (columns % 4 === 0)
-      return [`  if (${exists} && column < sizes.columns) { c[(${start}) / 4u] = c${r}; }`];
+      return [`  if (${exists} && ${column} < sizes.columns) { c[(${start}) / 4u] = c${r}_${v}; }`];
     return range(4).map(
-      (j) => `  if (${exists} && column + ${j}u < sizes.columns) { c[${start} + ${j}u] = c${r}[${j}]; }`,
+      (j) =>
+        `  if (${exists} && ${column} + ${j}u < sizes.columns) { c[${start} + ${j}u] = c${r}_${v}[${j}]; }`,
     );
   });
 }
 
 //| 02-attention/2-matrix-products.ipynb#subgroup-kernel
 /**
- * One subgroup computes 16 rows × 4 columns a lane. For each block of the inner dimension every lane loads one element
- * of each row, and the subgroup hands them round by `subgroupShuffle`, so that an element is loaded once for all lanes.
+ * One subgroup computes a tile. For each block of the inner dimension every lane loads one element of each row, and the
+ * subgroup hands them round by `subgroupShuffle`, so that an element is loaded once for all lanes.
  */
-export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, lanes: number): Kernel {
+export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): Kernel {
   const { batch, rows, columns } = shape;
-  const workgroups: [number, number, number] = [
-    Math.ceil(columns / (lanes * 4)),
-    Math.ceil(rows / subgroupRows),
-    batch,
-  ];
+  const { lanes, width } = tile;
+  const across = Math.ceil(columns / (lanes * width * 4));
   return kernel({
     name: matmulName(places, shape),
     reads: [`a: array<${fours(aInFours(shape))}>`, `b: array<${fours(bInFours(shape))}>`, ...places.reads],
@@ -273,23 +306,21 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, l
     enable: ["subgroups"],
     sizes: { rows, columns, inner: shape.inner },
     workgroupSize: lanes,
-    workgroups,
+    workgroups: [across, Math.ceil(rows / tile.rows), batch],
     body: [
       places.before,
-      `  let row = group.y * ${subgroupRows}u;`,
-      `  let column = (group.x * ${lanes}u + lane) * 4u;`,
+      `  let row = group.y * ${tile.rows}u;`,
+      `  let column = group.x * ${lanes * width * 4}u + lane * 4u;`,
       `  let aFirst = ${places.a};`,
       `  let bFirst = ${places.b};`,
       `  let cFirst = ${places.c};`,
       `  let to = ${places.to};`,
-      ...range(subgroupRows).map((r) => `  var c${r} = vec4f();`),
+      ...range(tile.rows).flatMap((r) => range(width).map((v) => `  var c${r}_${v} = vec4f();`)),
       `  for (var k = ${places.from}; k < to; k += ${lanes}u) {`,
-      ...loadRowElements(shape, lanes),
-      `    for (var q = 0u; q < ${lanes}u; q += 4u) {`,
-      ...multiplyFour(shape, lanes),
-      "    }",
+      ...loadRowElements(shape, tile),
+      ...(shape.transposeB ? multiplyFour : multiplyOne)(shape, tile),
       "  }",
-      ...storeRows(shape),
+      ...storeRows(shape, tile),
     ].join("\n"),
   });
 }
@@ -300,6 +331,14 @@ export function prefersSubgroups({ kind, subgroupSize }: AdapterFacts): boolean 
   return kind === "cpu" && subgroupSize >= 4;
 }
 
+/** Rows of C that one subgroup computes. */
+export const subgroupRows = 16;
+
+/** The subgroup's tile: `rows` rows, and two fours of columns a lane where the matrix has that many. */
+export function subgroupTile({ columns }: MatmulShape, lanes: number, rows = subgroupRows): SubgroupTile {
+  return { lanes, rows, width: columns > lanes * 4 ? 2 : 1 };
+}
+
 /** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
 export function matmulRowTile(facts: AdapterFacts): number {
   return prefersSubgroups(facts) ? subgroupRows : tileRows;
@@ -308,11 +347,15 @@ export function matmulRowTile(facts: AdapterFacts): number {
 /** The kernel that suits the adapter, for matrices at given places. */
 export function placedMatmulKernel(shape: MatmulShape, places: MatmulPlaces, facts: AdapterFacts): Kernel {
   return prefersSubgroups(facts)
-    ? subgroupMatmulKernel(shape, places, facts.subgroupSize)
+    ? subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize))
     : tiledMatmulKernel(shape, places);
 }
 
-/** The kernel for a batch of products that suits the adapter. */
+/** The kernel for a batch of products that suits the adapter: a low tile where there are few rows or little work. */
 export function matmulKernel(shape: MatmulShape, facts: AdapterFacts): Kernel {
-  return placedMatmulKernel(shape, batchPlaces(shape), facts);
+  const { batch, rows, columns, inner } = shape;
+  if (!prefersSubgroups(facts)) return tiledMatmulKernel(shape, batchPlaces(shape));
+  const low = rows <= 4 || batch * rows * columns * inner < 2 ** 18;
+  const tile = subgroupTile(shape, facts.subgroupSize, low ? 4 : subgroupRows);
+  return subgroupMatmulKernel(shape, batchPlaces(shape), tile);
 }

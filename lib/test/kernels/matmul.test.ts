@@ -46,41 +46,52 @@ function largestError(actual: ArrayLike<number>, expected: Float64Array): number
 }
 
 //| 02-attention/2-matrix-products.ipynb#matmul-variants
-const matmulVariants = {
-  tiled: (shape: MatmulShape) => tiledMatmulKernel(shape, batchPlaces(shape)),
-  subgroup: (shape: MatmulShape) => {
-    const { subgroupSize } = currentGpu().facts;
-    return subgroupSize >= 4
-      ? subgroupMatmulKernel(shape, batchPlaces(shape), subgroupSize)
-      : matmulKernel(shape, currentGpu().facts);
-  },
-};
+const oddShapes = [
+  [1, 1, 1],
+  [17, 33, 9],
+  [3, 5, 70],
+  [64, 64, 64],
+  [65, 4, 100],
+];
 
-async function checkVariant(build: (shape: MatmulShape) => Kernel, transposeA: boolean, transposeB: boolean) {
-  for (const [rows, columns, inner] of [
-    [1, 1, 1],
-    [17, 33, 9],
-    [3, 5, 70],
-    [64, 64, 64],
-    [65, 4, 100],
-  ]) {
-    const batch = 1 + Math.floor(Math.random() * 3);
-    const shape = { batch, rows, columns, inner, transposeA, transposeB, sharedB: Math.random() < 0.3 };
-    const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
-    const a = random(batch * rows * inner);
-    const b = random((shape.sharedB ? 1 : batch) * columns * inner);
-    const c = await runOn(build(shape), [a, b], batch * rows * columns);
-    expect(largestError(c, plainMatmul(a, b, shape)), JSON.stringify(shape)).toBeLessThan(1e-5);
-  }
+async function checkVariant(build: (shape: MatmulShape) => Kernel, shapes = oddShapes) {
+  const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
+  for (const [rows, columns, inner] of shapes)
+    for (const [transposeA, transposeB] of [
+      [false, false],
+      [false, true],
+      [true, false],
+      [true, true],
+    ]) {
+      const batch = 1 + Math.floor(Math.random() * 3);
+      const shape = { batch, rows, columns, inner, transposeA, transposeB, sharedB: Math.random() < 0.3 };
+      const a = random(batch * rows * inner);
+      const b = random((shape.sharedB ? 1 : batch) * columns * inner);
+      const c = await runOn(build(shape), [a, b], batch * rows * columns);
+      expect(largestError(c, plainMatmul(a, b, shape)), JSON.stringify(shape)).toBeLessThan(1e-5);
+    }
+}
+
+function subgroupOf(shape: MatmulShape, rows: number, width: number): Kernel {
+  const { facts } = currentGpu();
+  if (facts.subgroupSize < 4) return matmulKernel(shape, facts);
+  return subgroupMatmulKernel(shape, batchPlaces(shape), { lanes: facts.subgroupSize, rows, width });
 }
 
 //| 02-attention/2-matrix-products.ipynb#matmul-tests
-await test("tiled products equal the definition, however the operands are stored", async () => {
-  for (const a of [false, true])
-    for (const b of [false, true]) await checkVariant(matmulVariants.tiled, a, b);
-});
+await test("tiled products equal the definition, however the operands are stored", () =>
+  checkVariant((shape) => tiledMatmulKernel(shape, batchPlaces(shape))));
 
-await test("subgroup products equal the definition, however the operands are stored", async () => {
-  for (const a of [false, true])
-    for (const b of [false, true]) await checkVariant(matmulVariants.subgroup, a, b);
+await test("subgroup products equal the definition, however the operands are stored", () =>
+  checkVariant((shape) => subgroupOf(shape, 16, 1)));
+
+await test("subgroup products of any tile equal the definition", async () => {
+  await checkVariant((shape) => subgroupOf(shape, 4, 2));
+  await checkVariant(
+    (shape) => subgroupOf(shape, 16, 2),
+    [
+      [17, 33, 9],
+      [20, 72, 16],
+    ],
+  );
 });
