@@ -67,83 +67,160 @@ export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
 }
 
 //| 02-attention/2-matrix-products.ipynb#fill-tiles
-/** Rows and columns of C that a workgroup of the tiled kernel computes. */
+/** How an operand lies in memory. */
+export interface Operand {
+  name: "a" | "b";
+  /** The dimension that it does not share with the other: rows of A, columns of B. */
+  side: "rows" | "columns";
+  /** Neighbours in memory are neighbours in the inner dimension, and not along the side. */
+  alongInner: boolean;
+  /** It can be loaded four neighbours at a time. */
+  inFours: boolean;
+}
+
+/** Both operands of a product. */
+export function operands({ rows, columns, inner, transposeA, transposeB }: MatmulShape): [Operand, Operand] {
+  const operand = (
+    name: "a" | "b",
+    side: "rows" | "columns",
+    length: number,
+    alongInner: boolean,
+  ): Operand => ({
+    name,
+    side,
+    alongInner,
+    inFours: (alongInner ? inner : length) % 4 === 0,
+  });
+  return [operand("a", "rows", rows, !transposeA), operand("b", "columns", columns, transposeB === true)];
+}
+
+/** The element type of an array that is loaded four at a time or one at a time. */
+export function fours(inFours: boolean): string {
+  return inFours ? "vec4f" : "f32";
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-four
+/** The WGSL function that loads four neighbours of an operand. The end `to` of the inner dimension is whole fours where the rows are. */
+export function loadFour({ name, side, alongInner, inFours }: Operand): string {
+  const ends = { j: `sizes.${side}`, k: "to" };
+  const [one, many] = alongInner ? (["j", "k"] as const) : (["k", "j"] as const);
+  const at = alongInner ? "first + j * sizes.inner + k" : `first + k * sizes.${side} + j`;
+  const loads = inFours
+    ? [`  if (${one} < ${ends[one]} && ${many} < ${ends[many]}) { four = ${name}[(${at}) / 4u]; }`]
+    : [
+        "  for (var i = 0u; i < 4u; i++) {",
+        `    if (${one} < ${ends[one]} && ${many} + i < ${ends[many]}) { four[i] = ${name}[${at} + i]; }`,
+        "  }",
+      ];
+  const head = `fn load_${name}(first: u32, k: u32, j: u32, to: u32) -> vec4f {`;
+  return [head, "  var four = vec4f();", ...loads, "  return four;", "}"].join("\n");
+}
+
+//| 02-attention/2-matrix-products.ipynb#tiles
+/** Rows and columns of C that a workgroup of the tiled kernel computes, and its invocations. */
 export const tileRows = 64;
+export const tileLanes = 128;
 
 /** Inner indices that the tiled kernel keeps in shared memory at a time. */
 export const tileInner = 16;
 
-/** Fills the two tiles, inner index major, with zeros outside of the matrices. Neighbours load neighbours. */
-export function fillTiles({ transposeA, transposeB }: MatmulShape): string[] {
-  const fill = (operand: "a" | "b", along: "row" | "column", contiguous: boolean) => {
-    const [size, tile, inner] = [`sizes.${along}s`, `${tileRows}u`, `${tileInner}u`];
-    const split = contiguous
-      ? `i = slot / ${tile}; let j = slot % ${tile}`
-      : `i = slot % ${inner}; let j = slot / ${inner}`;
-    const index = contiguous ? `(k + i) * ${size} + ${along} + j` : `(${along} + j) * sizes.inner + k + i`;
-    return [
-      `    for (var slot = lane; slot < ${tileRows * tileInner}u; slot += 256u) {`,
-      `      let ${split};`,
-      "      var value = 0.0;",
-      `      if (k + i < to && ${along} + j < ${size}) { value = ${operand}[${operand}First + ${index}]; }`,
-      `      ${operand}Tile[i * ${tile} + j] = value;`,
-      "    }",
-    ];
-  };
-  return [...fill("a", "row", transposeA === true), ...fill("b", "column", transposeB !== true)];
+/** Fours in the tile from one inner index to the next. */
+export const tileStride = tileRows / 4 + 1;
+
+/** Fours of each operand that an invocation moves. */
+export const tileMoves = (tileRows * tileInner) / 4 / tileLanes;
+
+/** Loads an invocation's fours of the strip that starts at inner index `k` into registers. */
+export function fetchTile({ name, side, alongInner }: Operand, k: string): string[] {
+  const start = side === "rows" ? "row" : "column";
+  return range(tileMoves).map((m) => {
+    const slot = `(lane + ${m * tileLanes}u)`;
+    const [i, j] = alongInner
+      ? [`${slot} % ${tileInner / 4}u * 4u`, `${slot} / ${tileInner / 4}u`]
+      : [`${slot} / ${tileRows / 4}u`, `${slot} % ${tileRows / 4}u * 4u`];
+    return `    ${name}${m} = load_${name}(${name}First, ${k} + ${i}, ${start} + ${j}, to);`;
+  });
 }
 
-/** Writes the 4 × 4 results that exist. */
-export function storeTile(): string[] {
-  return range(4).flatMap((r) =>
-    range(4).map((j) => {
-      const [y, x] = [`row + myRow + ${r}u`, `column + myColumn + ${j}u`];
-      return `  if (${y} < sizes.rows && ${x} < sizes.columns) { c[cFirst + (${y}) * sizes.columns + ${x}] = c${r}[${j}]; }`;
-    }),
-  );
+/** Puts them into the tile: whole fours along the side, or one by one when they lie along the inner dimension. */
+export function placeTile({ name, alongInner }: Operand): string[] {
+  return range(tileMoves).flatMap((m) => {
+    const slot = `(lane + ${m * tileLanes}u)`;
+    if (!alongInner)
+      return [
+        `    ${name}Tile[${slot} / ${tileRows / 4}u * ${tileStride}u + ${slot} % ${tileRows / 4}u] = ${name}${m};`,
+      ];
+    const [i, j] = [`${slot} % ${tileInner / 4}u * 4u`, `${slot} / ${tileInner / 4}u`];
+    return range(4).map(
+      (x) => `    ${name}Tile[(${i} + ${x}u) * ${tileStride}u + ${j} / 4u][${j} % 4u] = ${name}${m}[${x}];`,
+    );
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#store-tile
+/** Where the r-th row of an invocation lies in the tile: two groups of four rows, 32 apart. */
+export function tileRow(r: number): string {
+  return `row + y * 4u + ${r < 4 ? r : 28 + r}u`;
+}
+
+/** Writes the 8 × 4 results that exist. */
+export function storeTile({ columns }: MatmulShape): string[] {
+  return range(8).flatMap((r) => {
+    const start = `cFirst + (${tileRow(r)}) * sizes.columns + column + x * 4u`;
+    const exists = (j: number) => `${tileRow(r)} < sizes.rows && column + x * 4u + ${j}u < sizes.columns`;
+    if (columns % 4 === 0) return [`  if (${exists(0)}) { c[(${start}) / 4u] = c${r}; }`];
+    return range(4).map((j) => `  if (${exists(j)}) { c[${start} + ${j}u] = c${r}[${j}]; }`);
+  });
 }
 
 //| 02-attention/2-matrix-products.ipynb#tiled-kernel
 /**
- * 256 invocations compute 64 × 64 results, 4 × 4 each: they load a 64 × 16 piece of A and a 16 × 64 piece of B into
+ * 128 invocations compute 64 × 64 results, 8 × 4 each: they load a 64 × 16 piece of A and a 16 × 64 piece of B into
  * workgroup memory, wait for each other, and multiply from there. Each element is loaded from far away once a tile.
  */
 export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
   const { batch, rows, columns } = shape;
+  const both = operands(shape);
+  const tile = (name: string) => `var<workgroup> ${name}Tile: array<vec4f, ${tileInner * tileStride}>;`;
   return kernel({
     name: matmulName(places, shape),
-    reads: ["a: array<f32>", "b: array<f32>", ...places.reads],
-    writes: ["c: array<f32>"],
+    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
+    writes: [`c: array<${fours(columns % 4 === 0)}>`],
     sizes: { rows, columns, inner: shape.inner },
-    head: `var<workgroup> aTile: array<f32, ${tileRows * tileInner}>;\nvar<workgroup> bTile: array<f32, ${tileRows * tileInner}>;`,
-    workgroupSize: 256,
+    head: [...both.map(({ name }) => tile(name)), ...both.map(loadFour)].join("\n"),
+    workgroupSize: tileLanes,
     workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
-    body: [
-      places.before,
-      `  let row = group.y * ${tileRows}u;`,
-      `  let column = group.x * ${tileRows}u;`,
-      "  let myRow = lane / 16u * 4u;",
-      "  let myColumn = lane % 16u * 4u;",
-      `  let aFirst = ${places.a};`,
-      `  let bFirst = ${places.b};`,
-      `  let cFirst = ${places.c};`,
-      `  let to = ${places.to};`,
-      ...range(4).map((r) => `  var c${r} = vec4f();`),
-      `  for (var k = ${places.from}; k < to; k += ${tileInner}u) {`,
-      ...fillTiles(shape),
-      "    workgroupBarrier();",
-      `    for (var i = 0u; i < ${tileInner}u; i++) {`,
-      `      let at = i * ${tileRows}u;`,
-      `      let b4 = vec4f(${range(4)
-        .map((j) => `bTile[at + myColumn + ${j}u]`)
-        .join(", ")});`,
-      ...range(4).map((r) => `      c${r} += aTile[at + myRow + ${r}u] * b4;`),
-      "    }",
-      "    workgroupBarrier();",
-      "  }",
-      ...storeTile(),
-    ].join("\n"),
+    body: [places.before, ...tiledLoop(both, places), ...storeTile(shape)].join("\n"),
   });
+}
+
+/** The statements that leave a lane's results in c0 … c7. */
+export function tiledLoop(both: Operand[], places: MatmulPlaces): string[] {
+  const registers = both.flatMap(({ name }) => range(tileMoves).map((m) => `  var ${name}${m}: vec4f;`));
+  return [
+    `  let row = group.y * ${tileRows}u;`,
+    `  let column = group.x * ${tileRows}u;`,
+    "  let x = lane % 16u;",
+    "  let y = lane / 16u;",
+    `  let aFirst = ${places.a};`,
+    `  let bFirst = ${places.b};`,
+    `  let cFirst = ${places.c};`,
+    `  let to = ${places.to};`,
+    ...registers,
+    ...range(8).map((r) => `  var c${r} = vec4f();`),
+    ...both.flatMap((operand) => fetchTile(operand, places.from)),
+    `  for (var k = ${places.from}; k < to; k += ${tileInner}u) {`,
+    ...both.flatMap(placeTile),
+    "    workgroupBarrier();",
+    ...both.flatMap((operand) => fetchTile(operand, `k + ${tileInner}u`)),
+    `    for (var i = 0u; i < ${tileInner}u; i++) {`,
+    ...range(2).map((g) => `      let rows${g} = aTile[i * ${tileStride}u + y + ${g * 8}u];`),
+    `      let columns4 = bTile[i * ${tileStride}u + x];`,
+    ...range(8).map((r) => `      c${r} += rows${r >> 2}[${r & 3}] * columns4;`),
+    "    }",
+    "    workgroupBarrier();",
+    "  }",
+  ];
 }
 
 //| 02-attention/2-matrix-products.ipynb#in-fours
@@ -155,11 +232,6 @@ export function aInFours({ transposeA, rows }: MatmulShape): boolean {
 /** Whether B can be loaded four elements at a time: along its rows, so the row length must be whole fours. */
 export function bInFours({ transposeB, inner, columns }: MatmulShape): boolean {
   return (transposeB ? inner : columns) % 4 === 0;
-}
-
-/** The element type of an array that is loaded four at a time or one at a time. */
-export function fours(inFours: boolean): string {
-  return inFours ? "vec4f" : "f32";
 }
 
 //| 02-attention/2-matrix-products.ipynb#clamped
