@@ -26,6 +26,7 @@ export * from "./kernels/reduce.js";
 export * from "./kernels/rope.js";
 export * from "./kernels/rows.js";
 export * from "./kernels/softmax.js";
+export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
 export * from "./data/batches.js";
 export * from "./data/shards.js";

@@ -15,6 +15,8 @@ export interface AdapterFacts {
   subgroupSize: number;
   /** Whether shaders may compute in 16-bit floats. */
   f16: boolean;
+  /** Matrices that subgroups can multiply, such as `f16 f32 16x16x16`: operands, results, rows x columns x inner. */
+  subgroupMatrices: string[];
   /** Upper bounds by WebGPU's own names, in bytes or counts. */
   limits: Record<string, number>;
 }
@@ -49,7 +51,7 @@ export const pinned = globalThis as typeof globalThis & {
 //| 02-attention/1-the-first-kernel.ipynb#dawn-switches
 /** Dawn's switches: exact timestamps and new features always, no bounds checks when asked. */
 export function dawnSwitches(robust: boolean): string[] {
-  const on = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+  const on = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "use_vulkan_memory_model"];
   if (!robust) on.push("disable_robustness");
   return [`enable-dawn-features=${on.join(",")}`, "disable-dawn-features=timestamp_quantization"];
 }
@@ -65,6 +67,17 @@ export async function gpuEntry(robust: boolean): Promise<GPU> {
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#adapter-facts-read
+/** Reads the sizes of matrices that subgroups can multiply: an experiment of Dawn's, absent elsewhere. */
+export function subgroupMatrices(info: GPUAdapterInfo): string[] {
+  type Matrix = { componentType: string; resultComponentType: string; M: number; N: number; K: number };
+  const { subgroupMatrixConfigs = [] } = info as { subgroupMatrixConfigs?: Iterable<Matrix> };
+  return Array.from(
+    subgroupMatrixConfigs,
+    ({ componentType, resultComponentType, M, N, K }) =>
+      `${componentType} ${resultComponentType} ${M}x${N}x${K}`,
+  );
+}
+
 /** Reads the facts off an adapter. */
 export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFacts {
   const { subgroupMinSize, subgroupMaxSize } = info;
@@ -79,6 +92,7 @@ export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFac
     features: [...features].sort(),
     subgroupSize: fixed ? (subgroupMaxSize ?? 0) : 0,
     f16: features.has("shader-f16"),
+    subgroupMatrices: subgroupMatrices(info),
     limits: Object.fromEntries(names.map((name) => [name, limits[name as "maxBufferSize"] as number])),
   };
 }

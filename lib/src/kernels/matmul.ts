@@ -101,7 +101,7 @@ export function fours(inFours: boolean): string {
 
 //| 02-attention/2-matrix-products.ipynb#load-four
 /** The WGSL function that loads four neighbours of an operand. The end `to` of the inner dimension is whole fours where the rows are. */
-export function loadFour({ name, side, alongInner, inFours }: Operand): string {
+export function loadFour({ name, side, alongInner, inFours }: Operand, stored = "f32"): string {
   const ends = { j: `sizes.${side}`, k: "to" };
   const [one, many] = alongInner ? (["j", "k"] as const) : (["k", "j"] as const);
   const at = alongInner ? "first + j * sizes.inner + k" : `first + k * sizes.${side} + j`;
@@ -112,8 +112,8 @@ export function loadFour({ name, side, alongInner, inFours }: Operand): string {
         `    if (${one} < ${ends[one]} && ${many} + i < ${ends[many]}) { four[i] = ${name}[${at} + i]; }`,
         "  }",
       ];
-  const head = `fn load_${name}(first: u32, k: u32, j: u32, to: u32) -> vec4f {`;
-  return [head, "  var four = vec4f();", ...loads, "  return four;", "}"].join("\n");
+  const head = `fn load_${name}(first: u32, k: u32, j: u32, to: u32) -> vec4<${stored}> {`;
+  return [head, `  var four = vec4<${stored}>();`, ...loads, "  return four;", "}"].join("\n");
 }
 
 //| 02-attention/2-matrix-products.ipynb#tiles
@@ -173,27 +173,7 @@ export function storeTile({ columns }: MatmulShape): string[] {
   });
 }
 
-//| 02-attention/2-matrix-products.ipynb#tiled-kernel
-/**
- * 128 invocations compute 64 × 64 results, 8 × 4 each: they load a 64 × 16 piece of A and a 16 × 64 piece of B into
- * workgroup memory, wait for each other, and multiply from there. Each element is loaded from far away once a tile.
- */
-export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
-  const { batch, rows, columns } = shape;
-  const both = operands(shape);
-  const tile = (name: string) => `var<workgroup> ${name}Tile: array<vec4f, ${tileInner * tileStride}>;`;
-  return kernel({
-    name: matmulName(places, shape),
-    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
-    writes: [`c: array<${fours(columns % 4 === 0)}>`],
-    sizes: { rows, columns, inner: shape.inner },
-    head: [...both.map(({ name }) => tile(name)), ...both.map(loadFour)].join("\n"),
-    workgroupSize: tileLanes,
-    workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
-    body: [places.before, ...tiledLoop(both, places), ...storeTile(shape)].join("\n"),
-  });
-}
-
+//| 02-attention/2-matrix-products.ipynb#tiled-loop
 /** The statements that leave a lane's results in c0 … c7. */
 export function tiledLoop(both: Operand[], places: MatmulPlaces): string[] {
   const registers = both.flatMap(({ name }) => range(tileMoves).map((m) => `  var ${name}${m}: vec4f;`));
@@ -221,6 +201,27 @@ export function tiledLoop(both: Operand[], places: MatmulPlaces): string[] {
     "    workgroupBarrier();",
     "  }",
   ];
+}
+
+//| 02-attention/2-matrix-products.ipynb#tiled-kernel
+/**
+ * 128 invocations compute 64 × 64 results, 8 × 4 each: they load a 64 × 16 piece of A and a 16 × 64 piece of B into
+ * workgroup memory, wait for each other, and multiply from there. Each element is loaded from far away once a tile.
+ */
+export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
+  const { batch, rows, columns } = shape;
+  const both = operands(shape);
+  const tile = (name: string) => `var<workgroup> ${name}Tile: array<vec4f, ${tileInner * tileStride}>;`;
+  return kernel({
+    name: matmulName(places, shape),
+    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
+    writes: [`c: array<${fours(columns % 4 === 0)}>`],
+    sizes: { rows, columns, inner: shape.inner },
+    head: [...both.map(({ name }) => tile(name)), ...both.map((operand) => loadFour(operand))].join("\n"),
+    workgroupSize: tileLanes,
+    workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
+    body: [places.before, ...tiledLoop(both, places), ...storeTile(shape)].join("\n"),
+  });
 }
 
 //| 02-attention/2-matrix-products.ipynb#in-fours

@@ -9,6 +9,7 @@ import {
   subgroupMatmulKernel,
   tiledMatmulKernel,
 } from "../../src/kernels/matmul.js";
+import { hasSubgroupMatrix, subgroupMatrixKernel } from "../../src/kernels/subgroup-matrix.js";
 
 //| 02-attention/2-matrix-products.ipynb#plain-matmul
 await openGpu();
@@ -94,4 +95,29 @@ await test("subgroup products of any tile equal the definition", async () => {
       [20, 72, 16],
     ],
   );
+});
+
+//| 02-attention/2-matrix-products.ipynb#units-test
+await test("products on matrix units equal the definition, however the operands are stored", async () => {
+  if (!hasSubgroupMatrix(currentGpu().facts)) return console.log("skipped: this adapter has no matrix units");
+  const eighths = (size: number) =>
+    Float32Array.from({ length: size }, () => Math.round(Math.random() * 16 - 8) / 8);
+  for (const [rows, columns, inner] of [
+    [1, 1, 1],
+    [17, 33, 9],
+    [128, 128, 64],
+    [144, 272, 40],
+    [130, 4, 100],
+  ])
+    for (const transposeA of [false, true])
+      for (const transposeB of [false, true]) {
+        const shape = { batch: 2, rows, columns, inner, transposeA, transposeB };
+        const [a, b] = [eighths(2 * rows * inner), eighths(2 * columns * inner)];
+        const c = await runOn(
+          subgroupMatrixKernel(shape, batchPlaces(shape), "f32"),
+          [a, b],
+          2 * rows * columns,
+        );
+        expect(largestError(c, plainMatmul(a, b, shape)), JSON.stringify(shape)).toBeLessThan(1e-5);
+      }
 });
