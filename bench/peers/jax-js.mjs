@@ -81,7 +81,7 @@ export async function step() {
       const square = squares[name].mul(beta2).add(g.ref.mul(g).mul(1 - beta2));
       const root = np.sqrt(square.ref.mul(correction2.ref)).add(epsilon);
       const move = mean.ref.mul(correction1.ref).div(root);
-      next.weights[name] = p.ref.sub((decayed ? move.add(p.mul(decay)) : (p.dispose(), move)).mul(rate));
+      next.weights[name] = p.mul(decayed ? 1 - rate * decay : 1).sub(move.mul(rate));
       next.means[name] = mean;
       next.squares[name] = square;
     }
