@@ -2,6 +2,7 @@
 // of the library it imports inside its action, so that `tslm --help` does not open a graphics driver.
 import { Command } from "commander";
 import { libraryVersion } from "../../bin/machine.mjs";
+import * as bench from "./bench.js";
 import * as data from "./data.js";
 import * as doctor from "./doctor.js";
 import * as generate from "./generate.js";
@@ -12,10 +13,10 @@ import * as tokenizer from "./tokenizer.js";
 import * as train from "./train.js";
 
 /**
- * Every command, in the order in which help lists them: doctor, data, tokenizer, init, train, generate, score. To add one,
+ * Every command, in the order in which help lists them: doctor, data, tokenizer, init, train, generate, score, bench. To add one,
  * write `cli/NAME.ts` with `register(program)` and name it here.
  */
-const commands = [doctor, data, tokenizer, init, train, generate, score];
+const commands = [doctor, data, tokenizer, init, train, generate, score, bench];
 
 /** The program with all its commands. */
 export function buildProgram(): Command {

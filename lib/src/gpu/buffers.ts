@@ -69,3 +69,14 @@ export function giveBuffer(buffer: GPUBuffer): void {
   freeList(currentGpu().device, buffer.size).push(buffer);
   memory.free += buffer.size;
 }
+
+//| 02-attention/1-the-first-kernel.ipynb#drop-free
+/** Gives all free buffers back to the driver. Wait for the GPU first (`finish`): it may still be using them. */
+export function dropFreeBuffers(): void {
+  for (const list of freeBuffers.get(currentGpu().device)?.values() ?? [])
+    for (const buffer of list.splice(0)) {
+      buffer.destroy();
+      memory.held -= buffer.size;
+      memory.free -= buffer.size;
+    }
+}

@@ -1,12 +1,15 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import type { Storage } from "./buffers.js";
 import { type Kernel, allocate, finish, kernel, release, run } from "./commands.js";
+import { currentGpu } from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#ceiling-types
 /** What the adapter can do at best, as measured by kernels that do nothing else. */
 export interface Ceiling {
   /** Multiply-adds in 32-bit floats, counted as two operations each, in 10⁹ operations a second. */
   gigaflops: number;
+  /** The same in 16-bit floats, where shaders may compute in them. */
+  gigaflops16?: number;
   /** Bytes read plus bytes written by a copy, in 10⁹ bytes a second. */
   gigabytes: number;
 }
@@ -30,33 +33,101 @@ export async function secondsPerRun(
   return times.sort((a, b) => a - b)[timings >> 1];
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#multiply-add-probe
-/** Rounds of 32 multiply-adds that each invocation of the arithmetic probe makes. */
-export const probeRounds = 2048;
+//| 02-attention/1-the-first-kernel.ipynb#shortest-runs
+/** The shortest time of each of several kernels in seconds a run, each timed `turns` times over `repeats` runs. */
+export async function shortestRuns(
+  kernels: Kernel[],
+  storages: Storage[],
+  repeats = 1,
+  turns = 4,
+): Promise<number[]> {
+  const shortest = kernels.map(() => Infinity);
+  for (let turn = 0; turn <= turns; turn++)
+    for (const [i, kernel] of kernels.entries()) {
+      const start = performance.now();
+      for (let k = 0; k < repeats; k++) run(kernel, storages);
+      await finish();
+      const seconds = (performance.now() - start) / 1000 / repeats;
+      // The first turn includes compilation.
+      if (turn > 0) shortest[i] = Math.min(shortest[i], seconds);
+    }
+  return shortest;
+}
 
-/** A kernel of multiply-adds alone: eight independent chains of four, so that no result is waited for. */
-export function multiplyAddKernel(workgroups: number): Kernel {
-  const chains = [0, 1, 2, 3, 4, 5, 6, 7];
+//| 02-attention/1-the-first-kernel.ipynb#probe-forms
+/** One form of the arithmetic probe: so many independent chains of multiply-adds on vectors of `width` numbers. */
+export interface ProbeForm {
+  chains: number;
+  width: 1 | 4;
+}
+
+/** The forms that are tried: the fastest differs from adapter to adapter. */
+export const probeForms: ProbeForm[] = [
+  { chains: 8, width: 1 },
+  { chains: 12, width: 1 },
+  { chains: 16, width: 1 },
+  { chains: 2, width: 4 },
+  { chains: 4, width: 4 },
+  { chains: 8, width: 4 },
+];
+
+/** Rounds of the probe's loop, and multiply-adds on single numbers that an invocation makes in each. */
+export const probeRounds = 512;
+export const probeRound = 96;
+
+//| 02-attention/1-the-first-kernel.ipynb#multiply-add-probe
+/** A kernel of multiply-adds alone. All workgroups write the same 64 sums, so that hardly any memory is involved. */
+export function multiplyAddKernel(
+  type: "f32" | "f16",
+  { chains, width }: ProbeForm,
+  workgroups: number,
+): Kernel {
+  const names = Array.from({ length: chains }, (_, c) => `c${c}`);
+  const chain = width === 1 ? type : `vec${width}<${type}>`;
+  const step = names.map((c) => `    ${c} = ${c} * x + 0.001;`);
+  const steps = Array.from({ length: probeRound / (chains * width) }, () => step).flat();
+  const total = names.join(" + ");
   return kernel({
-    name: "multiply-add probe",
+    name: `multiply-add probe ${chains} x ${chain}`,
     reads: [],
     writes: ["y: array<f32>"],
+    enable: type === "f16" ? ["f16"] : [],
     workgroupSize: 64,
     workgroups,
     body: [
-      "  let x = f32(lane) * 1e-9 + 0.999;",
-      ...chains.map((c) => `  var c${c} = vec4f(f32(thread + ${c}u));`),
+      `  let x = ${type}(f32(lane) * 1e-9 + 0.999);`,
+      ...names.map((c, i) => `  var ${c} = ${chain}(${type}(lane + ${i}u));`),
       `  for (var i = 0u; i < ${probeRounds}u; i++) {`,
-      ...chains.map((c) => `    c${c} = c${c} * x + 0.001;`),
+      ...steps,
       "  }",
-      `  y[thread] = dot(${chains.map((c) => `c${c}`).join(" + ")}, vec4f(1.0));`,
+      `  y[lane] = f32(${width === 1 ? total : `dot(${total}, ${chain}(1.0))`});`,
     ].join("\n"),
   });
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#multiply-add-rates
+/** The rate of every form of the arithmetic probe, in 10⁹ operations a second. */
+export async function multiplyAddRates(type: "f32" | "f16"): Promise<number[]> {
+  const y = allocate(64 * 4);
+  let workgroups = 16;
+  const time = (forms: ProbeForm[], turns?: number) =>
+    shortestRuns(
+      forms.map((form) => multiplyAddKernel(type, form, workgroups)),
+      [y],
+      1,
+      turns,
+    );
+  // A fast adapter is given more work, so that starting it costs nothing.
+  while (workgroups < 2 ** 20 && (await time(probeForms.slice(0, 1), 1))[0] < 0.02) workgroups *= 4;
+  const seconds = await time(probeForms);
+  release(y);
+  const operations = 2 * probeRound * probeRounds * 64 * workgroups;
+  return seconds.map((each) => operations / each / 1e9);
+}
+
 //| 02-attention/1-the-first-kernel.ipynb#copy-probe
-/** A kernel that copies `fours` groups of four floats, eight groups an invocation. */
-export function copyKernel(fours: number): Kernel {
+/** A kernel that copies `fours` groups of four floats, eight an invocation: in a row, or side by side with its neighbours'. */
+export function copyKernel(fours: number, inRow = false): Kernel {
   return kernel({
     name: "copy probe",
     reads: ["x: array<vec4f>"],
@@ -65,27 +136,33 @@ export function copyKernel(fours: number): Kernel {
     workgroups: Math.ceil(fours / 512),
     body: `
   for (var step = 0u; step < 8u; step++) {
-    let i = workgroup * 512u + step * 64u + lane;
+    let i = workgroup * 512u + ${inRow ? "lane * 8u + step" : "step * 64u + lane"};
     if (i < arrayLength(&y)) { y[i] = x[i]; }
   }`,
   });
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#copy-rate
+/** The rate of the faster copy in 10⁹ bytes a second, those read and those written together. */
+export async function copyRate(): Promise<number> {
+  const { kind, limits } = currentGpu().facts;
+  // More than the caches of a graphics processor hold.
+  const bytes = kind === "cpu" ? 2 ** 26 : Math.min(2 ** 28, limits.maxStorageBufferBindingSize);
+  const storages = [allocate(bytes), allocate(bytes)];
+  const kernels = [false, true].map((inRow) => copyKernel(bytes / 16, inRow));
+  const [once] = await shortestRuns(kernels.slice(0, 1), storages, 1, 1);
+  const seconds = await shortestRuns(kernels, storages, Math.max(1, Math.round(0.02 / once)));
+  for (const storage of storages) release(storage);
+  return (2 * bytes) / Math.min(...seconds) / 1e9;
+}
+
 //| 02-attention/1-the-first-kernel.ipynb#measure-ceiling
-/** Measures the adapter's ceiling: takes about a second. A fast adapter is given more work, so that starting it costs nothing. */
+/** Measures the adapter's ceiling, the best that any probe reaches. Takes two or three seconds. */
 export async function measureCeiling(): Promise<Ceiling> {
-  let workgroups = 64;
-  let seconds = 0;
-  let sums = allocate(4);
-  for (; seconds < 0.02 && workgroups <= 2 ** 20; workgroups *= 4) {
-    release(sums);
-    sums = allocate(workgroups * 64 * 4);
-    seconds = await secondsPerRun(multiplyAddKernel(workgroups), [sums], 1, 3);
-  }
-  const operations = (workgroups / 4) * 64 * probeRounds * 8 * 4 * 2;
-  const bytes = 64 * 2 ** 20;
-  const [from, to] = [allocate(bytes), allocate(bytes)];
-  const copySeconds = await secondsPerRun(copyKernel(bytes / 16), [from, to], 3, 3);
-  for (const storage of [sums, from, to]) release(storage);
-  return { gigaflops: operations / seconds / 1e9, gigabytes: (2 * bytes) / copySeconds / 1e9 };
+  const best = async (type: "f32" | "f16") => Math.max(...(await multiplyAddRates(type)));
+  return {
+    gigaflops: await best("f32"),
+    ...(currentGpu().facts.f16 ? { gigaflops16: await best("f16") } : {}),
+    gigabytes: await copyRate(),
+  };
 }

@@ -1,0 +1,24 @@
+// What `tslm bench --only` may name; apart from the measuring itself, so that help and mistakes cost no driver.
+
+/** Operations, in the order in which they are measured. */
+export const operationNames = [
+  "matmul",
+  "grouped",
+  "attention",
+  "rmsnorm",
+  "swiglu",
+  "rope",
+  "add",
+  "cross-entropy",
+  "embedding",
+  "adamw",
+] as const;
+
+/** Training steps. */
+export const stepNames = ["shakespeare-char", "dense", "moe", "gpt2"] as const;
+
+export type OperationName = (typeof operationNames)[number];
+export type StepName = (typeof stepNames)[number];
+
+/** All names. `ceiling` is measured in any case. */
+export const benchNames: string[] = ["ceiling", ...operationNames, ...stepNames];

@@ -1,0 +1,149 @@
+import type { Command } from "commander";
+import type { Ceiling } from "../gpu/ceiling.js";
+import type { AdapterFacts } from "../gpu/device.js";
+import { benchNames, type OperationName, operationNames, type StepName, stepNames } from "./bench-names.js";
+import type { Case } from "./bench-operations.js";
+import type { StepReport } from "./bench-steps.js";
+import { startProgress } from "./progress.js";
+import { examples, printJson, UsageError } from "./run.js";
+import { suggestion } from "./suggest.js";
+
+/** `tslm bench`: what the adapter can do, how near to it every hot operation comes, and where a training step's time goes. */
+export function register(program: Command): void {
+  const command = program
+    .command("bench")
+    .description(
+      "Measure this adapter's ceiling, every hot operation as a share of it, and training steps part by part.",
+    )
+    .option("--only <name>", `one of ${benchNames.join(", ")}`)
+    .option("--json", "print the measurements as one JSON object")
+    .action(bench);
+  examples(command, "npx tslm bench", "npx tslm bench --only matmul", "npx tslm bench --only gpt2 --json");
+}
+
+/** One row of the table: an operation at a shape, with what was measured or why it was not. */
+export interface OperationRow {
+  operation: string;
+  shape: string;
+  seconds?: number;
+  /** 10⁹ operations or 10⁹ bytes a second, and the rate as a share of the ceiling's. */
+  gigaflops?: number;
+  gigabytes?: number;
+  share?: number;
+  why?: string;
+}
+
+/** What is printed. */
+export interface BenchReport {
+  adapter: { name: string; kind: string; subgroup_size: number };
+  ceiling: { gigaflops: number; gigaflops16?: number; gigabytes: number };
+  /** Rates that this adapter or this library has not, by name, and why. */
+  missing: Record<string, string>;
+  operations: OperationRow[];
+  steps: (StepReport | { name: StepName; why: string })[];
+}
+
+async function bench({ only, json = false }: { only?: string; json?: boolean }): Promise<void> {
+  if (only !== undefined && !benchNames.includes(only))
+    throw new UsageError(
+      `nothing to measure is called "${only}"${suggestion(only, benchNames)}; there are ${benchNames.join(", ")}`,
+    );
+  const { openGpu } = await import("../gpu/device.js");
+  const { facts } = await openGpu({ robust: false });
+  const report = await measure(facts, only);
+  if (json) return printJson(report);
+  const { benchText } = await import("./bench-text.js");
+  process.stdout.write(benchText(report));
+}
+
+/** What is measured on an adapter when nothing is named. */
+function chosen<Name extends string>(names: readonly Name[], only: string | undefined): Name[] {
+  return names.filter((name) => only === undefined || name === only);
+}
+
+/** Measures all that was asked for, the ceiling first. */
+async function measure(facts: AdapterFacts, only: string | undefined): Promise<BenchReport> {
+  const { measureCeiling } = await import("../gpu/ceiling.js");
+  const { operationCases } = await import("./bench-operations.js");
+  const { measureStep } = await import("./bench-steps.js");
+  const cases = chosen(operationNames, only).flatMap((name: OperationName) =>
+    operationCases[name](facts.kind),
+  );
+  // Hours on a processor.
+  const steps = chosen(stepNames, only).filter((name) => only || name !== "gpt2" || facts.kind === "gpu");
+  const progress = startProgress("Measuring", cases.length + steps.length + 1);
+  progress.update(0, "the ceiling");
+  const ceiling = await measureCeiling();
+  const report: BenchReport = { ...describeAdapter(facts, ceiling), operations: [], steps: [] };
+  let done = 1;
+  for (const each of cases) {
+    progress.update(done++, `${each.operation} ${each.shape}`);
+    report.operations.push(await measureCase(each, ceiling));
+  }
+  for (const name of steps) {
+    progress.update(done++, `the training step ${name}`);
+    report.steps.push(await orWhy(() => measureStep(name), { name }));
+  }
+  progress.done(`${done} measurements on ${facts.name}`);
+  return report;
+}
+
+/** The adapter and its ceiling, and what is not there. */
+function describeAdapter(facts: AdapterFacts, ceiling: Ceiling) {
+  const { name, kind, subgroupSize, features, f16 } = facts;
+  const matrices = features.includes("chromium-experimental-subgroup-matrix")
+    ? "the library has no kernel for them yet"
+    : "this adapter does not offer them";
+  const missing = {
+    ...(f16 ? {} : { "multiply-adds f16": "this adapter does not offer shader-f16" }),
+    "subgroup matrices": matrices,
+  };
+  return { adapter: { name, kind, subgroup_size: subgroupSize }, ceiling, missing };
+}
+
+/** What `work` gives, or `row` with the reason where the adapter cannot do it. */
+async function orWhy<T, R extends object>(
+  work: () => Promise<T>,
+  row: R,
+): Promise<T | (R & { why: string })> {
+  const { finish } = await import("../gpu/commands.js");
+  const { dropFreeBuffers } = await import("../gpu/buffers.js");
+  const { GpuError } = await import("../gpu/device.js");
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof GpuError)) throw error;
+    return { ...row, why: error.message };
+  } finally {
+    await finish();
+    dropFreeBuffers(); // the next one has the whole memory
+  }
+}
+
+/** Measures one operation at one shape: recorded once, then replayed, so that the program's own time is not measured. */
+async function measureCase(
+  { operation, shape, needs, prepare }: Case,
+  ceiling: Ceiling,
+): Promise<OperationRow> {
+  const { capture } = await import("../tensor/capture.js");
+  const { scope } = await import("../tensor/tensor.js");
+  const { timeWork } = await import("./bench-timing.js");
+  const row = { operation, shape };
+  return orWhy(
+    () =>
+      scope(async () => {
+        const recording = capture(prepare());
+        const { seconds } = await timeWork(() => void recording.run());
+        recording.free();
+        return { ...row, seconds, ...ratesOf(needs, seconds, ceiling) };
+      }),
+    row,
+  );
+}
+
+/** What an operation's time means as a rate and as a share of the ceiling. */
+export function ratesOf(needs: Case["needs"], seconds: number, ceiling: Ceiling) {
+  const unit = "flops" in needs ? "gigaflops" : "gigabytes";
+  const rate = ("flops" in needs ? needs.flops : needs.bytes) / seconds / 1e9;
+  return { [unit]: rate, share: rate / ceiling[unit] };
+}

@@ -1,0 +1,127 @@
+// `tslm bench` as a person meets it, and what it makes of measurements. No test asks how long anything takes.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { expect, test } from "vitest";
+import { ratesOf } from "../lib/src/cli/bench.ts";
+import { benchNames } from "../lib/src/cli/bench-names.ts";
+import { byOperation, operationOf, stepModel, stepShapes } from "../lib/src/cli/bench-steps.ts";
+import { benchText, readableTime } from "../lib/src/cli/bench-text.ts";
+import { countParameters } from "../lib/src/model/weights.ts";
+
+const repository = path.dirname(import.meta.dirname);
+
+/** Runs the program. */
+function run(...args: string[]) {
+  const bin = path.join(repository, "lib", "bin", "tslm.mjs");
+  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, "bench", ...args], {
+    encoding: "utf8",
+  });
+  return { status, stdout, stderr: stderr.replace(/^Warning: .*\n/gm, "") }; // Dawn's own words on some drivers
+}
+
+test("one operation as JSON: the ceiling, and every shape with its rate and share", () => {
+  const { status, stdout, stderr } = run("--only", "add", "--json");
+  const report = JSON.parse(stdout);
+  expect({ status, steps: report.steps }).toEqual({ status: 0, steps: [] });
+  expect(stderr).toMatch(/^Measuring: 4 measurements on .*\n$/m);
+  expect(report.ceiling).toMatchObject({ gigaflops: expect.any(Number), gigabytes: expect.any(Number) });
+  expect(report.missing["subgroup matrices"]).toEqual(expect.any(String));
+  expect("multiply-adds f16" in report.missing).toBe(report.ceiling.gigaflops16 === undefined);
+  expect(report.operations.map(({ operation }: { operation: string }) => operation)).toEqual([
+    "add",
+    "add",
+    "add",
+  ]);
+  for (const { gigabytes, share, seconds } of report.operations) {
+    expect(seconds).toBeGreaterThan(0);
+    expect(share).toBeCloseTo(gigabytes / report.ceiling.gigabytes, 6);
+  }
+});
+
+test("a training step: whole, by operation, and its memory", () => {
+  const { status, stdout } = run("--only", "dense", "--json");
+  expect(status).toBe(0);
+  const [step] = JSON.parse(stdout).steps;
+  expect(step).toMatchObject({ name: "dense", batch_size: 12, context: 64, optimizer: "adamw" });
+  for (const { seconds, host_seconds, peak_bytes } of [step.captured, step.eager]) {
+    expect(seconds).toBeGreaterThan(host_seconds);
+    expect(peak_bytes).toBeGreaterThan(4 * 4 * step.parameters);
+  }
+  expect(step.captured.peak_bytes).toBeLessThan(step.eager.peak_bytes);
+  if (!step.operations) return; // no timestamps
+  const calls = step.operations.reduce((sum: number, row: { calls: number }) => sum + row.calls, 0);
+  expect(calls).toBe(step.kernels);
+});
+
+test("without --json it is a table for people", () => {
+  const { status, stdout } = run("--only", "ceiling");
+  expect(status).toBe(0);
+  expect(stdout).toMatch(/^Ceiling of .+\n {2}multiply-adds f32 +[\d.]+ GFLOP\/s\n/);
+  expect(stdout).toMatch(/\n {2}subgroup matrices +\S/);
+});
+
+test.each([
+  [
+    ["--only", "matmull"],
+    /^tslm: nothing to measure is called "matmull" \(did you mean "matmul"\?\); there are .*\n$/,
+  ],
+  [["--only"], "tslm: option '--only <name>' argument missing\n"],
+  [["matmul"], /^tslm: too many arguments.*\n$/],
+])("bad usage %j ends with exit code 2 and one sentence", (args, sentence) => {
+  const { status, stdout, stderr } = run(...args);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+  expect(stderr).toMatch(sentence);
+});
+
+test("the step called shakespeare-char is that of the configuration of this name", () => {
+  const file = path.join(repository, "configs", "shakespeare-char.json");
+  const { config } = stepShapes["shakespeare-char"];
+  expect(JSON.parse(fs.readFileSync(file, "utf8"))).toMatchObject(config);
+});
+
+test("the step called gpt2 has GPT-2's 124 million parameters, moe as many active ones as dense has", () => {
+  const count = (name: keyof typeof stepShapes) => countParameters(stepModel(stepShapes[name]));
+  expect(count("gpt2").total / 1e6).toBeCloseTo(124, 0);
+  expect(count("moe").active / count("dense").active).toBeCloseTo(1, 1);
+  expect(benchNames).toEqual(expect.arrayContaining(Object.keys(stepShapes)));
+});
+
+test("kernels that differ in sizes alone are one operation", () => {
+  expect(operationOf("matmul 12x64x64x32 (B transposed)")).toBe("matmul (B transposed)");
+  expect(operationOf("norm, rope, split weight back 768x32")).toBe("norm, rope, split weight back");
+  expect(operationOf("counting sort of 1536 pairs, 8 experts")).toBe("counting sort");
+  expect(operationOf("mean loss")).toBe("mean loss");
+  const rows = byOperation([
+    { name: "add 4", calls: 1, microseconds: 10 },
+    { name: "norm", calls: 1, microseconds: 20 },
+    { name: "add 8", calls: 2, microseconds: 30 },
+  ]);
+  expect(rows.map(({ operation, calls }) => [operation, calls])).toEqual([
+    ["add", 3],
+    ["norm", 1],
+  ]);
+});
+
+test("rates, shares and times", () => {
+  const ceiling = { gigaflops: 10, gigabytes: 4 };
+  expect(ratesOf({ flops: 5e9 }, 2, ceiling)).toEqual({ gigaflops: 2.5, share: 0.25 });
+  expect(ratesOf({ bytes: 5e9 }, 2.5, ceiling)).toEqual({ gigabytes: 2, share: 0.5 });
+  expect([2, 0.25, 0.0123, 4.56e-6].map(readableTime)).toEqual(["2.00 s", "250 ms", "12.3 ms", "4.56 µs"]);
+});
+
+test("what cannot be measured says why in its place", () => {
+  const text = benchText({
+    adapter: { name: "none", kind: "gpu", subgroup_size: 0 },
+    ceiling: { gigaflops: 1000, gigabytes: 10 },
+    missing: { "multiply-adds f16": "this adapter does not offer shader-f16" },
+    operations: [
+      { operation: "add", shape: "1 x 2", seconds: 0.5, gigabytes: 5, share: 0.5 },
+      { operation: "matmul", shape: "9 x 9", why: "it is too large" },
+    ],
+    steps: [{ name: "gpt2", why: "its logits are too large" }],
+  });
+  expect(text).toContain("  multiply-adds f16  this adapter does not offer shader-f16\n");
+  expect(text).toMatch(/\n {2}add +1 x 2 +500 ms +5.00 GB\/s +50 %\n {2}matmul +9 x 9 +it is too large\n/);
+  expect(text).toContain("\nStep gpt2: its logits are too large\n");
+});
