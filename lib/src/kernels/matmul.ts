@@ -101,7 +101,7 @@ export function fours(inFours: boolean): string {
 
 //| 02-attention/2-matrix-products.ipynb#load-four
 /** The WGSL function that loads four neighbours of an operand. The end `to` of the inner dimension is whole fours where the rows are. */
-export function loadFour({ name, side, alongInner, inFours }: Operand, stored = "f32"): string {
+export function loadFour({ name, side, alongInner, inFours }: Operand): string {
   const ends = { j: `sizes.${side}`, k: "to" };
   const [one, many] = alongInner ? (["j", "k"] as const) : (["k", "j"] as const);
   const at = alongInner ? "first + j * sizes.inner + k" : `first + k * sizes.${side} + j`;
@@ -112,8 +112,8 @@ export function loadFour({ name, side, alongInner, inFours }: Operand, stored = 
         `    if (${one} < ${ends[one]} && ${many} + i < ${ends[many]}) { four[i] = ${name}[${at} + i]; }`,
         "  }",
       ];
-  const head = `fn load_${name}(first: u32, k: u32, j: u32, to: u32) -> vec4<${stored}> {`;
-  return [head, `  var four = vec4<${stored}>();`, ...loads, "  return four;", "}"].join("\n");
+  const head = `fn load_${name}(first: u32, k: u32, j: u32, to: u32) -> vec4f {`;
+  return [head, "  var four = vec4f();", ...loads, "  return four;", "}"].join("\n");
 }
 
 //| 02-attention/2-matrix-products.ipynb#tiles
@@ -217,7 +217,7 @@ export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Ker
     reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
     writes: [`c: array<${fours(columns % 4 === 0)}>`],
     sizes: { rows, columns, inner: shape.inner },
-    head: [...both.map(({ name }) => tile(name)), ...both.map((operand) => loadFour(operand))].join("\n"),
+    head: [...both.map(({ name }) => tile(name)), ...both.map(loadFour)].join("\n"),
     workgroupSize: tileLanes,
     workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
     body: [places.before, ...tiledLoop(both, places), ...storeTile(shape)].join("\n"),

@@ -5,6 +5,7 @@ import {
   type MatmulPlaces,
   type MatmulShape,
   type Operand,
+  fours,
   loadFour,
   matmulName,
   operands,
@@ -55,9 +56,9 @@ export function takeMatrix(operand: Operand, i: number, q: number): string {
   const stride = unitStride(operand);
   const [j, k] = [`(${part} + ${i * unitSide}u)`, `${q * unitSide}u`];
   const from = alongInner ? `${j} * ${stride}u + ${k}` : `${k} * ${stride}u + ${j}`;
-  const turned = alongInner === (side === "columns");
+  const majorness = alongInner === (side === "columns") ? "col_major" : "row_major";
   const matrix = `subgroup_matrix_${type}<f16, ${unitSide}, ${unitSide}>`;
-  return `subgroupMatrixLoad<${matrix}>(&${name}Tile, ${from}, ${turned}, ${stride}u)`;
+  return `subgroupMatrixLoad<${matrix}, ${majorness}>(&${name}Tile, ${from}, ${stride}u)`;
 }
 
 //| 02-attention/2-matrix-products.ipynb#units-loop
@@ -83,10 +84,10 @@ export function storeMatrix({ rows, columns }: MatmulShape, i: number, j: number
   const start = `cFirst + ${y} * sizes.columns + ${x}`;
   if (rows % unitSide === 0 && columns % unitSide === 0)
     return [
-      `  if (${y} < sizes.rows && ${x} < sizes.columns) { subgroupMatrixStore(&c, ${start}, c${i}_${j}, false, sizes.columns); }`,
+      `  if (${y} < sizes.rows && ${x} < sizes.columns) { subgroupMatrixStore<row_major>(&c, ${start}, c${i}_${j}, sizes.columns); }`,
     ];
   return [
-    `  subgroupMatrixStore(&edge, part * 256u, c${i}_${j}, false, 16u);`,
+    `  subgroupMatrixStore<row_major>(&edge, part * 256u, c${i}_${j}, 16u);`,
     "  workgroupBarrier();",
     "  for (var e = lane % 32u; e < 256u; e += 32u) {",
     `    if (${y} + e / 16u < sizes.rows && ${x} + e % 16u < sizes.columns) { c[${start} + e / 16u * sizes.columns + e % 16u] = edge[part * 256u + e]; }`,
@@ -130,30 +131,21 @@ export function subgroupMatrixBody(
 
 //| 02-attention/2-matrix-products.ipynb#units-kernel
 /**
- * Products on the hardware's matrix units: operands stored as 16-bit or 32-bit floats and multiplied as 16-bit ones,
- * results and sums in 32 bits. Only for adapters that `hasSubgroupMatrix` accepts.
+ * Products on the hardware's matrix units: operands are rounded to 16-bit floats on their way in, sums and results have
+ * 32 bits. Only for adapters that `hasSubgroupMatrix` accepts.
  */
-export function subgroupMatrixKernel(
-  shape: MatmulShape,
-  places: MatmulPlaces,
-  stored: "f16" | "f32",
-): Kernel {
+export function subgroupMatrixKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
   const { batch, rows, columns } = shape;
   const both = operands(shape);
-  const element = (inFours: boolean) => (inFours ? `vec4<${stored}>` : stored);
   const tile = (operand: Operand) =>
     `var<workgroup> ${operand.name}Tile: array<f16, ${unitStride(operand) * (operand.alongInner ? unitTile : unitInner)}>;`;
   return kernel({
     name: `${matmulName(places, shape)} on matrix units`,
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
-    reads: [...both.map(({ name, inFours }) => `${name}: array<${element(inFours)}>`), ...places.reads],
+    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
     writes: ["c: array<f32>"],
     sizes: { rows, columns, inner: shape.inner },
-    head: [
-      "var<workgroup> edge: array<f32, 1024>;",
-      ...both.map(tile),
-      ...both.map((operand) => loadFour(operand, stored)),
-    ].join("\n"),
+    head: ["var<workgroup> edge: array<f32, 1024>;", ...both.map(tile), ...both.map(loadFour)].join("\n"),
     workgroupSize: unitTile,
     workgroups: [Math.ceil(columns / unitTile), Math.ceil(rows / unitTile), batch],
     body: [places.before, ...subgroupMatrixBody(shape, places, both)].join("\n"),

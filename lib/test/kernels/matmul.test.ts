@@ -113,11 +113,7 @@ await test("products on matrix units equal the definition, however the operands 
       for (const transposeB of [false, true]) {
         const shape = { batch: 2, rows, columns, inner, transposeA, transposeB };
         const [a, b] = [eighths(2 * rows * inner), eighths(2 * columns * inner)];
-        const c = await runOn(
-          subgroupMatrixKernel(shape, batchPlaces(shape), "f32"),
-          [a, b],
-          2 * rows * columns,
-        );
+        const c = await runOn(subgroupMatrixKernel(shape, batchPlaces(shape)), [a, b], 2 * rows * columns);
         expect(largestError(c, plainMatmul(a, b, shape)), JSON.stringify(shape)).toBeLessThan(1e-5);
       }
 });
