@@ -3,6 +3,7 @@
 /** Operations, in the order in which they are measured. */
 export const operationNames = [
   "matmul",
+  "units",
   "grouped",
   "attention",
   "rmsnorm",

@@ -1,6 +1,8 @@
 // The operations that `tslm bench` measures, each called as a model calls it: through the public functions on tensors, so
 // that a faster kernel behind one of them is measured without a change here.
-import type { AdapterKind } from "../gpu/device.js";
+import { type AdapterKind, currentGpu } from "../gpu/device.js";
+import { batchPlaces } from "../kernels/matmul.js";
+import { hasSubgroupMatrix, subgroupMatrixKernel } from "../kernels/subgroup-matrix.js";
 import { attention } from "../model/attention.js";
 import { groupedLinear, planDispatch } from "../model/moe.js";
 import { rope, ropeTable } from "../model/positions.js";
@@ -10,7 +12,7 @@ import { tableGradient } from "../tensor/embedding.js";
 import { add, product } from "../tensor/operations.js";
 import { normals, uniforms } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
-import { indices, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
+import { indices, launch, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
 import { defaultOptimizer, globalNorm, makeOptimizer, stepNumbers } from "../train/optimizers.js";
 import type { OperationName } from "./bench-names.js";
 
@@ -23,6 +25,8 @@ export interface Case {
    * written once. The rate is this over the time, so work that a kernel does on top makes it lower.
    */
   needs: { flops: number } | { bytes: number };
+  /** What it runs on has a ceiling of its own, which no probe measures. */
+  unprobed?: boolean;
   /** Makes the inputs and gives what is measured. It hands work to the GPU, and returns tensors. */
   prepare(): () => unknown;
 }
@@ -123,6 +127,25 @@ function matmulCases(kind: AdapterKind): Case[] {
         const a = randomTensor([batch, ...(transposeA ? [inner, rows] : [rows, inner])]);
         const b = randomTensor([batch, ...(transposeB ? [columns, inner] : [inner, columns])]);
         return () => product(a, b, { transposeA, transposeB });
+      },
+    })),
+  );
+}
+
+/** Products with operands of 16 bits on the adapter's matrix units, where it has them. */
+function unitsCases(): Case[] {
+  if (!hasSubgroupMatrix(currentGpu().facts)) return [];
+  return [1024, 2048, 4096].flatMap((size) =>
+    transposes.map(({ operation, options }) => ({
+      operation: `${operation} on matrix units`,
+      shape: `${size} x ${size} x ${size}`,
+      needs: { flops: 2 * size ** 3 },
+      unprobed: true,
+      prepare: () => {
+        const [a, b] = [1, 2].map(() => randomTensor([size, size]));
+        const shape = { batch: 1, rows: size, columns: size, inner: size, ...options };
+        const kernel = subgroupMatrixKernel(shape, batchPlaces(shape));
+        return () => launch(kernel, [a, b], [size, size]);
       },
     })),
   );
@@ -336,6 +359,7 @@ function adamwCases(kind: AdapterKind): Case[] {
 /** The cases of every operation on a kind of adapter. */
 export const operationCases: Record<OperationName, (kind: AdapterKind) => Case[]> = {
   matmul: matmulCases,
+  units: unitsCases,
   grouped: groupedCases,
   attention: attentionCases,
   rmsnorm: rmsNormCases,

@@ -40,10 +40,10 @@ export function readableTime(seconds: number): string {
 const percent = (share: number) => `${Math.round(100 * share)} %`;
 
 /** The last three columns of an operation's row, or the reason why there are none. */
-function measured({ seconds, gigaflops, gigabytes, share = 0, why }: Partial<OperationRow>): string[] {
+function measured({ seconds, gigaflops, gigabytes, share, why }: Partial<OperationRow>): string[] {
   if (seconds === undefined) return [why ?? ""];
   const rate = gigaflops === undefined ? `${rounded(gigabytes ?? 0)} GB/s` : `${rounded(gigaflops)} GFLOP/s`;
-  return [readableTime(seconds), rate, percent(share)];
+  return [readableTime(seconds), rate, share === undefined ? "" : percent(share)];
 }
 
 /** Rows as aligned columns, each to the left or to the right. A row that ends early is not padded. */

@@ -90,13 +90,12 @@ async function measure(facts: AdapterFacts, only: string | undefined): Promise<B
 
 /** The adapter and its ceiling, and what is not there. */
 function describeAdapter(facts: AdapterFacts, ceiling: Ceiling) {
-  const { name, kind, subgroupSize, features, f16 } = facts;
-  const matrices = features.includes("chromium-experimental-subgroup-matrix")
-    ? "the library has no kernel for them yet"
-    : "this adapter does not offer them";
+  const { name, kind, subgroupSize, f16, subgroupMatrices } = facts;
   const missing = {
     ...(f16 ? {} : { "multiply-adds f16": "this adapter does not offer shader-f16" }),
-    "subgroup matrices": matrices,
+    ...(subgroupMatrices.length > 0
+      ? {}
+      : { "matrix units": "this adapter does not offer subgroup matrices" }),
   };
   return { adapter: { name, kind, subgroup_size: subgroupSize }, ceiling, missing };
 }
@@ -122,7 +121,7 @@ async function orWhy<T, R extends object>(
 
 /** Measures one operation at one shape: recorded once, then replayed, so that the program's own time is not measured. */
 async function measureCase(
-  { operation, shape, needs, prepare }: Case,
+  { operation, shape, needs, unprobed, prepare }: Case,
   ceiling: Ceiling,
 ): Promise<OperationRow> {
   const { capture } = await import("../tensor/capture.js");
@@ -135,7 +134,8 @@ async function measureCase(
         const recording = capture(prepare());
         const { seconds } = await timeWork(() => void recording.run());
         recording.free();
-        return { ...row, seconds, ...ratesOf(needs, seconds, ceiling) };
+        const { share, ...rates } = ratesOf(needs, seconds, ceiling);
+        return { ...row, seconds, ...rates, ...(unprobed ? {} : { share }) };
       }),
     row,
   );
