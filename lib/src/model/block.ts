@@ -1,14 +1,15 @@
-// Extracted from chapters/02-attention/7-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
 import { add, linear } from "../tensor/operations.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
-import { attention, mergeHeads, splitHeads } from "./attention.js";
+import { mergeHeads, splitHeads } from "./attention.js";
+import { causalAttention } from "./flash.js";
 import { rope, rotaryHeads } from "./positions.js";
 
-//| 02-attention/7-the-block.ipynb#weights-type
+//| 02-attention/8-the-block.ipynb#weights-type
 /** A model's weights by their Hugging Face names. Linear weights are [outputs, inputs]. */
 export type Weights = Map<string, Tensor>;
 
@@ -31,7 +32,7 @@ export function namedNorm(config: ModelConfig, weights: Weights, name: string, x
   return rmsNorm(x, weightNamed(weights, `${name}.weight`), config.normEps);
 }
 
-//| 02-attention/7-the-block.ipynb#block-context
+//| 02-attention/8-the-block.ipynb#block-context
 /** Keys and values of earlier tokens, kept for generating. */
 export interface AttentionCache {
   /**
@@ -50,7 +51,7 @@ export interface BlockContext {
   cache?: AttentionCache;
 }
 
-//| 02-attention/7-the-block.ipynb#turned-heads
+//| 02-attention/8-the-block.ipynb#turned-heads
 /**
  * Queries or keys ready for attention: projected, normalised as the model wants it, split into heads and turned by
  * their positions. x [batch, tokens, hidden] to [batch, heads, tokens, headDim].
@@ -72,7 +73,7 @@ export function turnedHeads(
   return rope(splitHeads(whole, whole.shape[2] / config.headDim), positions, ropeTable);
 }
 
-//| 02-attention/7-the-block.ipynb#self-attention
+//| 02-attention/8-the-block.ipynb#self-attention
 /** Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input. */
 export function selfAttention(
   config: ModelConfig,
@@ -87,11 +88,11 @@ export function selfAttention(
   const keys = turnedHeads(config, weights, named("k"), x, context);
   const values = splitHeads(namedLinear(weights, `${at}.v_proj`, x), config.kvHeads);
   const [allKeys, allValues] = context.cache?.extend(layer, keys, values) ?? [keys, values];
-  const mixed = attention(queries, allKeys, allValues, context.positions);
+  const mixed = causalAttention(queries, allKeys, allValues, context.positions);
   return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed));
 }
 
-//| 02-attention/7-the-block.ipynb#feed-forward-type
+//| 02-attention/8-the-block.ipynb#feed-forward-type
 /** The second half of a block: from normalised activations [batch, tokens, hidden] to what is added to them. */
 export type FeedForward = (config: ModelConfig, layer: number, weights: Weights, x: Tensor) => Tensor;
 
@@ -102,7 +103,7 @@ export function denseFeedForward(_config: ModelConfig, layer: number, weights: W
   return namedLinear(weights, `${at}.down_proj`, gated);
 }
 
-//| 02-attention/7-the-block.ipynb#block
+//| 02-attention/8-the-block.ipynb#block
 /**
  * One transformer block: x + attention(norm(x)), then the same with the feed-forward layer.
  * x [batch, tokens, hidden] keeps its shape. `feedForward` replaces the dense layer, as a mixture of experts does.
@@ -121,7 +122,7 @@ export function block(
   return add(attended, feedForward(config, layer, weights, norm("post_attention_layernorm", attended)));
 }
 
-//| 02-attention/7-the-block.ipynb#attention-shapes
+//| 02-attention/8-the-block.ipynb#attention-shapes
 /** The shapes of one layer's attention weights, by name within the layer. */
 export function attentionShapes(config: ModelConfig): [string, number[]][] {
   const { hiddenSize, heads, kvHeads, headDim } = config;
@@ -142,7 +143,7 @@ export function attentionShapes(config: ModelConfig): [string, number[]][] {
   ];
 }
 
-//| 02-attention/7-the-block.ipynb#feed-forward-shapes
+//| 02-attention/8-the-block.ipynb#feed-forward-shapes
 /**
  * The shapes of one layer's feed-forward weights, by name within the layer. The experts of a sparse layer are stacked:
  * one tensor [experts, outputs, inputs] for each of their three matrices.
@@ -160,7 +161,7 @@ export function feedForwardShapes(config: ModelConfig, layer: number): [string, 
   ];
 }
 
-//| 02-attention/7-the-block.ipynb#weight-shapes
+//| 02-attention/8-the-block.ipynb#weight-shapes
 /** The name and shape of every weight of a model, in a fixed order: from the embedding up to the output. */
 export function weightShapes(config: ModelConfig): Map<string, number[]> {
   const { hiddenSize, vocabSize } = config;
@@ -179,7 +180,7 @@ export function weightShapes(config: ModelConfig): Map<string, number[]> {
   return shapes;
 }
 
-//| 02-attention/7-the-block.ipynb#initial-values
+//| 02-attention/8-the-block.ipynb#initial-values
 /**
  * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
  * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not
@@ -199,7 +200,7 @@ export function initialValues(
   return normals(seed, size, streamOf(name)).map((value) => value * deviation);
 }
 
-//| 02-attention/7-the-block.ipynb#initial-weights
+//| 02-attention/8-the-block.ipynb#initial-weights
 /** Fresh weights for a model, as parameters to train. The same seed gives the same weights. */
 export function initialWeights(config: ModelConfig, seed: number): Weights {
   const weights: Weights = new Map();

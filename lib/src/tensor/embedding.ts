@@ -1,9 +1,9 @@
-// Extracted from chapters/02-attention/7-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { embedBackwardKernel, embedKernel, linkIdsKernel, zeroKernel } from "../kernels/embedding.js";
 import { track } from "./autograd.js";
 import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
-//| 02-attention/7-the-block.ipynb#table-gradient
+//| 02-attention/8-the-block.ipynb#table-gradient
 /** The gradient of the table: for each id the sum over its places, and zeros for ids that do not occur. */
 export function tableGradient(ids: Tensor<"u32">, gradient: Tensor, shape: readonly number[]): Tensor {
   const result = empty(shape);
@@ -13,7 +13,7 @@ export function tableGradient(ids: Tensor<"u32">, gradient: Tensor, shape: reado
   return result;
 }
 
-//| 02-attention/7-the-block.ipynb#embed
+//| 02-attention/8-the-block.ipynb#embed
 /**
  * Looks up a row of the table [vocabulary, columns] for each id: ids [...] give [..., columns]. Ids must be below the
  * vocabulary's size; check them where they come from, since the GPU does not complain.

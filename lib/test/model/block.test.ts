@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/7-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { type ModelConfig, parseModelConfig } from "../../src/formats/config.js";
@@ -13,7 +13,7 @@ import { linear, multiply, sum } from "../../src/tensor/operations.js";
 import { rmsNorm } from "../../src/tensor/rows.js";
 import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/7-the-block.ipynb#fixtures
+//| 02-attention/8-the-block.ipynb#fixtures
 await openGpu();
 
 /** The tiny models made with transformers: seen from the repository's root, or from this notebook's folder. */
@@ -36,7 +36,7 @@ function fixtureConfig(family: string): ModelConfig {
   return parseModelConfig(JSON.parse(fs.readFileSync(`${fixtures}/${family}/config.json`, "utf8")));
 }
 
-//| 02-attention/7-the-block.ipynb#plain-decoder
+//| 02-attention/8-the-block.ipynb#plain-decoder
 /** Embedding, blocks, last norm, output layer: logits [batch, tokens, vocabulary]. */
 function plainDecoder(config: ModelConfig, weights: Weights, ids: Tensor<"u32">): Tensor {
   const tokens = ids.shape[1];
@@ -52,7 +52,7 @@ function plainDecoder(config: ModelConfig, weights: Weights, ids: Tensor<"u32">)
   );
 }
 
-//| 02-attention/7-the-block.ipynb#loss-gradient
+//| 02-attention/8-the-block.ipynb#loss-gradient
 /** The gradient of the mean cross-entropy of predicting token t + 1 at t, from logits, in 64 bits. */
 function lossGradient(
   logits: Float32Array,
@@ -72,7 +72,7 @@ function lossGradient(
   return gradient;
 }
 
-//| 02-attention/7-the-block.ipynb#check-family
+//| 02-attention/8-the-block.ipynb#check-family
 /** Compares logits and the gradient of every weight with what transformers computed. */
 async function checkFamily(family: string): Promise<void> {
   const config = fixtureConfig(family);
@@ -91,12 +91,12 @@ async function checkFamily(family: string): Promise<void> {
     expect(relativeError(await found[i].array(), wanted.get(name)!.values), name).toBeLessThan(2e-4);
 }
 
-//| 02-attention/7-the-block.ipynb#family-tests
+//| 02-attention/8-the-block.ipynb#family-tests
 await test("blocks of qwen3 compute what transformers does, forward and back", () => checkFamily("qwen3"));
 
 await test("blocks of llama compute what transformers does, forward and back", () => checkFamily("llama"));
 
-//| 02-attention/7-the-block.ipynb#shapes-tests
+//| 02-attention/8-the-block.ipynb#shapes-tests
 await test("the shapes of all weights are those of the files that transformers writes", () => {
   for (const family of ["qwen3", "llama"]) {
     const file = new Map([...fixtureTensors(family, "model")].map(([name, { shape }]) => [name, shape]));
@@ -119,7 +119,7 @@ await test("the experts of a sparse layer are stacked", () => {
   }
 });
 
-//| 02-attention/7-the-block.ipynb#initial-test
+//| 02-attention/8-the-block.ipynb#initial-test
 await test("fresh weights have the configured spread, the same for the same seed", async () => {
   const config = { ...fixtureConfig("qwen3"), hiddenSize: 64, intermediateSize: 128, attentionBias: true };
   const spread = async (weight: Tensor) =>
@@ -136,7 +136,7 @@ await test("fresh weights have the configured spread, the same for the same seed
   expect(await values(initialWeights(config, 6), name)).not.toEqual(await values(weights, name));
 });
 
-//| 02-attention/7-the-block.ipynb#bias-test
+//| 02-attention/8-the-block.ipynb#bias-test
 await test("biases and a norm over the whole projection are used where the model has them", async () => {
   const config = { ...fixtureConfig("qwen3"), attentionBias: true, qkNorm: "projection" as const };
   const weights = initialWeights(config, 1);
