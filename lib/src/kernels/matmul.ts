@@ -230,9 +230,10 @@ export function aInFours({ transposeA, rows }: MatmulShape): boolean {
   return transposeA === true && rows % 4 === 0;
 }
 
-/** Whether B can be loaded four elements at a time: along its rows, so the row length must be whole fours. */
-export function bInFours({ transposeB, inner, columns }: MatmulShape): boolean {
-  return (transposeB ? inner : columns) % 4 === 0;
+/** The element type in which B is loaded: four along its rows, or two inner indices of one column when it is transposed. */
+export function bElement({ transposeB, inner, columns }: MatmulShape): string {
+  if (transposeB) return inner % 2 === 0 ? "vec2f" : "f32";
+  return fours(columns % 4 === 0);
 }
 
 //| 02-attention/2-matrix-products.ipynb#clamped
@@ -275,72 +276,56 @@ export function loadRowElements(shape: MatmulShape, tile: SubgroupTile): string[
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-b
-/** Row k + q of B at a lane's v-th four columns: bv. */
-export function loadB(shape: MatmulShape, tile: SubgroupTile, v: number): string {
+/** Rows k + q and k + q + 1 of B at a lane's v-th four columns: b0_v and b1_v. */
+export function loadB(shape: MatmulShape, tile: SubgroupTile, v: number): string[] {
   const { inner, columns } = shape;
   const { lanes, width } = tile;
-  const start = `bFirst + ${clamped("(k + q)", inner % lanes === 0, "inner")} * sizes.columns`;
   const column = columnOf(tile, v);
-  if (bInFours(shape)) {
-    const fits = columns % (lanes * width * 4) === 0;
-    return `      let b${v} = b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u];`;
-  }
-  const parts = range(4).map((j) => `b[${start} + min(${column} + ${j}u, sizes.columns - 1u)]`);
-  return `      let b${v} = vec4f(${parts.join(", ")});`;
-}
-
-//| 02-attention/2-matrix-products.ipynb#multiply-one
-/** Multiplies one inner index, k + q: a lane's columns of B against the rows handed round. */
-export function multiplyOne(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const columns = range(tile.width);
-  return [
-    `    for (var q = 0u; q < ${tile.lanes}u; q++) {`,
-    ...columns.map((v) => loadB(shape, tile, v)),
-    ...range(tile.rows).flatMap((r) => [
-      `      let s${r} = subgroupShuffle(a${r}, q);`,
-      ...columns.map((v) => `      c${r}_${v} += s${r} * b${v};`),
-    ]),
-    "    }",
-  ];
+  const fits = columns % (lanes * width * 4) === 0;
+  return range(2).map((i) => {
+    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner")} * sizes.columns`;
+    if (columns % 4 === 0)
+      return `      let b${i}_${v} = b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u];`;
+    const parts = range(4).map((j) => `b[${start} + min(${column} + ${j}u, sizes.columns - 1u)]`);
+    return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
+  });
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-transposed-b
-/** Four rows of B, k + q … k + q + 3, from a B that is stored transposed: a lane's four columns are four of its rows. */
+/** The same from a B that is stored transposed: a lane's four columns are four of its rows. */
 export function loadTransposedB(shape: MatmulShape, tile: SubgroupTile, v: number): string[] {
   const { inner, columns } = shape;
   const { lanes, width } = tile;
   const fits = columns % (lanes * width * 4) === 0;
   const row = (j: number) =>
     `bFirst + ${clamped(`(${columnOf(tile, v)} + ${j}u)`, fits, "columns")} * sizes.inner`;
-  if (!bInFours(shape)) {
-    return range(4).map((i) => {
-      const at = clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner");
-      const parts = range(4).map((j) => `b[${row(j)} + ${at}]`);
-      return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
-    });
-  }
-  const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 4u)";
-  const loads = range(4).map((j) => `      let t${j}_${v} = b[(${row(j)} + ${start}) / 4u];`);
-  const turned = range(4).map((i) => {
-    const parts = range(4).map((j) => `t${j}_${v}[${i}]`);
-    return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
-  });
-  return [...loads, ...turned];
+  const four = (part: (i: number, j: number) => string) =>
+    range(2).map(
+      (i) =>
+        `      let b${i}_${v} = vec4f(${range(4)
+          .map((j) => part(i, j))
+          .join(", ")});`,
+    );
+  if (inner % 2 !== 0) return four((i, j) => `b[${row(j)} + ${clamped(`(k + q + ${i}u)`, false, "inner")}]`);
+  const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 2u)";
+  const loads = range(4).map((j) => `      let t${j}_${v} = b[(${row(j)} + ${start}) / 2u];`);
+  return [...loads, ...four((i, j) => `t${j}_${v}[${i}]`)];
 }
 
-//| 02-attention/2-matrix-products.ipynb#multiply-four
-/** The same four inner indices at a time: a load along a row of the transposed B brings four. */
-export function multiplyFour(shape: MatmulShape, tile: SubgroupTile): string[] {
+//| 02-attention/2-matrix-products.ipynb#multiply-two
+/** Multiplies the inner indices of one block, two at a time: a lane's columns of B against the rows handed round. */
+export function multiplyTwo(shape: MatmulShape, tile: SubgroupTile): string[] {
   const columns = range(tile.width);
-  const products = range(4).flatMap((i) =>
+  const load = shape.transposeB ? loadTransposedB : loadB;
+  const products = range(2).flatMap((i) =>
     range(tile.rows).flatMap((r) => [
       `      let s${i}_${r} = subgroupShuffle(a${r}, q + ${i}u);`,
       ...columns.map((v) => `      c${r}_${v} += s${i}_${r} * b${i}_${v};`),
     ]),
   );
   return [
-    `    for (var q = 0u; q < ${tile.lanes}u; q += 4u) {`,
-    ...columns.flatMap((v) => loadTransposedB(shape, tile, v)),
+    `    for (var q = 0u; q < ${tile.lanes}u; q += 2u) {`,
+    ...columns.flatMap((v) => load(shape, tile, v)),
     ...products,
     "    }",
   ];
@@ -374,7 +359,7 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
   const across = Math.ceil(columns / (lanes * width * 4));
   return kernel({
     name: matmulName(places, shape),
-    reads: [`a: array<${fours(aInFours(shape))}>`, `b: array<${fours(bInFours(shape))}>`, ...places.reads],
+    reads: [`a: array<${fours(aInFours(shape))}>`, `b: array<${bElement(shape)}>`, ...places.reads],
     writes: [`c: array<${fours(columns % 4 === 0)}>`],
     enable: ["subgroups"],
     sizes: { rows, columns, inner: shape.inner },
@@ -391,7 +376,7 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
       ...range(tile.rows).flatMap((r) => range(width).map((v) => `  var c${r}_${v} = vec4f();`)),
       `  for (var k = ${places.from}; k < to; k += ${lanes}u) {`,
       ...loadRowElements(shape, tile),
-      ...(shape.transposeB ? multiplyFour : multiplyOne)(shape, tile),
+      ...multiplyTwo(shape, tile),
       "  }",
       ...storeRows(shape, tile),
     ].join("\n"),
