@@ -194,7 +194,7 @@ test("mistakes in a configuration are named with what may be meant, and leave no
   expectRefusal(set("sample_prompt=~"), "sample_prompt cannot be encoded");
   expectRefusal(set("model.vocab_size=5"), "but the tokenizer has");
   expectRefusal(set("model.hidden_size=200000"), "holds at most");
-  expectRefusal(set("batch_size=1000000"), "The logits of a batch");
+  expectRefusal(set("batch_size=1000000"), "A batch of 1000000 x");
   expectRefusal(tslm("train", "--config", "missing.json", "--out", "none"), "missing.json");
   expect(tslm("train", "--out", "none").status).toBe(2);
   expect(set("steps").status).toBe(2);

@@ -208,3 +208,30 @@ export function crossEntropyBackwardKernel(plan: RowPlan): Kernel {
     ].join("\n"),
   });
 }
+
+//| 04-training/1-the-loss.ipynb#copy-part
+/** Copies `count` numbers of 32 bits from place `source` of one array to place `goal` of another. */
+export function copyPartKernel(count: number, source: number, goal: number): Kernel {
+  return kernel({
+    name: `copy part of ${count}`,
+    reads: ["x: array<u32>"],
+    writes: ["y: array<u32>"],
+    sizes: { count, source, goal },
+    workgroupSize: 64,
+    workgroups: Math.ceil(count / 64),
+    body: "  if (thread < sizes.count) { y[sizes.goal + thread] = x[sizes.source + thread]; }",
+  });
+}
+
+/** Adds x to y, number by number. */
+export function addToKernel(count: number): Kernel {
+  return kernel({
+    name: `add to ${count}`,
+    reads: ["x: array<f32>"],
+    writes: ["y: array<f32>"],
+    sizes: { count },
+    workgroupSize: 64,
+    workgroups: Math.ceil(count / 64),
+    body: "  if (thread < sizes.count) { y[thread] += x[thread]; }",
+  });
+}

@@ -108,10 +108,14 @@ export function hiddenStates(
 }
 
 //| 03-moe/4-the-decoder.ipynb#output-logits
+/** The weight that makes logits of hidden states [vocabulary, hidden]: the embedding again, where the two are tied. */
+export function outputWeight({ config, weights }: Model): Tensor {
+  return weightNamed(weights, config.tied ? "model.embed_tokens.weight" : "lm_head.weight");
+}
+
 /** The score of every token of the vocabulary to come next: hidden [..., hidden] to logits [..., vocabulary]. */
-export function outputLogits({ config, weights }: Model, hidden: Tensor): Tensor {
-  const name = config.tied ? "model.embed_tokens.weight" : "lm_head.weight";
-  return linear(hidden, weightNamed(weights, name));
+export function outputLogits(model: Model, hidden: Tensor): Tensor {
+  return linear(hidden, outputWeight(model));
 }
 
 //| 03-moe/4-the-decoder.ipynb#forward

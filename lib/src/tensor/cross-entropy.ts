@@ -2,13 +2,28 @@
 import { currentGpu } from "../gpu/device.js";
 import {
   type RowPlan,
+  addToKernel,
+  copyPartKernel,
   crossEntropyBackwardKernel,
   crossEntropyKernel,
   meanLossKernel,
   planRows,
 } from "../kernels/cross-entropy.js";
-import { track } from "./autograd.js";
-import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
+import { elementwiseKernel } from "../kernels/elementwise.js";
+import { isTracked, tape, track } from "./autograd.js";
+import { linear, multiply, product } from "./operations.js";
+import {
+  type DType,
+  type Tensor,
+  describe,
+  empty,
+  launch,
+  launchInto,
+  scope,
+  tensor,
+  view,
+  zeros,
+} from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */
@@ -51,4 +66,76 @@ export function crossEntropy(logits: Tensor, targets: Tensor<"u32">): Tensor {
   return track(mean, [logits], (gradient) => [
     launch(crossEntropyBackwardKernel(plan), [logits, targets, logSums, share, gradient], logits.shape),
   ]);
+}
+
+//| 04-training/1-the-loss.ipynb#rows-of
+/** A copy of `count` rows of x [rows, ...], from row `from` on. */
+export function rowsOf<D extends DType>(x: Tensor<D>, from: number, count: number): Tensor<D> {
+  const width = x.size / x.shape[0];
+  return launch(copyPartKernel(count * width, from * width, 0), [x], [count, ...x.shape.slice(1)], x.dtype);
+}
+
+/** Copies rows to where they belong in `whole` [rows, ...], from row `to` on. */
+export function putRows(part: Tensor, whole: Tensor, to: number): void {
+  launchInto(copyPartKernel(part.size, 0, to * (whole.size / whole.shape[0])), [part], [whole]);
+}
+
+//| 04-training/1-the-loss.ipynb#piece
+/** What the pieces of a loss leave behind: the loss of every row, and gradients as though losses were summed. */
+export interface LossSums {
+  losses: Tensor;
+  hidden?: Tensor;
+  weight?: Tensor;
+}
+
+/** Takes in the rows from `from` on: their logits live in here only. */
+export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: number, sums: LossSums): void {
+  const logits = product(x, weight, { transposeB: true });
+  const { losses, logSums } = rowLosses(logits, ids);
+  putRows(losses, sums.losses, from);
+  if (!sums.hidden || !sums.weight) return;
+  const [one, plan] = [tensor([1]), planLoss(logits, ids)];
+  const slope = launch(crossEntropyBackwardKernel(plan), [logits, ids, logSums, one, one], logits.shape);
+  putRows(product(slope, weight), sums.hidden, from);
+  launchInto(addToKernel(weight.size), [product(slope, x, { transposeA: true })], [sums.weight]);
+}
+
+//| 04-training/1-the-loss.ipynb#linear-cross-entropy
+/** Bytes of logits that are made at a time: what one array can hold, and no more than is needed to keep an adapter busy. */
+export function logitsAtATime(): number {
+  return Math.min(currentGpu().facts.limits.maxStorageBufferBindingSize, 2 ** 28);
+}
+
+/**
+ * `crossEntropy(linear(hidden, weight), targets)` for hidden [..., inputs], weight [vocabulary, inputs] and target ids [...],
+ * without holding more than `bytes` of logits: where they do not fit, rows are taken in pieces and the gradients made on
+ * the way forward. Output: [1].
+ */
+export function linearCrossEntropy(
+  hidden: Tensor,
+  weight: Tensor,
+  targets: Tensor<"u32">,
+  bytes = logitsAtATime(),
+): Tensor {
+  const [vocabulary, inputs] = weight.shape;
+  const rows = hidden.size / inputs;
+  const piece = Math.max(1, Math.floor(bytes / (4 * vocabulary)));
+  if (rows <= piece || targets.size !== rows) return crossEntropy(linear(hidden, weight), targets);
+  const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
+  const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
+  const slopes = learns ? { hidden: empty(x.shape), weight: zeros(weight.shape) } : {};
+  const sums: LossSums = { losses: empty([rows]), ...slopes };
+  for (let from = 0; from < rows; from += piece)
+    scope(() => {
+      const count = Math.min(piece, rows - from);
+      lossPiece(rowsOf(x, from, count), weight, rowsOf(ids, from, count), from, sums);
+    });
+  const [mean, share] = [empty([1]), empty([1])];
+  launchInto(meanLossKernel(), [sums.losses, ids], [mean, share]);
+  return track(mean, [hidden, weight], (gradient) => {
+    const factor = multiply(gradient, share);
+    const scaled = (x: Tensor, shape: readonly number[]) =>
+      launch(elementwiseKernel("scaled", [x.size, 1], ["a * b"]), [x, factor], shape);
+    return [scaled(sums.hidden!, hidden.shape), scaled(sums.weight!, weight.shape)];
+  });
 }

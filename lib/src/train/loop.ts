@@ -5,12 +5,13 @@ import { bitsPerByte } from "../data/synthetic.js";
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits, readableBytes } from "../gpu/buffers.js";
 import { ignoredTarget } from "../kernels/cross-entropy.js";
+import { balanceLoss } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
-import { type Model, forward, parametersOf, sequenceContext } from "../model/decoder.js";
+import { type Model, hiddenStates, outputWeight, parametersOf, sequenceContext } from "../model/decoder.js";
 import { checkWeightsFit, countParameters, loadModel, saveModel } from "../model/weights.js";
-import { gradients, withoutGradients } from "../tensor/autograd.js";
+import { gradients, isTracked, withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
-import { crossEntropy } from "../tensor/cross-entropy.js";
+import { linearCrossEntropy } from "../tensor/cross-entropy.js";
 import { add, scale } from "../tensor/operations.js";
 import { type Tensor, empty, tensor } from "../tensor/tensor.js";
 import {
@@ -85,6 +86,17 @@ export interface StepResult {
   load: Tensor<"u32">[];
 }
 
+/**
+ * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss, where there are experts and
+ * gradients are wanted, and the tokens that each expert received.
+ */
+export function batchLoss(model: Model, { inputs, targets }: BatchTensors, context: BlockContext) {
+  const { hidden, routed } = hiddenStates(model, inputs, context);
+  const loss = linearCrossEntropy(hidden, outputWeight(model), targets);
+  const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
+  return { loss, balance, load: routed.map((layer) => layer.load) };
+}
+
 /** The loss that is made small: the cross-entropy, and a little of the balance loss where there are experts. */
 export function withBalance({ config }: Model, loss: Tensor, balance?: Tensor): Tensor {
   const coefficient = config.moe?.balanceCoefficient ?? 0;
@@ -108,13 +120,12 @@ export function trainingStep(
   let sums: Tensor[] | undefined;
   let mean: Tensor | undefined;
   let load: Tensor<"u32">[] = [];
-  for (const { inputs, targets } of parts) {
-    const output = forward(model, inputs, context);
-    const loss = crossEntropy(output.logits, targets);
-    const slopes = gradients(withBalance(model, loss, output.balanceLoss), parameters, share);
+  for (const batch of parts) {
+    const output = batchLoss(model, batch, context);
+    const slopes = gradients(withBalance(model, output.loss, output.balance), parameters, share);
     if (sums) accumulateInto(sums, slopes);
     sums ??= slopes;
-    const part = scale(loss, share);
+    const part = scale(output.loss, share);
     mean = mean ? add(mean, part) : part;
     load = output.load;
   }
@@ -154,7 +165,7 @@ export interface Evaluation {
 export function recordEvaluation(model: Model, rows: number, context: number): Evaluation {
   const batch = batchTensors(rows, context);
   const places = sequenceContext(model.config, context);
-  const loss = () => crossEntropy(forward(model, batch.inputs, places).logits, batch.targets);
+  const loss = () => batchLoss(model, batch, places).loss;
   return { batch, recording: capture(() => withoutGradients(loss)) };
 }
 
@@ -181,9 +192,15 @@ export function trainingBytes(config: ModelConfig): number {
   return 16 * countParameters(config).total;
 }
 
+/** Numbers that the widest layer makes of one token. */
+export function widestLayer({ hiddenSize, heads, headDim, intermediateSize, moe }: ModelConfig): number {
+  const experts = moe ? moe.expertsPerToken * Math.max(moe.intermediateSize, hiddenSize) : 0;
+  return Math.max(hiddenSize, heads * headDim, intermediateSize, experts);
+}
+
 /**
- * Throws one sentence when a run cannot fit, before anything large is made: when a weight or the logits of a batch are
- * too large for one array, or when all of it needs more than the `available` bytes (where that is known).
+ * Throws one sentence when a run cannot fit, before anything large is made: when a weight or the widest activations of a batch
+ * are too large for one array, or when all of it needs more than the `available` bytes (where that is known).
  */
 export function checkRunFits(
   config: ModelConfig,
@@ -191,10 +208,10 @@ export function checkRunFits(
   available = Number.POSITIVE_INFINITY,
 ): void {
   checkWeightsFit(config);
-  const [batch, vocabulary] = [`${batchSize} x ${context}`, config.vocabSize];
+  const width = widestLayer(config);
   checkFits(
-    4 * batchSize * context * vocabulary,
-    `The logits of a batch (${batch} tokens x ${vocabulary} words)`,
+    4 * batchSize * context * width,
+    `A batch of ${batchSize} x ${context} tokens (${width} numbers each)`,
   );
   const needed = trainingBytes(config);
   if (needed <= available) return;

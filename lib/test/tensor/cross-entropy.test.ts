@@ -8,7 +8,7 @@ import {
 } from "../../src/kernels/cross-entropy.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
-import { crossEntropy, tokenLosses } from "../../src/tensor/cross-entropy.js";
+import { crossEntropy, linearCrossEntropy, tokenLosses } from "../../src/tensor/cross-entropy.js";
 import { scale } from "../../src/tensor/operations.js";
 import { type Tensor, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 
@@ -118,4 +118,25 @@ await test("targets outside of the vocabulary show as NaN, ignored ones as nothi
   expect(await none.value()).toBe(0);
   expect([...(await gradients(none, [x])[0].array())]).toEqual([0, 0, 0, 0, 0, 0]);
   expect(() => crossEntropy(x, indices([1]))).toThrow("one target for each row of f32 [2, 3]");
+});
+
+//| 04-training/1-the-loss.ipynb#pieces-test
+await test("a loss in pieces is the loss of the whole, and so are its gradients", async () => {
+  const [rows, words, inputs] = [13, 37, 6];
+  const values = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
+  const hidden = parameter(tensor(values(rows * inputs), [1, rows, inputs]));
+  const weight = parameter(tensor(values(words * inputs), [words, inputs]));
+  const ids = randomRows(rows, words).targets;
+  ids[4] = ignoredTarget;
+  const results = [];
+  for (const atATime of [rows, 1, 5, 12]) {
+    const loss = scale(linearCrossEntropy(hidden, weight, indices(ids, [1, rows]), atATime * words * 4), 3);
+    const [a, b] = gradients(loss, [hidden, weight]);
+    results.push([await loss.array(), await a.array(), await b.array()]);
+  }
+  for (const [loss, a, b] of results) {
+    expect(relativeError(loss, results[0][0])).toBeLessThan(1e-5);
+    expect(relativeError(a, results[0][1])).toBeLessThan(1e-5);
+    expect(relativeError(b, results[0][2])).toBeLessThan(1e-5);
+  }
 });
