@@ -46,6 +46,7 @@ export function flashForm({ headDim, tokens }: FlashShape, facts: AdapterFacts):
   return { subgroups: true, lanes: facts.subgroupSize, rows: headDim <= 64 && tokens >= 256 ? 2 : 1 };
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#flash-tile
 /** Query rows of a workgroup: the query heads of one key head lie one after the other, and count as rows of one matrix. */
 export function flashTile({ lanes, rows }: FlashForm): number {
   return lanes * rows;
@@ -67,6 +68,7 @@ export interface KeyRanges {
   starts: boolean;
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#key-ranges-kernel-code
 /**
  * The run of keys [first, end) that each query row may see, and that of each tile of rows together:
  * u32 [sequences, rows, 2] and [sequences, tiles, 2]. A row that sees no key gets [0, 0).
@@ -120,6 +122,7 @@ export function sharedHead(names: string[], shape: FlashShape, { subgroups }: Fl
     : names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size}>;`).join("\n");
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#shared-four
 /** WGSL for the four numbers at `c` of row `j` of an array that all lanes walk through. */
 export function sharedFour(
   name: string,
@@ -152,6 +155,7 @@ export function loadParts({ names, count }: RowWalk, shape: FlashShape, { lanes 
   );
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#fill-shared
 /** Fills the workgroup memory with rows from `start` on. */
 export function fillShared({ names, count }: RowWalk, shape: FlashShape, { lanes }: FlashForm): string[] {
   const width = foursOf(shape);
@@ -165,6 +169,7 @@ export function fillShared({ names, count }: RowWalk, shape: FlashShape, { lanes
   ];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#walk-rows
 /** Walks through rows one by one, in every lane at the same time: the statements see the row's number, `j`. */
 export function walkRows(walk: RowWalk, shape: FlashShape, form: FlashForm, statements: string[]): string[] {
   const { from, to } = walk;
@@ -192,6 +197,7 @@ export function ownRows(count: string, form: FlashForm): string[] {
   return ["let matrix = group.y;", ...range(form.rows).map(row)];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#load-own
 /** Takes each lane's rows of an array into registers, times a factor. */
 export function loadOwn(
   name: string,
@@ -214,6 +220,7 @@ export function ownSums(name: string, shape: FlashShape, { rows }: FlashForm): s
   return range(rows).flatMap((r) => range(foursOf(shape)).map((c) => `var ${name}${r}_${c} = vec4f();`));
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#store-own
 /** Writes each lane's rows of a result, those that exist, times a factor. */
 export function storeOwn(
   name: string,
@@ -251,6 +258,7 @@ export function dotProducts(
   ];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#add-products
 /** Adds row j of `shared`, times `share`r, to each lane's sums. */
 export function addProducts(
   sums: string,
@@ -265,6 +273,7 @@ export function addProducts(
   ]);
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#cap-scores
 /** Caps the scores, where the model does. tanh of large numbers is not safe everywhere: past 15 it is 1 anyway. */
 export function capScores({ softcap }: FlashShape, { rows }: FlashForm): string[] {
   const cap = wgslNumber(softcap);
@@ -297,6 +306,7 @@ export function flashFrame(shape: FlashShape, form: FlashForm, sequences: number
   };
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#flash-tables
 /** The sequence whose tables a workgroup reads. */
 export const sequenceOf = "let sequence = matrix / sizes.kvHeads * sizes.sequenceStep;";
 
@@ -349,6 +359,7 @@ export function endSoftmax(form: FlashForm): string[] {
   ]);
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#flash-kernel
 /** Attention in one pass over the keys. Writes y like q, and the logarithm of each row's sum of powers. */
 export function flashKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
   const arrays = ["q: array<vec4f>", "k: array<vec4f>", "v: array<vec4f>"];
@@ -468,6 +479,7 @@ export function rowFacts({ subgroups }: FlashForm): string[] {
   ];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#rows-of-head
 /** The rows of a head from the first tile that sees any of the workgroup's keys to the last one. */
 export function rowsThatSee(form: FlashForm): string[] {
   const tile = flashTile(form);

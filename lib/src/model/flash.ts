@@ -12,6 +12,7 @@ import {
   keyRangesKernel,
   rowFactsKernel,
 } from "../kernels/flash.js";
+import { prefersSubgroups } from "../kernels/matmul.js";
 import { isTracked, track } from "../tensor/autograd.js";
 import { sumToShape } from "../tensor/operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
@@ -140,13 +141,17 @@ export function flashAttention(
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#causal-attention
-/** Causal attention as the blocks of a model use it: fused, but for heads whose width is no multiple of 4. */
+/**
+ * Causal attention as the blocks of a model use it: fused where the heads' width is a multiple of 4, else by `attention`.
+ * So too for few queries on a graphics processor: a lane a row would leave nearly all of it idle.
+ */
 export function causalAttention(
   queries: Tensor,
   keys: Tensor,
   values: Tensor,
   positions: Tensor<"u32">,
 ): Tensor {
-  const fused = queries.shape[3] % 4 === 0;
-  return (fused ? flashAttention : attention)(queries, keys, values, positions);
+  const [, , tokens, headDim] = queries.shape;
+  const enough = prefersSubgroups(currentGpu().facts) || tokens >= 64;
+  return (headDim % 4 === 0 && enough ? flashAttention : attention)(queries, keys, values, positions);
 }

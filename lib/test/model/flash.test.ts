@@ -117,6 +117,7 @@ interface Case {
   at?: (b: number, t: number) => { position: number; first: number };
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#case-tensors
 /** Queries, keys, values, a gradient of the result, and sinks: random, the same each time. */
 function caseTensors({ batch, heads, kvHeads, tokens, length, headDim }: Case) {
   const shapes = [
