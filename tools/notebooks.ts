@@ -74,7 +74,15 @@ export function runInJupyter(file: string): { failure?: string; skipped?: string
   return { failure: status === 0 ? undefined : stderr.trim() };
 }
 
+/** Throws for an option that there is none of: without it, all notebooks would run. */
+export function checkOptions(args: string[]): void {
+  const unknown = args.find((arg) => arg.startsWith("-") && arg !== "--save" && arg !== "--jupyter");
+  if (unknown)
+    throw new BookError(`there is no option ${unknown}: npm run notebooks [-- NAME…] [--save] [--jupyter]`);
+}
+
 async function main(args: string[]): Promise<void> {
+  checkOptions(args);
   const names = selectNotebooks(
     notebookNames(repository),
     args.filter((arg) => !arg.startsWith("--")),

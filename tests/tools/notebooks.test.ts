@@ -1,7 +1,7 @@
 import path from "node:path";
 import { expect, test } from "vitest";
 import { notebookNames, readNotebook, repository } from "../../tools/notebook.js";
-import { runInJupyter, runNotebooks, selectNotebooks } from "../../tools/notebooks.js";
+import { checkOptions, runInJupyter, runNotebooks, selectNotebooks } from "../../tools/notebooks.js";
 import { runCells } from "../../tools/run-notebook.js";
 import { type Cell, makeBook, ONE, read, TWO } from "./small-book.js";
 
@@ -101,6 +101,11 @@ test("words choose notebooks; a word that fits none is an error", () => {
   expect(() => selectNotebooks(names, ["three"])).toThrow(
     `no notebook is called three; there are:\n  ${ONE}\n  ${TWO}`,
   );
+});
+
+test("an option that there is none of is an error", () => {
+  expect(() => checkOptions(["bytes", "--save", "--jupyter"])).not.toThrow();
+  expect(() => checkOptions(["--help"])).toThrow("no option --help: npm run notebooks");
 });
 
 test("Jupyter's own protocol sees a cell that fails", ({ skip }) => {

@@ -35,7 +35,7 @@ export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undef
   let json = startingPoint(flags, begun);
   for (const assignment of flags.set ?? []) {
     const at = assignment.indexOf("=");
-    if (at < 1) throw new UsageError(`tslm: --set wants key=value, such as steps=100, not ${assignment}`);
+    if (at < 1) throw new UsageError(`--set wants key=value, such as steps=100, not ${assignment}`);
     json = withSetting(json, assignment.slice(0, at), settingValue(assignment.slice(at + 1)));
   }
   if (flags.data !== undefined) json = { ...json, data: flags.data };
@@ -67,7 +67,7 @@ function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Recor
   }
   if (begun) return { ...begun };
   throw new UsageError(
-    "tslm: name the configuration of the run: --config FILE (such as configs/default.json)",
+    "name the configuration of the run: --config FILE (such as configs/default.json)",
   );
 }
 
