@@ -78,7 +78,7 @@ export function runInJupyter(file: string): { failure?: string; skipped?: string
 export function checkOptions(args: string[]): void {
   const unknown = args.find((arg) => arg.startsWith("-") && arg !== "--save" && arg !== "--jupyter");
   if (unknown)
-    throw new BookError(`there is no option ${unknown}: npm run notebooks [-- NAME…] [--save] [--jupyter]`);
+    throw new BookError([`there is no option ${unknown}: npm run notebooks [-- NAME…] [--save] [--jupyter]`]);
 }
 
 async function main(args: string[]): Promise<void> {

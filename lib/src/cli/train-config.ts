@@ -66,9 +66,7 @@ function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Recor
     return resolved(json as Record<string, unknown>, path.dirname(path.resolve(flags.config)));
   }
   if (begun) return { ...begun };
-  throw new UsageError(
-    "name the configuration of the run: --config FILE (such as configs/default.json)",
-  );
+  throw new UsageError("name the configuration of the run: --config FILE (such as configs/default.json)");
 }
 
 /** The same configuration with file names seen from `folder`, and the model read where a file is named. */
