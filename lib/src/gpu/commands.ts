@@ -1,6 +1,14 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, giveBuffer, takeBuffer } from "./buffers.js";
-import { type Gpu, GpuError, currentGpu, reportGpuError, throwGpuErrors } from "./device.js";
+import { type Storage, giveBuffer, newBuffer, takeBuffer } from "./buffers.js";
+import {
+  type Gpu,
+  GpuError,
+  currentGpu,
+  reportGpuError,
+  throwGpuErrors,
+  unsettledCalls,
+  withErrorScope,
+} from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#kernel-interface
 /** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
@@ -118,28 +126,20 @@ export function bindingLayout(device: GPUDevice, { reads, writes, sizes }: Kerne
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#compile
-/** Compilations whose outcome is not known yet. */
-export const compiling = new Set<Promise<void>>();
-
 /** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
 export function compile(device: GPUDevice, wanted: Kernel, failed: () => void): GPUComputePipeline {
   const { name, code } = wanted;
-  device.pushErrorScope("validation");
-  const module = device.createShaderModule({ label: name, code });
-  const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
-  const pipeline = device.createComputePipeline({
-    label: name,
-    layout,
-    compute: { module, entryPoint: "main" },
-  });
-  const outcome = device.popErrorScope().then((error) => {
-    if (!error) return;
+  const make = () => {
+    const module = device.createShaderModule({ label: name, code });
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
+    const compute = { module, entryPoint: "main" };
+    return { module, pipeline: device.createComputePipeline({ label: name, layout, compute }) };
+  };
+  const made = withErrorScope(device, "validation", make, (error): Promise<void> => {
     failed();
-    return reportCompilation(name, module, error);
+    return reportCompilation(name, made.module, error);
   });
-  const checked: Promise<void> = Promise.resolve(outcome).then(() => void compiling.delete(checked));
-  compiling.add(checked);
-  return pipeline;
+  return made.pipeline;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#pipeline-for
@@ -288,7 +288,7 @@ export async function restUntil<T>(work: Promise<T>): Promise<T> {
 /** Waits until the GPU has done everything asked of it. Throws the first error that it met. */
 export async function finish(): Promise<void> {
   flush();
-  await Promise.all(compiling);
+  await Promise.all(unsettledCalls);
   await restUntil(currentGpu().device.queue.onSubmittedWorkDone());
   throwGpuErrors();
 }
@@ -312,11 +312,11 @@ export async function download({ buffer, bytes }: Storage): Promise<ArrayBuffer>
   flush();
   const { device } = currentGpu();
   const size = Math.max(4, bytes);
-  const staging = device.createBuffer({ size, usage: 0x01 | 0x08 }); // MAP_READ | COPY_DST
+  const staging = newBuffer({ size, usage: 0x01 | 0x08, what: "Reading an array back" }); // MAP_READ | COPY_DST
   const encoder = device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
   device.queue.submit([encoder.finish()]);
-  await Promise.all(compiling);
+  await Promise.all(unsettledCalls);
   await restUntil(staging.mapAsync(1)).catch((error: Error) => reportGpuError(new GpuError(error.message)));
   throwGpuErrors();
   const copy = staging.getMappedRange().slice(0, bytes);

@@ -99,18 +99,36 @@ export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFac
 
 //| 02-attention/1-the-first-kernel.ipynb#pending-errors
 /** Errors arrive after the call that caused them; they wait here until the program next waits for the GPU. */
-export const pendingErrors: Error[] = [];
+export const pendingErrors = { causes: [] as Error[], others: [] as Error[] };
 
-/** Keeps an error for the next wait. A root cause goes before the errors that follow from it. */
+/** Keeps an error for the next wait. Root causes go before the errors that follow from them. */
 export function reportGpuError(error: Error, isCause = false): void {
-  if (isCause) pendingErrors.unshift(error);
-  else pendingErrors.push(error);
+  pendingErrors[isCause ? "causes" : "others"].push(error);
 }
 
 /** Throws the first error that has arrived, and forgets the rest: they are its consequences. */
 export function throwGpuErrors(): void {
-  const [first] = pendingErrors.splice(0);
+  const [first] = [...pendingErrors.causes.splice(0), ...pendingErrors.others.splice(0)];
   if (first) throw first;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#error-scope
+/** Calls of which the driver has not said yet whether they worked. */
+export const unsettledCalls = new Set<Promise<void>>();
+
+/** Makes a call, and hands the driver's complaint about it to `failed` when it comes. */
+export function withErrorScope<T>(
+  device: GPUDevice,
+  filter: GPUErrorFilter,
+  call: () => T,
+  failed: (error: GPUError) => void | Promise<void>,
+): T {
+  device.pushErrorScope(filter);
+  const result = call();
+  const outcome = device.popErrorScope().then((error) => (error ? failed(error) : undefined));
+  const settled: Promise<void> = outcome.then(() => void unsettledCalls.delete(settled));
+  unsettledCalls.add(settled);
+  return result;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#current-gpu
