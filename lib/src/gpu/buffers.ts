@@ -1,5 +1,13 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Gpu, GpuError, currentGpu, reportGpuError, withErrorScope } from "./device.js";
+import {
+  type Gpu,
+  GpuError,
+  currentGpu,
+  pinned,
+  reportGpuError,
+  throwGpuErrors,
+  withErrorScope,
+} from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#storage
 /** A piece of GPU memory. While a step is being recorded `buffer` is still missing: the memory plan fills it in. */
@@ -35,6 +43,7 @@ export function poolOf({ device, facts }: Gpu): Pool {
   const room = facts.kind === "cpu" ? globalThis.process?.availableMemory?.() : undefined;
   const pool = { usable: new WeakSet<GPUBuffer>(), free: new Map(), room: room ?? Number.POSITIVE_INFINITY };
   pools.set(device, pool);
+  Object.assign(memory, { held: 0, free: 0, peak: 0 }); // what a lost device had is gone
   return pool;
 }
 
@@ -72,8 +81,12 @@ export function checkFits(bytes: number, what: string): void {
 
 //| 02-attention/1-the-first-kernel.ipynb#new-buffer
 /** The error for memory that is not to be had: who wanted how much, and what this process had then. */
-export function outOfMemory(what: string, bytes: number, { held, free, peak }: typeof memory): GpuError {
-  const { room } = poolOf(currentGpu());
+export function outOfMemory(
+  { room }: Pool,
+  what: string,
+  bytes: number,
+  { held, free, peak }: typeof memory,
+): GpuError {
   const had = `${readableBytes(held)}${Number.isFinite(room) ? ` of ${readableBytes(room)}` : ""}`;
   const unused =
     free > 0 ? `, ${readableBytes(free)} of it unused (\`dropFreeBuffers\` gives that back)` : "";
@@ -91,19 +104,19 @@ export function newBuffer(
   { size, usage, what }: { size: number; usage: number; what: string },
   refused?: () => void,
 ): GPUBuffer {
-  const { device } = currentGpu();
+  const gpu = currentGpu();
   const before = { ...memory };
   const failed = () => {
     refused?.();
-    reportGpuError(outOfMemory(what, size, before), true);
+    reportGpuError(gpu, outOfMemory(poolOf(gpu), what, size, before), true);
   };
-  return withErrorScope(device, "out-of-memory", () => device.createBuffer({ size, usage }), failed);
+  return withErrorScope(gpu.device, "out-of-memory", () => gpu.device.createBuffer({ size, usage }), failed);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#grow-pool
 /** Adds a new buffer to a pool. Throws when it has no room for it. */
 export function growPool(pool: Pool, size: number, what: string): GPUBuffer {
-  if (memory.held + size > pool.room) throw outOfMemory(what, size, memory);
+  if (memory.held + size > pool.room) throw outOfMemory(pool, what, size, memory);
   const usage = 0x80 | 0x08 | 0x04; // STORAGE | COPY_DST | COPY_SRC
   const buffer = newBuffer({ size, usage, what }, () => strikeOut(pool, buffer));
   pool.usable.add(buffer);
@@ -135,10 +148,20 @@ export function takeBuffer(bytes: number, what = "An array"): GPUBuffer {
 
 /** Gives a buffer back for reuse. Work already encoded keeps its meaning: the queue runs in order. */
 export function giveBuffer(buffer: GPUBuffer): void {
-  const pool = poolOf(currentGpu());
-  if (!pool.usable.has(buffer)) return; // the driver had refused it
+  const gpu = pinned.tslmGpu?.gpu;
+  const pool = gpu && pools.get(gpu.device);
+  if (!pool?.usable.has(buffer)) return; // the driver had refused it, or it was lost with its device
   freeList(pool, buffer.size).push(buffer);
   memory.free += buffer.size;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#check-usable
+/** Throws when a buffer cannot be used: its device was lost, or the driver had no memory for it. */
+export function checkUsable(buffer: GPUBuffer, user: string): void {
+  const gpu = currentGpu();
+  if (poolOf(gpu).usable.has(buffer)) return;
+  throwGpuErrors(gpu); // the reason, if nobody has heard it yet
+  throw new GpuError(`${user} was given memory that was lost with its device or never had: make it anew.`);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#drop-free
