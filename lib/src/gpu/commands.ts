@@ -255,16 +255,19 @@ export function encode({ gpu, name, pipeline, bindings, workgroups }: PreparedDi
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#run
+/** Throws when a kernel is given more or fewer arrays than it works on. */
+export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
+  const wanted = reads + writes;
+  if (storages.length === wanted) return;
+  throw new GpuError(`Kernel "${name}" works on ${wanted} arrays, and was given ${storages.length}.`);
+}
+
 /**
  * Runs a kernel on memory: encoded now, executed in order. While a step is recorded it is only written down.
  * Throws when the number of arrays is not the kernel's.
  */
 export function run(kernel: Kernel, storages: Storage[]): void {
-  const wanted = kernel.reads + kernel.writes;
-  if (storages.length !== wanted)
-    throw new GpuError(
-      `Kernel "${kernel.name}" works on ${wanted} arrays, and was given ${storages.length}.`,
-    );
+  checkArrays(kernel, storages);
   const { recording, watcher } = commands;
   if (recording) recording.push({ kernel, storages });
   else if (watcher) watcher({ kernel, storages });
