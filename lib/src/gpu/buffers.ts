@@ -79,7 +79,7 @@ export function checkFits(bytes: number, what: string): void {
   );
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#new-buffer
+//| 02-attention/1-the-first-kernel.ipynb#out-of-memory
 /** The error for memory that is not to be had: who wanted how much, and what this process had then. */
 export function outOfMemory(
   { room }: Pool,
@@ -96,6 +96,7 @@ export function outOfMemory(
   );
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#new-buffer
 /**
  * A new buffer. Whether the driver has memory for it comes out later: if not, the next wait throws in the name of `what`,
  * and `refused` is called.

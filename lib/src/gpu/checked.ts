@@ -48,6 +48,7 @@ export function isWritten(before: string, after: string): boolean {
 
 /** Sends the index of every access to one of these arrays through `tslm_inside`. */
 export function checkAccesses(code: string, arrays: string[]): string {
+  if (arrays.length === 0) return code;
   const found = new RegExp(`(?<![\\w.])(${arrays.join("|")})\\s*\\[`).exec(code);
   const open = found ? found.index + found[0].length - 1 : -1;
   const close = closingBracket(code, open);
@@ -83,7 +84,7 @@ export function checkedKernel(parts: KernelParts): Kernel {
   });
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#run-checked
+//| 02-attention/1-the-first-kernel.ipynb#outside-accesses
 /** What the counters say, a part of a sentence for each way into an array that led outside. */
 export function outsideAccesses(arrays: string[], counters: Uint32Array): string[] {
   return arrays.flatMap((name, a) =>
@@ -97,6 +98,7 @@ export function outsideAccesses(arrays: string[], counters: Uint32Array): string
   );
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#run-checked
 /**
  * Runs a kernel that may be wrong, and waits for it. Throws when it does not compile, and when it reads or writes outside
  * of an array: with the array, the index and the array's length.
