@@ -45,7 +45,7 @@ await test("memory that the driver refuses is an error that names who wanted how
     new RegExp(`^Out of GPU memory: Array 0 needs 3.0 MiB, and this process holds ${held}.* is ${peak}\\.$`),
   );
   refused.forEach(release);
-  expect(memory).toEqual({ ...before, peak: memory.peak });
+  expect(memory.held).toBe(before.held);
   const y = allocate(bytes);
   run(filling(2, bytes / 4), [y]);
   expect(new Float32Array(await download(y)).every((value) => value === 2)).toBe(true);
