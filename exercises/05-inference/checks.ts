@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 4170318ec39031d5
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 78664c25d465a9f5
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -263,9 +263,8 @@ async function runCacheWrite(
 ): Promise<KernelResult> {
   const count = x.length;
   const frame = { reads: { x, positions }, writes: { cache: before.length }, sizes: { ...sizes, count } };
-  const result = await runBody(body, { ...frame, workgroupSize: 64, workgroups: Math.ceil(count / 64) });
-  const written = result.cache as Float32Array;
-  return { ...result, cache: written.map((value, at) => (Number.isNaN(value) ? before[at] : value)) };
+  const { cache } = await runBody(body, { ...frame, workgroupSize: 64, workgroups: Math.ceil(count / 64) });
+  return { cache: cache.map((value, at) => (Number.isNaN(value) ? before[at] : value)) };
 }
 
 /** The cache's kernel with its parts open to mistakes. */
@@ -303,7 +302,6 @@ export const mendCacheWrite: Check<CacheWrite> = {
       launchInto(kernel, [tensor(x), indices(positions)], [cache]);
       return cache;
     }),
-    pastTheEnd: 0,
   }),
   mistakes: [
     {
@@ -387,7 +385,6 @@ export const writeCacheShares: Check<Looking> = {
     y: await fromLibrary(() =>
       causalSoftmax(tensor(scores, [1, 1, tokens, capacity]), indices(positions), 1),
     ),
-    pastTheEnd: 0,
   }),
   mistakes: [
     {

@@ -2,6 +2,7 @@
 // The whole library under one name, written by `npm run extract`.
 export * from "./gpu/buffers.js";
 export * from "./gpu/ceiling.js";
+export * from "./gpu/checked.js";
 export * from "./gpu/commands.js";
 export * from "./gpu/device.js";
 export * from "./gpu/profiler.js";

@@ -221,7 +221,6 @@ const rowFrame = (rows: number, columns: number, reads: { [name: string]: Float3
 
 const wroteRows = async (work: () => Tensor): Promise<KernelResult> => ({
   y: await fromLibrary(work),
-  pastTheEnd: 0,
 });
 
 /** The softmax kernel with its parts open to mistakes. */

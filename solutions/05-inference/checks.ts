@@ -262,9 +262,8 @@ async function runCacheWrite(
 ): Promise<KernelResult> {
   const count = x.length;
   const frame = { reads: { x, positions }, writes: { cache: before.length }, sizes: { ...sizes, count } };
-  const result = await runBody(body, { ...frame, workgroupSize: 64, workgroups: Math.ceil(count / 64) });
-  const written = result.cache as Float32Array;
-  return { ...result, cache: written.map((value, at) => (Number.isNaN(value) ? before[at] : value)) };
+  const { cache } = await runBody(body, { ...frame, workgroupSize: 64, workgroups: Math.ceil(count / 64) });
+  return { cache: cache.map((value, at) => (Number.isNaN(value) ? before[at] : value)) };
 }
 
 /** The cache's kernel with its parts open to mistakes. */
@@ -302,7 +301,6 @@ export const mendCacheWrite: Check<CacheWrite> = {
       launchInto(kernel, [tensor(x), indices(positions)], [cache]);
       return cache;
     }),
-    pastTheEnd: 0,
   }),
   mistakes: [
     {
@@ -386,7 +384,6 @@ export const writeCacheShares: Check<Looking> = {
     y: await fromLibrary(() =>
       causalSoftmax(tensor(scores, [1, 1, tokens, capacity]), indices(positions), 1),
     ),
-    pastTheEnd: 0,
   }),
   mistakes: [
     {

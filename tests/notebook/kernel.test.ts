@@ -1,24 +1,28 @@
 import { describe, expect, test } from "vitest";
-import { runBody } from "../../lib/src/notebook/index.js";
+import { type Check, judge, runBody } from "../../lib/src/notebook/index.js";
 
 const x = Float32Array.of(1, 2, 3, 4, 5);
 const frame = { reads: { x }, writes: { y: 5 }, sizes: { count: 5 }, workgroupSize: 8, workgroups: 1 };
 
 describe("a learner's kernel", () => {
   test("sees its arrays and sizes by name", async () => {
-    const { y, pastTheEnd } = await runBody("if (thread < count) { y[thread] = 2 * x[thread]; }", frame);
+    const { y } = await runBody("if (thread < count) { y[thread] = 2 * x[thread]; }", frame);
     expect(y).toEqual(Float32Array.of(2, 4, 6, 8, 10));
-    expect(pastTheEnd).toBe(0);
   });
 
   test("what it never writes is NaN", async () => {
     const { y } = await runBody("if (thread < 3) { y[thread] = x[thread]; }", frame);
-    expect(Array.from(y as Float32Array)).toEqual([1, 2, 3, Number.NaN, Number.NaN]);
+    expect(Array.from(y)).toEqual([1, 2, 3, Number.NaN, Number.NaN]);
   });
 
-  test("what it writes behind the end is counted", async () => {
-    const { pastTheEnd } = await runBody("y[thread] = 1.0;", frame);
-    expect(pastTheEnd).toBe(3);
+  test("an array has the length that it was given, and what misses it is named", async () => {
+    const wrote =
+      /^Your kernel wrote y\[5\], which has 5 elements \(last index 4\), and missed it 2 times more\.$/;
+    await expect(runBody("y[thread] = 1.0;", frame)).rejects.toThrow(wrote);
+    const read = /^Your kernel read x\[-1\], which has 5 elements \(last index 4\)\.$/;
+    await expect(
+      runBody("if (thread < arrayLength(&y)) { y[thread] = x[i32(thread) - 1]; }", frame),
+    ).rejects.toThrow(read);
   });
 
   test("a compile error names the learner's own line and quotes it", async () => {
@@ -36,5 +40,31 @@ describe("a learner's kernel", () => {
 
   test("what is no text is refused with a sentence", async () => {
     await expect(runBody(() => 1, frame)).rejects.toThrow("as a string of WGSL");
+  });
+
+  test("a check tells what was missed, and knows a typical mistake by it", async () => {
+    const doubling: Check = {
+      exercise: "e",
+      id: "k",
+      title: "t",
+      hints: [],
+      inputs: () => [x],
+      run: (body) => runBody(body, frame),
+      expected: () => ({ y: x.map((value) => 2 * value) }),
+      mistakes: [
+        { says: "You read one too far.", answer: "if (thread < count) { y[thread] = 2 * x[thread + 1]; }" },
+        { says: "Too many threads write.", answer: "y[thread] = 2 * x[thread];" },
+      ],
+    };
+    const { mistake, says } = await judge(doubling, "let i = thread; y[i] = x[i] + x[i] * 1.0;", 1);
+    expect(mistake).toBeUndefined(); // it reads x twice as often as the second mistake
+    expect(says[0]).toMatch(/^Your kernel read x\[5\], .* more; it also wrote y\[5\], which has 5 elements/);
+    expect((await judge(doubling, "let i = thread; y[i] = x[i] * 2.0;", 1)).mistake).toBe(
+      "Too many threads write.",
+    );
+    expect((await judge(doubling, "if (thread < count) { y[thread] = 2 * x[thread]; }", 1)).passed).toBe(
+      true,
+    );
+    expect((await judge(doubling, "y[thread] = nothing;", 1)).mistake).toBeUndefined();
   });
 });

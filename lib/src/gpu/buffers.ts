@@ -1,5 +1,13 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { GpuError, currentGpu } from "./device.js";
+import {
+  type Gpu,
+  GpuError,
+  currentGpu,
+  pinned,
+  reportGpuError,
+  throwGpuErrors,
+  withErrorScope,
+} from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#storage
 /** A piece of GPU memory. While a step is being recorded `buffer` is still missing: the memory plan fills it in. */
@@ -12,18 +20,38 @@ export interface Storage {
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#free-lists
-/** Free buffers by size: memory that was used once is used again, since making a buffer is slow. */
-export const freeBuffers = new WeakMap<GPUDevice, Map<number, GPUBuffer[]>>();
+/** The buffers of one device. */
+export interface Pool {
+  /** All that the driver has not refused. */
+  usable: WeakSet<GPUBuffer>;
+  /** Those that nobody uses now, by size: memory that was used once is used again, since making a buffer is slow. */
+  free: Map<number, GPUBuffer[]>;
+  /** Bytes that they may take in all: the memory this machine had left, for a software adapter; no bound for others. */
+  room: number;
+}
+
+/** One pool a device. */
+export const pools = new WeakMap<GPUDevice, Pool>();
 
 /** Bytes of GPU memory: held in all, free for reuse, and the most that was in use at one time. */
 export const memory = { held: 0, free: 0, peak: 0 };
 
-/** The list of free buffers of one size. */
-export function freeList(device: GPUDevice, size: number): GPUBuffer[] {
-  const lists = freeBuffers.get(device) ?? new Map<number, GPUBuffer[]>();
-  freeBuffers.set(device, lists);
-  const list = lists.get(size) ?? [];
-  lists.set(size, list);
+/** The pool of a device. */
+export function poolOf({ device, facts }: Gpu): Pool {
+  const known = pools.get(device);
+  if (known) return known;
+  const room = facts.kind === "cpu" ? globalThis.process?.availableMemory?.() : undefined;
+  const pool = { usable: new WeakSet<GPUBuffer>(), free: new Map(), room: room ?? Number.POSITIVE_INFINITY };
+  pools.set(device, pool);
+  Object.assign(memory, { held: 0, free: 0, peak: 0 }); // what a lost device had is gone
+  return pool;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#free-list
+/** The free buffers of one size. */
+export function freeList({ free }: Pool, size: number): GPUBuffer[] {
+  const list = free.get(size) ?? [];
+  free.set(size, list);
   return list;
 }
 
@@ -43,7 +71,7 @@ export function readableBytes(bytes: number): string {
 /** Refuses a size that the adapter cannot bind, saying what is needed and what there is. */
 export function checkFits(bytes: number, what: string): void {
   const { limits, name } = currentGpu().facts;
-  const most = Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize);
+  const most = Math.floor(Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) / 256) * 256;
   if (bytes <= most) return;
   const [needed, given] = [readableBytes(bytes), readableBytes(most)];
   throw new GpuError(
@@ -51,29 +79,96 @@ export function checkFits(bytes: number, what: string): void {
   );
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#out-of-memory
+/** The error for memory that is not to be had: who wanted how much, and what this process had then. */
+export function outOfMemory(
+  { room }: Pool,
+  what: string,
+  bytes: number,
+  { held, free, peak }: typeof memory,
+): GpuError {
+  const had = `${readableBytes(held)}${Number.isFinite(room) ? ` of ${readableBytes(room)}` : ""}`;
+  const unused =
+    free > 0 ? `, ${readableBytes(free)} of it unused (\`dropFreeBuffers\` gives that back)` : "";
+  return new GpuError(
+    `Out of GPU memory: ${what} needs ${readableBytes(bytes)}, and this process holds ${had} already${unused}; ` +
+      `the most it used at one time is ${readableBytes(peak)}.`,
+  );
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#new-buffer
+/**
+ * A new buffer. Whether the driver has memory for it comes out later: if not, the next wait throws in the name of `what`,
+ * and `refused` is called.
+ */
+export function newBuffer(
+  { size, usage, what }: { size: number; usage: number; what: string },
+  refused?: () => void,
+): GPUBuffer {
+  const gpu = currentGpu();
+  const before = { ...memory };
+  const failed = () => {
+    refused?.();
+    reportGpuError(gpu, outOfMemory(poolOf(gpu), what, size, before), true);
+  };
+  return withErrorScope(gpu.device, "out-of-memory", () => gpu.device.createBuffer({ size, usage }), failed);
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#grow-pool
+/** Adds a new buffer to a pool. Throws when it has no room for it. */
+export function growPool(pool: Pool, size: number, what: string): GPUBuffer {
+  if (memory.held + size > pool.room) throw outOfMemory(pool, what, size, memory);
+  const usage = 0x80 | 0x08 | 0x04; // STORAGE | COPY_DST | COPY_SRC
+  const buffer = newBuffer({ size, usage, what }, () => strikeOut(pool, buffer));
+  pool.usable.add(buffer);
+  memory.held += size;
+  return buffer;
+}
+
+/** Takes a buffer that the driver refused out of the books, whether someone has it or it is free again. The peak stays. */
+export function strikeOut(pool: Pool, buffer: GPUBuffer): void {
+  pool.usable.delete(buffer);
+  memory.held -= buffer.size;
+  const list = freeList(pool, buffer.size);
+  const at = list.indexOf(buffer);
+  if (at >= 0) memory.free -= list.splice(at, 1)[0].size;
+}
+
 //| 02-attention/1-the-first-kernel.ipynb#take-give
-/** A buffer of at least `bytes` bytes whose content is whatever was there before. */
+/** A buffer of at least `bytes` bytes whose content is whatever was there before. `what` is its name in errors. */
 export function takeBuffer(bytes: number, what = "An array"): GPUBuffer {
   checkFits(bytes, what);
-  const { device } = currentGpu();
+  const pool = poolOf(currentGpu());
   const size = blockSize(bytes);
-  const reused = freeList(device, size).pop();
+  const reused = freeList(pool, size).pop();
   if (reused) memory.free -= size;
-  else memory.held += size;
+  const buffer = reused ?? growPool(pool, size, what);
   memory.peak = Math.max(memory.peak, memory.held - memory.free);
-  return reused ?? device.createBuffer({ size, usage: 0x80 | 0x08 | 0x04 }); // STORAGE | COPY_DST | COPY_SRC
+  return buffer;
 }
 
 /** Gives a buffer back for reuse. Work already encoded keeps its meaning: the queue runs in order. */
 export function giveBuffer(buffer: GPUBuffer): void {
-  freeList(currentGpu().device, buffer.size).push(buffer);
+  const gpu = pinned.tslmGpu?.gpu;
+  const pool = gpu && pools.get(gpu.device);
+  if (!pool?.usable.has(buffer)) return; // the driver had refused it, or it was lost with its device
+  freeList(pool, buffer.size).push(buffer);
   memory.free += buffer.size;
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#check-usable
+/** Throws when a buffer cannot be used: its device was lost, or the driver had no memory for it. */
+export function checkUsable(buffer: GPUBuffer, user: string): void {
+  const gpu = currentGpu();
+  if (poolOf(gpu).usable.has(buffer)) return;
+  throwGpuErrors(gpu); // the reason, if nobody has heard it yet
+  throw new GpuError(`${user} was given memory that was lost with its device or never had: make it anew.`);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#drop-free
 /** Gives all free buffers back to the driver. Wait for the GPU first (`finish`): it may still be using them. */
 export function dropFreeBuffers(): void {
-  for (const list of freeBuffers.get(currentGpu().device)?.values() ?? [])
+  for (const list of poolOf(currentGpu()).free.values())
     for (const buffer of list.splice(0)) {
       buffer.destroy();
       memory.held -= buffer.size;

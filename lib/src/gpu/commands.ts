@@ -1,6 +1,15 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, giveBuffer, takeBuffer } from "./buffers.js";
-import { type Gpu, GpuError, currentGpu, reportGpuError, throwGpuErrors } from "./device.js";
+import { type Storage, checkUsable, giveBuffer, newBuffer, takeBuffer } from "./buffers.js";
+import {
+  type Gpu,
+  GpuError,
+  checkAlive,
+  currentGpu,
+  reportGpuError,
+  throwGpuErrors,
+  unsettledCalls,
+  withErrorScope,
+} from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#kernel-interface
 /** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
@@ -93,6 +102,7 @@ export function kernel(parts: KernelParts): Kernel {
 //| 02-attention/1-the-first-kernel.ipynb#report-compilation
 /** Turns a failed compilation into one error with the line that is wrong. */
 export async function reportCompilation(
+  gpu: Gpu,
   name: string,
   module: GPUShaderModule,
   error: GPUError,
@@ -100,7 +110,7 @@ export async function reportCompilation(
   const { messages } = await module.getCompilationInfo();
   const first = messages.find(({ type }) => type === "error");
   const where = first ? `line ${first.lineNum}: ${first.message}` : error.message;
-  reportGpuError(new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
+  reportGpuError(gpu, new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
 }
 
 /** The layout of a kernel's bindings: read-only arrays first, then those it writes, then its sizes. */
@@ -118,28 +128,21 @@ export function bindingLayout(device: GPUDevice, { reads, writes, sizes }: Kerne
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#compile
-/** Compilations whose outcome is not known yet. */
-export const compiling = new Set<Promise<void>>();
-
 /** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
-export function compile(device: GPUDevice, wanted: Kernel, failed: () => void): GPUComputePipeline {
+export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComputePipeline {
+  const { device } = gpu;
   const { name, code } = wanted;
-  device.pushErrorScope("validation");
-  const module = device.createShaderModule({ label: name, code });
-  const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
-  const pipeline = device.createComputePipeline({
-    label: name,
-    layout,
-    compute: { module, entryPoint: "main" },
-  });
-  const outcome = device.popErrorScope().then((error) => {
-    if (!error) return;
+  const make = () => {
+    const module = device.createShaderModule({ label: name, code });
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
+    const compute = { module, entryPoint: "main" };
+    return { module, pipeline: device.createComputePipeline({ label: name, layout, compute }) };
+  };
+  const made = withErrorScope(device, "validation", make, (error): Promise<void> => {
     failed();
-    return reportCompilation(name, module, error);
+    return reportCompilation(gpu, name, made.module, error);
   });
-  const checked: Promise<void> = Promise.resolve(outcome).then(() => void compiling.delete(checked));
-  compiling.add(checked);
-  return pipeline;
+  return made.pipeline;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#pipeline-for
@@ -151,7 +154,7 @@ export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
   const known = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
   pipelines.set(gpu.device, known);
   const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.code}`;
-  const pipeline = known.get(key) ?? compile(gpu.device, wanted, () => known.delete(key));
+  const pipeline = known.get(key) ?? compile(gpu, wanted, () => known.delete(key));
   known.set(key, pipeline);
   return pipeline;
 }
@@ -165,6 +168,8 @@ export interface Dispatch {
 
 /** A dispatch with everything the GPU needs looked up. */
 export interface PreparedDispatch {
+  gpu: Gpu;
+  name: string;
   pipeline: GPUComputePipeline;
   bindings: GPUBindGroup;
   workgroups: readonly [number, number, number];
@@ -192,13 +197,14 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   const pipeline = pipelineFor(gpu, kernel);
   const arrays: GPUBufferBinding[] = storages.map(({ buffer, bytes }) => {
     if (!buffer) throw new GpuError(`Kernel "${kernel.name}" was given memory that is already freed.`);
+    checkUsable(buffer, `Kernel "${kernel.name}"`);
     return { buffer, size: Math.max(4, bytes) };
   });
   const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
   const entries = [...arrays, ...sizes].map((resource, binding) => ({ binding, resource }));
   const layout = pipeline.getBindGroupLayout(0);
   const bindings = gpu.device.createBindGroup({ label: kernel.name, layout, entries });
-  return { pipeline, bindings, workgroups: kernel.workgroups };
+  return { gpu, name: kernel.name, pipeline, bindings, workgroups: kernel.workgroups };
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#encoding-types
@@ -222,8 +228,7 @@ export const dispatchesPerSubmit = 64;
 
 //| 02-attention/1-the-first-kernel.ipynb#encode
 /** Opens a new list of commands. */
-export function beginEncoding(): Encoding {
-  const gpu = currentGpu();
+export function beginEncoding(gpu: Gpu): Encoding {
   const encoder = gpu.device.createCommandEncoder();
   return { gpu, encoder, pass: encoder.beginComputePass(), count: 0 };
 }
@@ -238,9 +243,11 @@ export function flush(): void {
 }
 
 /** Adds a dispatch to those that wait: one pass holds many, since starting a pass costs more than a dispatch. */
-export function encode({ pipeline, bindings, workgroups }: PreparedDispatch): void {
-  commands.waiting ??= beginEncoding();
+export function encode({ gpu, name, pipeline, bindings, workgroups }: PreparedDispatch): void {
+  checkAlive(gpu);
+  if (commands.waiting?.gpu !== gpu) commands.waiting = beginEncoding(gpu); // what waited for a lost device is dropped
   const { waiting } = commands;
+  gpu.latestKernel = name;
   waiting.pass.setPipeline(pipeline);
   waiting.pass.setBindGroup(0, bindings);
   waiting.pass.dispatchWorkgroups(...workgroups);
@@ -248,16 +255,19 @@ export function encode({ pipeline, bindings, workgroups }: PreparedDispatch): vo
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#run
+/** Throws when a kernel is given more or fewer arrays than it works on. */
+export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
+  const wanted = reads + writes;
+  if (storages.length === wanted) return;
+  throw new GpuError(`Kernel "${name}" works on ${wanted} arrays, and was given ${storages.length}.`);
+}
+
 /**
  * Runs a kernel on memory: encoded now, executed in order. While a step is recorded it is only written down.
  * Throws when the number of arrays is not the kernel's.
  */
 export function run(kernel: Kernel, storages: Storage[]): void {
-  const wanted = kernel.reads + kernel.writes;
-  if (storages.length !== wanted)
-    throw new GpuError(
-      `Kernel "${kernel.name}" works on ${wanted} arrays, and was given ${storages.length}.`,
-    );
+  checkArrays(kernel, storages);
   const { recording, watcher } = commands;
   if (recording) recording.push({ kernel, storages });
   else if (watcher) watcher({ kernel, storages });
@@ -285,17 +295,24 @@ export async function restUntil<T>(work: Promise<T>): Promise<T> {
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#finish
+/** Waits for something that the GPU does. Throws the first error that came up; when the device is lost, that. */
+export async function waitFor(gpu: Gpu, work: Promise<unknown>): Promise<void> {
+  const done = restUntil(work).catch((error: Error) => reportGpuError(gpu, new GpuError(error.message)));
+  await Promise.all([done, ...unsettledCalls]);
+  throwGpuErrors(gpu);
+}
+
 /** Waits until the GPU has done everything asked of it. Throws the first error that it met. */
 export async function finish(): Promise<void> {
+  const gpu = currentGpu();
   flush();
-  await Promise.all(compiling);
-  await restUntil(currentGpu().device.queue.onSubmittedWorkDone());
-  throwGpuErrors();
+  await waitFor(gpu, gpu.device.queue.onSubmittedWorkDone());
 }
 
 /** Writes numbers into GPU memory, after everything that was asked before. */
 export function upload(storage: Storage, data: Float32Array | Uint32Array): void {
   if (!storage.buffer) throw new GpuError("Cannot write into memory that is freed or only planned.");
+  checkUsable(storage.buffer, "`upload`");
   flush();
   const { queue } = currentGpu().device;
   queue.writeBuffer(storage.buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
@@ -309,16 +326,15 @@ export async function download({ buffer, bytes }: Storage): Promise<ArrayBuffer>
       "A step that is being recorded cannot read values: return the tensor and read it afterwards.",
     );
   if (!buffer) throw new GpuError("Cannot read memory that is already freed.");
+  checkUsable(buffer, "`download`");
+  const gpu = currentGpu();
   flush();
-  const { device } = currentGpu();
   const size = Math.max(4, bytes);
-  const staging = device.createBuffer({ size, usage: 0x01 | 0x08 }); // MAP_READ | COPY_DST
-  const encoder = device.createCommandEncoder();
+  const staging = newBuffer({ size, usage: 0x01 | 0x08, what: "Reading an array back" }); // MAP_READ | COPY_DST
+  const encoder = gpu.device.createCommandEncoder();
   encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
-  device.queue.submit([encoder.finish()]);
-  await Promise.all(compiling);
-  await restUntil(staging.mapAsync(1)).catch((error: Error) => reportGpuError(new GpuError(error.message)));
-  throwGpuErrors();
+  gpu.device.queue.submit([encoder.finish()]);
+  await waitFor(gpu, staging.mapAsync(1));
   const copy = staging.getMappedRange().slice(0, bytes);
   staging.destroy();
   return copy;

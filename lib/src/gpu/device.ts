@@ -26,6 +26,12 @@ export interface AdapterFacts {
 export interface Gpu {
   device: GPUDevice;
   facts: AdapterFacts;
+  /** What went wrong and nobody has heard yet: causes, and what followed from them. */
+  errors: { causes: Error[]; others: Error[] };
+  /** The kernel that it was given last, by name. */
+  latestKernel?: string;
+  /** Set once the device is lost: the sentence that everyone gets who asks it for something or still waits for it. */
+  lost?: string;
 }
 
 /** How to open the device. */
@@ -98,33 +104,57 @@ export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFac
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#pending-errors
-/** Errors arrive after the call that caused them; they wait here until the program next waits for the GPU. */
-export const pendingErrors: Error[] = [];
-
-/** Keeps an error for the next wait. A root cause goes before the errors that follow from it. */
-export function reportGpuError(error: Error, isCause = false): void {
-  if (isCause) pendingErrors.unshift(error);
-  else pendingErrors.push(error);
+/** Errors arrive after the call that caused them: this one is kept until the program next waits for the GPU. */
+export function reportGpuError({ errors }: Gpu, error: Error, isCause = false): void {
+  errors[isCause ? "causes" : "others"].push(error);
 }
 
 /** Throws the first error that has arrived, and forgets the rest: they are its consequences. */
-export function throwGpuErrors(): void {
-  const [first] = pendingErrors.splice(0);
+export function throwGpuErrors({ errors, lost }: Gpu): void {
+  const [cause] = errors.causes.splice(0);
+  const [other] = errors.others.splice(0);
+  const first = cause ?? (lost === undefined ? other : new GpuError(lost));
   if (first) throw first;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#current-gpu
-/** After a device is lost the next `openGpu` opens a new one. */
-export function forgetDevice(device: GPUDevice, entry: GPU, { reason, message }: GPUDeviceLostInfo): void {
-  if (pinned.tslmGpu?.gpu?.device !== device) return;
-  pinned.tslmGpu = { entry };
-  if (reason !== "destroyed") reportGpuError(new GpuError(`The GPU device was lost: ${message}`));
+//| 02-attention/1-the-first-kernel.ipynb#error-scope
+/** Calls of which the driver has not said yet whether they worked. */
+export const unsettledCalls = new Set<Promise<void>>();
+
+/** Makes a call, and hands the driver's complaint about it to `failed` when it comes. */
+export function withErrorScope<T>(
+  device: GPUDevice,
+  filter: GPUErrorFilter,
+  call: () => T,
+  failed: (error: GPUError) => void | Promise<void>,
+): T {
+  device.pushErrorScope(filter);
+  const result = call();
+  const outcome = device.popErrorScope().then((error) => (error ? failed(error) : undefined));
+  const settled: Promise<void> = outcome.then(() => void unsettledCalls.delete(settled));
+  unsettledCalls.add(settled);
+  return result;
 }
 
-/** The device that `openGpu` opened. Throws when there is none yet. */
+//| 02-attention/1-the-first-kernel.ipynb#current-gpu
+/** Notes that a device is lost. */
+export function loseDevice(gpu: Gpu, { message, reason }: GPUDeviceLostInfo): void {
+  const last = gpu.latestKernel ? ` after it was given kernel "${gpu.latestKernel}"` : "";
+  gpu.lost =
+    `The GPU device was lost${last} (${message || reason || "nobody says why"}): ` +
+    "`await openGpu()` opens a new one, where tensors and recordings must be made anew.";
+}
+
+/** Throws when the device is lost. */
+export function checkAlive({ lost }: Gpu): void {
+  if (lost !== undefined) throw new GpuError(lost);
+}
+
+/** The device that `openGpu` opened. Throws when there is none yet, or when it is lost. */
 export function currentGpu(): Gpu {
   const gpu = pinned.tslmGpu?.gpu;
   if (!gpu) throw new GpuError("No GPU is open yet: call `await openGpu()` first.");
+  checkAlive(gpu);
   return gpu;
 }
 
@@ -160,22 +190,28 @@ export async function openDevice(entry: GPU): Promise<Gpu> {
   const requiredFeatures = wantedFeatures.filter((name) => adapter.features.has(name)) as GPUFeatureName[];
   const requiredLimits = Object.fromEntries(wantedLimits.map((name) => [name, facts.limits[name]]));
   const device = await adapter.requestDevice({ requiredFeatures, requiredLimits });
+  const gpu: Gpu = { device, facts, errors: { causes: [], others: [] } };
   device.onuncapturederror = (event) => {
     event.preventDefault(); // or it is printed as well
-    reportGpuError(new GpuError(event.error.message));
+    reportGpuError(gpu, new GpuError(event.error.message));
   };
-  device.lost.then((info) => forgetDevice(device, entry, info));
-  return { device, facts };
+  device.lost.then((info) => loseDevice(gpu, info));
+  return gpu;
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#open-once
 /**
- * Opens the best adapter there is and makes it the current one; a second call gives the same device.
- * Throws a `GpuError` that says what to do where there is none.
+ * Opens the best adapter there is and makes it the current one; a second call gives the same device, or a new one when
+ * that is lost. Throws a `GpuError` that says what to do where there is none.
  */
 export async function openGpu({ robust = true }: GpuOptions = {}): Promise<Gpu> {
   pinned.tslmGpu ??= { entry: await gpuEntry(robust) };
   const state = pinned.tslmGpu;
-  state.opening ??= openDevice(state.entry);
+  if (state.gpu?.lost !== undefined) state.gpu = state.opening = undefined;
+  state.opening ??= openDevice(state.entry).catch((error) => {
+    state.opening = undefined; // so that one may try again
+    throw error;
+  });
   state.gpu = await state.opening;
   return state.gpu;
 }

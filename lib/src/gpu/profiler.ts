@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Dispatch, finish, prepare, watchDispatches } from "./commands.js";
+import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
 import { GpuError, currentGpu } from "./device.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#profile-types
@@ -17,8 +17,9 @@ export const profileCapacity = 2000;
 //| 02-attention/1-the-first-kernel.ipynb#time-dispatch
 /** Runs one kernel in a pass of its own between two timestamps. */
 export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
-  const { device } = currentGpu();
-  const { pipeline, bindings, workgroups } = prepare(dispatch);
+  const { gpu, pipeline, bindings, workgroups } = prepare(dispatch);
+  const { device } = gpu;
+  gpu.latestKernel = dispatch.kernel.name;
   const at = names.length * 2;
   const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
   const timed = names.length < profileCapacity;
@@ -35,7 +36,8 @@ export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: s
 //| 02-attention/1-the-first-kernel.ipynb#read-timestamps
 /** Reads `count` pairs of timestamps and gives the differences in microseconds. */
 export async function readTimestamps(querySet: GPUQuerySet, count: number): Promise<number[]> {
-  const { device } = currentGpu();
+  const gpu = currentGpu();
+  const { device } = gpu;
   const size = Math.max(16, count * 16);
   const resolved = device.createBuffer({ size, usage: 0x200 | 0x04 }); // QUERY_RESOLVE | COPY_SRC
   const staging = device.createBuffer({ size, usage: 0x01 | 0x08 }); // MAP_READ | COPY_DST
@@ -43,7 +45,7 @@ export async function readTimestamps(querySet: GPUQuerySet, count: number): Prom
   encoder.resolveQuerySet(querySet, 0, Math.max(1, count) * 2, resolved, 0);
   encoder.copyBufferToBuffer(resolved, 0, staging, 0, size);
   device.queue.submit([encoder.finish()]);
-  await staging.mapAsync(1);
+  await waitFor(gpu, staging.mapAsync(1));
   const ticks = new BigUint64Array(staging.getMappedRange().slice(0));
   resolved.destroy();
   staging.destroy();

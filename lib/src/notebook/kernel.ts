@@ -1,5 +1,6 @@
-/** A learner's kernel, put to work with care: poisoned outputs, a guarded end, errors in the learner's own lines. */
-import { allocate, download, finish, kernel, release, run, upload } from "../gpu/commands.js";
+/** A learner's kernel, put to work with care: poisoned outputs, checked accesses, errors in the learner's own lines. */
+import { runChecked } from "../gpu/checked.js";
+import { allocate, download, type KernelParts, kernel, release, upload } from "../gpu/commands.js";
 import { GpuError, openGpu } from "../gpu/device.js";
 
 /** Numbers that a kernel reads or writes. */
@@ -19,21 +20,21 @@ export interface KernelFrame {
   head?: string;
 }
 
-/** What a learner's kernel wrote. `pastTheEnd` counts the elements written behind the end of an array. */
+/** What a learner's kernel wrote, by the names of the arrays. */
 export interface KernelResult {
-  [name: string]: Float32Array | number;
-  pastTheEnd: number;
+  [name: string]: Float32Array;
 }
 
-const GUARD = 64;
 const POISON = 0x7fc0dead; // a NaN that no arithmetic gives
 
-/** Says an error of the driver in the learner's own lines: the frame above them is not theirs. */
+/** Says an error of the GPU's in the learner's own words and lines: the frame above them is not theirs. */
 function inOwnLines(error: unknown, code: string, body: string): Error {
-  const found = error instanceof GpuError && /does not compile: line (\d+): ([\s\S]*)/.exec(error.message);
-  const kind = (message: string) => Object.assign(new Error(message), { name: "KernelError" });
-  if (!found)
-    return kind(`The GPU stopped your kernel: ${error instanceof Error ? error.message : String(error)}`);
+  const message = error instanceof Error ? error.message : String(error);
+  const kind = (text: string) => Object.assign(new Error(text), { name: "KernelError" });
+  const missed = /^Kernel "your kernel" ((?:read|wrote) [\s\S]*)/.exec(message);
+  if (missed) return kind(`Your kernel ${missed[1]}`);
+  const found = error instanceof GpuError && /does not compile: line (\d+): ([\s\S]*)/.exec(message);
+  if (!found) return kind(`The GPU stopped your kernel: ${message}`);
   const above = code.slice(0, code.indexOf(body)).split("\n").length - 1;
   const line = Number(found[1]) - above;
   const text = body.split("\n")[line - 1]?.trim();
@@ -46,18 +47,10 @@ function inOwnLines(error: unknown, code: string, body: string): Error {
 const declared = (name: string, array: KernelArray) =>
   `${name}: array<${array instanceof Float32Array ? "f32" : "u32"}>`;
 
-/** Splits what came back into the array itself and what was written behind it. */
-function splitGuard(bytes: ArrayBuffer, length: number): { values: Float32Array; past: number } {
-  const guard = new Uint32Array(bytes, length * 4);
-  return {
-    values: new Float32Array(bytes.slice(0, length * 4)),
-    past: guard.filter((word) => word !== POISON).length,
-  };
-}
-
 /**
- * Runs the statements `body` of a WGSL kernel, with the driver's bounds checks on. They see the arrays by name, `thread`,
- * `lane`, `workgroup` and `group`. Every output starts as NaN. Throws a sentence when the kernel does not compile.
+ * Runs the statements `body` of a WGSL kernel, with every array access checked. They see the arrays by name, `thread`,
+ * `lane`, `workgroup` and `group`. Every output starts as NaN. Throws a sentence when the kernel does not compile, and when
+ * it reads or writes outside of an array.
  */
 export async function runBody(body: unknown, frame: KernelFrame): Promise<KernelResult> {
   if (typeof body !== "string") {
@@ -70,7 +63,7 @@ export async function runBody(body: unknown, frame: KernelFrame): Promise<Kernel
   const reads = { given_sizes: Uint32Array.from(Object.values(sizes)), ...frame.reads };
   const given = Object.keys(sizes).map((name, i) => `let ${name} = given_sizes[${i}];`);
   const own = body.replace(/^\n+|\s+$/g, "");
-  const program = kernel({
+  const parts: KernelParts = {
     name: "your kernel",
     reads: Object.entries(reads).map(([name, array]) => declared(name, array)),
     writes: Object.keys(writes).map((name) => `${name}: array<f32>`),
@@ -78,23 +71,24 @@ export async function runBody(body: unknown, frame: KernelFrame): Promise<Kernel
     workgroups,
     head,
     body: [...given, own].join("\n"),
-  });
+  };
   const inputs = Object.values(reads).map((array) => ({ array, storage: allocate(array.byteLength) }));
-  const lengths = Object.values(writes);
-  const outputs = lengths.map((length) => allocate((length + GUARD) * 4));
+  const outputs = Object.entries(writes).map(([name, length]) => ({
+    name,
+    length,
+    storage: allocate(length * 4),
+  }));
+  const storages = [...inputs, ...outputs].map(({ storage }) => storage);
   try {
     for (const { array, storage } of inputs) upload(storage, array);
-    for (const [i, storage] of outputs.entries())
-      upload(storage, new Uint32Array(lengths[i] + GUARD).fill(POISON));
-    run(program, [...inputs.map(({ storage }) => storage), ...outputs]);
-    await finish();
-    const parts: { values: Float32Array; past: number }[] = [];
-    for (const [i, storage] of outputs.entries()) parts.push(splitGuard(await download(storage), lengths[i]));
-    const arrays = Object.fromEntries(Object.keys(writes).map((name, i) => [name, parts[i].values]));
-    return { ...arrays, pastTheEnd: parts.reduce((sum, { past }) => sum + past, 0) };
+    for (const { length, storage } of outputs) upload(storage, new Uint32Array(length).fill(POISON));
+    await runChecked(parts, storages);
+    const result: KernelResult = {};
+    for (const { name, storage } of outputs) result[name] = new Float32Array(await download(storage));
+    return result;
   } catch (error) {
-    throw inOwnLines(error, program.code, own);
+    throw inOwnLines(error, kernel(parts).code, own);
   } finally {
-    for (const storage of [...inputs.map(({ storage }) => storage), ...outputs]) release(storage);
+    for (const storage of storages) release(storage);
   }
 }

@@ -28,7 +28,7 @@ export interface MemoryPlan {
 }
 
 /** The smallest free buffer that fits, or a new one. */
-export function planned(plan: MemoryPlan, free: GPUBuffer[], storage: Storage): GPUBuffer {
+export function planned(plan: MemoryPlan, free: GPUBuffer[], storage: Storage, what: string): GPUBuffer {
   plan.shared.add(storage);
   const fitting = free.filter(({ size }) => size >= storage.bytes).sort((a, b) => a.size - b.size);
   const [best] = fitting;
@@ -36,31 +36,44 @@ export function planned(plan: MemoryPlan, free: GPUBuffer[], storage: Storage): 
     free.splice(free.indexOf(best), 1);
     return best;
   }
-  const buffer = takeBuffer(storage.bytes);
+  const buffer = takeBuffer(storage.bytes, what);
   plan.buffers.push(buffer);
   return buffer;
 }
 
-//| 04-training/4-one-step-recorded.ipynb#plan-memory
-/**
- * Walks through the step in order: a storage takes a free buffer at its first use, the smallest that is large enough,
- * and gives it back after its last. Results keep a buffer of their own.
- */
-export function planMemory(dispatches: Dispatch[], results: Set<Storage>): MemoryPlan {
+//| 04-training/4-one-step-recorded.ipynb#fill-plan
+/** Gives a step's buffers, in order: where each storage is first used, and free again after its last use. */
+export function fillPlan(plan: MemoryPlan, dispatches: Dispatch[], results: Set<Storage>): void {
   const last = lastUses(dispatches);
-  const plan: MemoryPlan = { buffers: [], shared: new Set(), unplannedBytes: 0 };
   const free: GPUBuffer[] = [];
   dispatches.forEach(({ storages, kernel }, at) => {
+    const what = `Kernel "${kernel.name}"`;
     for (const storage of storages.filter(({ buffer }) => !buffer)) {
       plan.unplannedBytes += blockSize(storage.bytes);
       storage.buffer = results.has(storage)
-        ? takeBuffer(storage.bytes, kernel.name)
-        : planned(plan, free, storage);
+        ? takeBuffer(storage.bytes, what)
+        : planned(plan, free, storage, what);
     }
     for (const storage of new Set(storages)) {
       if (last.get(storage) === at && plan.shared.has(storage)) free.push(storage.buffer!);
     }
   });
+}
+
+//| 04-training/4-one-step-recorded.ipynb#plan-memory
+/**
+ * Walks through the step in order: a storage takes a free buffer at its first use, the smallest that is large enough,
+ * and gives it back after its last. Results keep a buffer of their own. Throws when memory runs out, and keeps none.
+ */
+export function planMemory(dispatches: Dispatch[], results: Set<Storage>): MemoryPlan {
+  const plan: MemoryPlan = { buffers: [], shared: new Set(), unplannedBytes: 0 };
+  try {
+    fillPlan(plan, dispatches, results);
+  } catch (error) {
+    for (const buffer of plan.buffers) giveBuffer(buffer);
+    for (const storage of plan.shared) storage.buffer = undefined;
+    throw error;
+  }
   return plan;
 }
 

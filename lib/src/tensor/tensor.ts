@@ -94,10 +94,16 @@ export class Tensor<D extends DType = "f32"> {
 export const openScopes: Tensor[][] = [];
 
 //| 02-attention/3-tensors-and-gradients.ipynb#make
-/** A new tensor whose elements are not set yet: kernels write them. */
-export function empty<D extends DType = "f32">(shape: readonly number[], dtype?: D): Tensor<D> {
+/** A new tensor whose elements are not set yet: kernels write them. Errors name its maker, where that is a kernel. */
+export function empty<D extends DType = "f32">(
+  shape: readonly number[],
+  dtype?: D,
+  maker?: Kernel,
+): Tensor<D> {
   const kind = dtype ?? ("f32" as D);
-  return new Tensor(allocate(sizeOf(shape) * 4, `A tensor ${kind} [${shape.join(", ")}]`), [...shape], kind);
+  const from = maker ? ` from kernel "${maker.name}"` : "";
+  const what = `A tensor ${kind} [${shape.join(", ")}]${from}`;
+  return new Tensor(allocate(sizeOf(shape) * 4, what), [...shape], kind);
 }
 
 /** A tensor from values in row-major order; the shape defaults to one dimension. */
@@ -148,7 +154,7 @@ export function launch<D extends DType = "f32">(
   shape: readonly number[],
   dtype?: D,
 ): Tensor<D> {
-  const output = empty(shape, dtype);
+  const output = empty(shape, dtype, kernel);
   launchInto(kernel, inputs, [output]);
   return output;
 }

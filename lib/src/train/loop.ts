@@ -4,6 +4,7 @@ import type { TokenSource } from "../data/shards.js";
 import { bitsPerByte } from "../data/synthetic.js";
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits, readableBytes } from "../gpu/buffers.js";
+import { GpuError } from "../gpu/device.js";
 import { ignoredTarget } from "../kernels/cross-entropy.js";
 import { balanceLoss } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
@@ -216,7 +217,7 @@ export function checkRunFits(
   const needed = trainingBytes(config);
   if (needed <= available) return;
   const parameters = countParameters(config).total.toLocaleString("en");
-  throw new Error(
+  throw new GpuError(
     `Training ${parameters} parameters needs at least ${readableBytes(needed)} of memory, and this machine has ` +
       `${readableBytes(available)}: choose a smaller model.`,
   );

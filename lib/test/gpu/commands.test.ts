@@ -62,7 +62,7 @@ await test("an upload does not overtake the work that was asked before it", asyn
   expect(new Float32Array(await download(y))[0]).toBe(1);
 });
 
-test("sizes are data: one compiled kernel serves them all", async () => {
+await test("sizes are data: one compiled kernel serves them all", async () => {
   const y = allocate(8);
   const write = (first: number, second: number) =>
     kernel({

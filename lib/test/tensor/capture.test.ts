@@ -1,6 +1,8 @@
 // Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { openGpu } from "../../src/gpu/device.js";
+import { dropFreeBuffers, memory, poolOf } from "../../src/gpu/buffers.js";
+import { finish } from "../../src/gpu/commands.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { elementwiseKernel } from "../../src/kernels/elementwise.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { capture } from "../../src/tensor/capture.js";
@@ -46,6 +48,22 @@ await test("a replayed step gives the same bits as an eager one, 20 steps long",
   }
   for (const k of [0, 1]) expect(await recorded.weights[k].array()).toEqual(await eager.weights[k].array());
   expect(await eager.weights[0].array()).not.toEqual(await smallTraining().weights[0].array());
+});
+
+await test("a step that does not fit is refused in the name of its kernel, and keeps no memory", async () => {
+  const { step } = smallTraining();
+  await finish();
+  dropFreeBuffers();
+  const pool = poolOf(currentGpu());
+  const [{ room }, { held }] = [pool, memory];
+  pool.room = held + 600; // two small arrays
+  try {
+    expect(() => capture(step)).toThrow(/^Out of GPU memory: Kernel "[^"]+" needs 256 bytes/);
+    expect(memory.held - memory.free).toBe(held);
+  } finally {
+    pool.room = room;
+  }
+  expect(await capture(step).run().value()).toBeGreaterThan(0);
 });
 
 //| 04-training/4-one-step-recorded.ipynb#capture-tests-2
