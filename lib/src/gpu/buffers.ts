@@ -26,7 +26,7 @@ export interface Pool {
   usable: WeakSet<GPUBuffer>;
   /** Those that nobody uses now, by size: memory that was used once is used again, since making a buffer is slow. */
   free: Map<number, GPUBuffer[]>;
-  /** Bytes that they may take in all: the memory this machine had left, for a software adapter; no bound for others. */
+  /** Bytes that they may take in all: what this process may have, for a software adapter; no bound for others. */
   room: number;
 }
 
@@ -36,11 +36,18 @@ export const pools = new WeakMap<GPUDevice, Pool>();
 /** Bytes of GPU memory: held in all, free for reuse, and the most that was in use at one time. */
 export const memory = { held: 0, free: 0, peak: 0 };
 
+/** Bytes that this process may have, as far as it can know: what it is limited to, or else what the machine has left. */
+export function processMemory(): number | undefined {
+  const { process } = globalThis as { process?: NodeJS.Process };
+  const limit = process?.constrainedMemory?.() || Number.POSITIVE_INFINITY;
+  return limit < 2 ** 60 ? limit : process?.availableMemory?.();
+}
+
 /** The pool of a device. */
 export function poolOf({ device, facts }: Gpu): Pool {
   const known = pools.get(device);
   if (known) return known;
-  const room = facts.kind === "cpu" ? globalThis.process?.availableMemory?.() : undefined;
+  const room = facts.kind === "cpu" ? processMemory() : undefined;
   const pool = { usable: new WeakSet<GPUBuffer>(), free: new Map(), room: room ?? Number.POSITIVE_INFINITY };
   pools.set(device, pool);
   Object.assign(memory, { held: 0, free: 0, peak: 0 }); // what a lost device had is gone
