@@ -10,20 +10,10 @@ import {
   planRows,
 } from "../kernels/cross-entropy.js";
 import { elementwiseKernel } from "../kernels/elementwise.js";
-import { isTracked, tape, track } from "./autograd.js";
+import { zeroKernel } from "../kernels/embedding.js";
+import { constantKernel, isTracked, tape, track } from "./autograd.js";
 import { linear, multiply, product } from "./operations.js";
-import {
-  type DType,
-  type Tensor,
-  describe,
-  empty,
-  launch,
-  launchInto,
-  scope,
-  tensor,
-  view,
-  zeros,
-} from "./tensor.js";
+import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */
@@ -94,7 +84,7 @@ export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: n
   const { losses, logSums } = rowLosses(logits, ids);
   putRows(losses, sums.losses, from);
   if (!sums.hidden || !sums.weight) return;
-  const [one, plan] = [tensor([1]), planLoss(logits, ids)];
+  const [one, plan] = [launch(constantKernel(1), [], [1]), planLoss(logits, ids)];
   const slope = launch(crossEntropyBackwardKernel(plan), [logits, ids, logSums, one, one], logits.shape);
   putRows(product(slope, weight), sums.hidden, from);
   launchInto(addToKernel(weight.size), [product(slope, x, { transposeA: true })], [sums.weight]);
@@ -123,7 +113,9 @@ export function linearCrossEntropy(
   if (rows <= piece || targets.size !== rows) return crossEntropy(linear(hidden, weight), targets);
   const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
   const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
-  const slopes = learns ? { hidden: empty(x.shape), weight: zeros(weight.shape) } : {};
+  const slopes = learns
+    ? { hidden: empty(x.shape), weight: launch(zeroKernel(weight.size), [], weight.shape) }
+    : {};
   const sums: LossSums = { losses: empty([rows]), ...slopes };
   for (let from = 0; from < rows; from += piece)
     scope(() => {
