@@ -1,6 +1,6 @@
 // What `tslm bench` prints for people.
 import { readableBytes } from "../gpu/buffers.js";
-import type { BenchReport, OperationRow } from "./bench.js";
+import type { BenchReport, OperationRow } from "./bench-report.js";
 import type { StepReport } from "./bench-steps.js";
 
 /** The whole report. */

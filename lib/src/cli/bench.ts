@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import type { Ceiling } from "../gpu/ceiling.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { benchNames, type OperationName, operationNames, type StepName, stepNames } from "./bench-names.js";
+import { benchNames, type OperationName, operationNames, stepNames } from "./bench-names.js";
 import type { Case } from "./bench-operations.js";
-import type { StepReport } from "./bench-steps.js";
+import type { BenchReport, OperationRow } from "./bench-report.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson, UsageError } from "./run.js";
 import { suggestion } from "./suggest.js";
@@ -19,28 +19,6 @@ export function register(program: Command): void {
     .option("--json", "print the measurements as one JSON object")
     .action(bench);
   examples(command, "npx tslm bench", "npx tslm bench --only matmul", "npx tslm bench --only gpt2 --json");
-}
-
-/** One row of the table: an operation at a shape, with what was measured or why it was not. */
-export interface OperationRow {
-  operation: string;
-  shape: string;
-  seconds?: number;
-  /** 10⁹ operations or 10⁹ bytes a second, and the rate as a share of the ceiling's. */
-  gigaflops?: number;
-  gigabytes?: number;
-  share?: number;
-  why?: string;
-}
-
-/** What is printed. */
-export interface BenchReport {
-  adapter: { name: string; kind: string; subgroup_size: number };
-  ceiling: { gigaflops: number; gigaflops16?: number; gigabytes: number };
-  /** Rates that this adapter or this library has not, by name, and why. */
-  missing: Record<string, string>;
-  operations: OperationRow[];
-  steps: (StepReport | { name: StepName; why: string })[];
 }
 
 async function bench({ only, json = false }: { only?: string; json?: boolean }): Promise<void> {
