@@ -1,8 +1,8 @@
-// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import type { TokenSource } from "./shards.js";
 import { randomStream } from "./synthetic.js";
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#batch-types
+//| 01-tokenizer/7-shards-and-batches.ipynb#batch-types
 /** Examples for one step: `rows` windows of `context` tokens each, row after row, and for each token the one after it. */
 export interface Batch {
   rows: number;
@@ -26,7 +26,7 @@ export function windowBatch(source: TokenSource, starts: number[], context: numb
   return { rows, context, inputs, targets };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#shuffled
+//| 01-tokenizer/7-shards-and-batches.ipynb#shuffled
 /** The numbers 0 to count - 1 in an order in which every permutation is equally likely (Fisher and Yates). */
 export function shuffledNumbers(count: number, random: () => number): Uint32Array {
   const numbers = Uint32Array.from({ length: count }, (_, i) => i);
@@ -39,7 +39,7 @@ export function shuffledNumbers(count: number, random: () => number): Uint32Arra
   return numbers;
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#epoch-starts
+//| 01-tokenizer/7-shards-and-batches.ipynb#epoch-starts
 /**
  * Where the windows of an epoch begin, in the order of the epoch. Windows lie side by side, so that a pass shows every token
  * once (but for less than a window at the ends); each epoch shifts them anew, so that no token is always at an edge.
@@ -52,7 +52,7 @@ export function epochStarts(length: number, context: number, seed: number, epoch
   return Float64Array.from(shuffledNumbers(windows, random), (window) => shift + window * context);
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#batches
+//| 01-tokenizer/7-shards-and-batches.ipynb#batches
 /** Where a stream of batches stands: `position` windows of pass number `epoch` are used up. Plain JSON. */
 export interface BatchCursor {
   epoch: number;
@@ -73,7 +73,7 @@ export interface BatchOptions {
   seed: number;
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#next-batches
+//| 01-tokenizer/7-shards-and-batches.ipynb#next-batches
 /**
  * Batches of windows in random order, each window once an epoch, the same for the same seed. A batch may end one epoch
  * and begin the next, so that all are full. Throws if the source is too short for one window.
@@ -109,7 +109,7 @@ export function needWindow(source: TokenSource, context: number): void {
   );
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#validation-windows
+//| 01-tokenizer/7-shards-and-batches.ipynb#validation-windows
 /**
  * Windows side by side from the start of a source, for a loss that is the same each time; a rest shorter than a window is left
  * out. With `maxTokens`, only so many windows as fit, spread evenly over the source. The last batch may have fewer rows.

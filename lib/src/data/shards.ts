@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -6,7 +6,7 @@ import { loadTokenizer } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer, invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
 import type { SyntheticCard } from "./synthetic.js";
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#open-text
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-text
 /** Opens a file to read, or says in one sentence why that cannot be. */
 export function openToRead(file: string): number {
   try {
@@ -20,7 +20,7 @@ export function openToRead(file: string): number {
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#byte-chunks
+//| 01-tokenizer/7-shards-and-batches.ipynb#byte-chunks
 /** The bytes of a file in chunks of `size` (the last is shorter): a file of any length in little memory. */
 export function* byteChunks(file: string, size: number): Generator<Uint8Array> {
   const handle = openToRead(file);
@@ -38,7 +38,7 @@ export function* byteChunks(file: string, size: number): Generator<Uint8Array> {
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#last-cut
+//| 01-tokenizer/7-shards-and-batches.ipynb#last-cut
 /**
  * Where to cut bytes so that tokens do not notice: after the last line end that other text follows, where no piece of the
  * tokenizer crosses. Without one, before the last character (a line of megabytes may then lose one merge).
@@ -53,7 +53,7 @@ export function lastCut(bytes: Uint8Array): number {
   return at;
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#text-chunks
+//| 01-tokenizer/7-shards-and-batches.ipynb#text-chunks
 /** The text of a UTF-8 file in chunks that end where lines do. Throws, naming file and byte offset, if it is not UTF-8. */
 export function* textChunks(file: string, size: number = 2 ** 22): Generator<string> {
   let rest = new Uint8Array(0);
@@ -78,7 +78,7 @@ export function fileText(bytes: Uint8Array, file: string, offset: number): strin
   );
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#known-entropy
+//| 01-tokenizer/7-shards-and-batches.ipynb#known-entropy
 /** The entropy that stands in `file.json` beside a synthetic corpus, if it speaks of these very bytes. */
 export function knownEntropy(file: string, sha256: string): { entropy_bits_per_byte?: number } {
   try {
@@ -90,7 +90,7 @@ export function knownEntropy(file: string, sha256: string): { entropy_bits_per_b
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#describe-source
+//| 01-tokenizer/7-shards-and-batches.ipynb#describe-source
 /** A text file as the manifest records it. */
 export interface TextSource {
   file: string;
@@ -119,7 +119,7 @@ export function describeSource(file: string, alphabet: Set<string>): TextSource 
   return { ...source, ...knownEntropy(file, source.sha256) };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#split-chunks
+//| 01-tokenizer/7-shards-and-batches.ipynb#split-chunks
 /** The characters number `from` to `to` of a file, in chunks. */
 export function* textRange(file: string, from: number, to: number): Generator<string> {
   let at = 0;
@@ -147,7 +147,7 @@ export function codeUnit(text: string, count: number): number {
   return at;
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#manifest
+//| 01-tokenizer/7-shards-and-batches.ipynb#manifest
 /** One file of tokens. */
 export interface Shard {
   file: string;
@@ -180,7 +180,7 @@ export interface Manifest {
   splits: { train: Split; val: Split };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#token-type
+//| 01-tokenizer/7-shards-and-batches.ipynb#token-type
 /** The numbers that hold a tokenizer's ids: 16 bits if they fit. */
 export function tokenType(tokenizer: Tokenizer): "u16" | "u32" {
   return tokenizer.vocabSize <= 2 ** 16 ? "u16" : "u32";
@@ -193,7 +193,7 @@ export function fileChecksum(file: string): string {
   return hash.digest("hex");
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#shard-writer
+//| 01-tokenizer/7-shards-and-batches.ipynb#shard-writer
 /** Tokens in one file; the next begins a new one. 2^26 tokens of 16 bits are 128 MiB. */
 export const SHARD_TOKENS = 2 ** 26;
 
@@ -223,7 +223,7 @@ export function appendTokens(
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#write-split
+//| 01-tokenizer/7-shards-and-batches.ipynb#write-split
 /** A range of a file, in characters. */
 export interface TextPart {
   file: string;
@@ -255,7 +255,7 @@ export function writeSplit(
   return { bytes, tokens: shards.reduce((sum, shard) => sum + shard.tokens, 0), shards };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#whole-folder
+//| 01-tokenizer/7-shards-and-batches.ipynb#whole-folder
 /** Fills a folder wholly or not at all: `fill` writes into `folder.partial`, which then takes the place of `folder`. */
 export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial: string) => T): T {
   const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
@@ -276,7 +276,7 @@ export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#joint-entropy
+//| 01-tokenizer/7-shards-and-batches.ipynb#joint-entropy
 /** The entropy of sources together: the mean over their bytes, if it is known of each. */
 export function jointEntropy(sources: TextSource[]): { entropy_bits_per_byte?: number } {
   let [bits, bytes] = [0, 0];
@@ -288,7 +288,7 @@ export function jointEntropy(sources: TextSource[]): { entropy_bits_per_byte?: n
   return { entropy_bits_per_byte: bits / bytes };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-options
+//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-options
 /** What `prepareText` needs to know besides the files. */
 export interface PrepareOptions {
   /** A tokenizer, or "char" for one made of the characters of all files. */
@@ -322,7 +322,7 @@ export function writeSplits(
   };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-text
+//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-text
 /**
  * Turns UTF-8 text files into a folder of token shards with `manifest.json` and `tokenizer.json`. Of a file with n characters the
  * first floor(n * (1 - valFraction)) are for training and the rest for validation. Nothing is left behind on an error.
@@ -356,7 +356,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
   });
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#token-source
+//| 01-tokenizer/7-shards-and-batches.ipynb#token-source
 /** A long row of tokens, in memory or on disk. */
 export interface TokenSource {
   /** How many tokens. */
@@ -380,7 +380,7 @@ export function checkedEnd(start: number, count: number, length: number): number
   throw new Error(`Tokens ${start} to ${start + count - 1} do not exist: there are ${length}.`);
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#token-file
+//| 01-tokenizer/7-shards-and-batches.ipynb#token-file
 /** The tokens of one shard, read from the file when asked for. `close` gives the file back. */
 export function tokenFile(
   file: string,
@@ -406,7 +406,7 @@ export function tokenFile(
   return { length: tokens, read, close: () => fs.closeSync(handle) };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#joined-tokens
+//| 01-tokenizer/7-shards-and-batches.ipynb#joined-tokens
 /** Several sources as one row. */
 export function joinedTokens(sources: TokenSource[]): TokenSource {
   const starts: number[] = [];
@@ -427,7 +427,7 @@ export function joinedTokens(sources: TokenSource[]): TokenSource {
   return { length, read };
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#read-manifest
+//| 01-tokenizer/7-shards-and-batches.ipynb#read-manifest
 /** The JSON in a file, or one sentence on why there is none. */
 export function readJson(file: string): unknown {
   try {
@@ -452,7 +452,7 @@ export function readManifest(folder: string): Manifest {
   return manifest;
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#verify-shards
+//| 01-tokenizer/7-shards-and-batches.ipynb#verify-shards
 /** Holds the bytes of every shard against its checksum; throws, naming the file, at the first that differs. */
 export function verifyShards(folder: string, manifest: Manifest): void {
   for (const shard of [...manifest.splits.train.shards, ...manifest.splits.val.shards]) {
@@ -463,7 +463,7 @@ export function verifyShards(folder: string, manifest: Manifest): void {
   }
 }
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#open-shards
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
 /** Prepared data, open for reading. */
 export interface OpenShards {
   manifest: Manifest;

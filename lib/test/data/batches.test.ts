@@ -1,10 +1,10 @@
-// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { batches, epochStarts, shuffledNumbers, validationWindows } from "../../src/data/batches.js";
 import { tokensInMemory } from "../../src/data/shards.js";
 import { randomStream } from "../../src/data/synthetic.js";
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#shuffled-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#shuffled-test
 await test("a shuffle is a permutation, and every permutation comes as often as another", () => {
   const random = randomStream(3);
   const counts = new Map<string, number>();
@@ -18,7 +18,7 @@ await test("a shuffle is a permutation, and every permutation comes as often as 
   expect(chiSquare).toBeLessThan(52); // 23 degrees of freedom: more than 52 once in 2000 seeds
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#epoch-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#epoch-test
 await test("windows of an epoch lie side by side, each once, and leave out less than two windows", () => {
   for (const [length, context] of [
     [1000, 16],
@@ -41,7 +41,7 @@ await test("windows of an epoch lie side by side, each once, and leave out less 
   expect(orders[0]).not.toBe(orders[1]);
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#resume-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#resume-test
 await test("a cursor, through JSON, goes on with the very same batches, also across epochs", () => {
   const source = tokensInMemory(Array.from({ length: 1000 }, (_, i) => i));
   const options = { batchSize: 6, context: 16, seed: 9 };
@@ -57,7 +57,7 @@ await test("a cursor, through JSON, goes on with the very same batches, also acr
   expect(stream.cursor().epoch).toBeGreaterThan(2);
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#batches-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#batches-test
 await test("seeds give different orders, and a source that is too short is refused", () => {
   const source = tokensInMemory(Array.from({ length: 500 }, (_, i) => i));
   const first = (seed: number) => batches(source, { batchSize: 8, context: 10, seed }).next().inputs.join();
@@ -70,7 +70,7 @@ await test("seeds give different orders, and a source that is too short is refus
   expect([...shortest.inputs]).toEqual([1, 2, 3, 1, 2, 3]);
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#validation-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#validation-test
 await test("validation windows cover the source once, in order, and fewer are spread evenly", () => {
   const source = tokensInMemory(Array.from({ length: 1003 }, (_, i) => i));
   const all = [...validationWindows(source, { context: 10, batchSize: 7 })];

@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/3-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -15,7 +15,7 @@ import {
 import { trainBpe } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#text-chunks-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#text-chunks-test
 await test("a file read in chunks is the file, and its tokens are those of the whole", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const file = path.join(folder, "text.txt");
@@ -31,7 +31,7 @@ await test("a file read in chunks is the file, and its tokens are those of the w
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#text-errors-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#text-errors-test
 await test("what cannot be read as text is named, with the place", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const file = path.join(folder, "bad.txt");
@@ -42,7 +42,7 @@ await test("what cannot be read as text is named, with the place", () => {
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#prepare-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-test
 await test("prepared data is the text, split by characters and separated between files", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const texts = ["äöü 🎉 one two three\n".repeat(30), "second file\n".repeat(11)];
@@ -69,7 +69,7 @@ await test("prepared data is the text, split by characters and separated between
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#shard-limit-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#shard-limit-test
 await test("tokens fill shard after shard, with two or four bytes each", () => {
   for (const dtype of ["u16", "u32"] as const) {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
@@ -95,7 +95,7 @@ await test("tokens fill shard after shard, with two or four bytes each", () => {
   }
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#damage-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#damage-test
 await test("missing and damaged data is named", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const text = path.join(folder, "a.txt");
@@ -121,7 +121,7 @@ await test("missing and damaged data is named", () => {
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 01-tokenizer/3-shards-and-batches.ipynb#refuse-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#refuse-test
 await test("an error leaves nothing behind, and other people's folders alone", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const [good, bad] = [path.join(folder, "good.txt"), path.join(folder, "bad.txt")];
