@@ -24,6 +24,7 @@ export * from "./kernels/flash.js";
 export * from "./kernels/grouped.js";
 export * from "./kernels/matmul.js";
 export * from "./kernels/norm.js";
+export * from "./kernels/products.js";
 export * from "./kernels/reduce.js";
 export * from "./kernels/rope.js";
 export * from "./kernels/rows.js";

@@ -1,7 +1,8 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { matmulRowTile, prefersSubgroups } from "./matmul.js";
+import { prefersSubgroups } from "./matmul.js";
+import { matmulRowTile } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#nobody
 /** What stands in a place where no pair or no expert is. */

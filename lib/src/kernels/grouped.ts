@@ -2,7 +2,8 @@
 import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { type DispatchShape, dispatchTile, dispatchTiles, nobody } from "./dispatch.js";
-import { type MatmulPlaces, type MatmulShape, matmulRowTile, placedMatmulKernel } from "./matmul.js";
+import type { MatmulPlaces, MatmulShape } from "./matmul.js";
+import { matmulRowTile, placedMatmulKernel } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */

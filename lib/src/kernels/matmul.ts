@@ -15,6 +15,20 @@ export interface MatmulShape {
   transposeB?: boolean;
   /** One B serves the whole batch. */
   sharedB?: boolean;
+  /** Operands are rounded to 16-bit floats before they are multiplied. Sums and results keep 32 bits. */
+  halves?: boolean;
+  /** What else happens to each result before it is stored. */
+  epilogue?: Epilogue;
+}
+
+/** What a product does to its results y while they are in registers, in this order. */
+export interface Epilogue {
+  /** Adds a number for each column: one more input [columns]. */
+  bias?: boolean;
+  /** A WGSL expression of `y`, such as `max(y, V(0.0))`; V is its type, one float or four. */
+  activation?: string;
+  /** Adds an array of the shape of C: one more input, the last. */
+  residual?: boolean;
 }
 
 //| 02-attention/2-matrix-products.ipynb#matmul-places
@@ -60,10 +74,17 @@ export function range(count: number): number[] {
 
 /** A name such as `matmul 12x64x64x32 (B transposed)` for errors and profiles. */
 export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
-  const { batch, rows, columns, inner, transposeA, transposeB } = shape;
+  const { batch, rows, columns, inner, transposeA, transposeB, halves, epilogue = {} } = shape;
   const size = `${batch === 1 ? "" : `${batch}x`}${rows}x${columns}x${inner}`;
-  const notes = [transposeA && "A transposed", transposeB && "B transposed"].filter(Boolean).join(", ");
-  return `${places.name} ${size}${notes && ` (${notes})`}`;
+  const notes = [
+    transposeA && "A transposed",
+    transposeB && "B transposed",
+    halves && "16 bits",
+    epilogue.bias && "bias",
+    epilogue.activation,
+    epilogue.residual && "residual",
+  ].filter(Boolean);
+  return `${places.name} ${size}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
 }
 
 //| 02-attention/2-matrix-products.ipynb#fill-tiles
@@ -146,15 +167,46 @@ export function fetchTile({ name, side, alongInner }: Operand, k: string): strin
 export function placeTile({ name, alongInner }: Operand): string[] {
   return range(tileMoves).flatMap((m) => {
     const slot = `(lane + ${m * tileLanes}u)`;
+    const four = `Four(${name}${m})`;
     if (!alongInner)
       return [
-        `    ${name}Tile[${slot} / ${tileRows / 4}u * ${tileStride}u + ${slot} % ${tileRows / 4}u] = ${name}${m};`,
+        `    ${name}Tile[${slot} / ${tileRows / 4}u * ${tileStride}u + ${slot} % ${tileRows / 4}u] = ${four};`,
       ];
     const [i, j] = [`${slot} % ${tileInner / 4}u * 4u`, `${slot} / ${tileInner / 4}u`];
     return range(4).map(
-      (x) => `    ${name}Tile[(${i} + ${x}u) * ${tileStride}u + ${j} / 4u][${j} % 4u] = ${name}${m}[${x}];`,
+      (x) => `    ${name}Tile[(${i} + ${x}u) * ${tileStride}u + ${j} / 4u][${j} % 4u] = ${four}[${x}];`,
     );
   });
+}
+
+//| 02-attention/2-matrix-products.ipynb#epilogue
+/** The bindings that an epilogue reads, in elements of `type`. */
+export function epilogueReads({ epilogue = {} }: MatmulShape, type: string): string[] {
+  const inputs = [epilogue.bias && "bias", epilogue.residual && "residual"];
+  return inputs.filter(Boolean).map((name) => `${name}: array<${type}>`);
+}
+
+/** WGSL for a result, the epilogue applied: `column` is its first column, `at` its place in C. */
+export function finished({ epilogue }: MatmulShape, result: string, column: string, at: string): string {
+  return epilogue ? `finish(${result}, ${column}, ${at})` : result;
+}
+
+/** The type V of the results that are stored at a time, and the WGSL function `finish` that applies the epilogue to them. */
+export function finishFunction({ epilogue }: MatmulShape, width: 1 | 4): string {
+  const type = `alias V = ${width === 4 ? "vec4f" : "f32"};`;
+  if (!epilogue) return type;
+  const { bias, activation, residual } = epilogue;
+  const element = (name: string, index: string) => `${name}[${width === 4 ? `${index} / 4u` : index}]`;
+  return [
+    type,
+    "fn finish(result: V, column: u32, at: u32) -> V {",
+    "  var y = result;",
+    ...(bias ? [`  y += ${element("bias", "column")};`] : []),
+    ...(activation ? [`  y = ${activation};`] : []),
+    ...(residual ? [`  y += ${element("residual", "at")};`] : []),
+    "  return y;",
+    "}",
+  ].join("\n");
 }
 
 //| 02-attention/2-matrix-products.ipynb#store-tile
@@ -164,12 +216,17 @@ export function tileRow(r: number): string {
 }
 
 /** Writes the 8 × 4 results that exist. */
-export function storeTile({ columns }: MatmulShape): string[] {
+export function storeTile(shape: MatmulShape): string[] {
   return range(8).flatMap((r) => {
     const start = `cFirst + (${tileRow(r)}) * sizes.columns + column + x * 4u`;
     const exists = (j: number) => `${tileRow(r)} < sizes.rows && column + x * 4u + ${j}u < sizes.columns`;
-    if (columns % 4 === 0) return [`  if (${exists(0)}) { c[(${start}) / 4u] = c${r}; }`];
-    return range(4).map((j) => `  if (${exists(j)}) { c[${start} + ${j}u] = c${r}[${j}]; }`);
+    const first = "column + x * 4u";
+    if (shape.columns % 4 === 0)
+      return [`  if (${exists(0)}) { c[(${start}) / 4u] = ${finished(shape, `c${r}`, first, start)}; }`];
+    return range(4).map((j) => {
+      const at = `${start} + ${j}u`;
+      return `  if (${exists(j)}) { c[${at}] = ${finished(shape, `c${r}[${j}]`, `${first} + ${j}u`, at)}; }`;
+    });
   });
 }
 
@@ -194,8 +251,8 @@ export function tiledLoop(both: Operand[], places: MatmulPlaces): string[] {
     "    workgroupBarrier();",
     ...both.flatMap((operand) => fetchTile(operand, `k + ${tileInner}u`)),
     `    for (var i = 0u; i < ${tileInner}u; i++) {`,
-    ...range(2).map((g) => `      let rows${g} = aTile[i * ${tileStride}u + y + ${g * 8}u];`),
-    `      let columns4 = bTile[i * ${tileStride}u + x];`,
+    ...range(2).map((g) => `      let rows${g} = vec4f(aTile[i * ${tileStride}u + y + ${g * 8}u]);`),
+    `      let columns4 = vec4f(bTile[i * ${tileStride}u + x]);`,
     ...range(8).map((r) => `      c${r} += rows${r >> 2}[${r & 3}] * columns4;`),
     "    }",
     "    workgroupBarrier();",
@@ -209,15 +266,27 @@ export function tiledLoop(both: Operand[], places: MatmulPlaces): string[] {
  * workgroup memory, wait for each other, and multiply from there. Each element is loaded from far away once a tile.
  */
 export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
-  const { batch, rows, columns } = shape;
+  const { batch, rows, columns, halves } = shape;
   const both = operands(shape);
-  const tile = (name: string) => `var<workgroup> ${name}Tile: array<vec4f, ${tileInner * tileStride}>;`;
+  const width = columns % 4 === 0 ? 4 : 1;
+  const tile = (name: string) => `var<workgroup> ${name}Tile: array<Four, ${tileInner * tileStride}>;`;
+  const four = `alias Four = ${halves ? "vec4h" : "vec4f"};`;
   return kernel({
     name: matmulName(places, shape),
-    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
-    writes: [`c: array<${fours(columns % 4 === 0)}>`],
+    reads: [
+      ...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`),
+      ...places.reads,
+      ...epilogueReads(shape, "V"),
+    ],
+    writes: ["c: array<V>"],
+    enable: halves ? ["f16"] : [],
     sizes: { rows, columns, inner: shape.inner },
-    head: [...both.map(({ name }) => tile(name)), ...both.map(loadFour)].join("\n"),
+    head: [
+      four,
+      ...both.map(({ name }) => tile(name)),
+      ...both.map(loadFour),
+      finishFunction(shape, width),
+    ].join("\n"),
     workgroupSize: tileLanes,
     workgroups: [Math.ceil(columns / tileRows), Math.ceil(rows / tileRows), batch],
     body: [places.before, ...tiledLoop(both, places), ...storeTile(shape)].join("\n"),
@@ -254,6 +323,11 @@ export function clamped(index: string, fits: boolean, size: string): string {
   return fits ? index : `min(${index}, sizes.${size} - 1u)`;
 }
 
+/** WGSL that rounds one or four floats to what 16 bits can hold, where the product wants that. */
+export function rounded({ halves }: MatmulShape, value: string): string {
+  return halves ? `quantizeToF16(${value})` : value;
+}
+
 //| 02-attention/2-matrix-products.ipynb#load-rows
 /** Each lane loads its element (inner index k + lane) of all rows: a0, a1 … Beyond the end they are zero. */
 export function loadRowElements(shape: MatmulShape, tile: SubgroupTile): string[] {
@@ -265,12 +339,13 @@ export function loadRowElements(shape: MatmulShape, tile: SubgroupTile): string[
     return range(tile.rows).map((r) => {
       const row = clamped(`(row + ${r}u)`, rows % tile.rows === 0, "rows");
       const index = transposeA ? `${at} * sizes.rows + ${row}` : `${row} * sizes.inner + ${at}`;
-      return `    let a${r} = ${inside(`a[aFirst + ${index}]`)};`;
+      return `    let a${r} = ${rounded(shape, inside(`a[aFirst + ${index}]`))};`;
     });
   }
   return range(tile.rows / 4).flatMap((q) => {
     const row = rows % tile.rows === 0 ? `row + ${q * 4}u` : `min(row + ${q * 4}u, sizes.rows - 4u)`;
-    const load = `    let rows${q} = a[(aFirst + ${at} * sizes.rows + ${row}) / 4u];`;
+    const four = `a[(aFirst + ${at} * sizes.rows + ${row}) / 4u]`;
+    const load = `    let rows${q} = ${rounded(shape, four)};`;
     return [load, ...range(4).map((i) => `    let a${q * 4 + i} = ${inside(`rows${q}[${i}]`)};`)];
   });
 }
@@ -284,10 +359,12 @@ export function loadB(shape: MatmulShape, tile: SubgroupTile, v: number): string
   const fits = columns % (lanes * width * 4) === 0;
   return range(2).map((i) => {
     const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner")} * sizes.columns`;
-    if (columns % 4 === 0)
-      return `      let b${i}_${v} = b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u];`;
     const parts = range(4).map((j) => `b[${start} + min(${column} + ${j}u, sizes.columns - 1u)]`);
-    return `      let b${i}_${v} = vec4f(${parts.join(", ")});`;
+    const four =
+      columns % 4 === 0
+        ? `b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u]`
+        : `vec4f(${parts.join(", ")})`;
+    return `      let b${i}_${v} = ${rounded(shape, four)};`;
   });
 }
 
@@ -300,12 +377,10 @@ export function loadTransposedB(shape: MatmulShape, tile: SubgroupTile, v: numbe
   const row = (j: number) =>
     `bFirst + ${clamped(`(${columnOf(tile, v)} + ${j}u)`, fits, "columns")} * sizes.inner`;
   const four = (part: (i: number, j: number) => string) =>
-    range(2).map(
-      (i) =>
-        `      let b${i}_${v} = vec4f(${range(4)
-          .map((j) => part(i, j))
-          .join(", ")});`,
-    );
+    range(2).map((i) => {
+      const parts = range(4).map((j) => part(i, j));
+      return `      let b${i}_${v} = ${rounded(shape, `vec4f(${parts.join(", ")})`)};`;
+    });
   if (inner % 2 !== 0) return four((i, j) => `b[${row(j)} + ${clamped(`(k + q + ${i}u)`, false, "inner")}]`);
   const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 2u)";
   const loads = range(4).map((j) => `      let t${j}_${v} = b[(${row(j)} + ${start}) / 2u];`);
@@ -333,18 +408,23 @@ export function multiplyTwo(shape: MatmulShape, tile: SubgroupTile): string[] {
 
 //| 02-attention/2-matrix-products.ipynb#store-rows
 /** Writes the rows that exist, and of the last columns those that exist. */
-export function storeRows({ columns }: MatmulShape, tile: SubgroupTile): string[] {
+export function storeRows(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const { columns } = shape;
   const blocks = range(tile.rows).flatMap((r) => range(tile.width).map((v) => [r, v]));
   return blocks.flatMap(([r, v]) => {
     const column = columnOf(tile, v);
     const start = `cFirst + (row + ${r}u) * sizes.columns + ${column}`;
     const exists = `row + ${r}u < sizes.rows`;
-    if (columns % 4 === 0)
-      return [`  if (${exists} && ${column} < sizes.columns) { c[(${start}) / 4u] = c${r}_${v}; }`];
-    return range(4).map(
-      (j) =>
-        `  if (${exists} && ${column} + ${j}u < sizes.columns) { c[${start} + ${j}u] = c${r}_${v}[${j}]; }`,
-    );
+    const result = `c${r}_${v}`;
+    if (columns % 4 === 0) {
+      const four = finished(shape, result, column, start);
+      return [`  if (${exists} && ${column} < sizes.columns) { c[(${start}) / 4u] = ${four}; }`];
+    }
+    return range(4).map((j) => {
+      const [place, at] = [`${column} + ${j}u`, `${start} + ${j}u`];
+      const one = finished(shape, `${result}[${j}]`, place, at);
+      return `  if (${exists} && ${place} < sizes.columns) { c[${at}] = ${one}; }`;
+    });
   });
 }
 
@@ -359,9 +439,15 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
   const across = Math.ceil(columns / (lanes * width * 4));
   return kernel({
     name: matmulName(places, shape),
-    reads: [`a: array<${fours(aInFours(shape))}>`, `b: array<${bElement(shape)}>`, ...places.reads],
-    writes: [`c: array<${fours(columns % 4 === 0)}>`],
+    reads: [
+      `a: array<${fours(aInFours(shape))}>`,
+      `b: array<${bElement(shape)}>`,
+      ...places.reads,
+      ...epilogueReads(shape, "V"),
+    ],
+    writes: ["c: array<V>"],
     enable: ["subgroups"],
+    head: finishFunction(shape, columns % 4 === 0 ? 4 : 1),
     sizes: { rows, columns, inner: shape.inner },
     workgroupSize: lanes,
     workgroups: [across, Math.ceil(rows / tile.rows), batch],
@@ -383,37 +469,8 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
   });
 }
 
-//| 02-attention/2-matrix-products.ipynb#choose
+//| 02-attention/2-matrix-products.ipynb#prefers-subgroups
 /** On a processor barriers are dear and lanes are cheap; on a graphics processor shared memory wins. */
 export function prefersSubgroups({ kind, subgroupSize }: AdapterFacts): boolean {
   return kind === "cpu" && subgroupSize >= 4;
-}
-
-/** Rows of C that one subgroup computes. */
-export const subgroupRows = 16;
-
-/** The subgroup's tile: `rows` rows, and two fours of columns a lane where the matrix has that many. */
-export function subgroupTile({ columns }: MatmulShape, lanes: number, rows = subgroupRows): SubgroupTile {
-  return { lanes, rows, width: columns > lanes * 4 ? 2 : 1 };
-}
-
-/** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
-export function matmulRowTile(facts: AdapterFacts): number {
-  return prefersSubgroups(facts) ? subgroupRows : tileRows;
-}
-
-/** The kernel that suits the adapter, for matrices at given places. */
-export function placedMatmulKernel(shape: MatmulShape, places: MatmulPlaces, facts: AdapterFacts): Kernel {
-  return prefersSubgroups(facts)
-    ? subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize))
-    : tiledMatmulKernel(shape, places);
-}
-
-/** The kernel for a batch of products that suits the adapter: a low tile where there are few rows or little work. */
-export function matmulKernel(shape: MatmulShape, facts: AdapterFacts): Kernel {
-  const { batch, rows, columns, inner } = shape;
-  if (!prefersSubgroups(facts)) return tiledMatmulKernel(shape, batchPlaces(shape));
-  const low = rows <= 4 || batch * rows * columns * inner < 2 ** 18;
-  const tile = subgroupTile(shape, facts.subgroupSize, low ? 4 : subgroupRows);
-  return subgroupMatmulKernel(shape, batchPlaces(shape), tile);
 }

@@ -5,6 +5,9 @@ import {
   type MatmulPlaces,
   type MatmulShape,
   type Operand,
+  epilogueReads,
+  finishFunction,
+  finished,
   fours,
   loadFour,
   matmulName,
@@ -79,10 +82,11 @@ export function multiplyMatrices([a, b]: [Operand, Operand]): string[] {
 }
 
 /** Stores the matrix in row i and column j of a subgroup's part. */
-export function storeMatrix({ rows, columns }: MatmulShape, i: number, j: number): string[] {
+export function storeMatrix(shape: MatmulShape, i: number, j: number): string[] {
+  const { rows, columns, epilogue } = shape;
   const [y, x] = [`(row + partRow + ${i * unitSide}u)`, `(column + partColumn + ${j * unitSide}u)`];
   const start = `cFirst + ${y} * sizes.columns + ${x}`;
-  if (rows % unitSide === 0 && columns % unitSide === 0)
+  if (rows % unitSide === 0 && columns % unitSide === 0 && !epilogue)
     return [
       `  if (${y} < sizes.rows && ${x} < sizes.columns) { subgroupMatrixStore<row_major>(&c, ${start}, c${i}_${j}, sizes.columns); }`,
     ];
@@ -90,7 +94,9 @@ export function storeMatrix({ rows, columns }: MatmulShape, i: number, j: number
     `  subgroupMatrixStore<row_major>(&edge, part * 256u, c${i}_${j}, 16u);`,
     "  workgroupBarrier();",
     "  for (var e = lane % 32u; e < 256u; e += 32u) {",
-    `    if (${y} + e / 16u < sizes.rows && ${x} + e % 16u < sizes.columns) { c[${start} + e / 16u * sizes.columns + e % 16u] = edge[part * 256u + e]; }`,
+    `    let at = ${start} + e / 16u * sizes.columns + e % 16u;`,
+    `    let inside = ${y} + e / 16u < sizes.rows && ${x} + e % 16u < sizes.columns;`,
+    `    if (inside) { c[at] = ${finished(shape, "edge[part * 256u + e]", `${x} + e % 16u`, "at")}; }`,
     "  }",
     "  workgroupBarrier();",
   ];
@@ -140,12 +146,21 @@ export function subgroupMatrixKernel(shape: MatmulShape, places: MatmulPlaces): 
   const tile = (operand: Operand) =>
     `var<workgroup> ${operand.name}Tile: array<f16, ${unitStride(operand) * (operand.alongInner ? unitTile : unitInner)}>;`;
   return kernel({
-    name: `${matmulName(places, shape)} on matrix units`,
+    name: `${matmulName(places, { ...shape, halves: true })} on matrix units`,
     enable: ["f16", "subgroups", "chromium_experimental_subgroup_matrix"],
-    reads: [...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`), ...places.reads],
+    reads: [
+      ...both.map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`),
+      ...places.reads,
+      ...epilogueReads(shape, "f32"),
+    ],
     writes: ["c: array<f32>"],
     sizes: { rows, columns, inner: shape.inner },
-    head: ["var<workgroup> edge: array<f32, 1024>;", ...both.map(tile), ...both.map(loadFour)].join("\n"),
+    head: [
+      "var<workgroup> edge: array<f32, 1024>;",
+      ...both.map(tile),
+      ...both.map(loadFour),
+      finishFunction(shape, 1),
+    ].join("\n"),
     workgroupSize: unitTile,
     workgroups: [Math.ceil(columns / unitTile), Math.ceil(rows / unitTile), batch],
     body: [places.before, ...subgroupMatrixBody(shape, places, both)].join("\n"),

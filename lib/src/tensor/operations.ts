@@ -8,7 +8,8 @@ import {
   unaryKernel,
   wgslNumber,
 } from "../kernels/elementwise.js";
-import { type MatmulShape, matmulKernel } from "../kernels/matmul.js";
+import type { MatmulShape } from "../kernels/matmul.js";
+import { matmulKernel } from "../kernels/products.js";
 import {
   columnSumKernel,
   partialSumKernel,

@@ -1,0 +1,116 @@
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import { type Kernel, allocate, release } from "../gpu/commands.js";
+import type { AdapterFacts } from "../gpu/device.js";
+import { fastestVariant, tunerChoices } from "../gpu/tuner.js";
+import {
+  type MatmulPlaces,
+  type MatmulShape,
+  type SubgroupTile,
+  batchPlaces,
+  matmulName,
+  prefersSubgroups,
+  subgroupMatmulKernel,
+  tileRows,
+  tiledMatmulKernel,
+} from "./matmul.js";
+import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
+
+//| 02-attention/2-matrix-products.ipynb#choose
+/** Rows of C that one subgroup computes. */
+export const subgroupRows = 16;
+
+/** The subgroup's tile: `rows` rows, and two fours of columns a lane where the matrix has that many. */
+export function subgroupTile({ columns }: MatmulShape, lanes: number, rows = subgroupRows): SubgroupTile {
+  return { lanes, rows, width: columns > lanes * 4 ? 2 : 1 };
+}
+
+/** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
+export function matmulRowTile(facts: AdapterFacts, halves = false): number {
+  if (halves && hasSubgroupMatrix(facts)) return unitTile;
+  return prefersSubgroups(facts) ? subgroupRows : tileRows;
+}
+
+/** The kernel that suits the adapter by a rule of thumb, for matrices at given places. */
+export function placedMatmulKernel(shape: MatmulShape, places: MatmulPlaces, facts: AdapterFacts): Kernel {
+  if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
+  return prefersSubgroups(facts)
+    ? subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize))
+    : tiledMatmulKernel(shape, places);
+}
+
+//| 02-attention/2-matrix-products.ipynb#variants
+/** The kernels for a batch of products that this adapter can run, by name; the first is the rule of thumb's choice. */
+export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<string, () => Kernel> {
+  const { batch, rows, columns, inner, halves } = shape;
+  const places = batchPlaces(shape);
+  const subgroup = (height: number): [string, () => Kernel] => [
+    `subgroup, ${height} rows`,
+    () => subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize, height)),
+  ];
+  const low = rows <= 4 || batch * rows * columns * inner < 2 ** 18;
+  const subgroups = facts.subgroupSize < 4 ? [] : [subgroup(subgroupRows), subgroup(4)];
+  if (low) subgroups.reverse();
+  const tiled: [string, () => Kernel] = ["tiled", () => tiledMatmulKernel(shape, places)];
+  const onUnits = halves && hasSubgroupMatrix(facts);
+  return Object.fromEntries([
+    ...(onUnits ? [["matrix units", () => subgroupMatrixKernel(shape, places)] as const] : []),
+    ...(prefersSubgroups(facts) ? [...subgroups, tiled] : [tiled, ...subgroups]),
+  ]);
+}
+
+//| 02-attention/2-matrix-products.ipynb#products
+/** Products that were asked for and that the tuner has not measured, by its question. */
+export const unmeasured = new Map<string, MatmulShape>();
+
+/** What the tuner wants to know: adapter, operation and shape. */
+export function matmulQuestion(shape: MatmulShape, facts: AdapterFacts): string {
+  return `${facts.name}: ${matmulName(batchPlaces(shape), shape)}${shape.sharedB ? ", one B" : ""}`;
+}
+
+/** The kernel for a batch of products: the one that the tuner found fastest, or the rule of thumb's. */
+export function matmulKernel(shape: MatmulShape, facts: AdapterFacts): Kernel {
+  const question = matmulQuestion(shape, facts);
+  const variants = matmulVariants(shape, facts);
+  const usual = Object.keys(variants)[0];
+  if (!(question in tunerChoices)) unmeasured.set(question, shape);
+  return (variants[tunerChoices[question]] ?? variants[usual])();
+}
+
+//| 02-attention/2-matrix-products.ipynb#tune-products
+/** A measured product: what the rule of thumb says, what was fastest, and the seconds of each. */
+export interface MeasuredProduct {
+  question: string;
+  usual: string;
+  fastest: string;
+  seconds: Record<string, number>;
+}
+
+/** Floats in each array of a product: A, B, what the epilogue reads, and C. */
+export function matmulSizes({ batch, rows, columns, inner, sharedB, epilogue = {} }: MatmulShape): number[] {
+  return [
+    batch * rows * inner,
+    (sharedB ? 1 : batch) * inner * columns,
+    ...(epilogue.bias ? [columns] : []),
+    ...(epilogue.residual ? [batch * rows * columns] : []),
+    batch * rows * columns,
+  ];
+}
+
+/** Measures all products that were asked for so far. From then on `matmulKernel` takes the fastest. */
+export async function tuneProducts(
+  facts: AdapterFacts,
+  onMeasured: (product: MeasuredProduct, left: number) => void = () => {},
+): Promise<MeasuredProduct[]> {
+  const measured: MeasuredProduct[] = [];
+  for (const [question, shape] of unmeasured) {
+    unmeasured.delete(question);
+    const variants = Object.entries(matmulVariants(shape, facts)).map(([name, build]) => [name, build()]);
+    const storages = matmulSizes(shape).map((size) => allocate(4 * size));
+    const found = await fastestVariant(question, Object.fromEntries(variants), storages);
+    for (const storage of storages) release(storage);
+    const product = { question, usual: String(variants[0][0]), fastest: found.name, seconds: found.seconds };
+    measured.push(product);
+    onMeasured(product, unmeasured.size);
+  }
+  return measured;
+}
