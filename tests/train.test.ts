@@ -167,6 +167,31 @@ test("a damaged checkpoint is named, an older one is never taken silently, and t
   expect(outcome("damaged")).toEqual(outcome("whole"));
 }, 120_000);
 
+test("a run with measured kernels keeps their names and goes on with them, whatever was measured since", () => {
+  const cache = at("cache", "tuning.json");
+  const tuned = (...args: string[]) =>
+    spawnSync(process.execPath, [binary, ...args], {
+      cwd: folder,
+      env: { ...process.env, TSLM_CACHE: at("cache") },
+    });
+  const tiny = ["--set", "steps=2", "checkpoint_every=1", "precision=f16"];
+  const begun = tuned(...begin("tuned", "--tune", ...tiny));
+  if (/no 16-bit floats/.test(begun.stderr.toString())) return console.log("skipped: no 16-bit floats here");
+  expect(begun.stderr.toString()).toMatch(/Measuring products: \d+ new ones, \d+ faster/);
+  const { choices } = JSON.parse(fs.readFileSync(at("tuned", "tuning.json"), "utf8"));
+  expect(Object.keys(choices).join()).toContain("16 bits");
+  expect(JSON.parse(fs.readFileSync(cache, "utf8")).choices).toEqual(choices);
+  expect(metrics("tuned")[1]).toMatchObject({ step: 2, loss_scale: 65536 });
+  fs.writeFileSync(cache, "damaged");
+  const on = tuned("train", "--out", "tuned", "--resume", "--tune", "--set", "steps=3");
+  expect({ status: on.status, words: on.stderr.toString().includes("Measuring") }).toEqual({
+    status: 0,
+    words: false,
+  });
+  expect(fs.readFileSync(cache, "utf8")).toBe("damaged");
+  expect(metrics("tuned").map(({ step }) => step)).toEqual([1, 2, 3]);
+});
+
 test("a run is not written over, and goes on only as it was begun", () => {
   expectRefusal(tslm(...begin("whole")), "npx tslm train --out whole --resume");
   expectRefusal(

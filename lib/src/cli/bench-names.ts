@@ -3,7 +3,7 @@
 /** Operations, in the order in which they are measured. */
 export const operationNames = [
   "matmul",
-  "units",
+  "f16",
   "grouped",
   "attention",
   "rmsnorm",
@@ -16,7 +16,7 @@ export const operationNames = [
 ] as const;
 
 /** Training steps. */
-export const stepNames = ["shakespeare-char", "dense", "moe", "gpt2"] as const;
+export const stepNames = ["shakespeare-char", "dense", "moe", "gpt2", "gpt2-f16"] as const;
 
 export type OperationName = (typeof operationNames)[number];
 export type StepName = (typeof stepNames)[number];

@@ -1,18 +1,17 @@
 // The operations that `tslm bench` measures, each called as a model calls it: through the public functions on tensors, so
 // that a faster kernel behind one of them is measured without a change here.
 import { type AdapterKind, currentGpu } from "../gpu/device.js";
-import { batchPlaces } from "../kernels/matmul.js";
-import { hasSubgroupMatrix, subgroupMatrixKernel } from "../kernels/subgroup-matrix.js";
+import { hasSubgroupMatrix } from "../kernels/subgroup-matrix.js";
 import { attention } from "../model/attention.js";
 import { groupedLinear, planDispatch } from "../model/moe.js";
 import { rope, ropeTable } from "../model/positions.js";
 import { gradientOf, parameter, sendBack, tapeOf } from "../tensor/autograd.js";
 import { crossEntropy } from "../tensor/cross-entropy.js";
 import { tableGradient } from "../tensor/embedding.js";
-import { add, product } from "../tensor/operations.js";
+import { add, product, withPrecision } from "../tensor/operations.js";
 import { normals, uniforms } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
-import { indices, launch, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
+import { indices, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
 import { defaultOptimizer, globalNorm, makeOptimizer, stepNumbers } from "../train/optimizers.js";
 import type { OperationName } from "./bench-names.js";
 
@@ -132,20 +131,21 @@ function matmulCases(kind: AdapterKind): Case[] {
   );
 }
 
-/** Products with operands of 16 bits on the adapter's matrix units, where it has them. */
-function unitsCases(): Case[] {
-  if (!hasSubgroupMatrix(currentGpu().facts)) return [];
-  return [1024, 2048, 4096].flatMap((size) =>
+/** Square products whose operands are rounded to 16 bits: on matrix units, where the adapter has them. */
+function halvesCases(kind: AdapterKind): Case[] {
+  const { facts } = currentGpu();
+  if (!facts.f16) return [];
+  const onUnits = hasSubgroupMatrix(facts);
+  const sizes = { cpu: [256, 512], gpu: [1024, 2048, 4096] }[kind];
+  return sizes.flatMap((size) =>
     transposes.map(({ operation, options }) => ({
-      operation: `${operation} on matrix units`,
+      operation: `${operation} in 16 bits${onUnits ? ", on matrix units" : ""}`,
       shape: `${size} x ${size} x ${size}`,
       needs: { flops: 2 * size ** 3 },
-      unprobed: true,
+      unprobed: onUnits,
       prepare: () => {
         const [a, b] = [1, 2].map(() => randomTensor([size, size]));
-        const shape = { batch: 1, rows: size, columns: size, inner: size, ...options };
-        const kernel = subgroupMatrixKernel(shape, batchPlaces(shape));
-        return () => launch(kernel, [a, b], [size, size]);
+        return () => withPrecision("f16", () => product(a, b, options));
       },
     })),
   );
@@ -359,7 +359,7 @@ function adamwCases(kind: AdapterKind): Case[] {
 /** The cases of every operation on a kind of adapter. */
 export const operationCases: Record<OperationName, (kind: AdapterKind) => Case[]> = {
   matmul: matmulCases,
-  units: unitsCases,
+  f16: halvesCases,
   grouped: groupedCases,
   attention: attentionCases,
   rmsnorm: rmsNormCases,

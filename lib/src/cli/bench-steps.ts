@@ -5,13 +5,13 @@ import { finish } from "../gpu/commands.js";
 import { currentGpu, GpuError } from "../gpu/device.js";
 import { profile, type ProfileRow } from "../gpu/profiler.js";
 import { weightShapes } from "../model/block.js";
-import { type Model, parametersOf, sequenceContext } from "../model/decoder.js";
+import { type Model, sequenceContext } from "../model/decoder.js";
 import { countParameters } from "../model/weights.js";
 import { parameter } from "../tensor/autograd.js";
 import { scope, tensor } from "../tensor/tensor.js";
 import { parseTrainConfig, planOf } from "../train/configuration.js";
-import { checkRunFits, recordStep, trainingStep, type TrainingPlan } from "../train/loop.js";
-import { makeOptimizer, type Optimizer, stepNumbers } from "../train/optimizers.js";
+import { checkRunFits, planOptimizer, recordStep, trainingStep, type TrainingPlan } from "../train/loop.js";
+import { type Optimizer, stepNumbers } from "../train/optimizers.js";
 import type { StepName } from "./bench-names.js";
 import { randomIds, randomTensor } from "./bench-operations.js";
 import { type RunTime, timeWork } from "./bench-timing.js";
@@ -35,6 +35,24 @@ const sizes = { batch_size: 12, context: 64 };
 const vocabulary = 65;
 const adamw = { kind: "adamw", learning_rate: 1e-3 };
 
+/** GPT-2's smallest in size, with the blocks that we have: 124 million parameters. */
+const gpt2Step: StepShape = {
+  vocabulary: 50257,
+  config: {
+    model: {
+      model_type: "llama",
+      hidden_size: 768,
+      num_hidden_layers: 12,
+      num_attention_heads: 12,
+      intermediate_size: 2048,
+      tie_word_embeddings: true,
+    },
+    batch_size: 8,
+    context: 1024,
+    optimizer: adamw,
+  },
+};
+
 /** The steps by name. */
 export const stepShapes: Record<StepName, StepShape> = {
   // What configs/shakespeare-char.json says of a step.
@@ -57,23 +75,8 @@ export const stepShapes: Record<StepName, StepShape> = {
       optimizer: adamw,
     },
   },
-  // GPT-2's smallest in size, with the blocks that we have: 124 million parameters.
-  gpt2: {
-    vocabulary: 50257,
-    config: {
-      model: {
-        model_type: "llama",
-        hidden_size: 768,
-        num_hidden_layers: 12,
-        num_attention_heads: 12,
-        intermediate_size: 2048,
-        tie_word_embeddings: true,
-      },
-      batch_size: 8,
-      context: 1024,
-      optimizer: adamw,
-    },
-  },
+  gpt2: gpt2Step,
+  "gpt2-f16": { ...gpt2Step, config: { ...gpt2Step.config, precision: "f16" } },
 };
 
 /** What was measured of a step. */
@@ -211,7 +214,7 @@ export function measureStep(name: StepName): Promise<StepReport> {
     const config = stepModel(shape);
     checkRunFits(config, plan);
     const model = quickModel(config);
-    const parts = { model, plan, optimizer: makeOptimizer(plan.optimizer, parametersOf(model)) };
+    const parts = { model, plan, optimizer: planOptimizer(plan, model) };
     const { captured, kernels } = await measureCaptured(parts);
     const { eager, operations } = await measureEager(parts);
     const { total, active } = countParameters(config);

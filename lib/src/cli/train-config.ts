@@ -20,6 +20,7 @@ export interface TrainFlags {
   data?: string;
   set?: string[];
   resume?: boolean;
+  tune?: boolean;
   json?: boolean;
 }
 

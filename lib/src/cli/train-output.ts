@@ -19,6 +19,8 @@ export interface RunPaths {
   experts: string;
   samples: string;
   model: string;
+  /** Which kernels the run computes its products with, where they were measured. */
+  tuning: string;
 }
 
 /** The places in a run's folder. */
@@ -32,6 +34,7 @@ export function runPaths(folder: string): RunPaths {
     experts: at("experts.jsonl"),
     samples: at("samples.jsonl"),
     model: at("model"),
+    tuning: at("tuning.json"),
   };
 }
 

@@ -30,6 +30,7 @@ import {
   writeModelFolder,
   writeReport,
 } from "./train-output.js";
+import { recallChoices, tuneRun, tunesBy } from "./tuning.js";
 
 /** `tslm train`: a training run in a folder, from its configuration to its report. */
 export function register(program: Command): void {
@@ -47,6 +48,11 @@ export function register(program: Command): void {
     )
     .option("--set <key=value...>", "change a setting, such as steps=200 or optimizer.learning_rate=1e-3")
     .option("--resume", "go on with the run in the folder from its last checkpoint")
+    .option(
+      "--tune",
+      "measure first which kernels are fastest here, and remember it (usual on graphics cards)",
+    )
+    .option("--no-tune", "take the kernels that a rule of thumb chooses")
     .option("--json", "print what the run reached as one JSON object")
     .action(train);
   examples(
@@ -105,7 +111,7 @@ async function checkFolder(
   if (begun) return checkSameRun(begun.config, config);
   const names = fs.existsSync(out) ? fs.readdirSync(out) : [];
   // A run that was killed while it prepared its data, or wrote its first file, leaves only these.
-  const others = names.filter((name) => name !== "data" && !name.startsWith("."));
+  const others = names.filter((name) => !["data", "tuning.json"].includes(name) && !name.startsWith("."));
   if (others.length > 0)
     throw new Error(`${out} holds other files (${others[0]}); name a new or an empty folder.`);
   if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
@@ -146,10 +152,14 @@ async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; check
   const { latestCheckpoint } = await import("../train/checkpoint.js");
   const { planOf } = await import("../train/configuration.js");
   const checkpoint = latestCheckpoint(paths.folder);
+  const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
+  await recallChoices(paths.tuning, checkpoint !== undefined, tunes);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
   const { train, val, manifest } = parts.data;
   const data = { train, val, valSize: manifest.splits.val };
-  return { run: loop.startRun(model, planOf(parts.config), data, checkpoint), checkpoint };
+  const run = loop.startRun(model, planOf(parts.config), data, checkpoint);
+  if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
+  return { run, checkpoint };
 }
 
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
@@ -243,12 +253,16 @@ function sayStopped(run: Run, out: string, signal: NodeJS.Signals): void {
 /** Writes down what a step's report says, and shows it. */
 async function record(report: StepReport, { run, paths, parts, progress }: Watched): Promise<void> {
   const { appendLine, expertLoad, metricsOf } = await import("../train/monitor.js");
-  const { step, loss, validation, tokensPerSecond } = report;
+  const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
   if (validation || step % parts.config.log_every === 0) appendLine(paths.metrics, metricsOf(report));
   if (report.load) appendLine(paths.experts, expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
   const left = ((run.plan.steps - step) * report.tokens) / step / tokensPerSecond;
   progress.update(step, `loss ${loss.toFixed(3)}, ${speed}, ${inWords(left)} left`);
+  if (skipped)
+    progress.say(
+      `step ${step} is left out: its gradients are too large for 16 bits; the loss scale is ${lossScale} now`,
+    );
   if (!validation) return;
   const bits = `${validation.bitsPerByte.toFixed(4)} bits per byte`;
   progress.say(

@@ -64,11 +64,18 @@ export const stepNumberNames = [
   "matrixRate",
 ] as const;
 
-/** Statements that name the numbers of a step, and the factor that clips gradients to a norm of at most `maxNorm`. */
+/** What every update reads before its arrays: the numbers, the norm of all gradients, and the factor that gradients carry. */
+export const stepReads = ["numbers: array<f32>", "norm: array<f32>", "scale: array<f32>"];
+
+/**
+ * Statements that leave out a step whose gradients are not all finite (the compiler may take for granted that floats are, so the
+ * bits are looked at), name the step's numbers, and the factor that frees gradients of their scale and clips them to `maxNorm`.
+ */
 export function stepNumberLines(): string[] {
   return [
+    "  if ((bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u) { return; }",
     ...stepNumberNames.map((name, at) => `  let ${name} = numbers[${at}];`),
-    "  let clip = select(1.0, maxNorm / norm[0], norm[0] > maxNorm);",
+    "  let clip = select(1.0, maxNorm / norm[0], norm[0] > maxNorm) / scale[0];",
   ];
 }
 
@@ -105,7 +112,7 @@ export const updateRules = {
 } satisfies Record<string, UpdateRule>;
 
 //| 04-training/2-optimizers.ipynb#update-kernel
-/** One update of `count` parameters in place: reads numbers, norm, gradients; writes parameters, then their states. */
+/** One update of `count` parameters in place: reads `stepReads` and gradients; writes parameters, then their states. */
 export function updateKernel(rule: UpdateRule, walk: Walk, decayed: boolean): Kernel {
   const { count } = walk;
   const update = (k: number) => [
@@ -118,7 +125,7 @@ export function updateKernel(rule: UpdateRule, walk: Walk, decayed: boolean): Ke
   ];
   return kernel({
     name: `${rule.name} of ${count}${decayed ? "" : ", no decay"}`,
-    reads: ["numbers: array<f32>", "norm: array<f32>", ...arraysOf("g", count)],
+    reads: [...stepReads, ...arraysOf("g", count)],
     writes: [...arraysOf("p", count), ...rule.states.flatMap((state) => arraysOf(state, count))],
     ...walkFrame(walk),
     body: [
@@ -160,11 +167,11 @@ export function squareSumKernel(walk: Walk, threads: number, continues: boolean)
 }
 
 //| 04-training/2-optimizers.ipynb#norm-kernel
-/** The square root of the sum of all partial sums, in one workgroup. Output: [1]. */
+/** The square root of the sum of all partial sums, divided by the scale that the gradients carry; in one workgroup. Output: [1]. */
 export function normKernel(): Kernel {
   return kernel({
     name: "norm",
-    reads: ["sums: array<f32>"],
+    reads: ["sums: array<f32>", "scale: array<f32>"],
     writes: ["norm: array<f32>"],
     head: "var<workgroup> parts: array<f32, 64>;",
     workgroupSize: 64,
@@ -175,7 +182,7 @@ export function normKernel(): Kernel {
   if (lane > 0u) { return; }
   var total = 0.0;
   for (var i = 0u; i < 64u; i++) { total += parts[i]; }
-  norm[0] = sqrt(total);`,
+  norm[0] = sqrt(total) / scale[0];`,
   });
 }
 
@@ -236,7 +243,7 @@ export function muonMomentumKernel(walk: Walk): Kernel {
   ];
   return kernel({
     name: `muon momentum of ${count}`,
-    reads: ["numbers: array<f32>", "norm: array<f32>", ...arraysOf("g", count)],
+    reads: [...stepReads, ...arraysOf("g", count)],
     writes: [...arraysOf("velocity", count), "stack: array<V>"],
     ...walkFrame(walk),
     body: [...stepNumberLines(), ...eachInStack(count, "g", update)].join("\n"),
@@ -293,7 +300,7 @@ export function muonStepKernel(walk: Walk, factor: number): Kernel {
   ];
   return kernel({
     name: `muon step of ${count}`,
-    reads: ["numbers: array<f32>", "stack: array<V>"],
+    reads: ["numbers: array<f32>", "norm: array<f32>", "stack: array<V>"],
     writes: arraysOf("p", count),
     ...walkFrame(walk),
     body: [...stepNumberLines().slice(0, -1), ...eachInStack(count, "p", update)].join("\n"),

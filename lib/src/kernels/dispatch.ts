@@ -30,8 +30,8 @@ export function dispatchTiles({ tokens, expertsPerToken, experts, tile }: Dispat
  * Rows of a tile. Whole tiles of the matrix product, so that a workgroup works for one expert, and whole steps of its
  * inner loop, so that gradients of weights stop where a segment stops.
  */
-export function dispatchTile(facts: AdapterFacts): number {
-  const rows = matmulRowTile(facts);
+export function dispatchTile(facts: AdapterFacts, halves = false): number {
+  const rows = matmulRowTile(facts, halves);
   return prefersSubgroups(facts) ? Math.max(rows, facts.subgroupSize) : rows;
 }
 

@@ -1,14 +1,14 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
 import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { type DispatchShape, dispatchTile, dispatchTiles, nobody } from "./dispatch.js";
+import { type DispatchShape, dispatchTiles, nobody } from "./dispatch.js";
 import type { MatmulPlaces, MatmulShape } from "./matmul.js";
 import { matmulRowTile, placedMatmulKernel } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
-export function groupedPlaces(facts: AdapterFacts): MatmulPlaces {
-  const ownerTiles = dispatchTile(facts) / matmulRowTile(facts);
+export function groupedPlaces({ tile }: DispatchShape, rowTile: number): MatmulPlaces {
+  const ownerTiles = tile / rowTile;
   return {
     name: "grouped matmul",
     reads: ["owners: array<u32>"],
@@ -31,6 +31,8 @@ export interface GroupedShape {
   inner: number;
   /** The experts' matrices are stored as [columns, inner], as the weights of linear layers are. */
   transposeB: boolean;
+  /** Operands are rounded to 16 bits. */
+  halves?: boolean;
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-matmul-kernel
@@ -45,7 +47,8 @@ export function groupedMatmulKernel(
   facts: AdapterFacts,
 ): Kernel {
   const matrices: MatmulShape = { batch: 1, rows: dispatchTiles(shape) * shape.tile, ...grouped };
-  return placedMatmulKernel(matrices, groupedPlaces(facts), facts);
+  const places = groupedPlaces(shape, matmulRowTile(facts, grouped.halves));
+  return placedMatmulKernel(matrices, places, facts);
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-weights
@@ -56,11 +59,11 @@ export function groupedMatmulKernel(
  */
 export function groupedWeightKernel(
   shape: DispatchShape,
-  { outputs, inners }: { outputs: number; inners: number },
+  { outputs, inners, halves }: { outputs: number; inners: number; halves?: boolean },
   facts: AdapterFacts,
 ): Kernel {
   const inner = dispatchTiles(shape) * shape.tile;
-  const matrices = { batch: shape.experts, rows: outputs, columns: inners, inner, transposeA: true };
+  const matrices = { batch: shape.experts, rows: outputs, columns: inners, inner, transposeA: true, halves };
   const places: MatmulPlaces = {
     name: "grouped weight gradient",
     reads: ["segments: array<u32>"],

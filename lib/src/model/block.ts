@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
-import { add, linear } from "../tensor/operations.js";
+import { linear } from "../tensor/operations.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
@@ -20,11 +20,12 @@ export function weightNamed(weights: Weights, name: string): Tensor {
   return weight;
 }
 
-/** A linear layer by its name, with its bias where the model has one: x [..., inputs] to [..., outputs]. */
-export function namedLinear(weights: Weights, name: string, x: Tensor): Tensor {
-  const bias = weights.get(`${name}.bias`);
-  const y = linear(x, weightNamed(weights, `${name}.weight`));
-  return bias ? add(y, bias) : y;
+/**
+ * A linear layer by its name, with its bias where the model has one: x [..., inputs] to [..., outputs], plus a tensor of that shape
+ * where one is given.
+ */
+export function namedLinear(weights: Weights, name: string, x: Tensor, residual?: Tensor): Tensor {
+  return linear(x, weightNamed(weights, `${name}.weight`), { bias: weights.get(`${name}.bias`), residual });
 }
 
 /** RMSNorm by its weight's name. */
@@ -74,13 +75,17 @@ export function turnedHeads(
 }
 
 //| 02-attention/8-the-block.ipynb#self-attention
-/** Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input. */
+/**
+ * Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input, or
+ * where that input is given as `residual`, to the sum.
+ */
 export function selfAttention(
   config: ModelConfig,
   layer: number,
   weights: Weights,
   x: Tensor,
   context: BlockContext,
+  residual?: Tensor,
 ): Tensor {
   const at = `model.layers.${layer}.self_attn`;
   const named = (letter: string) => ({ projection: `${at}.${letter}_proj`, norm: `${at}.${letter}_norm` });
@@ -89,18 +94,33 @@ export function selfAttention(
   const values = splitHeads(namedLinear(weights, `${at}.v_proj`, x), config.kvHeads);
   const [allKeys, allValues] = context.cache?.extend(layer, keys, values) ?? [keys, values];
   const mixed = causalAttention(queries, allKeys, allValues, context.positions);
-  return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed));
+  return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed), residual);
 }
 
 //| 02-attention/8-the-block.ipynb#feed-forward-type
-/** The second half of a block: from normalised activations [batch, tokens, hidden] to what is added to them. */
-export type FeedForward = (config: ModelConfig, layer: number, weights: Weights, x: Tensor) => Tensor;
+/**
+ * The second half of a block: from normalised activations x [batch, tokens, hidden] to what is added to the block's stream, or
+ * where that is given as `residual`, to the sum.
+ */
+export type FeedForward = (
+  config: ModelConfig,
+  layer: number,
+  weights: Weights,
+  x: Tensor,
+  residual?: Tensor,
+) => Tensor;
 
-/** The dense feed-forward layer: down(silu(gate(x)) · up(x)). x [batch, tokens, hidden] keeps its shape. */
-export function denseFeedForward(_config: ModelConfig, layer: number, weights: Weights, x: Tensor): Tensor {
+/** The dense feed-forward layer: down(silu(gate(x)) · up(x)), plus the residual where one is given. x [batch, tokens, hidden] keeps its shape. */
+export function denseFeedForward(
+  _config: ModelConfig,
+  layer: number,
+  weights: Weights,
+  x: Tensor,
+  residual?: Tensor,
+): Tensor {
   const at = `model.layers.${layer}.mlp`;
   const gated = swiglu(namedLinear(weights, `${at}.gate_proj`, x), namedLinear(weights, `${at}.up_proj`, x));
-  return namedLinear(weights, `${at}.down_proj`, gated);
+  return namedLinear(weights, `${at}.down_proj`, gated, residual);
 }
 
 //| 02-attention/8-the-block.ipynb#block
@@ -118,8 +138,8 @@ export function block(
 ): Tensor {
   const norm = (name: string, value: Tensor) =>
     namedNorm(config, weights, `model.layers.${layer}.${name}`, value);
-  const attended = add(x, selfAttention(config, layer, weights, norm("input_layernorm", x), context));
-  return add(attended, feedForward(config, layer, weights, norm("post_attention_layernorm", attended)));
+  const attended = selfAttention(config, layer, weights, norm("input_layernorm", x), context, x);
+  return feedForward(config, layer, weights, norm("post_attention_layernorm", attended), attended);
 }
 
 //| 02-attention/8-the-block.ipynb#attention-shapes

@@ -2,7 +2,7 @@
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
-import { linear } from "../tensor/operations.js";
+import { add, linear } from "../tensor/operations.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {
@@ -77,11 +77,11 @@ export function feedForwardOf(config: ModelConfig, layer: number, routed: MoeRes
   const settings = config.moe;
   if (!settings?.sparseLayers[layer]) return denseFeedForward;
   const { expertsPerToken, normalizeTopK } = settings;
-  return (_config, _layer, weights, x) => {
+  return (_config, _layer, weights, x, residual) => {
     const routing = { expertsPerToken, normalize: normalizeTopK };
     const result = moe(x, expertWeights(weights, layer), routing);
     routed.push(result);
-    return result.output;
+    return residual ? add(residual, result.output) : result.output;
   };
 }
 

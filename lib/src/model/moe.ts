@@ -11,7 +11,7 @@ import {
 } from "../kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../kernels/grouped.js";
 import { isTracked, reshape, track } from "../tensor/autograd.js";
-import { linear } from "../tensor/operations.js";
+import { linear, matmulPrecision, withPrecision } from "../tensor/operations.js";
 import { swiglu } from "../tensor/rows.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
 import { type RouterSettings, type Routing, route } from "./router.js";
@@ -38,7 +38,8 @@ export interface DispatchPlan {
 /** Sorts pairs by expert, from the experts of each token [tokens, k]. */
 export function planDispatch(chosen: Tensor<"u32">, experts: number): DispatchPlan {
   const [tokens, expertsPerToken] = chosen.shape;
-  const shape = { tokens, expertsPerToken, experts, tile: dispatchTile(currentGpu().facts) };
+  const tile = dispatchTile(currentGpu().facts, matmulPrecision.now === "f16");
+  const shape = { tokens, expertsPerToken, experts, tile };
   const tiles = dispatchTiles(shape);
   const rows = tiles * shape.tile;
   const [slots, pairs, owners] = [empty(chosen.shape, "u32"), empty([rows], "u32"), empty([tiles], "u32")];
@@ -81,10 +82,11 @@ export function groupedLinear(rows: Tensor, weight: Tensor, plan: DispatchPlan):
       `groupedLinear: ${describe(rows)} of ${shape.experts} experts does not fit ${describe(weight)}.`,
     );
   const { facts } = currentGpu();
+  const halves = matmulPrecision.now === "f16";
   const product = (columns: number, inner: number, transposeB: boolean) =>
-    groupedMatmulKernel(shape, { columns, inner, transposeB }, facts);
+    groupedMatmulKernel(shape, { columns, inner, transposeB, halves }, facts);
   const output = launch(product(outputs, inners, true), [rows, weight, owners], [rows.shape[0], outputs]);
-  const slope = () => groupedWeightKernel(shape, { outputs, inners }, facts);
+  const slope = () => groupedWeightKernel(shape, { outputs, inners, halves }, facts);
   return track(output, [rows, weight], (gradient) => [
     isTracked(rows)
       ? launch(product(inners, outputs, false), [gradient, weight, owners], rows.shape)
@@ -125,7 +127,9 @@ export interface MoeResult {
 export function moe(x: Tensor, weights: MoeWeights, settings: RouterSettings): MoeResult {
   const [experts, width] = weights.router.shape;
   const tokens = reshape(x, [x.size / width, width]);
-  const routing = route(linear(tokens, weights.router), settings);
+  // Scores choose: two experts that are close must not change places by rounding.
+  const scores = withPrecision("f32", () => linear(tokens, weights.router));
+  const routing = route(scores, settings);
   const plan = planDispatch(routing.experts, experts);
   const rows = gatherRows(tokens, plan);
   const inner = swiglu(groupedLinear(rows, weights.gate, plan), groupedLinear(rows, weights.up, plan));

@@ -93,13 +93,14 @@ export function gradientOf(found: Map<Tensor, Tensor>, wanted: Tensor): Tensor {
 //| 02-attention/3-tensors-and-gradients.ipynb#gradients
 /**
  * The gradient of `loss` (one element) with respect to each of `parameters`, in their order and shapes.
- * `seed` is the gradient of the loss itself, 1 unless the loss is scaled.
+ * `seed` is the gradient of the loss itself, 1 unless the loss is scaled: a number, or a tensor [1].
  * Throws for a parameter that the loss does not depend on.
  */
-export function gradients(loss: Tensor, parameters: Tensor[], seed = 1): Tensor[] {
+export function gradients(loss: Tensor, parameters: Tensor[], seed: number | Tensor = 1): Tensor[] {
   if (loss.size !== 1)
     throw new Error(`Gradients start from a loss with one element, not ${describe(loss)}: take its mean.`);
-  const found = new Map<Tensor, Tensor>([[loss, launch(constantKernel(seed), [], loss.shape)]]);
+  const first = typeof seed === "number" ? launch(constantKernel(seed), [], loss.shape) : seed;
+  const found = new Map<Tensor, Tensor>([[loss, first]]);
   for (const output of tapeOf(loss)) sendBack(output, found);
   return parameters.map((each) => gradientOf(found, each));
 }

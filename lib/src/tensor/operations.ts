@@ -18,7 +18,7 @@ import {
   totalKernel,
 } from "../kernels/reduce.js";
 import { isTracked, track } from "./autograd.js";
-import { type Tensor, describe, launch, sizeOf, view } from "./tensor.js";
+import { type Tensor, closeAfter, describe, launch, sizeOf, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#repeats
 /** Checks that b's shape equals the last dimensions of a's, so that b repeats over the leading ones. */
@@ -122,11 +122,43 @@ export function mean(x: Tensor): Tensor {
   ]);
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#precision
+/** The bits of the operands of matrix products. Everything else is computed in 32. */
+export type Precision = "f32" | "f16";
+
+/** The precision of the products that are asked for now. */
+export const matmulPrecision: { now: Precision } = { now: "f32" };
+
+/**
+ * Runs `work` with matrix products in a precision: their gradients will have the same. With `f16`, operands are rounded to
+ * 16-bit floats (those above 65,504 become infinite); sums and results keep 32 bits. Throws where the adapter has no 16-bit floats.
+ */
+export function withPrecision<T>(precision: Precision, work: () => T): T {
+  if (precision === "f16" && !currentGpu().facts.f16)
+    throw new Error(
+      `The adapter ${currentGpu().facts.name} has no 16-bit floats (shader-f16): choose precision f32.`,
+    );
+  const before = matmulPrecision.now;
+  matmulPrecision.now = precision;
+  return closeAfter(work, () => {
+    matmulPrecision.now = before;
+  });
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#matmul-options
-/** Options of a matrix product: which operand is stored transposed. */
+/** Options of a matrix product: which operand is stored transposed, and its precision if it is not the present one. */
 export interface MatmulOptions {
   transposeA?: boolean;
   transposeB?: boolean;
+  precision?: Precision;
+}
+
+/** What a product may add to its result in the same kernel. */
+export interface MatmulExtras {
+  /** A number for each column, added to every row. */
+  bias?: Tensor;
+  /** A tensor of the result's shape. */
+  residual?: Tensor;
 }
 
 /** The last two dimensions, turned round when the matrix is stored transposed. */
@@ -137,7 +169,8 @@ export function lastTwo(x: Tensor, transposed?: boolean): [number, number] {
 }
 
 /** The shape of the product of two tensors whose last two dimensions are matrices. Throws when they do not fit. */
-export function matmulShape(a: Tensor, b: Tensor, { transposeA, transposeB }: MatmulOptions): MatmulShape {
+export function matmulShape(a: Tensor, b: Tensor, options: MatmulOptions): MatmulShape {
+  const { transposeA, transposeB, precision = matmulPrecision.now } = options;
   const [aRows, aInner] = lastTwo(a, transposeA);
   const [bInner, columns] = lastTwo(b, transposeB);
   const batch = sizeOf(a.shape.slice(0, -2));
@@ -154,16 +187,24 @@ export function matmulShape(a: Tensor, b: Tensor, { transposeA, transposeB }: Ma
     transposeA,
     transposeB,
     sharedB: batchB === 1 && batch > 1,
+    halves: precision === "f16",
   };
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#product
-/** The matrix product off the tape. */
-export function product(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
+/** The matrix product off the tape, with what its epilogue adds: a bias for each column, and a tensor of its own shape. */
+export function product(
+  a: Tensor,
+  b: Tensor,
+  options: MatmulOptions = {},
+  { bias, residual }: MatmulExtras = {},
+): Tensor {
   const shape = matmulShape(a, b, options);
+  const epilogue =
+    bias || residual ? { bias: bias !== undefined, residual: residual !== undefined } : undefined;
   return launch(
-    matmulKernel(shape, currentGpu().facts),
-    [a, b],
+    matmulKernel({ ...shape, epilogue }, currentGpu().facts),
+    [a, b, bias, residual].flatMap((each) => each ?? []),
     [...a.shape.slice(0, -2), shape.rows, shape.columns],
   );
 }
@@ -178,39 +219,56 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   const tb = options.transposeB ?? false;
   if (matmulShape(a, b, options).sharedB)
     throw new Error(`matmul: use linear() to apply one matrix ${describe(b)} to a batch ${describe(a)}.`);
+  const precision = matmulPrecision.now;
   return track(product(a, b, options), [a, b], (g) => [
     isTracked(a)
       ? ta
-        ? product(b, g, { transposeA: tb, transposeB: true })
-        : product(g, b, { transposeB: !tb })
+        ? product(b, g, { transposeA: tb, transposeB: true, precision })
+        : product(g, b, { transposeB: !tb, precision })
       : undefined,
     isTracked(b)
       ? tb
-        ? product(g, a, { transposeA: true, transposeB: ta })
-        : product(a, g, { transposeA: !ta })
+        ? product(g, a, { transposeA: true, transposeB: ta, precision })
+        : product(a, g, { transposeA: !ta, precision })
       : undefined,
   ]);
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#linear
-/**
- * A linear layer without bias: x [..., inputs] times the transpose of weight [outputs, inputs] gives [..., outputs].
- * All leading dimensions of x are rows of one product.
- */
-export function linear(x: Tensor, weight: Tensor): Tensor {
+//| 02-attention/3-tensors-and-gradients.ipynb#linear-shape
+/** The shape of a linear layer's result. Throws when its tensors do not fit together. */
+export function linearShape(x: Tensor, weight: Tensor, { bias, residual }: MatmulExtras): number[] {
   const [outputs, inputs] = weight.shape;
   if (weight.shape.length !== 2 || x.shape.at(-1) !== inputs)
     throw new Error(
       `linear: ${describe(x)} must end in the last dimension of its weight ${describe(weight)}.`,
     );
-  const rows = x.size / inputs;
-  const flat = view(x, [rows, inputs]);
-  const output = view(product(flat, weight, { transposeB: true }), [...x.shape.slice(0, -1), outputs]);
-  return track(output, [x, weight], (gradient) => {
-    const g = view(gradient, [rows, outputs]);
+  const shape = [...x.shape.slice(0, -1), outputs];
+  if (bias && bias.shape.join() !== `${outputs}`)
+    throw new Error(`linear: the bias ${describe(bias)} must be [${outputs}], a number for each output.`);
+  if (residual && residual.shape.join() !== shape.join())
+    throw new Error(`linear: the residual ${describe(residual)} must have the result's shape [${shape}].`);
+  return shape;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#linear
+/**
+ * A linear layer: x [..., inputs] times the transpose of weight [outputs, inputs], plus bias and residual where given,
+ * gives [..., outputs]. All leading dimensions of x are rows of one product.
+ */
+export function linear(x: Tensor, weight: Tensor, extras: MatmulExtras = {}): Tensor {
+  const { bias, residual } = extras;
+  const shape = linearShape(x, weight, extras);
+  const precision = matmulPrecision.now;
+  const flat = view(x, [x.size / weight.shape[1], weight.shape[1]]);
+  const output = view(product(flat, weight, { transposeB: true }, extras), shape);
+  const added = [bias, residual].flatMap((each) => each ?? []);
+  return track(output, [x, weight, ...added], (gradient) => {
+    const g = view(gradient, [flat.shape[0], weight.shape[0]]);
     return [
-      isTracked(x) ? view(product(g, weight), x.shape) : undefined,
-      isTracked(weight) ? product(g, flat, { transposeA: true }) : undefined,
+      isTracked(x) ? view(product(g, weight, { precision }), x.shape) : undefined,
+      isTracked(weight) ? product(g, flat, { transposeA: true, precision }) : undefined,
+      ...(bias ? [isTracked(bias) ? sumToShape(gradient, bias.shape) : undefined] : []),
+      ...(residual ? [gradient] : []),
     ];
   });
 }

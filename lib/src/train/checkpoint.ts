@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/5-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/6-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -12,7 +12,7 @@ import {
 } from "../formats/safetensors.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-//| 04-training/5-checkpoints.ipynb#run-state
+//| 04-training/6-checkpoints.ipynb#run-state
 /** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
 export interface RunState {
   /** Steps that are done. */
@@ -28,7 +28,7 @@ export interface RunState {
   last?: { step: number; loss: number };
 }
 
-//| 04-training/5-checkpoints.ipynb#tensor-bytes
+//| 04-training/6-checkpoints.ipynb#tensor-bytes
 /** Reads tensors back from the GPU into the bytes of a safetensors file. */
 export async function tensorBytes(tensors: Map<string, Tensor>): Promise<Uint8Array> {
   const entries: [string, ReturnType<typeof float32Tensor>][] = [];
@@ -43,7 +43,7 @@ export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
 }
 
-//| 04-training/5-checkpoints.ipynb#sync
+//| 04-training/6-checkpoints.ipynb#sync
 /** Makes sure that what was written under an open file or folder is on the disk, and closes it. */
 export function syncAndClose(handle: number): void {
   try {
@@ -73,7 +73,7 @@ export function writeSynced(file: string, bytes: Uint8Array | string): void {
   syncAndClose(handle);
 }
 
-//| 04-training/5-checkpoints.ipynb#replace-file
+//| 04-training/6-checkpoints.ipynb#replace-file
 /** Replaces a file in one step: whoever looks finds the old one or the new one, whole. */
 export function replaceFile(file: string, bytes: Uint8Array | string): void {
   const partial = `${file}.partial`;
@@ -82,7 +82,7 @@ export function replaceFile(file: string, bytes: Uint8Array | string): void {
   syncFolder(path.dirname(file));
 }
 
-//| 04-training/5-checkpoints.ipynb#names
+//| 04-training/6-checkpoints.ipynb#names
 /** The files of a checkpoint by name, as bytes. */
 export type CheckpointFiles = Map<string, Uint8Array>;
 
@@ -104,13 +104,13 @@ export function listCheckpoints(run: string): string[] {
   return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => step(a) - step(b));
 }
 
-//| 04-training/5-checkpoints.ipynb#sha256
+//| 04-training/6-checkpoints.ipynb#sha256
 /** The sha256 of some bytes, in hexadecimal. */
 export function sha256Of(bytes: Uint8Array | string): string {
   return crypto.createHash("sha256").update(bytes).digest("hex");
 }
 
-//| 04-training/5-checkpoints.ipynb#state-text-code
+//| 04-training/6-checkpoints.ipynb#state-text-code
 /**
  * The content of state.json: the state, size and sha256 of each other file, and last the sha256 of all that, so that
  * damage to state.json itself shows too.
@@ -124,7 +124,7 @@ export function stateText(state: RunState, files: CheckpointFiles): string {
   return `${JSON.stringify({ ...content, sha256: sha256Of(JSON.stringify(content)) }, null, 2)}\n`;
 }
 
-//| 04-training/5-checkpoints.ipynb#remove
+//| 04-training/6-checkpoints.ipynb#remove
 /** Removes a checkpoint. It loses its name first, so that a half-removed one is never taken for a whole one. */
 export function removeCheckpoint(folder: string): void {
   const doomed = path.join(path.dirname(folder), `.${path.basename(folder)}.removed`);
@@ -140,7 +140,7 @@ export function removeUnfinished(run: string): void {
   }
 }
 
-//| 04-training/5-checkpoints.ipynb#write-checkpoint
+//| 04-training/6-checkpoints.ipynb#write-checkpoint
 /**
  * Writes a checkpoint into the folder of a run and returns its own folder. It gets its name in one step after every byte
  * is on the disk; only then do older ones go, all but the newest `keep`.
@@ -161,7 +161,7 @@ export function writeCheckpoint(run: string, state: RunState, files: CheckpointF
   return folder;
 }
 
-//| 04-training/5-checkpoints.ipynb#damaged
+//| 04-training/6-checkpoints.ipynb#damaged
 /** An error that says what is wrong with a file of a checkpoint, and how to go on from the one before it. */
 export function damagedCheckpoint(folder: string, file: string, problem: string): Error {
   const run = path.dirname(folder);
@@ -174,7 +174,7 @@ export function damagedCheckpoint(folder: string, file: string, problem: string)
   return new Error(`${path.join(folder, file)} is damaged: ${problem}. ${advice}`);
 }
 
-//| 04-training/5-checkpoints.ipynb#read-state
+//| 04-training/6-checkpoints.ipynb#read-state
 /** What state.json says: the state, and size and sha256 of the other files. */
 export interface SavedState extends RunState {
   files: Record<string, { bytes: number; sha256: string }>;
@@ -197,7 +197,7 @@ export function readState(folder: string): SavedState {
   return saved as unknown as SavedState;
 }
 
-//| 04-training/5-checkpoints.ipynb#read-checkpoint
+//| 04-training/6-checkpoints.ipynb#read-checkpoint
 /** The state alone. */
 export function stateIn(saved: SavedState): RunState {
   const { step, tokens, seed, cursor, best, last } = saved;

@@ -1,12 +1,13 @@
-// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
 import { type KeySchema, nearestName, readKeys } from "../formats/config.js";
 import { isRecord } from "../formats/safetensors.js";
+import type { Precision } from "../tensor/operations.js";
 import type { TrainingPlan } from "./loop.js";
 import { type OptimizerSettings, defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";
 
-//| 04-training/6-the-loop.ipynb#choices
+//| 04-training/7-the-loop.ipynb#choices
 /** The optimizer of a training configuration. */
 export interface OptimizerChoice {
   kind: OptimizerSettings["kind"];
@@ -36,7 +37,7 @@ export interface ScheduleChoice {
 /** Where the text comes from: a folder of prepared data, a text file, or the synthetic grammar. */
 export type DataChoice = string | { synthetic: { bytes: number; seed: number } };
 
-//| 04-training/6-the-loop.ipynb#train-config
+//| 04-training/7-the-loop.ipynb#train-config
 /** A training configuration: everything that decides what a run computes. Keys as in the JSON file. */
 export interface TrainConfig {
   /** A config.json, or as much of one as is not plain from the rest. */
@@ -68,9 +69,11 @@ export interface TrainConfig {
   sample_tokens: number;
   optimizer: OptimizerChoice;
   schedule: ScheduleChoice;
+  /** f16: matrix products in 16 bits with a scaled loss, where the adapter has such floats. */
+  precision: Precision;
 }
 
-//| 04-training/6-the-loop.ipynb#defaults
+//| 04-training/7-the-loop.ipynb#defaults
 /** What a configuration says where it says nothing. */
 export const defaultTrainConfig: TrainConfig = {
   model: {},
@@ -100,9 +103,10 @@ export const defaultTrainConfig: TrainConfig = {
     matrix_rate: defaultOptimizer.matrixRate,
   },
   schedule: { kind: "cosine", warmup: 50, floor: 0.1 },
+  precision: "f32",
 };
 
-//| 04-training/6-the-loop.ipynb#names
+//| 04-training/7-the-loop.ipynb#names
 /** Settings inside of settings, with what each may hold. `model` is checked by `parseModelConfig`. */
 export const nestedSettings: Record<string, Record<string, unknown>> = {
   optimizer: { ...defaultTrainConfig.optimizer },
@@ -143,7 +147,7 @@ export function checkSettings(json: Record<string, unknown>, outer = ""): void {
   }
 }
 
-//| 04-training/6-the-loop.ipynb#read-optimizer
+//| 04-training/7-the-loop.ipynb#read-optimizer
 /** Reads the optimizer's settings, all of them given. */
 export function readOptimizer(json: Record<string, unknown>): OptimizerChoice {
   const above = { error: "a number above 0" };
@@ -165,7 +169,7 @@ export function readOptimizer(json: Record<string, unknown>): OptimizerChoice {
   return readKeys(schema as unknown as KeySchema<OptimizerChoice>, json, "optimizer.");
 }
 
-//| 04-training/6-the-loop.ipynb#read-schedule
+//| 04-training/7-the-loop.ipynb#read-schedule
 /** Reads the schedule's settings, all of them given but `decay`. */
 export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
   const steps = { error: "a whole number of steps" };
@@ -180,8 +184,8 @@ export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
   return readKeys(schema, json, "schedule.");
 }
 
-//| 04-training/6-the-loop.ipynb#check-sources
-/** Checks where model, tokenizer and text come from. */
+//| 04-training/7-the-loop.ipynb#check-sources
+/** Checks where model, tokenizer and text come from, and the precision. */
 export function checkSources(json: Record<string, unknown>): void {
   const atLeast = (least: number) => {
     const words = { error: `a whole number of at least ${least}` };
@@ -200,11 +204,12 @@ export function checkSources(json: Record<string, unknown>): void {
     data: z.union([z.string(), z.object({ synthetic })], { error: text }).optional(),
     val_fraction: z.number(share).min(0, share).max(0.9, share),
     sample_prompt: z.string({ error: "text" }),
+    precision: z.enum(["f32", "f16"], { error: "f32 or f16" }),
   });
   readKeys(schema, json);
 }
 
-//| 04-training/6-the-loop.ipynb#whole-settings
+//| 04-training/7-the-loop.ipynb#whole-settings
 /** Settings that are whole numbers, and the least that each may be. */
 export const wholeSettings = {
   steps: 1,
@@ -230,7 +235,7 @@ export function checkWholeSettings(json: Record<string, unknown>): void {
   }
 }
 
-//| 04-training/6-the-loop.ipynb#plan-of
+//| 04-training/7-the-loop.ipynb#plan-of
 /** The schedule of a run as the loop wants it. */
 export function scheduleOf({ steps, schedule, optimizer }: TrainConfig): Schedule {
   const peak = optimizer.learning_rate;
@@ -249,12 +254,12 @@ export function optimizerOf({ optimizer }: TrainConfig): OptimizerSettings {
 
 /** What the loop wants to know of a configuration. */
 export function planOf(config: TrainConfig): TrainingPlan {
-  const { steps, accumulate, context, seed } = config;
-  const numbers = { steps, batchSize: config.batch_size, accumulate, context, seed };
+  const { steps, accumulate, context, seed, precision } = config;
+  const numbers = { steps, batchSize: config.batch_size, accumulate, context, seed, precision };
   return { ...numbers, optimizer: optimizerOf(config), schedule: scheduleOf(config) };
 }
 
-//| 04-training/6-the-loop.ipynb#parse-config
+//| 04-training/7-the-loop.ipynb#parse-config
 /** Settings inside of a setting: the defaults, and over them what is given. */
 export function filledIn(
   json: Record<string, unknown>,
@@ -278,7 +283,7 @@ export function parseTrainConfig(json: unknown): TrainConfig {
   return config;
 }
 
-//| 04-training/6-the-loop.ipynb#set
+//| 04-training/7-the-loop.ipynb#set
 /** The value in `key=value`: JSON where it is JSON, else text. */
 export function settingValue(text: string): unknown {
   try {
@@ -321,7 +326,10 @@ export const changeableSettings = [
 export function checkSameRun(begun: TrainConfig, now: TrainConfig): void {
   for (const key of Object.keys({ ...begun, ...now }) as (keyof TrainConfig)[]) {
     if (changeableSettings.includes(key)) continue;
-    const [before, after] = [JSON.stringify(begun[key]), JSON.stringify(now[key])];
+    // A setting that is newer than the run had its default then.
+    const [before, after] = [begun[key] ?? defaultTrainConfig[key], now[key]].map((value) =>
+      JSON.stringify(value),
+    );
     if (before === after) continue;
     throw new Error(
       `The run was begun with ${key} ${before}, and cannot go on with ${after}: leave it as it was, or begin a new run.`,

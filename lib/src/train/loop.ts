@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { type Batch, type BatchCursor, type Batches, batches, validationWindows } from "../data/batches.js";
 import type { TokenSource } from "../data/shards.js";
 import { bitsPerByte } from "../data/synthetic.js";
@@ -13,7 +13,7 @@ import { checkWeightsFit, countParameters, loadModel, saveModel } from "../model
 import { gradients, isTracked, withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
-import { add, scale } from "../tensor/operations.js";
+import { type Precision, add, scale, withPrecision } from "../tensor/operations.js";
 import { type Tensor, empty, tensor } from "../tensor/tensor.js";
 import {
   type Checkpoint,
@@ -31,9 +31,10 @@ import {
   restoreState,
   stepNumbers,
 } from "./optimizers.js";
+import { scaledOptimizer, scaledSeed } from "./precision.js";
 import { type Schedule, learningRate } from "./schedule.js";
 
-//| 04-training/6-the-loop.ipynb#plan
+//| 04-training/7-the-loop.ipynb#plan
 /** What a run computes, apart from model and data. */
 export interface TrainingPlan {
   steps: number;
@@ -44,6 +45,8 @@ export interface TrainingPlan {
   seed: number;
   optimizer: OptimizerSettings;
   schedule: Schedule;
+  /** Of the products in training. In 16 bits, the loss is scaled; weights and all else keep 32. */
+  precision: Precision;
 }
 
 /** Tokens to learn from and tokens to judge by. `valSize` makes bits per byte of a loss per token. */
@@ -53,7 +56,7 @@ export interface TrainingData {
   valSize: { tokens: number; bytes: number };
 }
 
-//| 04-training/6-the-loop.ipynb#batch-tensors
+//| 04-training/7-the-loop.ipynb#batch-tensors
 /** Token ids in GPU memory, that each step's batch is written into: both [batch, context]. */
 export interface BatchTensors {
   inputs: Tensor<"u32">;
@@ -79,12 +82,16 @@ export function writeBatch({ inputs, targets }: BatchTensors, batch: Batch): voi
   targets.write(goals);
 }
 
-//| 04-training/6-the-loop.ipynb#step-result
-/** What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer. */
+//| 04-training/7-the-loop.ipynb#step-result
+/**
+ * What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer, and in 16
+ * bits the loss scale.
+ */
 export interface StepResult {
   loss: Tensor;
   norm: Tensor;
   load: Tensor<"u32">[];
+  scale?: Tensor;
 }
 
 /**
@@ -104,38 +111,41 @@ export function withBalance({ config }: Model, loss: Tensor, balance?: Tensor): 
   return balance && coefficient > 0 ? add(loss, scale(balance, coefficient)) : loss;
 }
 
-//| 04-training/6-the-loop.ipynb#training-step
+//| 04-training/7-the-loop.ipynb#training-step
 /**
  * One step of training: forward, loss, gradients (added up over the parts), clipping, update. The gradient of each part
- * counts 1 / parts, so that several small batches learn what one large one would.
+ * counts 1 / parts, so that several small batches learn what one large one would. With an optimizer that keeps a loss scale,
+ * products are computed in 16 bits.
  */
 export function trainingStep(
   model: Model,
   context: BlockContext,
-  optimizer: Optimizer,
+  optimizer: Optimizer & { lossScale?: Tensor },
   parts: BatchTensors[],
   numbers: Tensor,
 ): StepResult {
+  const { lossScale } = optimizer;
   const parameters = [...parametersOf(model).values()];
   const share = 1 / parts.length;
   let sums: Tensor[] | undefined;
   let mean: Tensor | undefined;
   let load: Tensor<"u32">[] = [];
   for (const batch of parts) {
-    const output = batchLoss(model, batch, context);
-    const slopes = gradients(withBalance(model, output.loss, output.balance), parameters, share);
+    const output = withPrecision(lossScale ? "f16" : "f32", () => batchLoss(model, batch, context));
+    const whole = withBalance(model, output.loss, output.balance);
+    const slopes = gradients(whole, parameters, lossScale ? scaledSeed(lossScale, share) : share);
     if (sums) accumulateInto(sums, slopes);
     sums ??= slopes;
     const part = scale(output.loss, share);
     mean = mean ? add(mean, part) : part;
     load = output.load;
   }
-  const norm = globalNorm(sums!);
+  const norm = globalNorm(sums!, lossScale);
   optimizer.update(sums!, numbers, norm);
-  return { loss: mean!, norm, load };
+  return { loss: mean!, norm, load, ...(lossScale ? { scale: lossScale } : {}) };
 }
 
-//| 04-training/6-the-loop.ipynb#record-step
+//| 04-training/7-the-loop.ipynb#record-step
 /** The step of a run, recorded once. What changes from step to step is written into its tensors. */
 export interface RecordedStep {
   parts: BatchTensors[];
@@ -155,7 +165,7 @@ export function recordStep(model: Model, optimizer: Optimizer, plan: TrainingPla
   };
 }
 
-//| 04-training/6-the-loop.ipynb#evaluation
+//| 04-training/7-the-loop.ipynb#evaluation
 /** The model's loss on a batch, recorded once. */
 export interface Evaluation {
   batch: BatchTensors;
@@ -187,7 +197,7 @@ export async function evaluate(
   return total / tokens;
 }
 
-//| 04-training/6-the-loop.ipynb#fits
+//| 04-training/7-the-loop.ipynb#fits
 /** Bytes that training takes at the least: each weight, its gradient, and two numbers of the optimizer, all f32. */
 export function trainingBytes(config: ModelConfig): number {
   return 16 * countParameters(config).total;
@@ -223,7 +233,7 @@ export function checkRunFits(
   );
 }
 
-//| 04-training/6-the-loop.ipynb#run
+//| 04-training/7-the-loop.ipynb#run
 /** A run in memory: all that the next step needs. */
 export interface Run {
   plan: TrainingPlan;
@@ -239,10 +249,26 @@ export interface Run {
   last?: { step: number; loss: number };
 }
 
-//| 04-training/6-the-loop.ipynb#start-run
+//| 04-training/7-the-loop.ipynb#plan-optimizer
+/** The optimizer of a plan, with a loss scale where products are computed in 16 bits. */
+export function planOptimizer({ optimizer, precision }: TrainingPlan, model: Model): Optimizer {
+  const plain = makeOptimizer(optimizer, parametersOf(model));
+  return precision === "f16" ? scaledOptimizer(plain) : plain;
+}
+
+/** Records a run's step and its evaluation anew, as when a tuner has found better kernels for them. */
+export function recordAgain(run: Run): void {
+  const { model, plan, optimizer, recorded, evaluation } = run;
+  recorded.recording.free();
+  evaluation.recording.free();
+  run.recorded = recordStep(model, optimizer, plan);
+  run.evaluation = recordEvaluation(model, plan.batchSize, plan.context);
+}
+
+//| 04-training/7-the-loop.ipynb#start-run
 /** Begins a run with a model, or takes it up again from the state and the optimizer's memory of a checkpoint. */
 export function startRun(model: Model, plan: TrainingPlan, data: TrainingData, checkpoint?: Checkpoint): Run {
-  const optimizer = makeOptimizer(plan.optimizer, parametersOf(model));
+  const optimizer = planOptimizer(plan, model);
   const state = checkpoint?.state;
   if (checkpoint) restoreState(optimizer, savedArrays(checkpoint.files.get("optimizer.safetensors")!));
   const { batchSize, context, seed } = plan;
@@ -266,7 +292,7 @@ export function checkpointModel({ files }: Checkpoint): Model {
   return loadModel(config, files.get("model.safetensors")!);
 }
 
-//| 04-training/6-the-loop.ipynb#run-state
+//| 04-training/7-the-loop.ipynb#run-state
 /** Tokens that one step learns from. */
 export function tokensPerStep({ batchSize, accumulate, context }: TrainingPlan): number {
   return batchSize * accumulate * context;
@@ -289,12 +315,12 @@ export async function runFiles({ model, optimizer }: Run): Promise<CheckpointFil
   ]);
 }
 
-//| 04-training/6-the-loop.ipynb#pending
+//| 04-training/7-the-loop.ipynb#pending
 /** A step that the GPU has, and whose numbers are on their way. */
 export interface PendingStep {
   step: number;
   learningRate: number;
-  numbers: Promise<[Float32Array, Float32Array, Uint32Array[]]>;
+  numbers: Promise<[Float32Array, Float32Array, Uint32Array[], Float32Array?]>;
 }
 
 /**
@@ -306,15 +332,15 @@ export function nextStep(run: Run, withLoad = false): PendingStep {
   const rate = learningRate(plan.schedule, run.step);
   for (const part of recorded.parts) writeBatch(part, run.batches.next());
   recorded.numbers.write(stepNumbers(plan.optimizer, run.step, rate));
-  const { loss, norm, load } = recorded.recording.run();
+  const { loss, norm, load, scale } = recorded.recording.run();
   run.step += 1;
   const loads = Promise.all(withLoad ? load.map((each) => each.array()) : []);
-  const numbers = Promise.all([loss.array(), norm.array(), loads]);
+  const numbers = Promise.all([loss.array(), norm.array(), loads, scale?.array()]);
   numbers.catch(() => {}); // whoever waits for them gets the error
   return { step: run.step, learningRate: rate, numbers };
 }
 
-//| 04-training/6-the-loop.ipynb#clock
+//| 04-training/7-the-loop.ipynb#clock
 /** Measures the rate of training. */
 export interface StepClock {
   /** Called once a step: tokens a second, smoothed over some ten steps. */
@@ -345,15 +371,18 @@ export function stepClock(tokens: number): StepClock {
   };
 }
 
-//| 04-training/6-the-loop.ipynb#report
+//| 04-training/7-the-loop.ipynb#report
 /** What is known about a step once its numbers have come back from the GPU. */
 export interface StepReport {
   /** Steps done, this one included: the first is step 1. */
   step: number;
   /** Mean loss of the step's batch before its update, in nats a token. */
   loss: number;
-  /** Norm of the whole gradient before clipping. */
+  /** Norm of the whole gradient before clipping; no number when the step was left out. */
   norm: number;
+  /** In 16 bits: the loss scale after this step, and whether the step changed nothing since its gradients were too large for them. */
+  lossScale?: number;
+  skipped?: boolean;
   learningRate: number;
   /** Tokens learned from since the run began, and the present rate. */
   tokens: number;
@@ -368,7 +397,7 @@ export interface StepReport {
 export function lossIsLost(step: number, what: string): Error {
   return new Error(
     `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint, or begin again, ` +
-      "with a lower optimizer.learning_rate, a longer schedule.warmup or a smaller optimizer.clip.",
+      "with a lower optimizer.learning_rate, a longer schedule.warmup, a smaller optimizer.clip, or with precision f32.",
   );
 }
 
@@ -378,14 +407,17 @@ export async function reportOf(
   { step, learningRate, numbers }: PendingStep,
   clock: StepClock,
 ): Promise<StepReport> {
-  const [[loss], [norm], load] = await numbers;
+  const [[loss], [norm], load, scale] = await numbers;
+  const lossScale = scale?.[0];
+  const skipped = !Number.isFinite(norm);
   if (!Number.isFinite(loss)) throw lossIsLost(step, "The loss");
-  if (!Number.isFinite(norm)) throw lossIsLost(step, "The norm of the gradient");
+  if (skipped && !(lossScale && lossScale > 1)) throw lossIsLost(step, "The norm of the gradient");
   const counts = { tokens: step * tokensPerStep(run.plan), tokensPerSecond: clock.tick() };
-  return { step, loss, norm, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
+  const scaled = lossScale === undefined ? {} : { lossScale, skipped };
+  return { step, loss, norm, ...scaled, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
 }
 
-//| 04-training/6-the-loop.ipynb#options
+//| 04-training/7-the-loop.ipynb#options
 /** When a run does what besides stepping, and who is told. Steps count from 1; 0 means never. */
 export interface TrainOptions {
   validateEvery?: number;
@@ -424,7 +456,7 @@ export function isPause(
   return step === plan.steps || [validateEvery, saveEvery, sampleEvery].some((every) => isDue(step, every));
 }
 
-//| 04-training/6-the-loop.ipynb#pause
+//| 04-training/7-the-loop.ipynb#pause
 /** The model's loss on the validation split, noted in the run. */
 export async function validate(run: Run, maxTokens?: number): Promise<{ loss: number; bitsPerByte: number }> {
   const { evaluation, data, step } = run;
@@ -448,7 +480,7 @@ export async function pause(run: Run, options: TrainOptions, report: StepReport)
   return complete;
 }
 
-//| 04-training/6-the-loop.ipynb#train
+//| 04-training/7-the-loop.ipynb#train
 /** Steps that may be on their way at one time: the GPU always has the next one, and memory of old numbers stays small. */
 export const stepsInFlight = 2;
 

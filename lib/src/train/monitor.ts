@@ -1,9 +1,9 @@
-// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { replaceFile } from "./checkpoint.js";
 import type { StepReport, TrainingData } from "./loop.js";
 
-//| 04-training/6-the-loop.ipynb#metrics
+//| 04-training/7-the-loop.ipynb#metrics
 /** A line of metrics.jsonl: a step, and what was measured at it. Losses in nats a token. */
 export interface Metrics {
   step: number;
@@ -12,25 +12,29 @@ export interface Metrics {
   val_bpb?: number;
   lr?: number;
   grad_norm?: number;
+  /** In 16 bits: the loss scale after the step, and whether the step was left out. */
+  loss_scale?: number;
+  skipped?: boolean;
   tokens?: number;
   tokens_per_second?: number;
 }
 
 /** A step's report as a line of metrics. */
 export function metricsOf(report: StepReport): Metrics {
-  const { step, loss, norm, learningRate, tokens, tokensPerSecond, validation } = report;
+  const { step, loss, norm, lossScale, skipped, learningRate, tokens, tokensPerSecond, validation } = report;
   return {
     step,
     train_loss: loss,
     ...(validation ? { val_loss: validation.loss, val_bpb: validation.bitsPerByte } : {}),
     lr: learningRate,
-    grad_norm: norm,
+    ...(skipped ? { skipped } : { grad_norm: norm }),
+    ...(lossScale === undefined ? {} : { loss_scale: lossScale }),
     tokens,
     tokens_per_second: Math.round(tokensPerSecond),
   };
 }
 
-//| 04-training/6-the-loop.ipynb#lines
+//| 04-training/7-the-loop.ipynb#lines
 /** The lines of a .jsonl file that are whole; the last may have been cut by a kill. None if there is no file. */
 export function readLines<T>(file: string): T[] {
   if (!fs.existsSync(file)) return [];
@@ -59,7 +63,7 @@ export function keepLinesTo(file: string, step: number): void {
   replaceFile(file, kept.map((line) => `${JSON.stringify(line)}\n`).join(""));
 }
 
-//| 04-training/6-the-loop.ipynb#load
+//| 04-training/7-the-loop.ipynb#load
 /** How unevenly the experts of a layer are used: the share of the busiest times their number. 1 is even. */
 export function imbalance(load: ArrayLike<number>): number {
   const counts = Array.from(load);
@@ -82,7 +86,7 @@ export function expertLoad({ step, load = [] }: StepReport): ExpertLoad {
   return { step, shares };
 }
 
-//| 04-training/6-the-loop.ipynb#curves
+//| 04-training/7-the-loop.ipynb#curves
 /** A curve, points, or the cells of a heatmap. */
 export interface RunTrace {
   type: "scatter" | "heatmap";
@@ -131,7 +135,7 @@ export function thinned(curve: [number, number][], points = 400): [number, numbe
   return groups.map((group) => [Math.round(mean(group, 0)), mean(group, 1)]);
 }
 
-//| 04-training/6-the-loop.ipynb#loss-figure
+//| 04-training/7-the-loop.ipynb#loss-figure
 /** Training and validation loss in bits a byte, over the entropy that no model passes where it is known. */
 export function lossFigure(
   metrics: Metrics[],
@@ -160,7 +164,7 @@ export function metricFigure(metrics: Metrics[], key: keyof Metrics, title: stri
   return { data, layout: { title, xaxis: { title: "step" }, yaxis: { title: unit, rangemode: "tozero" } } };
 }
 
-//| 04-training/6-the-loop.ipynb#load-figures
+//| 04-training/7-the-loop.ipynb#load-figures
 /** The share of tokens of each expert, by layer, at the last step that was looked at. */
 export function loadFigure(loads: ExpertLoad[]): RunFigure {
   const { step = 0, shares = [] } = loads.at(-1) ?? {};
@@ -187,7 +191,7 @@ export function imbalanceFigure(loads: ExpertLoad[]): RunFigure {
   return { data, layout: { title: "Balance of the experts", xaxis: { title: "step" }, yaxis } };
 }
 
-//| 04-training/6-the-loop.ipynb#summary
+//| 04-training/7-the-loop.ipynb#summary
 /** What a report says about a run, besides its metrics. */
 export interface RunSummary {
   name: string;
@@ -222,7 +226,7 @@ export function verdict(metrics: Metrics[], entropy?: number): string {
   return entropy === undefined ? reached : `${reached}, entropy ${entropy.toFixed(4)}`;
 }
 
-//| 04-training/6-the-loop.ipynb#summary-rows
+//| 04-training/7-the-loop.ipynb#summary-rows
 /** What a report says in figures: a label and a value each. */
 export function summaryRows(metrics: Metrics[], summary: RunSummary): [string, string][] {
   const last = metrics.at(-1);
@@ -269,7 +273,7 @@ export function reportText(metrics: Metrics[], summary: RunSummary): string {
   return `${lines.join("\n")}\n`;
 }
 
-//| 04-training/6-the-loop.ipynb#report-style
+//| 04-training/7-the-loop.ipynb#report-style
 /** How a report looks. */
 export const reportStyle = `
 :root { color-scheme: light; --ink: #1b2433; --soft: #4b5768; --line: #e3e8f0; --accent: #2f6fde; }
@@ -284,7 +288,7 @@ table { border-collapse: collapse; } td { padding: 5px 14px; border-top: 1px sol
 tr:first-child td { border-top: 0; } td:first-child { color: var(--soft); }
 pre { padding: 14px 16px; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; }`;
 
-//| 04-training/6-the-loop.ipynb#report-script
+//| 04-training/7-the-loop.ipynb#report-script
 /** Draws the figures of the page; it is put into the page as text. */
 export const reportScript = `
 const font = { family: "system-ui, sans-serif", size: 12, color: "#4b5768" };
@@ -301,7 +305,7 @@ figures.forEach(({ data, layout }, i) => {
   Plotly.newPlot("figure-" + i, coloured, whole, { responsive: true, displayModeBar: false });
 });`;
 
-//| 04-training/6-the-loop.ipynb#report-html
+//| 04-training/7-the-loop.ipynb#report-html
 /** Text as HTML shows it literally. */
 export function htmlText(text: string): string {
   return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);

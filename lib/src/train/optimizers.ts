@@ -17,8 +17,9 @@ import {
   updateKernel,
   updateRules,
 } from "../kernels/adamw.js";
+import { constantKernel } from "../tensor/autograd.js";
 import { product } from "../tensor/operations.js";
-import { type Tensor, describe, empty, launch, launchInto, zeros } from "../tensor/tensor.js";
+import { type Tensor, describe, empty, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
 
 //| 04-training/2-optimizers.ipynb#settings
 /** The choice of an optimizer and its constants, as a training configuration has them. */
@@ -74,9 +75,10 @@ export function stepNumbers(settings: OptimizerSettings, step: number, learningR
 export interface Optimizer {
   /**
    * One update. `gradients` are in the order of the parameters, `numbers` is `stepNumbers(…)` as a tensor, and `norm` is
-   * the gradients' `globalNorm`; without it they are not clipped.
+   * the gradients' `globalNorm`; without it they are not clipped. An update whose norm is not finite changes nothing.
+   * `scale` [1] is a factor that the gradients carry and that they are divided by.
    */
-  update(gradients: Tensor[], numbers: Tensor, norm?: Tensor): void;
+  update(gradients: Tensor[], numbers: Tensor, norm?: Tensor, scale?: Tensor): void;
   /** What it remembers from step to step, by name: saved with a checkpoint, written back by `restoreState`. */
   state(): Map<string, Tensor>;
 }
@@ -137,17 +139,18 @@ export function checkGradients(gradients: Tensor[], parameters: Tensor[]): void 
 export function ruleOptimizer(rule: UpdateRule, parameters: Map<string, Tensor>): Optimizer {
   const [names, tensors] = [[...parameters.keys()], [...parameters.values()]];
   const states = rule.states.map(() => tensors.map(({ shape }) => zeros(shape)));
-  const groups = groupTensors(tensors, mostTensors(2 + states.length, 2), (each) => `${isDecayed(each)}`);
-  const noNorm = zeros([1]);
+  const groups = groupTensors(tensors, mostTensors(2 + states.length, 3), (each) => `${isDecayed(each)}`);
+  const [noNorm, noScale] = [zeros([1]), tensor([1])];
   return {
     state: () =>
       new Map(rule.states.flatMap((state, s) => names.map((name, k) => [`${name}.${state}`, states[s][k]]))),
-    update(gradients, numbers, norm = noNorm) {
+    update(gradients, numbers, norm = noNorm, scale = noScale) {
       checkGradients(gradients, tensors);
       for (const group of groups) {
         const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
         const kernel = updateKernel(rule, group, isDecayed(tensors[group.at[0]]));
-        launchInto(kernel, [numbers, norm, ...pick(gradients)], [...pick(tensors), ...states.flatMap(pick)]);
+        const known = [numbers, norm, scale, ...pick(gradients)];
+        launchInto(kernel, known, [...pick(tensors), ...states.flatMap(pick)]);
       }
     },
   };
@@ -168,15 +171,18 @@ export function restoreState(optimizer: Optimizer, saved: Map<string, ArrayLike<
 }
 
 //| 04-training/2-optimizers.ipynb#global-norm
-/** The norm of all gradients taken as one long vector. Output: [1]. The same bits every time. */
-export function globalNorm(gradients: Tensor[]): Tensor {
+/**
+ * The norm of all gradients taken as one long vector, divided by the factor `scale` [1] if they carry one. Output: [1]. The same
+ * bits every time.
+ */
+export function globalNorm(gradients: Tensor[], scale = launch(constantKernel(1), [], [1])): Tensor {
   const threads = squareSums(gradients.reduce((total, { size }) => total + size, 0));
   let sums: Tensor[] = [];
   for (const group of groupTensors(gradients, mostTensors(1, 2))) {
     const kernel = squareSumKernel(group, threads, sums.length > 0);
     sums = [launch(kernel, [...group.at.map((at) => gradients[at]), ...sums], [threads])];
   }
-  return launch(normKernel(), sums, [1]);
+  return launch(normKernel(), [...sums, scale], [1]);
 }
 
 //| 04-training/2-optimizers.ipynb#accumulate
@@ -225,16 +231,19 @@ export function muonUpdate(
   matrices: Tensor[],
   slopes: Tensor[],
   velocities: Tensor[],
-  numbers: Tensor,
-  norm: Tensor,
+  [numbers, norm, scale]: [Tensor, Tensor, Tensor],
 ): void {
   const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
   const [rows, columns] = matrices[group.at[0]].shape.slice(-2);
   const count = pick(matrices).reduce((total, { size }) => total + size, 0) / (rows * columns);
   const stack = empty([count, rows, columns]);
-  launchInto(muonMomentumKernel(group), [numbers, norm, ...pick(slopes)], [...pick(velocities), stack]);
+  launchInto(
+    muonMomentumKernel(group),
+    [numbers, norm, scale, ...pick(slopes)],
+    [...pick(velocities), stack],
+  );
   const factor = Math.sqrt(Math.max(1, rows / columns));
-  launchInto(muonStepKernel(group, factor), [numbers, orthogonalize(stack)], pick(matrices));
+  launchInto(muonStepKernel(group, factor), [numbers, norm, orthogonalize(stack)], pick(matrices));
 }
 
 //| 04-training/2-optimizers.ipynb#muon
@@ -255,15 +264,15 @@ export function muon(parameters: Map<string, Tensor>, takes = isHiddenMatrix): O
   const matrices = hidden.map(({ value }) => value);
   const velocities = matrices.map(({ shape }) => zeros(shape));
   const others = ruleOptimizer(updateRules.adamw, new Map(rest.map(({ name, value }) => [name, value])));
-  const groups = groupTensors(matrices, mostTensors(2, 3), ({ shape }) => shape.slice(-2).join("x"));
-  const noNorm = zeros([1]);
+  const groups = groupTensors(matrices, mostTensors(2, 4), ({ shape }) => shape.slice(-2).join("x"));
+  const [noNorm, noScale] = [zeros([1]), tensor([1])];
   return {
     state: () =>
       new Map([
         ...hidden.map(({ name }, k) => [`${name}.velocity`, velocities[k]] as const),
         ...others.state(),
       ]),
-    update(gradients, numbers, norm = noNorm) {
+    update(gradients, numbers, norm = noNorm, scale = noScale) {
       checkGradients(
         gradients,
         entries.map(({ value }) => value),
@@ -272,9 +281,10 @@ export function muon(parameters: Map<string, Tensor>, takes = isHiddenMatrix): O
         rest.map(({ at }) => gradients[at]),
         numbers,
         norm,
+        scale,
       );
       const slopes = hidden.map(({ at }) => gradients[at]);
-      for (const group of groups) muonUpdate(group, matrices, slopes, velocities, numbers, norm);
+      for (const group of groups) muonUpdate(group, matrices, slopes, velocities, [numbers, norm, scale]);
     },
   };
 }

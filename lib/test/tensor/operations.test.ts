@@ -1,19 +1,22 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { memory } from "../../src/gpu/buffers.js";
-import { openGpu } from "../../src/gpu/device.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { gradients, parameter, reshape } from "../../src/tensor/autograd.js";
-import { gradientError } from "../../src/tensor/check.js";
+import { gradientError, relativeError } from "../../src/tensor/check.js";
 import {
+  type Precision,
   add,
   linear,
   matmul,
+  matmulPrecision,
   mean,
   multiply,
   scale,
   subtract,
   sum,
   unary,
+  withPrecision,
 } from "../../src/tensor/operations.js";
 import { type Tensor, indices, scope, tensor, view } from "../../src/tensor/tensor.js";
 
@@ -71,7 +74,32 @@ await test("gradients of products agree with finite differences", async () => {
       const f = (x: Tensor, y: Tensor) => matmul(x, y, { transposeA, transposeB });
       expect(await gradientError(f, [randomInput(...a), randomInput(...b)])).toBeLessThan(2e-2);
     }
-  expect(await gradientError(linear, [randomInput(3, 5, 17), randomInput(33, 17)])).toBeLessThan(2e-2);
+});
+
+await test("gradients of linear layers agree with finite differences, bias and residual included", async () => {
+  const [x, weight, bias, residual] = [[3, 5, 17], [33, 17], [33], [3, 5, 33]].map((shape) =>
+    randomInput(...shape),
+  );
+  expect(await gradientError((a, b) => linear(a, b), [x, weight])).toBeLessThan(2e-2);
+  const whole = (a: Tensor, b: Tensor, c: Tensor, d: Tensor) => linear(a, b, { bias: c, residual: d });
+  expect(await gradientError(whole, [x, weight, bias, residual])).toBeLessThan(2e-2);
+});
+
+//| 02-attention/3-tensors-and-gradients.ipynb#precision-test
+await test("products of 16 bits are near those of 32, not equal, and go back in the precision they came in", async () => {
+  if (!currentGpu().facts.f16) return console.log("skipped: this adapter has no 16-bit floats");
+  const [a, b] = [randomInput(8, 16), randomInput(8, 16)].map(({ values, shape }) =>
+    parameter(tensor(values, shape)),
+  );
+  const slopes = async (precision: Precision) => {
+    const loss = withPrecision(precision, () => sum(multiply(linear(a, b), linear(a, b))));
+    return gradients(loss, [a])[0].array();
+  };
+  const [singles, halves] = [await slopes("f32"), await slopes("f16")];
+  const error = relativeError(halves, singles);
+  expect(error).toBeLessThan(2e-3);
+  expect(error).toBeGreaterThan(1e-6);
+  expect(matmulPrecision.now).toBe("f32");
 });
 
 //| 02-attention/3-tensors-and-gradients.ipynb#scope-test

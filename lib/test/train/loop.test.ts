@@ -1,11 +1,11 @@
-// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
 import { batches, validationWindows } from "../../src/data/batches.js";
 import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
-import { openGpu } from "../../src/gpu/device.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { type Model, forward, parametersOf, randomModel, sequenceContext } from "../../src/model/decoder.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { tokenLosses } from "../../src/tensor/cross-entropy.js";
@@ -28,7 +28,7 @@ import {
 import { defaultOptimizer, makeOptimizer, stepNumbers } from "../../src/train/optimizers.js";
 import { learningRate } from "../../src/train/schedule.js";
 
-//| 04-training/6-the-loop.ipynb#tiny-model
+//| 04-training/7-the-loop.ipynb#tiny-model
 /** A small mixture of experts over 50 tokens. */
 function tinyModel(seed: number, given: Record<string, unknown> = {}): Model {
   const shape = {
@@ -57,12 +57,13 @@ function tinyPlan(steps: number, given: Partial<TrainingPlan> = {}): TrainingPla
     context: 16,
     seed: 3,
     optimizer: defaultOptimizer,
+    precision: "f32",
     schedule,
     ...given,
   };
 }
 
-//| 04-training/6-the-loop.ipynb#overfit-test
+//| 04-training/7-the-loop.ipynb#overfit-test
 await openGpu();
 
 await test("a tiny model learns one batch by heart", async () => {
@@ -79,7 +80,7 @@ await test("a tiny model learns one batch by heart", async () => {
   expect(losses[plan.steps - 1]).toBeLessThan(0.05);
 });
 
-//| 04-training/6-the-loop.ipynb#evaluation-test
+//| 04-training/7-the-loop.ipynb#evaluation-test
 await test("evaluation is the mean over every token of every window, also when the last batch is not full", async () => {
   const [model, source] = [tinyModel(2), ruleTokens(16 * 7 + 1)];
   const measured = await evaluate(recordEvaluation(model, 4, 16), source);
@@ -94,7 +95,7 @@ await test("evaluation is the mean over every token of every window, also when t
   expect(measured).toBeCloseTo(each.reduce((sum, loss) => sum + loss, 0) / each.length, 5);
 });
 
-//| 04-training/6-the-loop.ipynb#accumulate-test
+//| 04-training/7-the-loop.ipynb#accumulate-test
 await test("four parts of one sequence move the weights as one batch of four does", async () => {
   const weights: Float32Array[] = [];
   for (const [accumulate, batchSize] of [
@@ -120,11 +121,12 @@ await test("four parts of one sequence move the weights as one batch of four doe
   expect(largest).toBeGreaterThan(0); // the sums are made in another order: the same number, not the same bits
 });
 
-//| 04-training/6-the-loop.ipynb#resume-test
+//| 04-training/7-the-loop.ipynb#resume-test
 /** Trains to the end, or until after step `stopAfter`, saving into `folder` and going on from what is there. */
 async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY): Promise<StepReport[]> {
   const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 99, bytes: 99 } };
-  const plan = tinyPlan(12, { accumulate: 2, optimizer: { ...defaultOptimizer, kind: "muon" } });
+  const optimizer = { ...defaultOptimizer, kind: "muon" as const };
+  const plan = tinyPlan(12, { accumulate: 2, optimizer, precision: currentGpu().facts.f16 ? "f16" : "f32" });
   const newest = latestCheckpoint(folder);
   const run = startRun(newest ? checkpointModel(newest) : tinyModel(4), plan, data, newest);
   const reports: StepReport[] = [];
@@ -138,7 +140,7 @@ async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY
   return reports;
 }
 
-//| 04-training/6-the-loop.ipynb#resume-test-2
+//| 04-training/7-the-loop.ipynb#resume-test-2
 await test("a run that is stopped and goes on has the bits of one that never was", async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-loop-"));
   const [whole, parts] = [path.join(folder, "whole"), path.join(folder, "parts")];
@@ -155,7 +157,7 @@ await test("a run that is stopped and goes on has the bits of one that never was
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 04-training/6-the-loop.ipynb#lost-test
+//| 04-training/7-the-loop.ipynb#lost-test
 await test("a loss that is no number ends the run before a checkpoint is written", async () => {
   const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, decay: 0 };
   const schedule = { kind: "constant" as const, warmup: 0, steps: 20, peak: 1e30, floor: 0 };

@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/6-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -15,7 +15,7 @@ import {
   thinned,
 } from "../../src/train/monitor.js";
 
-//| 04-training/6-the-loop.ipynb#lines-test
+//| 04-training/7-the-loop.ipynb#lines-test
 await test("lines after the checkpoint and a line that a kill has cut are dropped, the rest stays", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-lines-"));
   const file = path.join(folder, "metrics.jsonl");
@@ -31,7 +31,7 @@ await test("lines after the checkpoint and a line that a kill has cut are droppe
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 04-training/6-the-loop.ipynb#load-test
+//| 04-training/7-the-loop.ipynb#load-test
 await test("imbalance is 1 when all experts do the same, and their number when one does everything", () => {
   expect(imbalance([5, 5, 5, 5])).toBe(1);
   expect(imbalance(Uint32Array.of(0, 12, 0))).toBe(3);
@@ -46,7 +46,7 @@ await test("imbalance is 1 when all experts do the same, and their number when o
   });
 });
 
-//| 04-training/6-the-loop.ipynb#report-test
+//| 04-training/7-the-loop.ipynb#report-test
 await test("the report ends with its verdict, and its page loads nothing and shows no markup of others", () => {
   const lines = [
     { step: 1, train_loss: 3 },
@@ -71,7 +71,7 @@ await test("the report ends with its verdict, and its page loads nothing and sho
   expect(page).not.toMatch(/(src|href)=/);
 });
 
-//| 04-training/6-the-loop.ipynb#thinned-test
+//| 04-training/7-the-loop.ipynb#thinned-test
 await test("a thinned curve has few points and the same mean", () => {
   const curve = Array.from({ length: 1200 }, (_, i): [number, number] => [i + 1, Math.sin(i)]);
   const few = thinned(curve, 400);

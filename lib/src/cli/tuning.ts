@@ -1,0 +1,76 @@
+// Which kernel is fastest for which product: measured once on this machine, remembered in the user's cache folder and in the run.
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import type { AdapterFacts } from "../gpu/device.js";
+import type { Run } from "../train/loop.js";
+import { writeFileAtomically } from "./files.js";
+import { startProgress } from "./progress.js";
+
+/** What a tuning file holds. Choices of another version of the kernels do not count. */
+interface TuningFile {
+  format: "tslm tuning 1";
+  choices: Record<string, string>;
+}
+
+const format = "tslm tuning 1";
+
+/** Where choices are remembered from run to run. */
+export function tuningCache(): string {
+  const { TSLM_CACHE, XDG_CACHE_HOME, LOCALAPPDATA } = process.env;
+  const home = XDG_CACHE_HOME ?? LOCALAPPDATA ?? path.join(os.homedir(), ".cache");
+  return path.join(TSLM_CACHE ?? path.join(home, "tslm"), "tuning.json");
+}
+
+/** The choices in a file: none if there is no such file, or one that we did not write. */
+export function readChoices(file: string): Record<string, string> {
+  try {
+    const content = JSON.parse(fs.readFileSync(file, "utf8")) as TuningFile;
+    return content.format === format ? content.choices : {};
+  } catch {
+    return {}; // it can be measured again
+  }
+}
+
+/** Adds choices to those in a file. One that cannot be written is no reason to stop: they are measured again next time. */
+export function rememberChoices(file: string, choices: Record<string, string>): void {
+  const content: TuningFile = { format, choices: { ...readChoices(file), ...choices } };
+  try {
+    writeFileAtomically(file, `${JSON.stringify(content, null, 2)}\n`);
+  } catch (error) {
+    process.stderr.write(`What was measured cannot be kept in ${file}: ${(error as Error).message}\n`);
+  }
+}
+
+/**
+ * Lets kernels be chosen by what this machine has measured. A run that goes on takes the choices that it was begun with,
+ * and measures nothing: other kernels would round differently.
+ */
+export async function recallChoices(runFile: string, resumed: boolean, tunes: boolean): Promise<void> {
+  const { tunerChoices } = await import("../gpu/tuner.js");
+  if (resumed) Object.assign(tunerChoices, readChoices(runFile));
+  else if (tunes) Object.assign(tunerChoices, readChoices(tuningCache()));
+}
+
+/** Whether a run tunes: if it is told to, and else on graphics processors. On a processor the rule of thumb knows well. */
+export function tunesBy(flag: boolean | undefined, { kind }: AdapterFacts): boolean {
+  return flag ?? kind === "gpu";
+}
+
+/** Measures the products of a run that nobody has measured yet, keeps what was found, and records the step with it. */
+export async function tuneRun(run: Run, facts: AdapterFacts, runFile: string): Promise<void> {
+  const { tunerChoices } = await import("../gpu/tuner.js");
+  const { tuneProducts, unmeasured } = await import("../kernels/products.js");
+  const { recordAgain } = await import("../train/loop.js");
+  const asked = unmeasured.size;
+  const progress = startProgress("Measuring products", Math.max(1, asked));
+  const measured = await tuneProducts(facts, (_, left) => progress.update(asked - left));
+  const better = measured.filter(({ usual, fastest }) => usual !== fastest);
+  if (better.length > 0) recordAgain(run);
+  progress.done(
+    `${measured.length} new ones, ${better.length} faster with another kernel than the usual one`,
+  );
+  const found = measured.map(({ question, fastest }) => [question, fastest]);
+  if (found.length > 0) rememberChoices(tuningCache(), Object.fromEntries(found));
+  rememberChoices(runFile, tunerChoices);
+}
