@@ -17,6 +17,13 @@ export interface Storage {
   buffer: GPUBuffer | undefined;
   /** How many tensors and recordings hold it: at 0 the memory is free. */
   owners: number;
+  /** A window has no buffer of its own: it shows a part of another storage, from a byte on. */
+  within?: { storage: Storage; offset: number };
+}
+
+/** The storage that a window shows a part of, or the storage itself. */
+export function wholeOf(storage: Storage): Storage {
+  return storage.within?.storage ?? storage;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#free-lists
@@ -75,14 +82,18 @@ export function readableBytes(bytes: number): string {
   return `${power === 0 ? bytes : (bytes / 1024 ** power).toFixed(1)} ${units[power]}`;
 }
 
-/** Refuses a size that the adapter cannot bind, saying what is needed and what there is. */
-export function checkFits(bytes: number, what: string): void {
-  const { limits, name } = currentGpu().facts;
-  const most = Math.floor(Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) / 256) * 256;
+/** Bytes that a kernel can bind as one array, and bytes that one buffer can have at all, in whole blocks of 256. */
+export function bindingLimit(): number {
+  const { limits } = currentGpu().facts;
+  return Math.floor(Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) / 256) * 256;
+}
+
+/** Refuses a size that the adapter cannot bind (or, with another limit, hold), saying what is needed and what there is. */
+export function checkFits(bytes: number, what: string, most = bindingLimit()): void {
   if (bytes <= most) return;
   const [needed, given] = [readableBytes(bytes), readableBytes(most)];
   throw new GpuError(
-    `${what} needs ${needed}, but one array on ${name} holds at most ${given}: choose a smaller size.`,
+    `${what} needs ${needed}, but one array on ${currentGpu().facts.name} holds at most ${given}: choose a smaller size.`,
   );
 }
 
@@ -144,7 +155,7 @@ export function strikeOut(pool: Pool, buffer: GPUBuffer): void {
 //| 02-attention/1-the-first-kernel.ipynb#take-give
 /** A buffer of at least `bytes` bytes whose content is whatever was there before. `what` is its name in errors. */
 export function takeBuffer(bytes: number, what = "An array"): GPUBuffer {
-  checkFits(bytes, what);
+  checkFits(bytes, what, currentGpu().facts.limits.maxBufferSize);
   const pool = poolOf(currentGpu());
   const size = blockSize(bytes);
   const reused = freeList(pool, size).pop();

@@ -1,5 +1,13 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, checkUsable, giveBuffer, newBuffer, takeBuffer } from "./buffers.js";
+import {
+  type Storage,
+  checkFits,
+  checkUsable,
+  giveBuffer,
+  newBuffer,
+  takeBuffer,
+  wholeOf,
+} from "./buffers.js";
 import {
   type Gpu,
   GpuError,
@@ -191,15 +199,20 @@ export function sizesBuffer(device: GPUDevice, sizes: readonly number[]): GPUBuf
   return buffer;
 }
 
+/** The binding of a storage, or of the part that a window shows. Throws when there is no memory, or more than can be bound. */
+export function bindingOf(storage: Storage, user: string): GPUBufferBinding {
+  const { buffer } = wholeOf(storage);
+  if (!buffer) throw new GpuError(`${user} was given memory that is already freed.`);
+  checkUsable(buffer, user);
+  checkFits(storage.bytes, `An array of ${user}`);
+  return { buffer, offset: storage.within?.offset ?? 0, size: Math.max(4, storage.bytes) };
+}
+
 /** Looks up the compiled kernel and binds its memory. */
 export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   const gpu = currentGpu();
   const pipeline = pipelineFor(gpu, kernel);
-  const arrays: GPUBufferBinding[] = storages.map(({ buffer, bytes }) => {
-    if (!buffer) throw new GpuError(`Kernel "${kernel.name}" was given memory that is already freed.`);
-    checkUsable(buffer, `Kernel "${kernel.name}"`);
-    return { buffer, size: Math.max(4, bytes) };
-  });
+  const arrays = storages.map((storage) => bindingOf(storage, `Kernel "${kernel.name}"`));
   const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
   const entries = [...arrays, ...sizes].map((resource, binding) => ({ binding, resource }));
   const layout = pipeline.getBindGroupLayout(0);
@@ -311,16 +324,20 @@ export async function finish(): Promise<void> {
 
 /** Writes numbers into GPU memory, after everything that was asked before. */
 export function upload(storage: Storage, data: Float32Array | Uint32Array): void {
-  if (!storage.buffer) throw new GpuError("Cannot write into memory that is freed or only planned.");
-  checkUsable(storage.buffer, "`upload`");
+  const { buffer } = wholeOf(storage);
+  if (!buffer) throw new GpuError("Cannot write into memory that is freed or only planned.");
+  checkUsable(buffer, "`upload`");
   flush();
   const { queue } = currentGpu().device;
-  queue.writeBuffer(storage.buffer, 0, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  const offset = storage.within?.offset ?? 0;
+  queue.writeBuffer(buffer, offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#download
 /** Reads GPU memory back: waits for everything asked before. Throws what went wrong on the way. */
-export async function download({ buffer, bytes }: Storage): Promise<ArrayBuffer> {
+export async function download(storage: Storage): Promise<ArrayBuffer> {
+  const { bytes, within } = storage;
+  const { buffer } = wholeOf(storage);
   if (commands.recording)
     throw new GpuError(
       "A step that is being recorded cannot read values: return the tensor and read it afterwards.",
@@ -332,7 +349,7 @@ export async function download({ buffer, bytes }: Storage): Promise<ArrayBuffer>
   const size = Math.max(4, bytes);
   const staging = newBuffer({ size, usage: 0x01 | 0x08, what: "Reading an array back" }); // MAP_READ | COPY_DST
   const encoder = gpu.device.createCommandEncoder();
-  encoder.copyBufferToBuffer(buffer, 0, staging, 0, size);
+  encoder.copyBufferToBuffer(buffer, within?.offset ?? 0, staging, 0, size);
   gpu.device.queue.submit([encoder.finish()]);
   await waitFor(gpu, staging.mapAsync(1));
   const copy = staging.getMappedRange().slice(0, bytes);
@@ -346,9 +363,20 @@ export function allocate(bytes: number, what?: string): Storage {
   return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
 }
 
+/**
+ * A window on a part of a storage, which holds its memory as an owner does. Kernels can bind it where `offset` is a multiple of 256.
+ */
+export function openWindow(storage: Storage, offset: number, bytes: number): Storage {
+  const whole = wholeOf(storage);
+  whole.owners += 1;
+  const within = { storage: whole, offset: offset + (storage.within?.offset ?? 0) };
+  return { bytes, buffer: undefined, owners: 1, within };
+}
+
 /** Gives up one owner's hold on memory; the last one frees it for reuse. */
 export function release(storage: Storage): void {
   if (--storage.owners > 0) return;
+  if (storage.within) release(storage.within.storage);
   if (storage.buffer) giveBuffer(storage.buffer);
   storage.buffer = undefined;
 }

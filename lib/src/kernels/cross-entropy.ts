@@ -209,20 +209,7 @@ export function crossEntropyBackwardKernel(plan: RowPlan): Kernel {
   });
 }
 
-//| 04-training/1-the-loss.ipynb#copy-part
-/** Copies `count` numbers of 32 bits from place `source` of one array to place `goal` of another. */
-export function copyPartKernel(count: number, source: number, goal: number): Kernel {
-  return kernel({
-    name: `copy part of ${count}`,
-    reads: ["x: array<u32>"],
-    writes: ["y: array<u32>"],
-    sizes: { count, source, goal },
-    workgroupSize: 64,
-    workgroups: Math.ceil(count / 64),
-    body: "  if (thread < sizes.count) { y[sizes.goal + thread] = x[sizes.source + thread]; }",
-  });
-}
-
+//| 04-training/1-the-loss.ipynb#add-to
 /** Adds x to y, number by number. */
 export function addToKernel(count: number): Kernel {
   return kernel({

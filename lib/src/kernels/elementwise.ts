@@ -46,6 +46,37 @@ export function elementwiseKernel(name: string, sizes: number[], expressions: st
   });
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#copy-block
+/** A block of numbers within an array: where it starts, and how far it is from one of its rows to the next. */
+export interface BlockPlace {
+  start: number;
+  stride: number;
+}
+
+/** Copies a block of rows × columns numbers of 32 bits from its place in one array to its place in another. */
+export function copyBlockKernel(rows: number, columns: number, from: BlockPlace, to: BlockPlace): Kernel {
+  return kernel({
+    name: `copy block ${rows}x${columns}`,
+    reads: ["x: array<u32>"],
+    writes: ["y: array<u32>"],
+    sizes: {
+      size: rows * columns,
+      columns,
+      fromStart: from.start,
+      fromStride: from.stride,
+      toStart: to.start,
+      toStride: to.stride,
+    },
+    workgroupSize: 64,
+    workgroups: Math.ceil((rows * columns) / 64),
+    body: `
+  if (thread >= sizes.size) { return; }
+  let row = thread / sizes.columns;
+  let column = thread % sizes.columns;
+  y[sizes.toStart + row * sizes.toStride + column] = x[sizes.fromStart + row * sizes.fromStride + column];`,
+  });
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#unary-table
 /** A function of one number with its derivative, as WGSL expressions of the input `x` and the result `y`. */
 export interface UnaryFunction {

@@ -3,19 +3,30 @@ import { type Kernel, kernel } from "../gpu/commands.js";
 import { rowWidth } from "./rows.js";
 
 //| 02-attention/8-the-block.ipynb#embed-kernel
-/** Copies row ids[n] of the table to row n of the result. Tokens [count] and a table [vocabulary, columns]. */
-export function embedKernel(count: number, columns: number): Kernel {
+/** Rows `first` to `first + rows - 1` of a table: the piece of it that a kernel is given. */
+export interface TablePiece {
+  first: number;
+  rows: number;
+}
+
+/**
+ * Copies row ids[n] of the table to row n of the result. Tokens [count] and a table [vocabulary, columns]. Of a table in pieces,
+ * each call serves the ids whose rows its piece has.
+ */
+export function embedKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
   const length = columns / rowWidth(columns);
   return kernel({
     name: `embed ${count}x${columns}`,
     reads: ["ids: array<u32>", "table: array<V>"],
     writes: ["y: array<V>"],
+    sizes: { first, rows },
     head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
     workgroupSize: 64,
     workgroups: Math.ceil((count * length) / 64),
     body: `
   if (thread >= arrayLength(&y)) { return; }
-  y[thread] = table[ids[thread / ${length}u] * ${length}u + thread % ${length}u];`,
+  let row = ids[thread / ${length}u] - sizes.first;
+  if (row < sizes.rows) { y[thread] = table[row * ${length}u + thread % ${length}u]; }`,
   });
 }
 
@@ -63,12 +74,13 @@ export function zeroKernel(size: number): Kernel {
  * Adds the gradients of all places with one id into the id's row of the table. The first place of an id walks along
  * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size.
  */
-export function embedBackwardKernel(count: number, columns: number): Kernel {
+export function embedBackwardKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
   const length = columns / rowWidth(columns);
   return kernel({
     name: `embed backward ${count}x${columns}`,
     reads: ["ids: array<u32>", "links: array<vec2u>", "g: array<V>"],
     writes: ["y: array<V>"],
+    sizes: { first, rows },
     head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
     workgroupSize: 64,
     workgroups: Math.ceil((count * length) / 64),
@@ -76,9 +88,10 @@ export function embedBackwardKernel(count: number, columns: number): Kernel {
   let place = thread / ${length}u;
   let i = thread % ${length}u;
   if (place >= arrayLength(&ids)) { return; }
-  if (links[place].y == 0u) { return; }
+  let row = ids[place] - sizes.first;
+  if (links[place].y == 0u || row >= sizes.rows) { return; }
   var sum = V();
   for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * ${length}u + i]; }
-  y[ids[place] * ${length}u + i] = sum;`,
+  y[row * ${length}u + i] = sum;`,
   });
 }

@@ -7,7 +7,8 @@ import {
   toFloat32,
   writeSafetensors,
 } from "../formats/safetensors.js";
-import { checkFits } from "../gpu/buffers.js";
+import { bindingLimit, checkFits } from "../gpu/buffers.js";
+import { currentGpu } from "../gpu/device.js";
 import { parameter } from "../tensor/autograd.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import { type Weights, initialValues, weightShapes } from "./block.js";
@@ -87,9 +88,14 @@ export function readWeight(
 }
 
 //| 03-moe/4-the-decoder.ipynb#weights-fit
-/** Throws unless each weight fits into one array of the adapter. */
+/** Throws unless the adapter can hold each weight. */
 export function checkWeightsFit(config: ModelConfig): void {
-  for (const [name, shape] of weightShapes(config)) checkFits(4 * sizeOf(shape), `The weight ${name}`);
+  const { maxBufferSize } = currentGpu().facts.limits;
+  for (const [name, shape] of weightShapes(config)) {
+    // What has a row for each token is used in pieces.
+    const most = /embed_tokens|lm_head/.test(name) ? maxBufferSize : bindingLimit();
+    checkFits(4 * sizeOf(shape), `The weight ${name}`, most);
+  }
 }
 
 //| 03-moe/4-the-decoder.ipynb#merge-files

@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
-import { type Tensor, closeAfter, describe, launch, view } from "./tensor.js";
+import { type Tensor, closeAfter, describe, empty, launch, launchInto, pieces, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
@@ -54,9 +54,31 @@ export function tapeOf(loss: Tensor): Tensor[] {
   return [...seen].sort((a, b) => b.node!.order - a.node!.order);
 }
 
+/**
+ * Applies an element-wise kernel to tensors of one size (or with a single element), piece by piece where they are too large to
+ * bind. Off the tape.
+ */
+export function inPieces(name: string, expression: string, ...inputs: Tensor[]): Tensor {
+  const output = empty(inputs[0].shape);
+  const parts = inputs.map(pieces);
+  pieces(output).forEach((piece, i) => {
+    const part = parts.map((all) => all[i] ?? all[0]);
+    launchInto(
+      elementwiseKernel(
+        name,
+        part.map(({ size }) => size),
+        [expression],
+      ),
+      part,
+      [piece],
+    );
+  });
+  return output;
+}
+
 /** The sum of two gradients of one tensor, off the tape. */
 export function sumOf(a: Tensor, b: Tensor): Tensor {
-  return launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape);
+  return inPieces("add", "a + b", a, b);
 }
 
 /** Sends the gradient of one output to the inputs it was made from; gradients that meet are added. */

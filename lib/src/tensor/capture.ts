@@ -1,19 +1,20 @@
 // Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, blockSize, giveBuffer, takeBuffer } from "../gpu/buffers.js";
+import { type Storage, blockSize, giveBuffer, takeBuffer, wholeOf } from "../gpu/buffers.js";
 import { type Dispatch, encode, prepare, recordDispatches, release } from "../gpu/commands.js";
 import { scope, tensorsIn } from "./tensor.js";
 
 //| 04-training/4-one-step-recorded.ipynb#last-uses
 /** The memory that a recorded step uses and did not make. */
 export function outsideStorages(dispatches: Dispatch[]): Set<Storage> {
-  return new Set(dispatches.flatMap(({ storages }) => storages).filter(({ buffer }) => buffer !== undefined));
+  const all = dispatches.flatMap(({ storages }) => storages.map(wholeOf));
+  return new Set(all.filter(({ buffer }) => buffer !== undefined));
 }
 
 /** The number of the last dispatch that uses each storage. */
 export function lastUses(dispatches: Dispatch[]): Map<Storage, number> {
   const last = new Map<Storage, number>();
   dispatches.forEach(({ storages }, at) => {
-    for (const storage of storages) last.set(storage, at);
+    for (const storage of storages) last.set(wholeOf(storage), at);
   });
   return last;
 }
@@ -48,13 +49,13 @@ export function fillPlan(plan: MemoryPlan, dispatches: Dispatch[], results: Set<
   const free: GPUBuffer[] = [];
   dispatches.forEach(({ storages, kernel }, at) => {
     const what = `Kernel "${kernel.name}"`;
-    for (const storage of storages.filter(({ buffer }) => !buffer)) {
+    for (const storage of storages.map(wholeOf).filter(({ buffer }) => !buffer)) {
       plan.unplannedBytes += blockSize(storage.bytes);
       storage.buffer = results.has(storage)
         ? takeBuffer(storage.bytes, what)
         : planned(plan, free, storage, what);
     }
-    for (const storage of new Set(storages)) {
+    for (const storage of new Set(storages.map(wholeOf))) {
       if (last.get(storage) === at && plan.shared.has(storage)) free.push(storage.buffer!);
     }
   });
@@ -99,7 +100,7 @@ export interface Recording<T> {
  */
 export function capture<T>(step: () => T): Recording<T> {
   const { result, dispatches } = recordDispatches(() => scope(step));
-  const results = new Set(tensorsIn(result).map(({ storage }) => storage));
+  const results = new Set(tensorsIn(result).map(({ storage }) => wholeOf(storage)));
   const outside = outsideStorages(dispatches);
   const plan = planMemory(dispatches, results);
   for (const storage of [...outside, ...results]) storage.owners += 1;

@@ -3,17 +3,26 @@ import { currentGpu } from "../gpu/device.js";
 import {
   type RowPlan,
   addToKernel,
-  copyPartKernel,
   crossEntropyBackwardKernel,
   crossEntropyKernel,
   meanLossKernel,
   planRows,
 } from "../kernels/cross-entropy.js";
-import { elementwiseKernel } from "../kernels/elementwise.js";
-import { zeroKernel } from "../kernels/embedding.js";
-import { constantKernel, isTracked, tape, track } from "./autograd.js";
-import { linear, multiply, product } from "./operations.js";
-import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
+import { copyBlockKernel } from "../kernels/elementwise.js";
+import { constantKernel, inPieces, isTracked, tape, track } from "./autograd.js";
+import { blank } from "./embedding.js";
+import { linear, multiply, timesWeight, timesWeightBack, weightGradient } from "./operations.js";
+import {
+  type DType,
+  type Tensor,
+  describe,
+  empty,
+  launch,
+  launchInto,
+  pieces,
+  scope,
+  view,
+} from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */
@@ -62,12 +71,19 @@ export function crossEntropy(logits: Tensor, targets: Tensor<"u32">): Tensor {
 /** A copy of `count` rows of x [rows, ...], from row `from` on. */
 export function rowsOf<D extends DType>(x: Tensor<D>, from: number, count: number): Tensor<D> {
   const width = x.size / x.shape[0];
-  return launch(copyPartKernel(count * width, from * width, 0), [x], [count, ...x.shape.slice(1)], x.dtype);
+  const kernel = copyBlockKernel(
+    1,
+    count * width,
+    { start: from * width, stride: 0 },
+    { start: 0, stride: 0 },
+  );
+  return launch(kernel, [x], [count, ...x.shape.slice(1)], x.dtype);
 }
 
 /** Copies rows to where they belong in `whole` [rows, ...], from row `to` on. */
 export function putRows(part: Tensor, whole: Tensor, to: number): void {
-  launchInto(copyPartKernel(part.size, 0, to * (whole.size / whole.shape[0])), [part], [whole]);
+  const place = { start: to * (whole.size / whole.shape[0]), stride: 0 };
+  launchInto(copyBlockKernel(1, part.size, { start: 0, stride: 0 }, place), [part], [whole]);
 }
 
 //| 04-training/1-the-loss.ipynb#piece
@@ -80,14 +96,15 @@ export interface LossSums {
 
 /** Takes in the rows from `from` on: their logits live in here only. */
 export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: number, sums: LossSums): void {
-  const logits = product(x, weight, { transposeB: true });
+  const logits = timesWeight(x, weight);
   const { losses, logSums } = rowLosses(logits, ids);
   putRows(losses, sums.losses, from);
   if (!sums.hidden || !sums.weight) return;
   const [one, plan] = [launch(constantKernel(1), [], [1]), planLoss(logits, ids)];
   const slope = launch(crossEntropyBackwardKernel(plan), [logits, ids, logSums, one, one], logits.shape);
-  putRows(product(slope, weight), sums.hidden, from);
-  launchInto(addToKernel(weight.size), [product(slope, x, { transposeA: true })], [sums.weight]);
+  putRows(timesWeightBack(slope, weight), sums.hidden, from);
+  const [added, sum] = [pieces(weightGradient(slope, x)), pieces(sums.weight)];
+  added.forEach((piece, i) => launchInto(addToKernel(piece.size), [piece], [sum[i]]));
 }
 
 //| 04-training/1-the-loss.ipynb#linear-cross-entropy
@@ -113,9 +130,7 @@ export function linearCrossEntropy(
   if (rows <= piece || targets.size !== rows) return crossEntropy(linear(hidden, weight), targets);
   const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
   const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
-  const slopes = learns
-    ? { hidden: empty(x.shape), weight: launch(zeroKernel(weight.size), [], weight.shape) }
-    : {};
+  const slopes = learns ? { hidden: empty(x.shape), weight: blank(weight.shape) } : {};
   const sums: LossSums = { losses: empty([rows]), ...slopes };
   for (let from = 0; from < rows; from += piece)
     scope(() => {
@@ -126,8 +141,7 @@ export function linearCrossEntropy(
   launchInto(meanLossKernel(), [sums.losses, ids], [mean, share]);
   return track(mean, [hidden, weight], (gradient) => {
     const factor = multiply(gradient, share);
-    const scaled = (x: Tensor, shape: readonly number[]) =>
-      launch(elementwiseKernel("scaled", [x.size, 1], ["a * b"]), [x, factor], shape);
-    return [scaled(sums.hidden!, hidden.shape), scaled(sums.weight!, weight.shape)];
+    const scaled = (x: Tensor) => inPieces("scaled", "a * b", x, factor);
+    return [view(scaled(sums.hidden!), hidden.shape), scaled(sums.weight!)];
   });
 }

@@ -1,15 +1,38 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
-import { embedBackwardKernel, embedKernel, linkIdsKernel, zeroKernel } from "../kernels/embedding.js";
+import {
+  type TablePiece,
+  embedBackwardKernel,
+  embedKernel,
+  linkIdsKernel,
+  zeroKernel,
+} from "../kernels/embedding.js";
 import { track } from "./autograd.js";
-import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
+import { type Tensor, describe, empty, launch, launchInto, pieces } from "./tensor.js";
 
 //| 02-attention/8-the-block.ipynb#table-gradient
+/** A tensor of zeros of any size that a kernel writes, so that a recorded step has it anew each time. */
+export function blank(shape: readonly number[]): Tensor {
+  const result = empty(shape);
+  for (const piece of pieces(result)) launchInto(zeroKernel(piece.size), [], [piece]);
+  return result;
+}
+
+/** Does something for each piece of a table that can be bound. */
+export function eachTablePiece(table: Tensor, work: (piece: Tensor, place: TablePiece) => void): void {
+  let first = 0;
+  for (const piece of pieces(table)) {
+    work(piece, { first, rows: piece.shape[0] });
+    first += piece.shape[0];
+  }
+}
+
 /** The gradient of the table: for each id the sum over its places, and zeros for ids that do not occur. */
 export function tableGradient(ids: Tensor<"u32">, gradient: Tensor, shape: readonly number[]): Tensor {
-  const result = empty(shape);
-  launchInto(zeroKernel(result.size), [], [result]);
+  const result = blank(shape);
   const links = launch(linkIdsKernel(ids.size), [ids], [ids.size, 2], "u32");
-  launchInto(embedBackwardKernel(ids.size, shape[1]), [ids, links, gradient], [result]);
+  eachTablePiece(result, (piece, place) =>
+    launchInto(embedBackwardKernel(ids.size, shape[1], place), [ids, links, gradient], [piece]),
+  );
   return result;
 }
 
@@ -22,6 +45,9 @@ export function embed(ids: Tensor<"u32">, table: Tensor): Tensor {
   if (table.shape.length !== 2)
     throw new Error(`embed wants a table [vocabulary, columns], not ${describe(table)}.`);
   const columns = table.shape[1];
-  const y = launch(embedKernel(ids.size, columns), [ids, table], [...ids.shape, columns]);
+  const y = empty([...ids.shape, columns]);
+  eachTablePiece(table, (piece, place) =>
+    launchInto(embedKernel(ids.size, columns, place), [ids, piece], [y]),
+  );
   return track(y, [table], (gradient) => [tableGradient(ids, gradient, table.shape)]);
 }

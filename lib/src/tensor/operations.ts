@@ -2,6 +2,7 @@
 import { currentGpu } from "../gpu/device.js";
 import {
   type UnaryFunction,
+  copyBlockKernel,
   elementwiseKernel,
   unaryBackwardKernel,
   unaryFunctions,
@@ -18,7 +19,17 @@ import {
   totalKernel,
 } from "../kernels/reduce.js";
 import { isTracked, track } from "./autograd.js";
-import { type Tensor, closeAfter, describe, launch, sizeOf, view } from "./tensor.js";
+import {
+  type Tensor,
+  closeAfter,
+  describe,
+  empty,
+  launch,
+  launchInto,
+  pieces,
+  sizeOf,
+  view,
+} from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#repeats
 /** Checks that b's shape equals the last dimensions of a's, so that b repeats over the leading ones. */
@@ -250,6 +261,66 @@ export function linearShape(x: Tensor, weight: Tensor, { bias, residual }: Matmu
   return shape;
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#large-weights
+/** The pieces of a weight [outputs, inputs] that kernels can bind, each with the number of its first output. */
+export function weightPieces(weight: Tensor): { piece: Tensor; from: number }[] {
+  let from = 0;
+  return pieces(weight).map((piece) => {
+    const start = from;
+    from += piece.shape[0];
+    return { piece, from: start };
+  });
+}
+
+/** A copy of some columns of x [rows, columns]. */
+export function columnsOf(x: Tensor, from: number, count: number): Tensor {
+  const [rows, columns] = x.shape;
+  const kernel = copyBlockKernel(rows, count, { start: from, stride: columns }, { start: 0, stride: count });
+  return launch(kernel, [x], [rows, count]);
+}
+
+/** Copies columns to where they belong in `whole` [rows, columns]. */
+export function putColumns(part: Tensor, whole: Tensor, to: number): void {
+  const [rows, columns] = part.shape;
+  const place = { start: to, stride: whole.shape[1] };
+  launchInto(copyBlockKernel(rows, columns, { start: 0, stride: columns }, place), [part], [whole]);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#weight-products
+/** x [rows, inputs] times the transpose of a weight [outputs, inputs] of any size, off the tape. */
+export function timesWeight(x: Tensor, weight: Tensor, extras: MatmulExtras = {}): Tensor {
+  const parts = weightPieces(weight);
+  if (parts.length === 1) return product(x, weight, { transposeB: true }, extras);
+  const output = empty([x.shape[0], weight.shape[0]]);
+  for (const { piece, from } of parts) putColumns(product(x, piece, { transposeB: true }), output, from);
+  const plus = (a: Tensor, b?: Tensor) =>
+    b ? launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape) : a;
+  return plus(plus(output, extras.bias), extras.residual);
+}
+
+/** A gradient [rows, outputs] times a weight [outputs, inputs] of any size: the gradient of what the weight was applied to. */
+export function timesWeightBack(gradient: Tensor, weight: Tensor, options: MatmulOptions = {}): Tensor {
+  const parts = weightPieces(weight);
+  if (parts.length === 1) return product(gradient, weight, options);
+  return parts.reduce<Tensor | undefined>((residual, { piece, from }) => {
+    const columns = columnsOf(gradient, from, piece.shape[0]);
+    return product(columns, piece, options, { residual });
+  }, undefined)!;
+}
+
+/** The gradient of a weight of any size, from that of the result [rows, outputs] and x [rows, inputs]. */
+export function weightGradient(gradient: Tensor, x: Tensor, options: MatmulOptions = {}): Tensor {
+  const transposed = { ...options, transposeA: true };
+  const result = empty([gradient.shape[1], x.shape[1]]);
+  const parts = weightPieces(result);
+  for (const { piece, from } of parts) {
+    const columns = parts.length === 1 ? gradient : columnsOf(gradient, from, piece.shape[0]);
+    const shape = matmulShape(columns, x, transposed);
+    launchInto(matmulKernel(shape, currentGpu().facts), [columns, x], [piece]);
+  }
+  return result;
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#linear
 /**
  * A linear layer: x [..., inputs] times the transpose of weight [outputs, inputs], plus bias and residual where given,
@@ -260,13 +331,13 @@ export function linear(x: Tensor, weight: Tensor, extras: MatmulExtras = {}): Te
   const shape = linearShape(x, weight, extras);
   const precision = matmulPrecision.now;
   const flat = view(x, [x.size / weight.shape[1], weight.shape[1]]);
-  const output = view(product(flat, weight, { transposeB: true }, extras), shape);
+  const output = view(timesWeight(flat, weight, extras), shape);
   const added = [bias, residual].flatMap((each) => each ?? []);
   return track(output, [x, weight, ...added], (gradient) => {
     const g = view(gradient, [flat.shape[0], weight.shape[0]]);
     return [
-      isTracked(x) ? view(product(g, weight, { precision }), x.shape) : undefined,
-      isTracked(weight) ? product(g, flat, { transposeA: true, precision }) : undefined,
+      isTracked(x) ? view(timesWeightBack(g, weight, { precision }), x.shape) : undefined,
+      isTracked(weight) ? weightGradient(g, flat, { precision }) : undefined,
       ...(bias ? [isTracked(bias) ? sumToShape(gradient, bias.shape) : undefined] : []),
       ...(residual ? [gradient] : []),
     ];

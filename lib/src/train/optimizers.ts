@@ -19,7 +19,7 @@ import {
 } from "../kernels/adamw.js";
 import { constantKernel } from "../tensor/autograd.js";
 import { product } from "../tensor/operations.js";
-import { type Tensor, describe, empty, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
+import { type Tensor, describe, empty, launch, launchInto, pieces, tensor, zeros } from "../tensor/tensor.js";
 
 //| 04-training/2-optimizers.ipynb#settings
 /** The choice of an optimizer and its constants, as a training configuration has them. */
@@ -139,18 +139,21 @@ export function checkGradients(gradients: Tensor[], parameters: Tensor[]): void 
 export function ruleOptimizer(rule: UpdateRule, parameters: Map<string, Tensor>): Optimizer {
   const [names, tensors] = [[...parameters.keys()], [...parameters.values()]];
   const states = rule.states.map(() => tensors.map(({ shape }) => zeros(shape)));
-  const groups = groupTensors(tensors, mostTensors(2 + states.length, 3), (each) => `${isDecayed(each)}`);
+  const parts = tensors.flatMap(pieces);
+  const stateParts = states.map((each) => each.flatMap(pieces));
+  const groups = groupTensors(parts, mostTensors(2 + states.length, 3), (each) => `${isDecayed(each)}`);
   const [noNorm, noScale] = [zeros([1]), tensor([1])];
   return {
     state: () =>
       new Map(rule.states.flatMap((state, s) => names.map((name, k) => [`${name}.${state}`, states[s][k]]))),
     update(gradients, numbers, norm = noNorm, scale = noScale) {
       checkGradients(gradients, tensors);
+      const slopes = gradients.flatMap(pieces);
       for (const group of groups) {
         const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
-        const kernel = updateKernel(rule, group, isDecayed(tensors[group.at[0]]));
-        const known = [numbers, norm, scale, ...pick(gradients)];
-        launchInto(kernel, known, [...pick(tensors), ...states.flatMap(pick)]);
+        const kernel = updateKernel(rule, group, isDecayed(parts[group.at[0]]));
+        const known = [numbers, norm, scale, ...pick(slopes)];
+        launchInto(kernel, known, [...pick(parts), ...stateParts.flatMap(pick)]);
       }
     },
   };
@@ -176,11 +179,12 @@ export function restoreState(optimizer: Optimizer, saved: Map<string, ArrayLike<
  * bits every time.
  */
 export function globalNorm(gradients: Tensor[], scale = launch(constantKernel(1), [], [1])): Tensor {
-  const threads = squareSums(gradients.reduce((total, { size }) => total + size, 0));
+  const parts = gradients.flatMap(pieces);
+  const threads = squareSums(parts.reduce((total, { size }) => total + size, 0));
   let sums: Tensor[] = [];
-  for (const group of groupTensors(gradients, mostTensors(1, 2))) {
+  for (const group of groupTensors(parts, mostTensors(1, 2))) {
     const kernel = squareSumKernel(group, threads, sums.length > 0);
-    sums = [launch(kernel, [...group.at.map((at) => gradients[at]), ...sums], [threads])];
+    sums = [launch(kernel, [...group.at.map((at) => parts[at]), ...sums], [threads])];
   }
   return launch(normKernel(), [...sums, scale], [1]);
 }
@@ -189,19 +193,21 @@ export function globalNorm(gradients: Tensor[], scale = launch(constantKernel(1)
 /** Adds gradients to their sums in place: how several small batches make the gradient of a large one. */
 export function accumulateInto(sums: Tensor[], gradients: Tensor[]): void {
   checkGradients(gradients, sums);
-  for (const group of groupTensors(sums, mostTensors(2))) {
+  const [added, parts] = [gradients.flatMap(pieces), sums.flatMap(pieces)];
+  for (const group of groupTensors(parts, mostTensors(2))) {
     const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
-    launchInto(accumulateKernel(group), pick(gradients), pick(sums));
+    launchInto(accumulateKernel(group), pick(added), pick(parts));
   }
 }
 
 /** Sets tensors to zero in place: sums of gradients after an update. */
 export function clearAll(tensors: Tensor[]): void {
-  for (const group of groupTensors(tensors, mostTensors(1)))
+  const parts = tensors.flatMap(pieces);
+  for (const group of groupTensors(parts, mostTensors(1)))
     launchInto(
       clearKernel(group),
       [],
-      group.at.map((at) => tensors[at]),
+      group.at.map((at) => parts[at]),
     );
 }
 

@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { openGpu } from "../../src/gpu/device.js";
+import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { embed, tableGradient } from "../../src/tensor/embedding.js";
@@ -48,6 +48,20 @@ await test("the gradient is written whole, and the same bits every time", async 
   const first = await tableGradient(ids, g, [60, 8]).array();
   expect(first.some(Number.isNaN)).toBe(false);
   expect(await tableGradient(ids, g, [60, 8]).array()).toEqual(first);
+});
+
+await test("a table that is too large to bind is used in pieces", async () => {
+  const { limits } = currentGpu().facts;
+  const usual = limits.maxStorageBufferBindingSize;
+  limits.maxStorageBufferBindingSize = 4096; // 32 rows
+  const [table, ids] = [tensor(randomArray(100 * 32), [100, 32]), randomIds(30, 100)];
+  const [y, g] = [embed(indices(ids), table), randomArray(30 * 32)];
+  const gradient = tableGradient(indices(ids), tensor(g, [30, 32]), [100, 32]);
+  limits.maxStorageBufferBindingSize = usual;
+  expect(await y.array()).toEqual(await embed(indices(ids), table).array());
+  expect(await gradient.array()).toEqual(
+    await tableGradient(indices(ids), tensor(g, [30, 32]), [100, 32]).array(),
+  );
 });
 
 await test("gradients agree with finite differences", async () => {
