@@ -1,4 +1,4 @@
-// Made from solutions/04-training/checks.ts by `npm run exercises`, as 04abb825b074541f
+// Made from solutions/04-training/checks.ts by `npm run exercises`, as 8039f612103f46c7
 // The checks of chapter 4's exercises.
 import {
   crossEntropy,
@@ -15,6 +15,7 @@ import {
   stepNumbers,
   type Tensor,
   tensor,
+  toFloat32,
   tokenLosses,
   updateRules,
 } from "tslm";
@@ -22,6 +23,7 @@ import { type Check, type KernelResult, type Random, runBody } from "tslm/notebo
 
 const STEPS = "04-training/1-surprise-and-steps";
 const KERNELS = "04-training/2-the-loss-on-the-gpu";
+const BITS = "04-training/3-fewer-bits";
 
 /** What the library makes of some numbers: opens the GPU, reads the result back, frees everything else. */
 async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
@@ -458,6 +460,153 @@ export const writeOnlineLoss: Check<Batch> = {
     {
       says: "Some threads have no row, and yours write all the same: begin with `if (thread >= rows) { return; }`.",
       answer: lossBody({ guard: "" }),
+    },
+  ],
+};
+
+export const predictBits: Check<[]> = {
+  exercise: BITS,
+  id: "predict-bits",
+  title: "Predict steps and scales",
+  hints: [
+    "From one power of two to the next there are 2^10 steps. From 2,048 to 4,096 is 2^11.",
+    "The next 16-bit float after 1 is 1 + 2^-10, about 1.001. Is 1.0004 nearer to it, or to 1?",
+    "The scaled gradient must stay below 65,504: try powers of two times 3.",
+  ],
+  expected: () => ({ step: 2, weight: 1, factor: 2 ** 14 }),
+  mistakes: [
+    {
+      says: "The step doubles with every power of two. It is 2^-10 at 1, so at 2^11 it is 2.",
+      makes: () => ({ step: 1, weight: 1, factor: 2 ** 14 }),
+    },
+    {
+      says: "1.04 is what 32 bits make of the weight. In 16 bits each single update is rounded away.",
+      makes: () => ({ step: 2, weight: 1.04, factor: 2 ** 14 }),
+    },
+    {
+      says: "Three times 2^15 is 98,304: more than a 16-bit float can be.",
+      makes: () => ({ step: 2, weight: 1, factor: 2 ** 15 }),
+    },
+  ],
+};
+
+/** All positive 16-bit floats in order, as the library reads them from a file; infinity is the last. */
+const allHalves = () =>
+  toFloat32({
+    dtype: "F16",
+    shape: [0x7c01],
+    data: new Uint8Array(Uint16Array.from({ length: 0x7c01 }, (_, i) => i).buffer),
+  });
+
+/** The 16-bit float nearest to x by looking at all of them; where infinity stands, rounding goes on as if 65,536 did. */
+function nearestHalf(x: number): number {
+  const halves = allHalves();
+  let at = halves.findIndex((half) => half > Math.abs(x)) - 1;
+  const upper = at + 1 === 0x7c00 ? 65536 : halves[at + 1];
+  const distance = Math.abs(x) - halves[at] - (upper - Math.abs(x));
+  if (distance > 0 || (distance === 0 && at % 2 === 1)) at++;
+  return Math.sign(x) * halves[at];
+}
+
+/** Whole steps at the size of x; `least` is the smallest exponent. */
+const stepAt = (x: number, least = -14) => 2 ** (Math.max(least, Math.floor(Math.log2(Math.abs(x)))) - 10);
+
+/** The nearest multiple of a step, halves going to the even one. */
+function evenMultiple(x: number, step: number): number {
+  const below = Math.floor(x / step);
+  const rest = x / step - below;
+  return (below + (rest > 0.5 || (rest === 0.5 && below % 2 !== 0) ? 1 : 0)) * step;
+}
+
+export const writeRounding: Check<[x: number]> = {
+  exercise: BITS,
+  id: "write-rounding",
+  title: "Round to 16 bits",
+  names: ["x"],
+  tolerance: 0,
+  rounds: 24,
+  hints: [
+    "A number between 2^e and 2^(e+1) is a multiple of the step 2^(e - 10). `Math.floor(Math.log2(Math.abs(x)))` is e.",
+    "Divide by the step, take the whole number below, and look at what is left: above a half goes up, and a half goes to the even one.",
+    "e is never taken below -14: `Math.max(-14, …)`. That makes the smallest numbers right too.",
+    "If the result is 65,536 or more in size, it is infinite, with the sign of x.",
+  ],
+  inputs: (random, round) => {
+    const size = 2 ** random.integer(-27, 15);
+    const tie = [2049, 2051, -1.00048828125, 65519, 65520, -3 * 2 ** -25, 0][round];
+    return [tie ?? random.pick([1, -1]) * size * random.real(1, 2)];
+  },
+  expected: (x) => nearestHalf(x),
+  mistakes: [
+    {
+      says: "This cuts the digits off. Rounding goes to the nearest: look at what is left after whole steps.",
+      makes: (x) => Math.floor(x / stepAt(x || 1)) * stepAt(x || 1),
+    },
+    {
+      says: "Halfway between two, the even one is taken: 2,049 becomes 2,048, and 2,051 becomes 2,052.",
+      makes: (x) =>
+        Math.abs(x) < 65520 ? Math.round(x / stepAt(x || 1)) * stepAt(x || 1) : Math.sign(x) * Infinity,
+    },
+    {
+      says: "Below 2^-14 the step stays at 2^-24: an f16 has no smaller one.",
+      makes: (x) => (Math.abs(x) < 65520 ? evenMultiple(x, stepAt(x || 1, -1000)) : Math.sign(x) * Infinity),
+    },
+    {
+      says: "Numbers of 65,520 and more are too large for an f16: they become infinite.",
+      makes: (x) => evenMultiple(x, stepAt(x || 1)),
+    },
+  ],
+};
+
+type Norms = [norms: number[], factor: number, patience: number];
+
+/** The factor after each step; the rule, with what may be wrong in it. */
+function scalesBy(
+  [norms, first, patience]: Norms,
+  { least = 1, keepsCount = false, keepsGood = false, onlyInfinite = false } = {},
+): number[] {
+  let [factor, good] = [first, 0];
+  return norms.map((norm) => {
+    if (onlyInfinite ? Math.abs(norm) === Infinity : !Number.isFinite(norm)) {
+      if (!keepsGood) good = 0;
+      factor = Math.max(least, factor / 2);
+    } else if (++good >= patience && (keepsCount || good === patience)) {
+      if (!keepsCount) good = 0;
+      factor *= 2;
+    }
+    return factor;
+  });
+}
+
+export const writeLossScale: Check<Norms> = {
+  exercise: BITS,
+  id: "write-loss-scale",
+  title: "Keep the scale",
+  names: ["norms", "factor", "patience"],
+  hints: [
+    "Count the good steps in a variable, and go through the norms with `map`.",
+    "`Number.isFinite` is false for infinities and for NaN.",
+    "A step that is left out sets the count to 0; so does doubling.",
+  ],
+  inputs: (random, round) => {
+    const bad = () => random.pick([Infinity, Number.NaN]);
+    const norms = random.list(round < 2 ? 6 : 24, () => (random.next() < 0.25 ? bad() : random.real(0.1, 9)));
+    return [round === 1 ? norms.map(bad) : norms, 2 ** random.integer(1, 5), random.integer(2, 3)];
+  },
+  expected: (...norms) => scalesBy(norms),
+  mistakes: [
+    { says: "The factor never falls below 1.", makes: (...norms) => scalesBy(norms, { least: 0 }) },
+    {
+      says: "After doubling, good steps are counted from 0 again.",
+      makes: (...norms) => scalesBy(norms, { keepsCount: true }),
+    },
+    {
+      says: "Good steps must come in a row: one that is left out sets the count to 0.",
+      makes: (...norms) => scalesBy(norms, { keepsGood: true }),
+    },
+    {
+      says: "NaN is not finite either: such a step is left out too.",
+      makes: (...norms) => scalesBy(norms, { onlyInfinite: true }),
     },
   ],
 };
