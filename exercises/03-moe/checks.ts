@@ -1,4 +1,4 @@
-// Made from solutions/03-moe/checks.ts by `npm run exercises`, as ae046c92327883ac
+// Made from solutions/03-moe/checks.ts by `npm run exercises`, as 3ad60b51b78e3d0a
 // The checks of chapter 3's exercises.
 import {
   combineKernel,
@@ -338,7 +338,7 @@ export const writeCombine: Check<Combining> = {
     await openGpu();
     const tokens = slots.length / choices;
     const shape = { tokens, expertsPerToken: choices, experts: 1, tile: 1 };
-    const kernel = combineKernel(shape, columns, true);
+    const kernel = combineKernel(shape, columns, { weighted: true });
     const combined = launch(kernel, [tensor(rows), indices(slots), tensor(weights)], [tokens, columns]);
     return { y: await combined.array() };
   },

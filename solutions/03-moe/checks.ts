@@ -337,7 +337,7 @@ export const writeCombine: Check<Combining> = {
     await openGpu();
     const tokens = slots.length / choices;
     const shape = { tokens, expertsPerToken: choices, experts: 1, tile: 1 };
-    const kernel = combineKernel(shape, columns, true);
+    const kernel = combineKernel(shape, columns, { weighted: true });
     const combined = launch(kernel, [tensor(rows), indices(slots), tensor(weights)], [tokens, columns]);
     return { y: await combined.array() };
   },

@@ -178,14 +178,24 @@ export function gatherKernel(shape: DispatchShape, width: number, weighted: bool
 //| 03-moe/2-dispatch.ipynb#combine-kernel
 /**
  * Adds up the rows of each token's pairs, in the order of its choices: rows [rows, width] to [tokens, width].
- * `weighted` multiplies each by the pair's weight; without, it is the gradient of `gatherKernel`.
+ * `weighted` multiplies each by the pair's weight; without, it is the gradient of `gatherKernel`. `residual` adds an array of the
+ * result's shape.
  */
-export function combineKernel(shape: DispatchShape, width: number, weighted: boolean): Kernel {
+export function combineKernel(
+  shape: DispatchShape,
+  width: number,
+  { weighted = false, residual = false } = {},
+): Kernel {
   const { tokens, expertsPerToken } = shape;
   const { type, columns } = rowElement(width);
   return kernel({
-    name: `combine ${tokens}x${expertsPerToken}x${width}${weighted ? ", weighted" : ""}`,
-    reads: [`rows: array<${type}>`, "slots: array<u32>", ...(weighted ? ["weights: array<f32>"] : [])],
+    name: `combine ${tokens}x${expertsPerToken}x${width}${weighted ? ", weighted" : ""}${residual ? ", residual" : ""}`,
+    reads: [
+      `rows: array<${type}>`,
+      "slots: array<u32>",
+      ...(weighted ? ["weights: array<f32>"] : []),
+      ...(residual ? [`residual: array<${type}>`] : []),
+    ],
     writes: [`y: array<${type}>`],
     sizes: { columns, choices: expertsPerToken },
     workgroupSize: 64,
@@ -195,7 +205,7 @@ export function combineKernel(shape: DispatchShape, width: number, weighted: boo
     let i = workgroup * 256u + step * 64u + lane;
     if (i >= arrayLength(&y)) { return; }
     let first = i / sizes.columns * sizes.choices;
-    var sum = ${type}();
+    var sum = ${residual ? "residual[i]" : `${type}()`};
     for (var pair = first; pair < first + sizes.choices; pair++) {
       sum += rows[slots[pair] * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
     }

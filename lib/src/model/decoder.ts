@@ -2,7 +2,7 @@
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
-import { add, linear } from "../tensor/operations.js";
+import { linear } from "../tensor/operations.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {
@@ -79,9 +79,9 @@ export function feedForwardOf(config: ModelConfig, layer: number, routed: MoeRes
   const { expertsPerToken, normalizeTopK } = settings;
   return (_config, _layer, weights, x, residual) => {
     const routing = { expertsPerToken, normalize: normalizeTopK };
-    const result = moe(x, expertWeights(weights, layer), routing);
+    const result = moe(x, expertWeights(weights, layer), routing, residual);
     routed.push(result);
-    return residual ? add(residual, result.output) : result.output;
+    return result.output;
   };
 }
 

@@ -53,22 +53,31 @@ export function planDispatch(chosen: Tensor<"u32">, experts: number): DispatchPl
 export function gatherRows(x: Tensor, { shape, rows, pairs, slots }: DispatchPlan): Tensor {
   const width = x.shape[1];
   const output = launch(gatherKernel(shape, width, false), [x, pairs], [rows, width]);
-  return track(output, [x], (gradient) => [
-    launch(combineKernel(shape, width, false), [gradient, slots], x.shape),
-  ]);
+  return track(output, [x], (gradient) => [launch(combineKernel(shape, width), [gradient, slots], x.shape)]);
 }
 
 //| 03-moe/2-dispatch.ipynb#combine-rows
-/** Adds up the rows of each token's pairs, weighted: rows [rows, width] and weights [tokens, k] give [tokens, width]. */
-export function combineRows(rows: Tensor, weights: Tensor, { shape, pairs, slots }: DispatchPlan): Tensor {
+/**
+ * Adds up the rows of each token's pairs, weighted, and the residual [tokens, width] where there is one: rows [rows, width] and
+ * weights [tokens, k] give [tokens, width].
+ */
+export function combineRows(
+  rows: Tensor,
+  weights: Tensor,
+  { shape, pairs, slots }: DispatchPlan,
+  residual?: Tensor,
+): Tensor {
   const width = rows.shape[1];
-  const output = launch(combineKernel(shape, width, true), [rows, slots, weights], [shape.tokens, width]);
+  const combine = combineKernel(shape, width, { weighted: true, residual: residual !== undefined });
+  const added = residual ? [residual] : [];
+  const output = launch(combine, [rows, slots, weights, ...added], [shape.tokens, width]);
   const back = () => gatherKernel(shape, width, true);
-  return track(output, [rows, weights], (gradient) => [
+  return track(output, [rows, weights, ...added], (gradient) => [
     isTracked(rows) ? launch(back(), [gradient, pairs, weights], rows.shape) : undefined,
     isTracked(weights)
       ? launch(weightGradientKernel(shape, width), [rows, slots, gradient], weights.shape)
       : undefined,
+    ...(residual ? [gradient] : []),
   ]);
 }
 
@@ -122,9 +131,10 @@ export interface MoeResult {
 //| 03-moe/2-dispatch.ipynb#moe
 /**
  * A mixture of experts for x [..., C]: every token visits the experts that the router chooses for it, each a SwiGLU
- * layer, and gets their weighted sum. Nothing is read back: the sizes of all kernels are those of the worst case.
+ * layer, and gets their weighted sum, plus the residual of x's shape where one is given. Nothing is read back: the sizes of all
+ * kernels are those of the worst case.
  */
-export function moe(x: Tensor, weights: MoeWeights, settings: RouterSettings): MoeResult {
+export function moe(x: Tensor, weights: MoeWeights, settings: RouterSettings, residual?: Tensor): MoeResult {
   const [experts, width] = weights.router.shape;
   const tokens = reshape(x, [x.size / width, width]);
   // Scores choose: two experts that are close must not change places by rounding.
@@ -133,6 +143,7 @@ export function moe(x: Tensor, weights: MoeWeights, settings: RouterSettings): M
   const plan = planDispatch(routing.experts, experts);
   const rows = gatherRows(tokens, plan);
   const inner = swiglu(groupedLinear(rows, weights.gate, plan), groupedLinear(rows, weights.up, plan));
-  const output = combineRows(groupedLinear(inner, weights.down, plan), routing.weights, plan);
+  const stream = residual && reshape(residual, tokens.shape);
+  const output = combineRows(groupedLinear(inner, weights.down, plan), routing.weights, plan, stream);
   return { output: reshape(output, x.shape), load: plan.load, routing };
 }

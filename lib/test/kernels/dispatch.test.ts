@@ -128,7 +128,7 @@ await test("gather, combine and the weights' gradient equal sums on arrays", asy
       const given = weighted ? [tensor(weights)] : [];
       const [gathered, combined, products] = [fresh(rows.length), fresh(x.length), fresh(weights.length)];
       launchInto(gatherKernel(shape, width, weighted), [tensor(x), pairs, ...given], [gathered]);
-      launchInto(combineKernel(shape, width, weighted), [tensor(rows), slots, ...given], [combined]);
+      launchInto(combineKernel(shape, width, { weighted }), [tensor(rows), slots, ...given], [combined]);
       launchInto(weightGradientKernel(shape, width), [tensor(rows), slots, tensor(x)], [products]);
       expect(relativeError(await gathered.array(), expected.gathered)).toBeLessThan(1e-6);
       expect(relativeError(await combined.array(), expected.combined)).toBeLessThan(1e-6);

@@ -12,7 +12,7 @@ import {
 } from "../../src/model/moe.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, mixingWeights, relativeError } from "../../src/tensor/check.js";
-import { multiply, sum } from "../../src/tensor/operations.js";
+import { add, multiply, sum } from "../../src/tensor/operations.js";
 import { type Tensor, indices, scope, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
 //| 03-moe/2-dispatch.ipynb#moe-case
@@ -172,7 +172,15 @@ await test("experts without tokens get gradients of zero", async () => {
 await test("gradients agree with finite differences on the GPU", async () => {
   const size = { tokens: 24, experts: 3, expertsPerToken: 3, normalize: true };
   const layer = (x: Tensor, ...weights: Tensor[]) => moe(x, toWeights(weights), size).output;
-  expect(await gradientError(layer, drawMoe(size, 8, 12), { samples: 3 })).toBeLessThan(2e-2);
+  const inputs = drawMoe(size, 8, 12);
+  expect(await gradientError(layer, inputs, { samples: 3 })).toBeLessThan(2e-2);
+  const added = (residual: Tensor, x: Tensor, ...weights: Tensor[]) =>
+    moe(x, toWeights(weights), size, residual).output;
+  const residual = { ...inputs[0], values: inputs[0].values.map((value) => value / 2) };
+  expect(await gradientError(added, [residual, ...inputs], { samples: 3 })).toBeLessThan(2e-2);
+  const [x, ...weights] = inputs.map(({ values, shape }) => tensor(values, shape));
+  const [alone, together] = [layer(x, ...weights), added(x, x, ...weights)];
+  expect(relativeError(await together.array(), await add(alone, x).array())).toBeLessThan(1e-6);
 });
 
 //| 03-moe/2-dispatch.ipynb#moe-errors-test
