@@ -35,7 +35,7 @@ export function grownTable(table: Uint32Array): Uint32Array {
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-function
 /** An empty set of hashes. */
 export function hashSet(): HashSet {
-  let table = new Uint32Array(2 ** 11);
+  let table: Uint32Array = new Uint32Array(2 ** 11);
   let size = 0;
   const inTable = (low: number) => (low === 0 ? 1 : low) >>> 0; // two zeros mean an empty slot
   return {

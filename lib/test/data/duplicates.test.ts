@@ -141,7 +141,7 @@ function* plantedSet(count: number, seed: number): Generator<{ text: string; sim
   for (let i = 0; i < count; i++) {
     const kind = originals.length > 0 ? random() : 1;
     if (kind >= 0.2) {
-      originals.push(randomWords(random, 50 + Math.floor(random() * 250)));
+      originals.push(randomWords(random, 50 + Math.floor(random() * 150)));
       yield { text: originals[originals.length - 1].join(" "), similarity: 0 };
     } else {
       const words = originals[Math.floor(random() * originals.length)];
