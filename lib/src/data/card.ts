@@ -34,6 +34,7 @@ export interface SourceRecord {
   documents: DocumentCounts;
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#corpus-record
 /** A corpus, with all that is known of it. */
 export interface CorpusRecord {
   name: string;
@@ -81,6 +82,7 @@ export function totalCounts(sources: SourceRecord[]): DocumentCounts {
   return total;
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#file-record
 /** What is on record of a file, by its name without the folders. */
 export function fileRecord(file: string): FileRecord {
   return { file: path.basename(file), sha256: fileChecksum(file), bytes: fs.statSync(file).size };
@@ -183,6 +185,11 @@ export function datasetCard(record: CorpusRecord): string {
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant-context
+/** Croissant's own words, which stand in a file without a prefix. */
+export const CROISSANT_WORDS =
+  "citeAs column extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5 " +
+  "parentField path recordSet references regex repeated replace separator source subField transform";
+
 /** What the short names in a Croissant file mean: the context that the specification recommends. */
 export const CROISSANT_CONTEXT = {
   "@language": "en",
@@ -190,40 +197,14 @@ export const CROISSANT_CONTEXT = {
   cr: "http://mlcommons.org/croissant/",
   dct: "http://purl.org/dc/terms/",
   sc: "https://schema.org/",
-  ...Object.fromEntries(
-    [
-      "citeAs",
-      "column",
-      "extract",
-      "field",
-      "fileObject",
-      "fileProperty",
-      "fileSet",
-      "format",
-      "includes",
-      "isLiveDataset",
-    ]
-      .concat([
-        "jsonPath",
-        "key",
-        "md5",
-        "parentField",
-        "path",
-        "recordSet",
-        "references",
-        "regex",
-        "repeated",
-        "replace",
-      ])
-      .concat(["separator", "source", "subField", "transform"])
-      .map((name) => [name, `cr:${name}`]),
-  ),
+  ...Object.fromEntries(CROISSANT_WORDS.split(" ").map((name) => [name, `cr:${name}`])),
   conformsTo: "dct:conformsTo",
   data: { "@id": "cr:data", "@type": "@json" },
   dataType: { "@id": "cr:dataType", "@type": "@vocab" },
   examples: { "@id": "cr:examples", "@type": "@json" },
 };
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant-nodes
 /** A licence as Croissant wants it: the address of a known one, else its name. */
 export function licenceNode(license: string): string | object {
   if (license === "unknown") return { "@type": "CreativeWork", name: "unknown" };
@@ -244,26 +225,27 @@ export function mediaType(file: string): string {
   return types[path.extname(file)] ?? "application/octet-stream";
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant-parts
 /** One source as something that the corpus is based on. */
 export function sourceNode({ name, license, url, files, documents }: SourceRecord): object {
-  const part = ({ file, sha256, bytes }: FileRecord) => ({
+  const hasPart = files.map(({ file, sha256, bytes }) => ({
     "@type": "MediaObject",
     name: file,
     contentSize: `${bytes} B`,
     sha256,
-  });
+  }));
   const description = `${documents.kept} of ${documents.read} documents were kept.`;
-  return {
-    "@type": "CreativeWork",
-    name,
-    description,
-    license: licenceNode(license),
-    ...(url ? { url } : {}),
-    hasPart: files.map(part),
-  };
+  const address = url === undefined ? {} : { url };
+  return { "@type": "CreativeWork", name, description, license: licenceNode(license), ...address, hasPart };
 }
 
+/** One file of the corpus. */
+export function fileNode({ file, sha256, bytes }: FileRecord): object {
+  const about = { name: file, contentUrl: file, contentSize: `${bytes} B`, encodingFormat: mediaType(file) };
+  return { "@type": "cr:FileObject", "@id": file, ...about, sha256 };
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant
 /** A corpus as Croissant 1.0 (MLCommons 2024): JSON-LD by which programs find it and load it. To be saved as `croissant.json`. */
 export function croissant(record: CorpusRecord): object {
   const { name, description, version, created, creator, url, languages } = record;
@@ -280,14 +262,6 @@ export function croissant(record: CorpusRecord): object {
     license: corpusLicences(record).map(licenceNode),
     inLanguage: languages,
     isBasedOn: record.sources.map(sourceNode),
-    distribution: record.files.map(({ file, sha256, bytes }) => ({
-      "@type": "cr:FileObject",
-      "@id": file,
-      name: file,
-      contentUrl: file,
-      contentSize: `${bytes} B`,
-      encodingFormat: mediaType(file),
-      sha256,
-    })),
+    distribution: record.files.map(fileNode),
   };
 }

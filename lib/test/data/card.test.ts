@@ -86,55 +86,43 @@ await test("a dataset card has readable front matter, every source, every reason
 });
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant-test
+/** A name of a Croissant file in full, by its context. */
+function expandName(file: ReturnType<typeof JSON.parse>, name: string): string {
+  const context = file["@context"];
+  const [prefix, rest] = (typeof context[name] === "string" ? context[name] : name).split(":");
+  return rest === undefined ? context["@vocab"] + prefix : context[prefix] + rest;
+}
+
 await test("a Croissant file has all that version 1.0 requires", () => {
   const file = JSON.parse(JSON.stringify(croissant(sampleRecord())));
-  for (const required of [
-    "@context",
-    "@type",
-    "conformsTo",
-    "description",
-    "license",
-    "name",
-    "url",
-    "creator",
-    "datePublished",
-    "distribution",
-  ])
-    expect(Object.keys(file)).toContain(required);
-  const context = file["@context"];
-  const expand = (name: string): string => {
-    const [prefix, rest] = (typeof context[name] === "string" ? context[name] : name).split(":");
-    return rest === undefined ? context["@vocab"] + prefix : context[prefix] + rest;
-  };
-  expect([expand(file["@type"]), expand("conformsTo"), expand("distribution")]).toEqual([
-    "https://schema.org/Dataset",
-    "http://purl.org/dc/terms/conformsTo",
-    "https://schema.org/distribution",
-  ]);
+  const required =
+    "@context @type conformsTo description license name url creator datePublished distribution";
+  for (const property of required.split(" ")) expect(Object.keys(file)).toContain(property);
+  expect(expandName(file, file["@type"])).toBe("https://schema.org/Dataset");
+  expect(expandName(file, "conformsTo")).toBe("http://purl.org/dc/terms/conformsTo");
+  expect(expandName(file, "distribution")).toBe("https://schema.org/distribution");
   expect(file.conformsTo).toBe("http://mlcommons.org/croissant/1.0");
   expect(file.datePublished).toMatch(/^\d{4}-\d\d-\d\d$/);
-  expect(["https://schema.org/Person", "https://schema.org/Organization"]).toContain(
-    expand(file.creator["@type"]),
-  );
-  for (const each of file.license)
-    expect(typeof each === "string" ? each : expand(each["@type"])).toMatch(
-      /^https:\/\/(spdx\.org\/licenses\/|schema\.org\/CreativeWork$)/,
-    );
-  const ids = file.distribution.map((each: { "@id": string }) => each["@id"]);
-  expect(new Set(ids).size).toBe(ids.length);
-  for (const each of file.distribution) {
-    expect(expand(each["@type"])).toBe("http://mlcommons.org/croissant/FileObject");
-    expect(each).toMatchObject({
-      name: expect.any(String),
-      contentUrl: expect.any(String),
-      encodingFormat: expect.stringMatching(/^\w+\/[\w.-]+$/),
-    });
-    expect([each.sha256, each.contentSize]).toEqual([
-      expect.stringMatching(/^[0-9a-f]{64}$/),
-      expect.stringMatching(/^\d+ B$/),
-    ]);
-  }
+  expect(expandName(file, file.creator["@type"])).toMatch(/^https:\/\/schema\.org\/(Person|Organization)$/);
+  expect(file.license).toEqual([
+    "https://spdx.org/licenses/CC-BY-4.0.html",
+    { "@type": "CreativeWork", name: "unknown" },
+  ]);
   expect(file.isBasedOn.map(({ name }: { name: string }) => name)).toEqual(["stories", "crawl"]);
+});
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#croissant-files-test
+await test("each file in a Croissant file has an identifier of its own, a place, a format and a checksum", () => {
+  const file = JSON.parse(JSON.stringify(croissant(sampleRecord())));
+  const ids = file.distribution.map((each: { "@id": string }) => each["@id"]);
+  expect(ids).toEqual(["train-00000.bin", "manifest.json"]);
+  for (const each of file.distribution) {
+    expect(expandName(file, each["@type"])).toBe("http://mlcommons.org/croissant/FileObject");
+    expect(each.contentUrl).toBe(each.name);
+    expect(each.encodingFormat).toMatch(/^\w+\/[\w.-]+$/);
+    expect(each.sha256).toMatch(/^[0-9a-f]{64}$/);
+    expect(each.contentSize).toMatch(/^\d+ B$/);
+  }
 });
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#counts-test
