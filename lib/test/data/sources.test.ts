@@ -13,6 +13,7 @@ import {
   documents,
   normalise,
   textDocuments,
+  zstWindow,
 } from "../../src/data/sources.js";
 import { randomStream } from "../../src/data/synthetic.js";
 
@@ -94,6 +95,29 @@ await test("packed files that were put one after the other are all read", () =>
     const text = "Some text, some text, some text.\nGrüße 🎉\n";
     expect((await readAll(place("a.txt.zst"))).texts).toEqual([`${text}and\n${text}`]);
     expect((await readAll(place("a.txt.gz"))).texts).toEqual(["one\ntwo\n"]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#window-test
+await test("a .zst file whose window is too large to be unpacked rightly is refused", () =>
+  inNewFolder(async (place) => {
+    const frame = (head: number[]) => Buffer.from([0x28, 0xb5, 0x2f, 0xfd, ...head, ...Array(20).fill(0)]);
+    const [mark, single, none] = [storedZst(Buffer.from("x".repeat(70_000))), 0b1010_0000, 0b0000_0000];
+    expect(zstWindow(mark)).toBe(70_000);
+    expect(zstWindow(frame([none, 17 << 3]))).toBe(2 ** 27);
+    expect(zstWindow(frame([none, (13 << 3) + 4]))).toBe(2 ** 23 * 1.5);
+    expect(zstWindow(frame([single + 1, 99, 0, 0, 0, 8]))).toBe(2 ** 27); // behind the number of a dictionary
+    expect(zstWindow(frame([single | 0b1100_0000, 0, 0, 0, 0, 1, 0, 0, 0]))).toBe(2 ** 32);
+    const skippable = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
+    for (const [content, large] of [
+      [frame([none, 16 << 3]), true],
+      [Buffer.concat([skippable, frame([none, 17 << 3])]), true],
+      [frame([none, (15 << 3) + 7]), false],
+    ] as const) {
+      fs.writeFileSync(place("a.txt.zst"), content);
+      await expect(readAll(place("a.txt.zst"))).rejects.toThrow(
+        large ? "MiB, too large to unpack here" : "cut short or damaged",
+      );
+    }
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parts-test
