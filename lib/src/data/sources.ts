@@ -130,6 +130,7 @@ export function zstUnpacker(file: string): (bytes: Uint8Array) => Uint8Array[] {
   };
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#unzstd
 /** The bytes that a .zst file holds, in chunks. Throws if it is cut short. (Its checksums are not verified.) */
 export function* unzstd(file: string): Generator<Uint8Array, void, undefined> {
   const unpack = zstUnpacker(file);
@@ -447,6 +448,7 @@ export async function* withUnpacked<T>(
   }
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#documents
 /**
  * The documents of a .txt, .jsonl or .parquet file, or of one that is packed as .gz or .zst around that, in little memory.
  * A document that cannot be read is an error or left out, as `options` say; a file that is cut short is always an error.

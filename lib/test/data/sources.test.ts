@@ -157,50 +157,47 @@ await test("each document knows its place", () =>
     ]);
   }));
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#faults-test
-await test("a document that cannot be read is named, and left out if so told", () =>
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#json-faults-test
+/** A file that holds something unreadable: reading it fails with `words`; told to skip, it tells them and gives `kept`. */
+async function expectFault(
+  file: string,
+  content: Uint8Array | string,
+  words: string,
+  kept: string[],
+): Promise<void> {
+  fs.writeFileSync(file, content);
+  await expect(readAll(file)).rejects.toThrow(words);
+  const { texts, skipped } = await readAll(file, { onError: "skip" });
+  expect([texts, skipped.length]).toEqual([kept, 1]);
+  expect(skipped[0]).toContain(words);
+}
+
+await test("a line that cannot be read is named, and left out if so told", () =>
   inNewFolder(async (place) => {
-    const check = async (name: string, content: Uint8Array | string, words: string, kept: string[]) => {
-      fs.writeFileSync(place(name), content);
-      await expect(readAll(place(name))).rejects.toThrow(words);
-      const { texts, skipped } = await readAll(place(name), { onError: "skip" });
-      expect([texts, skipped.length]).toEqual([kept, 1]);
-      expect(skipped[0]).toContain(words);
-    };
-    const good = '{"text":"good"}\n';
-    await check("a.jsonl", `${good}[1]\n${good}`, "a.jsonl:2 is not a JSON object.", ["good", "good"]);
-    await check("a.jsonl", `${good}${good}{"text"`, "a.jsonl:3 is not JSON.", ["good", "good"]);
-    await check(
-      "a.jsonl",
-      `{"body":"x","n":1}\n${good}`,
-      'a.jsonl:1 has no field "text". Its fields: body, n.',
-      ["good"],
+    const [file, good] = [place("a.jsonl"), '{"text":"good"}\n'];
+    await expectFault(file, `${good}[1]\n${good}`, "a.jsonl:2 is not a JSON object.", ["good", "good"]);
+    await expectFault(file, `${good}${good}{"text"`, "a.jsonl:3 is not JSON.", ["good", "good"]);
+    const fields = 'a.jsonl:1 has no field "text". Its fields: body, n.';
+    await expectFault(file, `{"body":"x","n":1}\n${good}`, fields, ["good"]);
+    await expectFault(file, `{"text":7}\n${good}`, 'a.jsonl:1: its field "text" is not text.', ["good"]);
+    await expectFault(file, `{"text":"\\ud83c"}\n${good}`, "its text has half a character", ["good"]);
+    const bad = Buffer.concat([Buffer.from(good), Buffer.of(0xe9, 10)]);
+    await expectFault(file, bad, "the byte 0xe9 at offset 16", ["good"]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#utf8-faults-test
+await test("a document that is not UTF-8 is named, and left out if so told", () =>
+  inNewFolder(async (place) => {
+    const [before, after] = ["é\n<|endoftext|>\nfine\n", "\n<|endoftext|>\nlast"].map((text) =>
+      Buffer.from(text),
     );
-    await check("a.jsonl", `{"text":7}\n${good}`, 'a.jsonl:1: its field "text" is not text.', ["good"]);
-    await check("a.jsonl", `{"text":"\\ud83c"}\n${good}`, "a.jsonl:1: its text has half a character", [
-      "good",
-    ]);
-    await check(
-      "a.jsonl",
-      Buffer.concat([Buffer.from(good), Buffer.of(0xe9, 10)]),
-      "the byte 0xe9 at offset 16",
-      ["good"],
-    );
-    const bad = Buffer.concat([
-      Buffer.from("é\n<|endoftext|>\nfine\n"),
-      Buffer.of(0xff),
-      Buffer.from("\n<|endoftext|>\nlast"),
-    ]);
-    await check("a.txt", bad, "a.txt is not UTF-8 text: the byte 0xff at offset 22", ["é\n", "last"]);
-    const columnData = [
-      { name: "text", data: [Buffer.from("good"), Buffer.of(0x66, 0xff)], type: "BYTE_ARRAY" as const },
-    ];
-    await check(
-      "a.parquet",
-      new Uint8Array(parquetWriteBuffer({ columnData })),
-      "a.parquet:2 is not UTF-8 text: the byte 0xff at offset 1",
-      ["good"],
-    );
+    const bad = Buffer.concat([before, Buffer.of(0xff), after]);
+    const offset = "a.txt is not UTF-8 text: the byte 0xff at offset 22";
+    await expectFault(place("a.txt"), bad, offset, ["é\n", "last"]);
+    const data = [Buffer.from("good"), Buffer.of(0x66, 0xff)];
+    const table = parquetWriteBuffer({ columnData: [{ name: "text", data, type: "BYTE_ARRAY" }] });
+    const row = "a.parquet:2 is not UTF-8 text: the byte 0xff at offset 1";
+    await expectFault(place("a.parquet"), new Uint8Array(table), row, ["good"]);
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#broken-files-test
