@@ -199,7 +199,7 @@ export const DOCUMENT_SEPARATOR = "<|endoftext|>";
  */
 export function separatorEnd(bytes: Buffer, at: number, newLine: boolean): number | undefined {
   let end = at + DOCUMENT_SEPARATOR.length;
-  if (bytes[end] === 13) end++;
+  if (bytes[end] === 13 && bytes[end + 1] === 10) end++;
   const wholeLine =
     (at === 0 ? newLine : bytes[at - 1] === 10) && (end === bytes.length || bytes[end] === 10);
   return wholeLine ? Math.min(end + 1, bytes.length) : undefined;

@@ -139,6 +139,48 @@ await test("a long text comes in parts that join to it, cut where lines end and 
     }
   }));
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#plain-documents-test
+/** The documents of a text as a whole: what stands between lines that are the separator and nothing else. */
+function plainDocuments(text: string): string[] {
+  const found = [""];
+  for (const line of text.match(/[^\n]*\n|[^\n]+$/g) ?? []) {
+    if (/^<\|endoftext\|>(\r?\n)?$/.test(line)) found.push("");
+    else found[found.length - 1] += line;
+  }
+  return found.filter((each) => each !== "");
+}
+
+await test("stretches of any size give the documents of the whole text", () =>
+  inNewFolder(async (place) => {
+    const random = randomStream(12);
+    const pieces = [
+      "<|endoftext|>",
+      "<|endoftext|>\n",
+      "\n<|endoftext|>\r\n",
+      "\n",
+      "\r\n",
+      "\r",
+      "é",
+      "🎉",
+      "abc ".repeat(20),
+    ];
+    for (let round = 0; round < 300; round++) {
+      const text = Array.from(
+        { length: Math.floor(random() * 30) },
+        () => pieces[Math.floor(random() * pieces.length)],
+      ).join("");
+      fs.writeFileSync(place("a.txt"), text);
+      for (const size of [21, 64, 200, 5000]) {
+        const joined = [""];
+        for await (const part of textDocuments(place("a.txt"), {}, size)) {
+          joined[joined.length - 1] += part.text;
+          if (!part.continues) joined.push("");
+        }
+        expect(joined.slice(0, -1)).toEqual(plainDocuments(text));
+      }
+    }
+  }));
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#places-test
 await test("each document knows its place", () =>
   inNewFolder(async (place) => {
