@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { registerGet } from "./data-get.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import { numberBetween, wholeNumber } from "./options.js";
@@ -8,6 +9,7 @@ import { openTokenizer } from "./tokenizer.js";
 export function register(program: Command): void {
   const data = program.command("data").description("Make and prepare the text that a model learns from.");
   registerSynth(data);
+  registerGet(data);
   registerPrepare(data);
   examples(data, "npx tslm data synth --out corpus.txt --bytes 4MB --seed 1");
 }

@@ -9,7 +9,7 @@ import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
 import { writeFileAtomically } from "./files.js";
-import { type Progress, startProgress } from "./progress.js";
+import { type Progress, inWords, startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import {
   chosenConfig,
@@ -254,14 +254,6 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   progress.say(
     `step ${step}: training ${loss.toFixed(4)}, validation ${validation.loss.toFixed(4)} nats, ${bits}`,
   );
-}
-
-/** Seconds as a person says them. */
-export function inWords(seconds: number): string {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
 }
 
 /** Writes a checkpoint, and the same model under `model`. */
