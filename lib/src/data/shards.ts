@@ -365,6 +365,13 @@ export interface TokenSource {
   read(start: number, count: number): Uint32Array;
 }
 
+/** A source of tokens with a name, and its share of training: weights count in relation to each other. */
+export interface WeightedSource {
+  name: string;
+  weight: number;
+  tokens: TokenSource;
+}
+
 /** Tokens in memory. */
 export function tokensInMemory(ids: ArrayLike<number>): TokenSource {
   const all = Uint32Array.from(ids);
