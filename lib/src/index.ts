@@ -32,6 +32,7 @@ export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
 export * from "./data/batches.js";
 export * from "./data/shards.js";
+export * from "./data/sources.js";
 export * from "./data/synthetic.js";
 export * from "./tensor/autograd.js";
 export * from "./tensor/capture.js";

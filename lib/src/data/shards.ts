@@ -1,57 +1,10 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
-import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { loadTokenizer } from "../tokenizer/bpe.js";
-import { type Tokenizer, characterTokenizer, invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
+import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
+import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#open-text
-/** Opens a file to read, or says in one sentence why that cannot be. */
-export function openToRead(file: string): number {
-  try {
-    if (fs.statSync(file).isDirectory()) throw new Error(`${file} is a folder; name the text files in it.`);
-    return fs.openSync(file, "r");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new Error(`There is no file ${file}.`);
-    if (code === "EACCES") throw new Error(`The file ${file} may not be read.`);
-    throw error;
-  }
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#byte-chunks
-/** The bytes of a file in chunks of `size` (the last is shorter): a file of any length in little memory. */
-export function* byteChunks(file: string, size: number): Generator<Uint8Array> {
-  const handle = openToRead(file);
-  try {
-    for (;;) {
-      const chunk = new Uint8Array(size);
-      let filled = 0;
-      for (let got = -1; got !== 0 && filled < size; filled += got)
-        got = fs.readSync(handle, chunk, filled, size - filled, null);
-      if (filled > 0) yield chunk.subarray(0, filled);
-      if (filled < size) return;
-    }
-  } finally {
-    fs.closeSync(handle);
-  }
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#last-cut
-/**
- * Where to cut bytes so that tokens do not notice: after the last line end that other text follows, where no piece of the
- * tokenizer crosses. Without one, before the last character (a line of megabytes may then lose one merge).
- */
-export function lastCut(bytes: Uint8Array): number {
-  const isLineEnd = (byte: number) => byte === 10 || byte === 13;
-  for (let at = bytes.length - 1; at > 0; at--) {
-    if (isLineEnd(bytes[at - 1]) && !isLineEnd(bytes[at])) return at;
-  }
-  let at = bytes.length - 1;
-  while (at > 0 && bytes.length - at < 4 && (bytes[at] & 0xc0) === 0x80) at--;
-  return at;
-}
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#text-chunks
 /** The text of a UTF-8 file in chunks that end where lines do. Throws, naming file and byte offset, if it is not UTF-8. */
@@ -66,16 +19,6 @@ export function* textChunks(file: string, size: number = 2 ** 22): Generator<str
     rest = bytes.subarray(cut);
   }
   if (rest.length > 0) yield fileText(rest, file, offset);
-}
-
-/** The bytes at `offset` of a file as text. */
-export function fileText(bytes: Uint8Array, file: string, offset: number): string {
-  const at = invalidUtf8(bytes);
-  if (at < 0) return textOfBytes(bytes);
-  const hex = bytes[at].toString(16).padStart(2, "0");
-  throw new Error(
-    `${file} is not UTF-8 text: the byte 0x${hex} at offset ${offset + at} starts no character. Convert the file first.`,
-  );
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#known-entropy
@@ -104,10 +47,8 @@ export interface TextSource {
 
 /** Reads a file once: that it is text, how much, its checksum, and (into `alphabet`) its characters. */
 export function describeSource(file: string, alphabet: Set<string>): TextSource {
-  const hash = crypto.createHash("sha256");
   let [bytes, characters] = [0, 0];
   for (const text of textChunks(file)) {
-    hash.update(text);
     bytes += Buffer.byteLength(text);
     for (const character of text) {
       alphabet.add(character);
@@ -115,7 +56,7 @@ export function describeSource(file: string, alphabet: Set<string>): TextSource 
     }
   }
   if (bytes === 0) throw new Error(`${file} is empty.`);
-  const source = { file: path.basename(file), sha256: hash.digest("hex"), bytes, characters };
+  const source = { file: path.basename(file), sha256: fileChecksum(file), bytes, characters };
   return { ...source, ...knownEntropy(file, source.sha256) };
 }
 
@@ -184,13 +125,6 @@ export interface Manifest {
 /** The numbers that hold a tokenizer's ids: 16 bits if they fit. */
 export function tokenType(tokenizer: Tokenizer): "u16" | "u32" {
   return tokenizer.vocabSize <= 2 ** 16 ? "u16" : "u32";
-}
-
-/** The SHA-256 of a file, in hex. */
-export function fileChecksum(file: string): string {
-  const hash = crypto.createHash("sha256");
-  for (const bytes of byteChunks(file, 2 ** 22)) hash.update(bytes);
-  return hash.digest("hex");
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#shard-writer

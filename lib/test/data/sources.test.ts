@@ -1,0 +1,209 @@
+// Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
+import * as fs from "node:fs";
+import * as os from "node:os";
+import * as path from "node:path";
+import * as zlib from "node:zlib";
+import { parquetWriteBuffer } from "hyparquet-writer";
+import { expect, test } from "vitest";
+import {
+  type Document,
+  type DocumentOptions,
+  NORMAL_STEPS,
+  type NormalStep,
+  documents,
+  normalise,
+  textDocuments,
+} from "../../src/data/sources.js";
+import { randomStream } from "../../src/data/synthetic.js";
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#stored-zst
+/** Bytes as a .zst file that packs nothing: a frame of raw blocks of 1000 bytes (RFC 8878, section 3.1.1). */
+function storedZst(bytes: Uint8Array): Buffer {
+  const head = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0xa0, 0, 0, 0, 0]); // magic number, then the content's size
+  head.writeUInt32LE(bytes.length, 5);
+  const parts = [head];
+  for (let at = 0; at === 0 || at < bytes.length; at += 1000) {
+    const block = bytes.subarray(at, at + 1000);
+    const header = block.length * 8 + (at + 1000 >= bytes.length ? 1 : 0);
+    parts.push(Buffer.from([header & 255, (header >> 8) & 255, header >> 16]), Buffer.from(block));
+  }
+  return Buffer.concat(parts);
+}
+
+/** "Some text, some text, some text.\nGrüße 🎉\n", packed by `zstd -19 --check`. */
+const REAL_ZST = "KLUv/QRoDQEA2FNvbWUgdGV4dCwgcy4KR3LDvMOfZSDwn46JCgEATkoSkFemDg==";
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#collect
+/** All documents of a file, and what was said of those left out. */
+async function readAll(file: string, options: DocumentOptions = {}) {
+  const [read, skipped]: [Document[], string[]] = [[], []];
+  const told = { ...options, onSkip: (message: string) => void skipped.push(message) };
+  for await (const each of documents(file, told)) read.push(each);
+  return { read, texts: read.map(({ text }) => text), skipped };
+}
+
+/** A folder for one test, removed at its end. */
+async function inNewFolder(use: (place: (name: string) => string) => Promise<void>): Promise<void> {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  try {
+    await use((name) => path.join(folder, name));
+  } finally {
+    fs.rmSync(folder, { recursive: true });
+  }
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#forms-test
+await test("the same texts come out of every form, packed or not", () =>
+  inNewFolder(async (place) => {
+    const random = randomStream(1);
+    const text = () =>
+      ["Grüße\n", "a\r\nb", " <|endoftext|> ", "🎉", "\n\n", '"\\'].filter(() => random() < 0.5).join("") +
+      "x\n";
+    const texts = Array.from({ length: 300 }, text);
+    const lines = texts.map((each) => `${JSON.stringify({ id: 1, text: each })}\n`).join("");
+    const columnData = [
+      { name: "text", data: texts, type: "STRING" as const },
+      { name: "n", data: texts.map((each) => each.length) },
+    ];
+    const forms = {
+      txt: Buffer.from(texts.join("<|endoftext|>\n")),
+      jsonl: Buffer.from(lines),
+      parquet: new Uint8Array(parquetWriteBuffer({ columnData, rowGroupSize: 70 })),
+    };
+    for (const [kind, bytes] of Object.entries(forms)) {
+      fs.writeFileSync(place(`a.${kind}`), bytes);
+      fs.writeFileSync(place(`a.${kind}.gz`), zlib.gzipSync(bytes));
+      fs.writeFileSync(place(`a.${kind}.zst`), storedZst(bytes));
+      for (const ending of ["", ".gz", ".zst"])
+        expect((await readAll(place(`a.${kind}${ending}`))).texts).toEqual(texts);
+    }
+    fs.writeFileSync(place("real.txt.zst"), Buffer.from(REAL_ZST, "base64"));
+    expect((await readAll(place("real.txt.zst"))).texts).toEqual([
+      "Some text, some text, some text.\nGrüße 🎉\n",
+    ]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parts-test
+await test("a long text comes in parts that join to it, cut where lines end and documents do not run together", () =>
+  inNewFolder(async (place) => {
+    const long = "Grüße aus Köln 🎉,\r\nzwei  Zeilen\n\n\n  und mehr.\n".repeat(40);
+    const texts = [long, "short\n", "no line end ".repeat(50), `${long}of <|endoftext|> it speaks\n`, "end"];
+    const content = texts.map((text) => (text.endsWith("\n") ? text : `${text}\n`));
+    content[4] = "end";
+    fs.writeFileSync(place("a.txt"), `\ufeff<|endoftext|> is\n${content.join("<|endoftext|>\n")}`);
+    for (const size of [64, 65, 66, 67, 100, 997, 5000]) {
+      const joined = [""];
+      for await (const { text, continues } of textDocuments(place("a.txt"), {}, size)) {
+        joined[joined.length - 1] += text;
+        if (continues) expect(text).toMatch(/[\r\n]$|^no line end/);
+        else joined.push("");
+      }
+      expect(joined).toEqual([`<|endoftext|> is\n${content[0]}`, ...content.slice(1), ""]);
+    }
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#places-test
+await test("each document knows its place", () =>
+  inNewFolder(async (place) => {
+    const places = async (name: string, content: string) => {
+      fs.writeFileSync(place(name), content);
+      return (await readAll(place(name))).read.map(({ at }) => path.basename(at));
+    };
+    expect(await places("a.txt", "one\n\n<|endoftext|>\r\ntwo\n<|endoftext|>\n<|endoftext|>\nthree")).toEqual(
+      ["a.txt", "a.txt:4", "a.txt:7"],
+    );
+    expect(await places("a.txt", "")).toEqual([]);
+    expect(await places("a.txt", "<|endoftext|>\n")).toEqual([]);
+    expect(await places("a.jsonl", '\ufeff{"text":"one"}\r\n\n{"text":""}\n{"text":"two"}')).toEqual([
+      "a.jsonl:1",
+      "a.jsonl:4",
+    ]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#faults-test
+await test("a document that cannot be read is named, and left out if so told", () =>
+  inNewFolder(async (place) => {
+    const check = async (name: string, content: Uint8Array | string, words: string, kept: string[]) => {
+      fs.writeFileSync(place(name), content);
+      await expect(readAll(place(name))).rejects.toThrow(words);
+      const { texts, skipped } = await readAll(place(name), { onError: "skip" });
+      expect([texts, skipped.length]).toEqual([kept, 1]);
+      expect(skipped[0]).toContain(words);
+    };
+    const good = '{"text":"good"}\n';
+    await check("a.jsonl", `${good}[1]\n${good}`, "a.jsonl:2 is not a JSON object.", ["good", "good"]);
+    await check("a.jsonl", `${good}${good}{"text"`, "a.jsonl:3 is not JSON.", ["good", "good"]);
+    await check(
+      "a.jsonl",
+      `{"body":"x","n":1}\n${good}`,
+      'a.jsonl:1 has no field "text". Its fields: body, n.',
+      ["good"],
+    );
+    await check("a.jsonl", `{"text":7}\n${good}`, 'a.jsonl:1: its field "text" is not text.', ["good"]);
+    await check("a.jsonl", `{"text":"\\ud83c"}\n${good}`, "a.jsonl:1: its text has half a character", [
+      "good",
+    ]);
+    await check(
+      "a.jsonl",
+      Buffer.concat([Buffer.from(good), Buffer.of(0xe9, 10)]),
+      "the byte 0xe9 at offset 16",
+      ["good"],
+    );
+    const bad = Buffer.concat([
+      Buffer.from("é\n<|endoftext|>\nfine\n"),
+      Buffer.of(0xff),
+      Buffer.from("\n<|endoftext|>\nlast"),
+    ]);
+    await check("a.txt", bad, "a.txt is not UTF-8 text: the byte 0xff at offset 22", ["é\n", "last"]);
+    const columnData = [
+      { name: "text", data: [Buffer.from("good"), Buffer.of(0x66, 0xff)], type: "BYTE_ARRAY" as const },
+    ];
+    await check(
+      "a.parquet",
+      new Uint8Array(parquetWriteBuffer({ columnData })),
+      "a.parquet:2 is not UTF-8 text: the byte 0xff at offset 1",
+      ["good"],
+    );
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#broken-files-test
+await test("a file that is cut short, missing or of an unknown kind is named, also where documents may be left out", () =>
+  inNewFolder(async (place) => {
+    const lines = Buffer.from(Array.from({ length: 2000 }, (_, i) => `{"text":"line ${i * i}"}\n`).join(""));
+    const table = new Uint8Array(parquetWriteBuffer({ columnData: [{ name: "text", data: ["a", "b"] }] }));
+    const whole = { "a.jsonl.gz": zlib.gzipSync(lines), "a.jsonl.zst": storedZst(lines), "a.parquet": table };
+    for (const [name, bytes] of Object.entries(whole)) {
+      for (const length of [0, 3, 10, bytes.length >> 1, bytes.length - 1]) {
+        fs.writeFileSync(place(name), bytes.subarray(0, length));
+        await expect(readAll(place(name), { onError: "skip" })).rejects.toThrow(
+          `${name} is cut short or damaged`,
+        );
+      }
+    }
+    fs.writeFileSync(place("a.parquet"), table);
+    await expect(readAll(place("a.parquet"), { textField: "body" })).rejects.toThrow(
+      'has no column "body". Its columns: text.',
+    );
+    for (const name of ["b.txt", "b.txt.gz", "b.jsonl.zst", "b.parquet"])
+      await expect(readAll(place(name))).rejects.toThrow("There is no file");
+    await expect(readAll(place("b.pdf"))).rejects.toThrow("b.pdf is none of .txt, .jsonl and .parquet");
+    fs.mkdirSync(place("c.txt"));
+    await expect(readAll(place("c.txt"))).rejects.toThrow("is a folder");
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise-test
+await test("normal forms change what they name, and nothing when taken again", () => {
+  const all = Object.keys(NORMAL_STEPS) as NormalStep[];
+  expect(normalise("e\u0301 \r\n\u0000a\u0085\ufeff\t\rb \t", all)).toBe("é\na\nb");
+  expect(normalise("x \r\ny", ["trailing"])).toBe("x\r\ny");
+  expect(normalise("x \r\ny", [])).toBe("x \r\ny");
+  const random = randomStream(2);
+  const pieces = ["e", "\u0301", " ", "\t", "\r", "\n", "\u0000", "\ufeff", "🎉", "\u0327"];
+  for (let round = 0; round < 2000; round++) {
+    const text = Array.from({ length: 12 }, () => pieces[Math.floor(random() * pieces.length)]).join("");
+    const once = normalise(text, all);
+    expect(normalise(once, all)).toBe(once);
+    expect(once).not.toMatch(/[\r\ufeff]|[ \t]\n/);
+    expect(once).not.toContain("\u0000");
+  }
+});
