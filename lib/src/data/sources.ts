@@ -155,15 +155,44 @@ export function lastCut(bytes: Uint8Array): number {
   return at;
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#separator-line
+/** The line that separates documents in a text file. */
+export const DOCUMENT_SEPARATOR = "<|endoftext|>";
+
+/**
+ * Where a separator that begins at `at` ends, its line end included; nothing if there is more in that line.
+ * `newLine` says whether the bytes begin where a line does.
+ */
+export function separatorEnd(bytes: Buffer, at: number, newLine: boolean): number | undefined {
+  let end = at + DOCUMENT_SEPARATOR.length;
+  if (bytes[end] === 13) end++;
+  const wholeLine =
+    (at === 0 ? newLine : bytes[at - 1] === 10) && (end === bytes.length || bytes[end] === 10);
+  return wholeLine ? Math.min(end + 1, bytes.length) : undefined;
+}
+
+/** Where to cut a stretch of text: after its last separator, or else after its last line. */
+export function stretchCut(bytes: Buffer): number {
+  for (
+    let at = bytes.lastIndexOf(DOCUMENT_SEPARATOR);
+    at > 0;
+    at = bytes.lastIndexOf(DOCUMENT_SEPARATOR, at - 1)
+  ) {
+    const end = separatorEnd(bytes, at, false);
+    if (end !== undefined && bytes[end - 1] === 10) return end;
+  }
+  return lastCut(bytes);
+}
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#stretches
 /** Bytes out of a file. */
 export interface Stretch {
-  bytes: Uint8Array;
+  bytes: Buffer;
   /** Where in the (unpacked) file they begin, in bytes. */
   offset: number;
 }
 
-/** A file (unpacked) in stretches of at least `size` bytes that end where lines do; the last is shorter. */
+/** A file (unpacked) in stretches of about `size` bytes that end where documents do, or at least lines. */
 export async function* fileStretches(file: string, size: number): AsyncGenerator<Stretch> {
   let waiting: Uint8Array[] = [];
   let [held, offset] = [0, 0];
@@ -172,7 +201,7 @@ export async function* fileStretches(file: string, size: number): AsyncGenerator
     held += chunk.length;
     if (held < size) continue;
     const bytes = Buffer.concat(waiting);
-    const cut = lastCut(bytes);
+    const cut = stretchCut(bytes);
     yield { bytes: bytes.subarray(0, cut), offset };
     waiting = [bytes.subarray(cut)];
     held -= cut;
@@ -182,26 +211,17 @@ export async function* fileStretches(file: string, size: number): AsyncGenerator
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#separators
-/** The line that separates documents in a text file. */
-export const DOCUMENT_SEPARATOR = "<|endoftext|>";
-
-/**
- * What stands between the separator lines of a stretch, also if that is nothing: one piece more than there are such lines.
- * `newLine` says whether the stretch begins where a line does.
- */
+/** What stands between the separator lines of a stretch, also if that is nothing: one piece more than there are such lines. */
 export function separated({ bytes, offset }: Stretch, newLine: boolean): Stretch[] {
   const pieces: Stretch[] = [];
-  const view = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   let start = 0;
-  for (let at = view.indexOf(DOCUMENT_SEPARATOR); at >= 0; at = view.indexOf(DOCUMENT_SEPARATOR, at + 1)) {
-    let end = at + DOCUMENT_SEPARATOR.length;
-    if (view[end] === 13) end++;
-    const wholeLine = (at === 0 ? newLine : view[at - 1] === 10) && (end === view.length || view[end] === 10);
-    if (!wholeLine) continue;
-    pieces.push({ bytes: view.subarray(start, at), offset: offset + start });
-    start = Math.min(end + 1, view.length);
+  for (let at = bytes.indexOf(DOCUMENT_SEPARATOR); at >= 0; at = bytes.indexOf(DOCUMENT_SEPARATOR, at + 1)) {
+    const end = separatorEnd(bytes, at, newLine);
+    if (end === undefined) continue;
+    pieces.push({ bytes: bytes.subarray(start, at), offset: offset + start });
+    start = end;
   }
-  return [...pieces, { bytes: view.subarray(start), offset: offset + start }];
+  return [...pieces, { bytes: bytes.subarray(start), offset: offset + start }];
 }
 
 /** How many lines end in bytes. */
@@ -249,7 +269,7 @@ export async function* textDocuments(
 export const LONGEST_LINE = 2 ** 28;
 
 /** The lines of a file (unpacked), without their line ends. */
-export async function* fileLines(file: string): AsyncGenerator<Stretch> {
+export async function* fileLines(file: string): AsyncGenerator<{ bytes: Uint8Array; offset: number }> {
   let waiting: Uint8Array[] = [];
   let [held, offset] = [0, 0];
   for await (const chunk of fileBytes(file)) {

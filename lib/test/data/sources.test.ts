@@ -77,6 +77,8 @@ await test("the same texts come out of every form, packed or not", () =>
       for (const ending of ["", ".gz", ".zst"])
         expect((await readAll(place(`a.${kind}${ending}`))).texts).toEqual(texts);
     }
+    for await (const { text, continues } of textDocuments(place("a.txt"), {}, 64)) // short ones are never taken apart
+      expect([texts.shift(), false]).toEqual([text, continues]);
     fs.writeFileSync(place("real.txt.zst"), Buffer.from(REAL_ZST, "base64"));
     expect((await readAll(place("real.txt.zst"))).texts).toEqual([
       "Some text, some text, some text.\nGrüße 🎉\n",
