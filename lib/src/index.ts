@@ -31,6 +31,7 @@ export * from "./kernels/softmax.js";
 export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
 export * from "./data/batches.js";
+export * from "./data/prepare.js";
 export * from "./data/shards.js";
 export * from "./data/sources.js";
 export * from "./data/synthetic.js";

@@ -199,7 +199,11 @@ export function mixedBatches(
  * Training batches of one source, or of several by weight, the same for the same seed; with a cursor, those that follow it.
  * Throws if a source is too short for one window, or if the cursor is that of other sources.
  */
-export function batches(source: TokenSource | WeightedSource[], options: BatchOptions, from?: BatchCursor): Batches {
+export function batches(
+  source: TokenSource | WeightedSource[],
+  options: BatchOptions,
+  from?: BatchCursor,
+): Batches {
   const { separator } = options;
   const begun = from && "sources" in from ? from.sources : undefined;
   if (from && (begun?.length ?? 1) !== (Array.isArray(source) ? source.length : 1))

@@ -38,11 +38,14 @@ export function knownEntropy(file: string, sha256: string): { entropy_bits_per_b
 export interface TextSource {
   file: string;
   sha256: string;
+  /** Of its text, unpacked. */
   bytes: number;
   /** Unicode code points. */
   characters: number;
   /** Known only if the file was made by `tslm data synth` and is unchanged. */
   entropy_bits_per_byte?: number;
+  /** The named source that it belongs to, where there are such. */
+  source?: string;
 }
 
 /** Reads a file once: that it is text, how much, its checksum, and (into `alphabet`) its characters. */
@@ -103,6 +106,19 @@ export interface Split {
   shards: Shard[];
 }
 
+/** A named source of text: what it is, what became of its documents, and where its tokens lie in the two splits. */
+export interface SourceShare {
+  name: string;
+  license?: string;
+  url?: string;
+  /** Its share of training in relation to the others; without weights, sources count by their size. */
+  weight?: number;
+  /** Documents by the thousand or one book: how many were read, how many kept, and why the others were not. */
+  documents: { read: number; kept: number; dropped: { [reason: string]: number } };
+  train: { start: number; tokens: number; bytes: number };
+  val: { start: number; tokens: number; bytes: number };
+}
+
 /** How `manifest.json` begins, so that a later version can tell. */
 export const SHARD_FORMAT = { format: "tslm shards", version: 1 } as const;
 
@@ -115,7 +131,10 @@ export interface Manifest {
   /** Little-endian numbers of 16 or 32 bits. */
   dtype: "u16" | "u32";
   val_fraction: number;
+  /** Every file. */
   sources: TextSource[];
+  /** The named sources that the files belong to, in the order of their tokens; older data has none. */
+  mixture?: SourceShare[];
   /** Of all sources together, if each is synthetic. */
   entropy_bits_per_byte?: number;
   splits: { train: Split; val: Split };
@@ -133,7 +152,7 @@ export const SHARD_TOKENS = 2 ** 26;
 
 /** Ids as bytes, little-endian: two bytes each, or four where a vocabulary needs them. */
 export function tokenBytes(ids: Uint32Array, dtype: "u16" | "u32"): Uint8Array {
-  return new Uint8Array((dtype === "u16" ? Uint16Array.from(ids) : ids.slice()).buffer);
+  return new Uint8Array((dtype === "u16" ? new Uint16Array(ids) : ids.slice()).buffer);
 }
 
 /** Appends a row of ids to `shards`, the files `folder/name-00000.bin` and on; begins new ones as they fill up. */
@@ -190,19 +209,28 @@ export function writeSplit(
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#whole-folder
+/** Where a folder is filled before it has its name. Throws if what has that name now is not ours to replace: it lacks the file `mark`. */
+export function partialFolder(folder: string, mark: string): string {
+  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
+  if (old.length > 0 && !old.includes(mark))
+    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
+  return `${path.resolve(folder)}.partial`;
+}
+
+/** Gives a filled folder its name. */
+export function takePlace(partial: string, folder: string): void {
+  fs.rmSync(folder, { recursive: true, force: true });
+  fs.renameSync(partial, folder);
+}
+
 /** Fills a folder wholly or not at all: `fill` writes into `folder.partial`, which then takes the place of `folder`. */
 export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial: string) => T): T {
-  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
-  if (old.length > 0 && !old.includes(mark)) {
-    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
-  }
-  const partial = `${path.resolve(folder)}.partial`;
+  const partial = partialFolder(folder, mark);
   fs.rmSync(partial, { recursive: true, force: true });
   fs.mkdirSync(partial, { recursive: true });
   try {
     const result = fill(partial);
-    fs.rmSync(folder, { recursive: true, force: true });
-    fs.renameSync(partial, folder);
+    takePlace(partial, folder);
     return result;
   } catch (error) {
     fs.rmSync(partial, { recursive: true, force: true });
@@ -404,6 +432,28 @@ export function verifyShards(folder: string, manifest: Manifest): void {
   }
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#weighted-sources
+/** A stretch of a source as a source. */
+export function tokenRange(source: TokenSource, from: number, length: number): TokenSource {
+  checkedEnd(from, length, source.length);
+  return {
+    length,
+    read: (start, count) => source.read(from + start, checkedEnd(start, count, length) - start),
+  };
+}
+
+/** The training tokens of each source with its weight; undefined unless the sources have weights. */
+export function weightedSources(
+  { mixture = [] }: Manifest,
+  train: TokenSource,
+): WeightedSource[] | undefined {
+  if (mixture.length === 0 || mixture.some(({ weight }) => weight === undefined)) return undefined;
+  return mixture.map((source) => {
+    const { start, tokens } = source.train;
+    return { name: source.name, weight: source.weight!, tokens: tokenRange(train, start, tokens) };
+  });
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
 /** Prepared data, open for reading. */
 export interface OpenShards {
@@ -411,6 +461,8 @@ export interface OpenShards {
   tokenizer: Tokenizer;
   train: TokenSource;
   val: TokenSource;
+  /** The training tokens by source, where sources have weights. */
+  mixture?: WeightedSource[];
   /** Gives the files back. */
   close(): void;
 }
@@ -425,11 +477,13 @@ export function openShards(folder: string, options: { verify?: boolean } = {}): 
     split.shards.map((shard) => tokenFile(path.join(folder, shard.file), manifest.dtype, shard.tokens));
   const [train, val] = [open(manifest.splits.train), open(manifest.splits.val)];
   if (options.verify) verifyShards(folder, manifest);
+  const whole = joinedTokens(train);
   return {
     manifest,
     tokenizer: loadTokenizer(readJson(path.join(folder, manifest.tokenizer)) as object),
-    train: joinedTokens(train),
+    train: whole,
     val: joinedTokens(val),
+    mixture: weightedSources(manifest, whole),
     close: () => {
       for (const file of [...train, ...val]) file.close();
     },
