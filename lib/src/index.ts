@@ -32,6 +32,8 @@ export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
 export * from "./data/batches.js";
 export * from "./data/prepare.js";
+export * from "./data/duplicates.js";
+export * from "./data/filters.js";
 export * from "./data/shards.js";
 export * from "./data/sources.js";
 export * from "./data/synthetic.js";
