@@ -4,6 +4,8 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { loadTokenizer } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
+import { PERMUTATIONS, contentHash, hashSet, nearIndex, textSignature } from "./duplicates.js";
+import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import {
   type Manifest,
   SHARD_FORMAT,
@@ -24,6 +26,7 @@ import {
   type Document,
   type DocumentOptions,
   type NormalStep,
+  byteChunks,
   documents,
   fileChecksum,
   normalise,
@@ -69,11 +72,29 @@ export interface EncodedParts {
   val: { ids: Uint32Array; bytes: number };
 }
 
+/** What was found about texts: per text a verdict (0: nothing against it), 8 bytes of its content's hash, 128 of its signature. */
+export interface CheckedTexts {
+  verdicts: Uint8Array;
+  hashes: Uint32Array;
+  signatures: Uint8Array;
+}
+
 /** All that a worker needs to know; plain data, so that it can be sent to a thread. */
 export interface WorkSettings {
   /** The content of a tokenizer.json. */
   tokenizer?: object;
   valFraction: number;
+  checks: CorpusChecks;
+}
+
+/** What is held against documents. */
+export interface CorpusChecks {
+  /** Names of filters, as `chooseFilters` gives them. */
+  filters?: string[];
+  /** Leave out documents that are the same as an earlier one, or nearly. */
+  dedup?: ("exact" | "near")[];
+  /** Files with texts that a model is to be judged by: documents that share 13 words with one are left out. */
+  contamination?: string[];
 }
 
 /** Somebody who does the work of preparing: this thread, or others. */
@@ -81,6 +102,7 @@ export interface CorpusWork {
   /** Tasks that should be on their way at a time, so that nobody waits. */
   width: number;
   encode(parts: CorpusPart[]): Promise<EncodedParts>;
+  check(texts: string[]): Promise<CheckedTexts>;
   close(): Promise<void>;
 }
 
@@ -95,7 +117,7 @@ export interface CorpusSource {
 }
 
 /** How a corpus is read, split and encoded. */
-export interface CorpusOptions extends DocumentOptions {
+export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   sources: CorpusSource[];
   /** A tokenizer, or "char" for one made of the characters of all files. */
   tokenizer: Tokenizer | "char";
@@ -200,35 +222,66 @@ export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uin
   }
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#check-texts
+/** Why documents are left out, in the order in which it is looked for: verdict v is reason v - 1. */
+export function dropReasons({ filters = [] }: CorpusChecks): string[] {
+  return [...filters, "contaminated", "exact duplicate", "near duplicate"];
+}
+
+/** Holds texts against filters and a benchmark, and takes their hashes and signatures. An empty text is not checked. */
+export function checkTexts(texts: string[], checks: CorpusChecks, benchmark: Benchmark): CheckedTexts {
+  const { filters = [], dedup = [] } = checks;
+  const verdicts = new Uint8Array(texts.length);
+  const hashes = new Uint32Array(dedup.length > 0 ? 2 * texts.length : 0);
+  const signatures = new Uint8Array(dedup.includes("near") ? PERMUTATIONS * texts.length : 0);
+  texts.forEach((text, i) => {
+    if (text === "") return;
+    const filter = filters.length > 0 ? rejectedBy(text, filters) : undefined;
+    if (filter !== undefined) verdicts[i] = 1 + filters.indexOf(filter);
+    else if (benchmark.runs.size > 0 && overlapWith(benchmark, text)) verdicts[i] = 1 + filters.length;
+    if (verdicts[i] !== 0) return;
+    if (hashes.length > 0) hashes.set(contentHash(text), 2 * i);
+    if (signatures.length > 0) signatures.set(textSignature(text), PERMUTATIONS * i);
+  });
+  return { verdicts, hashes, signatures };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#read-benchmark
+/** The texts of some files as a benchmark; a long text counts part by part. */
+export async function readBenchmark(files: string[]): Promise<Benchmark> {
+  const benchmark = benchmarkRuns([]);
+  for (const file of files)
+    for await (const { text } of namedDocuments(file, {})) addToBenchmark(benchmark, text);
+  return benchmark;
+}
+
+/** The documents of a file; one whose name does not say what it holds is a text. */
+export function namedDocuments(file: string, options: DocumentOptions): AsyncGenerator<Document> {
+  const known = /\.(txt|jsonl|parquet)(\.gz|\.zst)?$/.test(file);
+  return known ? documents(file, options) : textDocuments(file, options);
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#work-here
 /** The work done in the thread that calls. */
-export function workHere(settings: WorkSettings): CorpusWork {
-  const tokenizer = settings.tokenizer && loadTokenizer(settings.tokenizer);
+export function workHere({ tokenizer, valFraction, checks }: WorkSettings): CorpusWork {
+  const encoder = tokenizer && loadTokenizer(tokenizer);
+  const benchmark = readBenchmark(checks.contamination ?? []);
+  benchmark.catch(() => {}); // whoever checks a text gets the error
   return {
     width: 1,
-    encode: async (parts) => encodeParts(tokenizer!, parts, settings.valFraction),
+    encode: async (parts) => encodeParts(encoder!, parts, valFraction),
+    check: async (texts) => checkTexts(texts, checks, await benchmark),
     close: async () => {},
   };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#file-documents
-/** The documents of a file, normalised; a file whose name does not say what it is is a text. */
+/** The documents of a file of a corpus, normalised, long ones in parts that are safely cut. */
 export async function* corpusDocuments(file: string, options: CorpusOptions): AsyncGenerator<Document> {
-  const known = /\.(txt|jsonl|parquet)(\.gz|\.zst)?$/.test(file);
-  const parts = safeParts(known ? documents(file, options) : textDocuments(file, options));
-  for await (const part of parts) {
+  for await (const part of safeParts(namedDocuments(file, options))) {
     const text = normalise(part.text, options.normal ?? []);
     if (text !== "") yield { ...part, text };
   }
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey
-/** A file after its first reading. */
-export interface SurveyedFile {
-  about: TextSource;
-  /** Documents in it, and such as could not be read. */
-  count: number;
-  unreadable: number;
 }
 
 export let breathed = 0;
@@ -240,25 +293,38 @@ export async function breath(): Promise<void> {
   breathed = performance.now();
 }
 
-/** Reads a file once. `onBytes` is told how much text was read so far; characters go into the alphabet, if one is wanted. */
-export async function surveyFile(
+//| 01-tokenizer/7-shards-and-batches.ipynb#survey
+/** A file after its first reading. */
+export interface SurveyedFile {
+  about: TextSource;
+  /** Documents in it, and such as could not be read. */
+  count: number;
+  unreadable: number;
+}
+
+/**
+ * Reads a file once and gives the text of each document, or "" of one that comes in parts; at the end what there is to know of
+ * the file. `onBytes` is told how much text was read; its characters go into the alphabet, if one is wanted.
+ */
+export async function* surveyFile(
   file: string,
   options: CorpusOptions,
   onBytes: (bytes: number) => void,
   alphabet?: Set<string>,
-): Promise<SurveyedFile> {
-  let [bytes, characters, count, unreadable, goesOn] = [0, 0, 0, 0, false];
+): AsyncGenerator<string, SurveyedFile> {
+  let [bytes, characters, count, unreadable, begins] = [0, 0, 0, 0, true];
   const onSkip = (message: string) => {
     unreadable++;
     options.onSkip?.(message);
   };
   for await (const { text, continues } of corpusDocuments(file, { ...options, onSkip })) {
-    if (!goesOn) count++;
-    goesOn = continues;
+    if (begins) count++;
     bytes += Buffer.byteLength(text);
     characters += codePoints(text);
     if (alphabet) for (const character of text) alphabet.add(character);
     onBytes(bytes);
+    if (begins) yield continues ? "" : text;
+    begins = !continues;
     await breath();
   }
   if (count === 0)
@@ -275,8 +341,8 @@ export interface Survey {
   alphabet?: string;
 }
 
-/** Reads every file of a corpus once. */
-export async function surveyCorpus(options: CorpusOptions): Promise<Survey> {
+/** Reads every file of a corpus once, giving the texts of all documents; at the end what there is to know of the files. */
+export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<string, Survey> {
   const alphabet = options.tokenizer === "char" ? new Set<string>() : undefined;
   const sizes = options.sources.flatMap(({ files }) => files.map(fileSize));
   const total = sizes.reduce((sum, size) => sum + size, 0);
@@ -291,7 +357,7 @@ export async function surveyCorpus(options: CorpusOptions): Promise<Survey> {
         const read = /\.(gz|zst|parquet)$/.test(file) ? bytes / 3 : bytes;
         options.onProgress?.({ phase: "reading", done: before + Math.min(size, read), total });
       };
-      const found = await surveyFile(file, options, onBytes, alphabet);
+      const found = yield* surveyFile(file, options, onBytes, alphabet);
       surveyed.push({ ...found, about: { ...found.about, source: name } });
       before += size;
     }
@@ -299,12 +365,157 @@ export async function surveyCorpus(options: CorpusOptions): Promise<Survey> {
   return { files: surveyed, ...(alphabet ? { alphabet: [...alphabet].join("") } : {}) };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#file-size
 /** How long a file is, or one sentence on why it cannot be read. */
 export function fileSize(file: string): number {
   const handle = openToRead(file);
   const { size } = fs.fstatSync(handle);
   fs.closeSync(handle);
   return size;
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#judge
+/** Says of document after document whether it stays. */
+export interface Judge {
+  /** Documents judged so far. */
+  readonly count: number;
+  judge(checked: CheckedTexts): void;
+  /** A verdict per document: 0, or 1 + the number of the reason. */
+  verdicts(): Uint8Array;
+}
+
+/** A judge who has seen nothing. Of equal documents the first stays. */
+export function newJudge(checks: CorpusChecks): Judge {
+  const { dedup = [] } = checks;
+  const [hashes, signatures] = [hashSet(), nearIndex()];
+  const reasons = dropReasons(checks);
+  let [all, count] = [new Uint8Array(2 ** 16), 0];
+  const verdictOf = (found: CheckedTexts, i: number): number => {
+    if (found.verdicts[i] !== 0) return found.verdicts[i];
+    const [high, low] = found.hashes.subarray(2 * i, 2 * i + 2);
+    if (!high && !low) return 0; // not checked
+    const isNew = hashes.add(high, low);
+    if (!isNew && dedup.includes("exact")) return 1 + reasons.indexOf("exact duplicate");
+    if (!dedup.includes("near")) return 0;
+    const signature = found.signatures.subarray(PERMUTATIONS * i, PERMUTATIONS * (i + 1));
+    return signatures.findOrAdd(signature) ? 1 + reasons.indexOf("near duplicate") : 0;
+  };
+  const judge = (found: CheckedTexts) => {
+    for (let i = 0; i < found.verdicts.length; i++) {
+      if (count === all.length) {
+        const larger = new Uint8Array(2 * count);
+        larger.set(all);
+        all = larger;
+      }
+      all[count++] = verdictOf(found, i);
+    }
+  };
+  return {
+    get count() {
+      return count;
+    },
+    judge,
+    verdicts: () => all.slice(0, count),
+  };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#check-records
+/** Bytes that what was found about one document takes in a file: verdict, hash, signature. */
+export function recordSize({ dedup = [] }: CorpusChecks): number {
+  return 1 + (dedup.length > 0 ? 8 : 0) + (dedup.includes("near") ? PERMUTATIONS : 0);
+}
+
+/** What was found about some documents as bytes, document after document. */
+export function recordBytes(
+  { verdicts, hashes, signatures }: CheckedTexts,
+  checks: CorpusChecks,
+): Uint8Array {
+  const size = recordSize(checks);
+  const bytes = new Uint8Array(size * verdicts.length);
+  const hashBytes = new Uint8Array(hashes.buffer, hashes.byteOffset, hashes.byteLength);
+  verdicts.forEach((verdict, i) => {
+    bytes[size * i] = verdict;
+    if (size > 1) bytes.set(hashBytes.subarray(8 * i, 8 * i + 8), size * i + 1);
+    if (size > 9) bytes.set(signatures.subarray(PERMUTATIONS * i, PERMUTATIONS * (i + 1)), size * i + 9);
+  });
+  return bytes;
+}
+
+/** Reads such bytes back. */
+export function readRecords(bytes: Uint8Array, checks: CorpusChecks): CheckedTexts {
+  const size = recordSize(checks);
+  const count = bytes.length / size;
+  const hashed = size > 1 ? 8 : 0;
+  const columns = (from: number, width: number) => {
+    const column = new Uint8Array(width * count);
+    for (let i = 0; i < count; i++)
+      column.set(bytes.subarray(size * i + from, size * i + from + width), width * i);
+    return column;
+  };
+  const hashes = new Uint32Array(columns(1, hashed).buffer);
+  return { verdicts: columns(0, 1), hashes, signatures: columns(9, Math.max(0, size - 9)) };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#replay
+/** Tells a judge what an earlier run found out; a record that was being written when it ended is cut off. */
+export function replayRecords(file: string, checks: CorpusChecks, judge: Judge): void {
+  if (!fs.existsSync(file)) return;
+  const size = recordSize(checks);
+  fs.truncateSync(file, size * Math.floor(fs.statSync(file).size / size));
+  for (const bytes of byteChunks(file, 4096 * size)) judge.judge(readRecords(bytes, checks));
+}
+
+/** Texts in lists of about a million characters, without the first `done` texts; what the row of texts returns goes to `onEnd`. */
+export async function* checkTasks<T>(
+  texts: AsyncGenerator<string, T>,
+  done: number,
+  onEnd: (result: T) => void,
+): AsyncGenerator<string[]> {
+  let [task, length, number]: [string[], number, number] = [[], 0, 0];
+  for (let next = await texts.next(); ; next = await texts.next()) {
+    if (next.done) {
+      if (task.length > 0) yield task;
+      return onEnd(next.value);
+    }
+    if (number++ < done) continue;
+    task.push(next.value);
+    length += next.value.length;
+    if (length < 2 ** 20 && task.length < 4096) continue;
+    yield task;
+    [task, length] = [[], 0];
+  }
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#survey-checked
+/** Reads a corpus once and says of each document whether it stays; what was found so far is kept in `partial`. */
+export async function surveyChecked(
+  partial: string,
+  options: CorpusOptions,
+): Promise<{ survey: Survey; verdicts: Uint8Array }> {
+  const { filters = [], dedup = [], contamination = [], openWork = workHere } = options;
+  let survey: Survey | undefined;
+  const onEnd = (result: Survey) => {
+    survey = result;
+  };
+  if (filters.length + dedup.length + contamination.length === 0) {
+    for await (const _ of checkTasks(surveyCorpus(options), 0, onEnd)); // there is nothing to check
+    return { survey: survey!, verdicts: new Uint8Array(0) };
+  }
+  const checks = { filters, dedup, contamination };
+  const records = path.join(partial, "checks.bin");
+  const judge = newJudge(checks);
+  replayRecords(records, checks, judge);
+  const work = openWork({ valFraction: 0, checks });
+  try {
+    const tasks = checkTasks(surveyCorpus(options), judge.count, onEnd);
+    for await (const [, found] of inOrder(tasks, (texts) => work.check(texts), work.width)) {
+      fs.appendFileSync(records, recordBytes(found, checks));
+      judge.judge(found);
+    }
+  } finally {
+    await work.close();
+  }
+  return { survey: survey!, verdicts: judge.verdicts() };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#file-parts
@@ -335,16 +546,22 @@ export async function* splitByHash(
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#kept-documents
+/** Told of each document that is left out: its number in the corpus, and its text or the first part of it. */
+export type OnDrop = (number: number, document: Document) => void;
+
 /** The documents that are kept: a verdict of 0 is "kept". `first` is the number of the first of them in the corpus. */
 export async function* keptDocuments(
   parts: AsyncIterable<Document>,
   verdicts: Uint8Array,
   first: number,
+  onDrop: OnDrop,
 ): AsyncGenerator<Document> {
   let number = first;
   for await (const part of parts) {
-    if (!verdicts[number]) yield part;
+    if (verdicts[number]) onDrop(number, part);
+    else yield part;
     if (!part.continues) number++;
+    await breath();
   }
 }
 
@@ -360,6 +577,7 @@ export async function* corpusTasks(
   options: CorpusOptions,
   survey: Survey,
   verdicts: Uint8Array,
+  onDrop: OnDrop = () => {},
 ): AsyncGenerator<CorpusTask> {
   const { valFraction = 0.1, taskSize = 2 ** 20 } = options;
   let [file, first] = [0, 0];
@@ -368,7 +586,7 @@ export async function* corpusTasks(
     for (const name of files) {
       const { about, count } = survey.files[file];
       const texts = corpusDocuments(name, { ...options, onSkip: undefined });
-      const kept = keptDocuments(texts, verdicts, first);
+      const kept = keptDocuments(texts, verdicts, first, onDrop);
       const cut = Math.floor(about.characters * (1 - valFraction));
       for await (const part of count === 1 ? cutText(kept, cut) : splitByHash(kept, valFraction)) {
         parts.push(part);
@@ -397,12 +615,37 @@ export interface CorpusState {
 
 /** A checksum over all that decides what comes out: the files as they are now, how they are read, the tokenizer. */
 export function corpusPlan(options: CorpusOptions): string {
-  const { sources, tokenizer, valFraction, normal, textField, onError, shardTokens, taskSize } = options;
-  const files = sources.map((source) =>
-    source.files.map((file) => [path.resolve(file), fileSize(file), fs.statSync(file).mtimeMs]),
-  );
+  const {
+    sources,
+    tokenizer,
+    valFraction,
+    normal,
+    textField,
+    onError,
+    filters,
+    dedup,
+    contamination = [],
+    shardTokens,
+    taskSize,
+  } = options;
+  const fact = (file: string) => [path.resolve(file), fileSize(file), fs.statSync(file).mtimeMs];
+  const files = sources.map((source) => source.files.map(fact));
+  const judged = contamination.map(fact);
   const encoder = tokenizer === "char" ? tokenizer : tokenizer.toJson();
-  const all = [sources, files, encoder, valFraction, normal, textField, onError, shardTokens, taskSize];
+  const all = [
+    sources,
+    files,
+    encoder,
+    valFraction,
+    normal,
+    textField,
+    onError,
+    filters,
+    dedup,
+    judged,
+    shardTokens,
+    taskSize,
+  ];
   return crypto.createHash("sha256").update(JSON.stringify(all)).digest("hex");
 }
 
@@ -445,7 +688,7 @@ export function trimShards(
   const known = new Map(
     [...train.shards, ...val.shards].map((shard) => [shard.file, shard.tokens * (dtype === "u16" ? 2 : 4)]),
   );
-  for (const name of fs.readdirSync(partial).filter((each) => each.endsWith(".bin"))) {
+  for (const name of fs.readdirSync(partial).filter((each) => /^(train|val)-\d+\.bin$/.test(each))) {
     const file = path.join(partial, name);
     if (!known.has(name)) fs.rmSync(file);
     else if (fs.statSync(file).size < known.get(name)!)
@@ -493,6 +736,36 @@ export function writeEncoded(
   state.tasks++;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#drop-notes
+/** How many documents of each reason are shown in dropped.jsonl, and how much of each. */
+export const DROPS_SHOWN = { documents: 10, characters: 300 };
+
+/** Takes notes of documents that are left out: their bytes, and the first of each reason, for people to look at. */
+export function dropNotes(checks: CorpusChecks, verdicts: Uint8Array) {
+  const reasons = dropReasons(checks);
+  const shown = new Map<string, { reason: string; at: string; text: string }[]>(
+    reasons.map((reason) => [reason, []]),
+  );
+  let bytes = 0;
+  const onDrop: OnDrop = (number, { text, at }) => {
+    bytes += Buffer.byteLength(text);
+    const reason = reasons[verdicts[number] - 1];
+    const list = shown.get(reason)!;
+    if (list.length < DROPS_SHOWN.documents)
+      list.push({
+        reason,
+        at: path.basename(at),
+        text: [...text.slice(0, 2 * DROPS_SHOWN.characters)].slice(0, DROPS_SHOWN.characters).join(""),
+      });
+  };
+  const lines = () =>
+    [...shown.values()]
+      .flat()
+      .map((each) => `${JSON.stringify(each)}\n`)
+      .join("");
+  return { onDrop, bytes: () => bytes, lines };
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#encode-corpus
 /** Encodes what is not yet encoded, and saves where it stands every few seconds. */
 export async function encodeCorpus(
@@ -503,16 +776,16 @@ export async function encodeCorpus(
   verdicts: Uint8Array,
 ): Promise<void> {
   const { valFraction = 0.1, openWork = workHere, onProgress, signal, shardTokens = SHARD_TOKENS } = options;
-  const work = openWork({ tokenizer: tokenizer.toJson(), valFraction });
+  const work = openWork({ tokenizer: tokenizer.toJson(), valFraction, checks: {} });
   const total = state.survey!.files.reduce((sum, { about }) => sum + about.bytes, 0);
-  const done = state.tasks;
+  const drops = dropNotes(options, verdicts);
   let saved = performance.now();
   try {
-    const tasks = laterTasks(corpusTasks(options, state.survey!, verdicts), done);
+    const tasks = laterTasks(corpusTasks(options, state.survey!, verdicts, drops.onDrop), state.tasks);
     for await (const [{ source }, encoded] of inOrder(tasks, ({ parts }) => work.encode(parts), work.width)) {
       writeEncoded(partial, state, source, encoded, tokenizer, shardTokens);
-      const { train, val } = state.splits;
-      onProgress?.({ phase: "encoding", done: train.bytes + val.bytes, total });
+      const done = state.splits.train.bytes + state.splits.val.bytes + drops.bytes();
+      onProgress?.({ phase: "encoding", done, total });
       if (signal?.aborted || performance.now() - saved > 3000) {
         saveState(partial, state);
         saved = performance.now();
@@ -522,6 +795,7 @@ export async function encodeCorpus(
   } finally {
     await work.close();
   }
+  if (verdicts.length > 0) fs.writeFileSync(path.join(partial, "dropped.jsonl"), drops.lines());
 }
 
 /** Without the first `done`, which are only read. */
@@ -530,10 +804,7 @@ export async function* laterTasks(
   done: number,
 ): AsyncGenerator<CorpusTask> {
   let number = 0;
-  for await (const task of tasks) {
-    if (number++ >= done) yield task;
-    else await breath();
-  }
+  for await (const task of tasks) if (number++ >= done) yield task;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-manifest
@@ -638,20 +909,29 @@ export async function fillCorpus(
   options: CorpusOptions,
   state: CorpusState,
 ): Promise<Manifest> {
-  state.survey ??= await surveyCorpus(options);
+  const verdictFile = path.join(partial, "verdicts.bin");
   saveState(partial, state);
-  const verdicts = new Uint8Array(0);
+  if (!state.survey) {
+    const { survey, verdicts } = await surveyChecked(partial, options);
+    if (verdicts.every((verdict) => verdict !== 0) && verdicts.length > 0)
+      throw new Error("No document was left: all were dropped. Ask for fewer filters.");
+    fs.writeFileSync(verdictFile, verdicts);
+    state.survey = survey;
+    saveState(partial, state);
+  }
+  const verdicts = fs.readFileSync(verdictFile);
   const tokenizer =
     options.tokenizer === "char" ? characterTokenizer(state.survey.alphabet!) : options.tokenizer;
   trimShards(partial, state.splits, tokenType(tokenizer));
   await encodeCorpus(partial, options, state, tokenizer, verdicts);
   if (corpusPlan(options) !== state.plan)
     throw new Error("A file of the corpus was changed while it was read; begin again.");
-  countDocuments(options, state, verdicts, []);
+  countDocuments(options, state, verdicts, dropReasons(options));
   const manifest = corpusManifest(partial, options, state, tokenizer);
   fs.writeFileSync(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
   fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-  fs.rmSync(path.join(partial, "state.json"));
+  for (const name of ["state.json", "verdicts.bin", "checks.bin"])
+    fs.rmSync(path.join(partial, name), { force: true });
   takePlace(partial, folder);
   return manifest;
 }

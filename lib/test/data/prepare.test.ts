@@ -3,6 +3,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
+import { PERMUTATIONS } from "../../src/data/duplicates.js";
 import {
   type CorpusOptions,
   type CorpusPart,
@@ -12,6 +13,9 @@ import {
   inOrder,
   isForValidation,
   prepareCorpus,
+  readRecords,
+  recordBytes,
+  recordSize,
   safeCut,
   workHere,
 } from "../../src/data/prepare.js";
@@ -266,4 +270,75 @@ await test("what is wrong with a corpus is said in one sentence, and nothing is 
   expect(mixture![0].documents).toEqual({ read: 3, kept: 2, dropped: { unreadable: 1 } });
   expect(left.length).toBe(1);
   fs.rmSync(place, { recursive: true });
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#checked-corpus-test
+await test("duplicates, filtered and contaminated documents are left out and counted, whatever the workers and stops", async () => {
+  const random = randomStream(17);
+  const { place, options } = smallCorpus(8);
+  const words = () => Array.from({ length: 60 }, () => `w${Math.floor(9000 * random())}`).join(" ");
+  const fresh = Array.from({ length: 300 }, words);
+  const near = fresh.slice(0, 20).map((text) => `${text} at last`);
+  const asked = words();
+  const all = [
+    ...fresh.slice(0, 200),
+    ...fresh.slice(0, 30),
+    ...near,
+    `${words()} ${asked} ${words()}`,
+    "too short",
+    ...fresh.slice(200),
+  ];
+  const file = path.join(place, "all.jsonl");
+  fs.writeFileSync(file, all.map((text) => `${JSON.stringify({ text })}\n`).join(""));
+  fs.writeFileSync(path.join(place, "exam.txt"), asked);
+  const checked: CorpusOptions = {
+    ...options,
+    sources: [{ name: "words", files: [file] }],
+    filters: ["gopher-length"],
+    dedup: ["exact", "near"],
+    contamination: [path.join(place, "exam.txt")],
+  };
+  const out = path.join(place, "out");
+  const { mixture } = await prepareCorpus(out, checked);
+  expect(mixture![0].documents).toEqual({
+    read: 352,
+    kept: 300,
+    dropped: { "gopher-length": 1, contaminated: 1, "exact duplicate": 30, "near duplicate": 20 },
+  });
+  const opened = openShards(out, { verify: true });
+  const kept = [opened.train, opened.val].flatMap((source) =>
+    textOfBytes(opened.tokenizer.decode(source.read(0, source.length))).split("<|endoftext|>"),
+  );
+  expect(kept.sort()).toEqual([...fresh].sort());
+  opened.close();
+  const wanted = contentOf(out);
+  expect(wanted.map(([name]) => name)).toContain("dropped.jsonl");
+  fs.rmSync(out, { recursive: true });
+  const slow = { ...checked, openWork: slowWork(3, random), taskSize: 3000 };
+  expect(await stoppedRun(out, slow, "reading", 340)).toBe(true);
+  expect(await stoppedRun(out, slow, "encoding", 3)).toBe(true);
+  expect(await stoppedRun(out, slow, "encoding", 10_000)).toBe(false);
+  expect(contentOf(out)).toEqual(wanted);
+  fs.rmSync(place, { recursive: true });
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#records-test
+await test("what was found about documents can be written down and read back", () => {
+  const random = randomStream(2);
+  const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(256 * random()));
+  for (const checks of [
+    { filters: ["x"] },
+    { dedup: ["exact" as const] },
+    { dedup: ["exact" as const, "near" as const] },
+  ]) {
+    const size = recordSize(checks);
+    const found = {
+      verdicts: bytes(9),
+      hashes: new Uint32Array(bytes(size > 1 ? 72 : 0).buffer),
+      signatures: bytes(size > 9 ? 9 * PERMUTATIONS : 0),
+    };
+    const written = recordBytes(found, checks);
+    expect(written.length).toBe(9 * size);
+    expect(readRecords(written, checks)).toEqual(found);
+  }
 });
