@@ -123,7 +123,7 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   tokenizer: Tokenizer | "char";
   /** The share of text that is kept for validation, from 0 up to (not including) 1. 0.1 unless told. */
   valFraction?: number;
-  /** Tokens in one file of a split, 2^26 unless told; UTF-16 units of a task, 2^20 unless told. */
+  /** Tokens in one file of a split, 2^26 unless told; UTF-16 units of a task, about 2^20 unless told. */
   shardTokens?: number;
   taskSize?: number;
   /** What each text is put through first. */
@@ -565,6 +565,18 @@ export async function* keptDocuments(
   }
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#short-pieces
+/** A part of a long text in pieces of at most about `size` UTF-16 units, safely cut: small tasks, little memory. */
+export function* shortPieces(part: CorpusPart, size: number): Generator<CorpusPart> {
+  let { text, begins } = part;
+  while (text.length > size && part.split !== "by hash") {
+    const cut = safeCut(text.slice(0, size)) || text.length;
+    yield { ...part, text: text.slice(0, cut), begins };
+    [text, begins] = [text.slice(cut), false];
+  }
+  if (text !== "") yield { ...part, text, begins };
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tasks
 /** Parts of one source that are encoded in one go. */
 export interface CorpusTask {
@@ -589,11 +601,13 @@ export async function* corpusTasks(
       const kept = keptDocuments(texts, verdicts, first, onDrop);
       const cut = Math.floor(about.characters * (1 - valFraction));
       for await (const part of count === 1 ? cutText(kept, cut) : splitByHash(kept, valFraction)) {
-        parts.push(part);
-        length += part.text.length;
-        if (length < taskSize) continue;
-        yield { source, parts };
-        [parts, length] = [[], 0];
+        for (const piece of shortPieces(part, taskSize)) {
+          parts.push(piece);
+          length += piece.text.length;
+          if (length < taskSize / 2) continue;
+          yield { source, parts };
+          [parts, length] = [[], 0];
+        }
       }
       file++;
       first += count;
