@@ -31,6 +31,7 @@ export * from "./kernels/softmax.js";
 export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
 export * from "./data/batches.js";
+export * from "./data/card.js";
 export * from "./data/duplicates.js";
 export * from "./data/filters.js";
 export * from "./data/prepare.js";

@@ -209,6 +209,7 @@ export function sameBytes(a: Uint8Array, atA: number, b: Uint8Array, atB: number
   return true;
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#enter-band
 /** Documents in one bucket; a fuller one takes no more. */
 export const BUCKET_LIMIT = 8;
 

@@ -31,13 +31,13 @@ export function shareOf<T>(list: T[], holds: (each: T) => boolean): number {
   return list.length > 0 ? list.filter(holds).length / list.length : 0;
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#gopher-filters
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#prose-filters
 export const GOPHER = "Rae et al. 2021 (Gopher)";
 export const STOP_WORDS = ["the", "be", "to", "of", "and", "that", "have", "with"];
 export const STOP_WORD = new RegExp(`\\b(?:${STOP_WORDS.join("|")})\\b`, "gi");
 
-/** Does it look like prose? */
-export const GOPHER_FILTERS: { [name: string]: Filter } = {
+/** Is it made of words? */
+export const PROSE_FILTERS: { [name: string]: Filter } = {
   "gopher-length": {
     objection: "fewer than 50 or more than 100 000 words",
     source: GOPHER,
@@ -51,6 +51,26 @@ export const GOPHER_FILTERS: { [name: string]: Filter } = {
       return !(mean >= 3 && mean <= 10);
     },
   },
+  "gopher-letters": {
+    objection: "more than 20 % of words have no letter in them",
+    source: GOPHER,
+    rejects: ({ words }) => shareOf(words, (word) => !/[a-z]/i.test(word) && !/\p{L}/u.test(word)) > 0.2,
+  },
+  "gopher-stop-words": {
+    objection: `fewer than two of the English words ${STOP_WORDS.join(", ")}`,
+    source: GOPHER,
+    rejects: ({ text }) => {
+      const present = new Set<string>();
+      for (const [word] of text.matchAll(STOP_WORD))
+        if (present.add(word.toLowerCase()).size === 2) return false;
+      return true;
+    },
+  },
+};
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#mark-filters
+/** Is it made of lists and teasers? */
+export const MARK_FILTERS: { [name: string]: Filter } = {
   "gopher-symbols": {
     objection: "more than one # or one ellipsis for ten words",
     source: GOPHER,
@@ -68,21 +88,6 @@ export const GOPHER_FILTERS: { [name: string]: Filter } = {
     objection: "more than 30 % of lines end in an ellipsis",
     source: GOPHER,
     rejects: ({ lines }) => shareOf(lines, (line) => /(\.\.\.|…)$/.test(line)) > 0.3,
-  },
-  "gopher-letters": {
-    objection: "more than 20 % of words have no letter in them",
-    source: GOPHER,
-    rejects: ({ words }) => shareOf(words, (word) => !/[a-z]/i.test(word) && !/\p{L}/u.test(word)) > 0.2,
-  },
-  "gopher-stop-words": {
-    objection: `fewer than two of the English words ${STOP_WORDS.join(", ")}`,
-    source: GOPHER,
-    rejects: ({ text }) => {
-      const present = new Set<string>();
-      for (const [word] of text.matchAll(STOP_WORD))
-        if (present.add(word.toLowerCase()).size === 2) return false;
-      return true;
-    },
   },
 };
 
@@ -160,7 +165,7 @@ export function commonestRun(words: string[], n: number, hashes = exactHashes(wo
   return most / Math.max(1, all);
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#repetition-filters
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#repetition-limits
 /** Limits for the commonest run of n words, and for all runs of n words that stood there before (Rae et al. 2021, table A1). */
 export const COMMONEST_LIMITS: [n: number, share: number][] = [
   [2, 0.2],
@@ -176,6 +181,7 @@ export const REPEATED_LIMITS: [n: number, share: number][] = [
   [10, 0.1],
 ];
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#repetition-filters
 /** Does it repeat itself? */
 export const REPETITION_FILTERS: { [name: string]: Filter } = {
   "gopher-repeated-lines": {
@@ -199,14 +205,11 @@ export const REPETITION_FILTERS: { [name: string]: Filter } = {
   },
 };
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#other-filters
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#c4-filters
 export const C4 = "Raffel et al. 2020 (C4)";
-export const FINEWEB = "Penedo et al. 2024 (FineWeb)";
 
-/** All filters, by name. */
-export const FILTERS: { [name: string]: Filter } = {
-  ...GOPHER_FILTERS,
-  ...REPETITION_FILTERS,
+/** The rules of C4 that judge whole pages. */
+export const C4_FILTERS: { [name: string]: Filter } = {
   "c4-lorem-ipsum": {
     objection: "the words lorem ipsum",
     source: C4,
@@ -222,6 +225,13 @@ export const FILTERS: { [name: string]: Filter } = {
     source: C4,
     rejects: ({ text }) => (text.match(/[.!?]["”’)]*(?=\s|$)/g) ?? []).length < 3,
   },
+};
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#fineweb-filters
+export const FINEWEB = "Penedo et al. 2024 (FineWeb)";
+
+/** The rules that FineWeb added to those of the others. */
+export const FINEWEB_FILTERS: { [name: string]: Filter } = {
   "fineweb-punctuation": {
     objection: "at most 12 % of lines end in a punctuation mark",
     source: FINEWEB,
@@ -237,6 +247,15 @@ export const FILTERS: { [name: string]: Filter } = {
     source: FINEWEB,
     rejects: ({ lines }) => shareOf(lines, (line) => line.length < 30) >= 0.67,
   },
+};
+
+/** All filters, by name. */
+export const FILTERS: { [name: string]: Filter } = {
+  ...PROSE_FILTERS,
+  ...MARK_FILTERS,
+  ...REPETITION_FILTERS,
+  ...C4_FILTERS,
+  ...FINEWEB_FILTERS,
 };
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#choose-filters
@@ -311,16 +330,7 @@ export function addToBenchmark(benchmark: Benchmark, text: string): void {
   eachRun(hashes, benchmark.words, (high, low) => benchmark.runs.add(high, low));
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#contamination
-/** What a document has in common with a benchmark. */
-export interface Overlap {
-  /** How many of its runs of words are in the benchmark, and how many it has. */
-  shared: number;
-  runs: number;
-  /** The first that is, in lower case. */
-  example: string;
-}
-
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#word-range
 /** The words number `from` to `to` - 1 of a text (as `wordHashes` counts them), in lower case, with all between them. */
 export function wordRange(text: string, from: number, to: number): string {
   const lower = text.toLowerCase();
@@ -333,6 +343,16 @@ export function wordRange(text: string, from: number, to: number): string {
     if (kind === 2 && ++count === to) return lower.slice(start, i + 1);
   }
   return lower.slice(start);
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#contamination
+/** What a document has in common with a benchmark. */
+export interface Overlap {
+  /** How many of its runs of words are in the benchmark, and how many it has. */
+  shared: number;
+  runs: number;
+  /** The first that is, in lower case. */
+  example: string;
 }
 
 /** What a text has in common with a benchmark (Brown et al. 2020, appendix C); nothing if no run of words is in both. */
