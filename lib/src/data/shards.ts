@@ -2,8 +2,8 @@
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { loadTokenizer } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer, invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
+import { loadTokenizer } from "../tokenizer/files.js";
 import type { SyntheticCard } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#open-text
