@@ -2,8 +2,8 @@
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { loadTokenizer } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
+import { loadTokenizer } from "../tokenizer/files.js";
 import { PERMUTATIONS, contentHash, hashSet, nearIndex, textSignature } from "./duplicates.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import {
@@ -225,7 +225,7 @@ export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uin
 //| 01-tokenizer/7-shards-and-batches.ipynb#check-texts
 /** Why documents are left out, in the order in which it is looked for: verdict v is reason v - 1. */
 export function dropReasons({ filters = [] }: CorpusChecks): string[] {
-  return [...filters, "contaminated", "exact duplicate", "near duplicate"];
+  return [...filters, "contaminated", "exact-duplicate", "near-duplicate"];
 }
 
 /** Holds texts against filters and a benchmark, and takes their hashes and signatures. An empty text is not checked. */
@@ -395,10 +395,10 @@ export function newJudge(checks: CorpusChecks): Judge {
     const [high, low] = found.hashes.subarray(2 * i, 2 * i + 2);
     if (!high && !low) return 0; // not checked
     const isNew = hashes.add(high, low);
-    if (!isNew && dedup.includes("exact")) return 1 + reasons.indexOf("exact duplicate");
+    if (!isNew && dedup.includes("exact")) return 1 + reasons.indexOf("exact-duplicate");
     if (!dedup.includes("near")) return 0;
     const signature = found.signatures.subarray(PERMUTATIONS * i, PERMUTATIONS * (i + 1));
-    return signatures.findOrAdd(signature) ? 1 + reasons.indexOf("near duplicate") : 0;
+    return signatures.findOrAdd(signature) ? 1 + reasons.indexOf("near-duplicate") : 0;
   };
   const judge = (found: CheckedTexts) => {
     for (let i = 0; i < found.verdicts.length; i++) {

@@ -1,8 +1,8 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { loadTokenizer } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
+import { loadTokenizer } from "../tokenizer/files.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
 

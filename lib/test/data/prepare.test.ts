@@ -21,8 +21,9 @@ import {
 } from "../../src/data/prepare.js";
 import { type TokenSource, openShards, prepareText } from "../../src/data/shards.js";
 import { randomStream, syntheticText } from "../../src/data/synthetic.js";
-import { SPLIT_PATTERN, trainBpe } from "../../src/tokenizer/bpe.js";
+import { SPLIT_PATTERN } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
+import { trainBpe } from "../../src/tokenizer/merges.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#in-order-test
 await test("results come in the order of the items, whoever is done first, and never more are on their way than may be", async () => {
@@ -303,7 +304,7 @@ await test("duplicates, filtered and contaminated documents are left out and cou
   expect(mixture![0].documents).toEqual({
     read: 352,
     kept: 300,
-    dropped: { "gopher-length": 1, contaminated: 1, "exact duplicate": 30, "near duplicate": 20 },
+    dropped: { "gopher-length": 1, contaminated: 1, "exact-duplicate": 30, "near-duplicate": 20 },
   });
   const opened = openShards(out, { verify: true });
   const kept = [opened.train, opened.val].flatMap((source) =>
