@@ -1,5 +1,6 @@
 import os from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
+import { libraryVersion } from "../../bin/machine.mjs";
 import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/prepare.js";
 import type { Manifest } from "../data/shards.js";
 import type { NormalStep } from "../data/sources.js";
@@ -8,11 +9,10 @@ import { numberBetween, wholeNumber } from "./options.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { UsageError, examples, printJson } from "./run.js";
 import { suggestion } from "./suggest.js";
-import { openTokenizer } from "./tokenizer.js";
+import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
 
-interface PrepareFlags {
+interface PrepareFlags extends TokenizerChoice {
   out: string;
-  tokenizer: string;
   source?: string[];
   valFraction: number;
   textField: string;
@@ -46,11 +46,9 @@ but the time.`;
 
 /** `tslm data prepare`: from piles of text to token shards. */
 export function registerPrepare(data: Command): void {
-  const command = data
-    .command("prepare [input...]")
+  const command = tokenizerOptions(data.command("prepare [input...]"), "char, bytes")
     .description("Turn text files and documents into token shards and a manifest.")
     .requiredOption("--out <dir>", "the folder to make")
-    .requiredOption("--tokenizer <dir>", "a folder with tokenizer.json, or: char, bytes")
     .option("--source <name=NAME,... file...>", "files as a named source (see below)")
     .option("--val-fraction <f>", "the share that is kept for validation", numberBetween(0, 1), 0.1)
     .option("--text-field <name>", "where the text stands in a line of .jsonl or a row of .parquet", "text")
@@ -173,7 +171,8 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     ...{ textField, onError, valFraction, dedup, contamination, normal: flags.normalise },
     sources: chosenSources(inputs, flags.source ?? []),
     filters: flags.filter && chooseFilters(flags.filter),
-    tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer),
+    tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
+    made: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
     openWork: (settings) => workInThreads(flags.workers, settings),
     onSkip: watch.skip,
     onProgress: watch.update,

@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import * as path from "node:path";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
+import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
 import { PERMUTATIONS, contentHash, hashSet, nearIndex, textSignature } from "./duplicates.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import {
@@ -16,6 +17,7 @@ import {
   appendTokens,
   codePoints,
   codeUnit,
+  documentSeparator,
   jointEntropy,
   knownEntropy,
   partialFolder,
@@ -128,6 +130,8 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   taskSize?: number;
   /** What each text is put through first. */
   normal?: NormalStep[];
+  /** Who made it and when (2026-01-31), for the dataset card; without, there is none. */
+  made?: { by: string; on: string };
   /** Does the work; in this very thread unless told. */
   openWork?: (settings: WorkSettings) => CorpusWork;
   onProgress?: (progress: CorpusProgress) => void;
@@ -195,14 +199,14 @@ export function joinedIds(rows: Uint32Array[]): Uint32Array {
   return ids;
 }
 
-/** Encodes parts of text. Before each document stands `<|endoftext|>`, if the tokenizer has it. */
+/** Encodes parts of text. Before each document stands the separator, if the tokenizer has one. */
 export function encodeParts(tokenizer: Tokenizer, parts: CorpusPart[], valFraction: number): EncodedParts {
-  const separator = Uint32Array.from(Object.values(tokenizer.specials).slice(0, 1));
+  const separator = [documentSeparator(tokenizer) ?? []].flat();
   const [train, val] = [0, 1].map(() => ({ rows: [] as Uint32Array[], bytes: 0 }));
   for (const { text, at, begins, split } of parts) {
     const isVal = split === "by hash" ? isForValidation(text, valFraction) : split === "val";
     const side = isVal ? val : train;
-    if (begins) side.rows.push(separator);
+    if (begins) side.rows.push(Uint32Array.from(separator));
     side.rows.push(encodeNamed(tokenizer, text, at));
     side.bytes += Buffer.byteLength(text);
   }
@@ -738,7 +742,7 @@ export function writeEncoded(
     const { bytes } = encoded[name];
     // A split begins with a document, not with what stands between two.
     const first =
-      split.tokens === 0 && encoded[name].ids.length > 0 && Object.keys(tokenizer.specials).length > 0;
+      split.tokens === 0 && encoded[name].ids.length > 0 && documentSeparator(tokenizer) !== undefined;
     const ids = first ? encoded[name].ids.subarray(1) : encoded[name].ids;
     if (share[name].tokens === 0) share[name].start = split.tokens;
     appendTokens(partial, name, split.shards, ids, tokenType(tokenizer), limit);
@@ -821,6 +825,50 @@ export async function* laterTasks(
   for await (const task of tasks) if (number++ >= done) yield task;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-steps
+/** What was done to the text of a corpus, one sentence each. */
+export function corpusSteps({
+  normal = [],
+  filters = [],
+  dedup = [],
+  contamination = [],
+}: CorpusOptions): string[] {
+  const names = contamination.map((file) => path.basename(file)).join(", ");
+  return [
+    normal.length > 0 ? `The text was normalised: ${normal.join(", ")}.` : "",
+    filters.length > 0 ? `Documents that a filter rejects were left out: ${filters.join(", ")}.` : "",
+    contamination.length > 0 ? `Documents with 13 words in a row in common with ${names} were left out.` : "",
+    dedup.includes("exact")
+      ? "Of documents with the same text (but for white space) the first was kept."
+      : "",
+    dedup.includes("near")
+      ? "Of documents that are nearly the same (Jaccard similarity of about 0.8 or more) the first was kept."
+      : "",
+  ].filter((step) => step !== "");
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#known-origin
+/** The licence and the address in `file.json` beside a file that `tslm data get` fetched, if it speaks of these very bytes. */
+export function knownOrigin(file: string, sha256: string): { license?: string; url?: string } {
+  try {
+    const card = JSON.parse(fs.readFileSync(`${file}.json`, "utf8"));
+    return card.kind === "download" && card.sha256 === sha256 ? { license: card.license, url: card.url } : {};
+  } catch {
+    return {}; // no such file, or another program's
+  }
+}
+
+/** The sources with their licence and address; of a source with one file, what is known of that, where nothing was said. */
+export function withOrigins(options: CorpusOptions, state: CorpusState): SourceShare[] {
+  let file = 0;
+  return state.mixture.map((share, i) => {
+    const { files } = options.sources[i];
+    const found = files.length === 1 ? knownOrigin(files[0], state.survey!.files[file].about.sha256) : {};
+    file += files.length;
+    return { ...share, license: share.license ?? found.license, url: share.url ?? found.url };
+  });
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-manifest
 /** What a finished run says of itself, once the checksums of its shards are known. */
 export function corpusManifest(
@@ -829,7 +877,8 @@ export function corpusManifest(
   state: CorpusState,
   tokenizer: Tokenizer,
 ): Manifest {
-  const { splits, mixture, survey } = state;
+  const { splits, survey } = state;
+  const mixture = withOrigins(options, state);
   for (const shard of [...splits.train.shards, ...splits.val.shards])
     shard.sha256 = fileChecksum(path.join(partial, shard.file));
   const sources = survey!.files.map(({ about }) => about);
@@ -838,13 +887,53 @@ export function corpusManifest(
     ...SHARD_FORMAT,
     tokenizer: "tokenizer.json",
     vocab_size: tokenizer.vocabSize,
+    separator: documentSeparator(tokenizer),
     dtype: tokenType(tokenizer),
     val_fraction: options.valFraction ?? 0.1,
+    steps: corpusSteps(options),
     sources,
     mixture,
     ...(whole ? jointEntropy(sources) : {}),
     splits,
   };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-card
+/** A source as a dataset card has it; `about` are its files as the manifest knows them. */
+export function sourceRecord(share: SourceShare, files: string[], about: TextSource[]): SourceRecord {
+  const { name, license = "unknown", url, weight } = share;
+  const records = about.map((each, i) => ({
+    file: each.file,
+    sha256: each.sha256,
+    bytes: fileSize(files[i]),
+  }));
+  return { name, license, url, weight, documents: share.documents, files: records };
+}
+
+/** Writes README.md and croissant.json into a folder of shards. */
+export function writeCards(partial: string, name: string, options: CorpusOptions, manifest: Manifest): void {
+  if (!options.made) return;
+  const { mixture = [], splits, steps = [], dtype } = manifest;
+  const shards = [...splits.train.shards, ...splits.val.shards];
+  const filesOf = (share: SourceShare) => manifest.sources.filter((each) => each.source === share.name);
+  const record: CorpusRecord = {
+    name,
+    description: `Token shards: ${splits.train.tokens} tokens to learn from and ${splits.val.tokens} to validate with.`,
+    version: "1.0.0",
+    created: options.made.on,
+    creator: { type: "Organization", name: options.made.by },
+    url: "./",
+    languages: ["und"], // undetermined: nobody said
+    steps,
+    sources: mixture.map((share, i) => sourceRecord(share, options.sources[i].files, filesOf(share))),
+    files: shards.map(({ file, sha256, tokens }) => ({
+      file,
+      sha256,
+      bytes: tokens * (dtype === "u16" ? 2 : 4),
+    })),
+  };
+  fs.writeFileSync(path.join(partial, "README.md"), datasetCard(record));
+  fs.writeFileSync(path.join(partial, "croissant.json"), `${JSON.stringify(croissant(record), null, 2)}\n`);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#count-documents
@@ -944,6 +1033,7 @@ export async function fillCorpus(
   const manifest = corpusManifest(partial, options, state, tokenizer);
   fs.writeFileSync(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
   fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+  writeCards(partial, path.basename(path.resolve(folder)), options, manifest);
   for (const name of ["state.json", "verdicts.bin", "checks.bin"])
     fs.rmSync(path.join(partial, name), { force: true });
   takePlace(partial, folder);

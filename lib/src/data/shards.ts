@@ -1,6 +1,7 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
@@ -128,9 +129,13 @@ export interface Manifest {
   version: 1;
   tokenizer: string;
   vocab_size: number;
+  /** The token that stands between documents, where the tokenizer has one; older data does not say. */
+  separator?: number;
   /** Little-endian numbers of 16 or 32 bits. */
   dtype: "u16" | "u32";
   val_fraction: number;
+  /** What was done to the text besides, one sentence each; older data does not say. */
+  steps?: string[];
   /** Every file. */
   sources: TextSource[];
   /** The named sources that the files belong to, in the order of their tokens; older data has none. */
@@ -144,6 +149,15 @@ export interface Manifest {
 /** The numbers that hold a tokenizer's ids: 16 bits if they fit. */
 export function tokenType(tokenizer: Tokenizer): "u16" | "u32" {
   return tokenizer.vocabSize <= 2 ** 16 ? "u16" : "u32";
+}
+
+/** Names of the token that ends a document, in the tokenizers that are about. */
+export const DOCUMENT_ENDS = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>"];
+
+/** The token that stands between two documents; none in a tokenizer that has no such, as that of characters. */
+export function documentSeparator({ specials, around }: Tokenizer): number | undefined {
+  const name = DOCUMENT_ENDS.find((each) => specials[each] !== undefined);
+  return name === undefined ? (around?.after[0] ?? around?.before[0]) : specials[name];
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#shard-writer
@@ -195,9 +209,10 @@ export function writeSplit(
 ): Split {
   const shards: Shard[] = [];
   const append = (ids: Uint32Array) => appendTokens(folder, name, shards, ids, tokenType(tokenizer), limit);
+  const separator = documentSeparator(tokenizer);
   let bytes = 0;
   for (const { file, from, to } of parts) {
-    if (bytes > 0) append(Uint32Array.from(Object.values(tokenizer.specials).slice(0, 1)));
+    if (bytes > 0 && separator !== undefined) append(Uint32Array.of(separator));
     for (const text of textRange(file, from, to)) {
       append(tokenizer.encode(text));
       bytes += Buffer.byteLength(text);
@@ -302,6 +317,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
     const about = {
       tokenizer: "tokenizer.json",
       vocab_size: tokenizer.vocabSize,
+      separator: documentSeparator(tokenizer),
       dtype: tokenType(tokenizer),
     };
     const manifest = {
