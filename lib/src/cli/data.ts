@@ -1,16 +1,18 @@
 import { type Command, InvalidArgumentError } from "commander";
 import { registerGet } from "./data-get.js";
+import { registerInspect } from "./data-inspect.js";
 import { registerPrepare } from "./data-prepare.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import { wholeNumber } from "./options.js";
 
-/** `tslm data`: make a corpus, turn text into token shards. */
+/** `tslm data`: make or fetch a corpus, turn text into token shards, look at them. */
 export function register(program: Command): void {
   const data = program.command("data").description("Make and prepare the text that a model learns from.");
   registerSynth(data);
   registerGet(data);
   registerPrepare(data);
+  registerInspect(data);
   examples(data, "npx tslm data synth --out corpus.txt --bytes 4MB --seed 1");
 }
 
