@@ -112,8 +112,10 @@ async function checkFolder(
 }
 
 /** Holds the data against what the run was begun with; gives the checksum that stands for it. */
-function checkData(data: OpenShards, begun: RunFile | undefined): string {
-  const sha256 = crypto.createHash("sha256").update(JSON.stringify(data.manifest.splits)).digest("hex");
+function checkData({ manifest, mixture }: OpenShards, begun: RunFile | undefined): string {
+  const weights = mixture?.map(({ name, weight, tokens }) => [name, weight, tokens.length]);
+  const facts = weights ? [manifest.splits, weights] : manifest.splits;
+  const sha256 = crypto.createHash("sha256").update(JSON.stringify(facts)).digest("hex");
   if (begun && begun.data_sha256 !== sha256)
     throw new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
   return sha256;
@@ -147,8 +149,8 @@ async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; check
   const { planOf } = await import("../train/configuration.js");
   const checkpoint = latestCheckpoint(paths.folder);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
-  const { train, val, manifest } = parts.data;
-  const data = { train, val, valSize: manifest.splits.val };
+  const { train, mixture, val, manifest } = parts.data;
+  const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   return { run: loop.startRun(model, planOf(parts.config), data, checkpoint), checkpoint };
 }
 
