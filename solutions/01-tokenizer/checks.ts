@@ -1,9 +1,22 @@
 // The checks of chapter 1's exercises.
-import { GRAMMAR, measureParts, mergePair, pairKey, type Part, parseTemplate } from "tslm";
+import {
+  benchmarkRuns,
+  FILTERS,
+  GRAMMAR,
+  measureParts,
+  mergePair,
+  overlapWith,
+  pairKey,
+  type Part,
+  parseTemplate,
+  textShape,
+} from "tslm";
 import type { Check, Random } from "tslm/notebook";
 
 const MERGING = "01-tokenizer/1-one-merge";
 const ENTROPY = "01-tokenizer/2-the-entropy-of-a-small-grammar";
+const NEARLY = "01-tokenizer/6-nearly-the-same";
+const SIFTING = "01-tokenizer/7-sifting";
 
 /** Ids in which a pair is likely: few different values, so that runs and repeats occur. */
 function idsWithRepeats(random: Random, round: number): number[] {
@@ -254,6 +267,252 @@ export const writeTemplateBits: Check<[Part[]]> = {
     {
       says: "You count the bits of choosing, but not those of the choices inside the option that is taken.",
       makes: (parts) => bitsWith(parts, (bits) => Math.log2(bits.length)),
+    },
+  ],
+};
+
+export const predictSimilarity: Check<[]> = {
+  exercise: NEARLY,
+  id: "predict-similarity",
+  title: "Predict the similarity",
+  hints: [
+    "{a, b, c, d} and {c, d, e, f} have two in common, and six different ones together.",
+    "54 words make 50 shingles. A word in the middle is in five of them. What is common, and what has either?",
+    "Each number agrees with chance 0.5. To agree on at least one of two is 1 less the chance of agreeing on none.",
+  ],
+  expected: () => [1 / 3, 45 / 55, 0.75, 0.25],
+  tolerance: 0.005,
+  mistakes: [
+    {
+      says: "You divided by the size of one of the sets. The similarity is a share of what either has.",
+      makes: () => [0.5, 0.9, 0.75, 0.25],
+    },
+    {
+      says: "One changed word spoils five shingles of each text, not one.",
+      makes: () => [1 / 3, 49 / 51, 0.75, 0.25],
+    },
+    {
+      says: "More bands make it likelier to agree on one, more numbers in a band make it less likely.",
+      makes: () => [1 / 3, 45 / 55, 0.25, 0.75],
+    },
+  ],
+};
+
+/** All runs of n words, in order. */
+const runsOf = (words: string[], n: number) =>
+  words.slice(0, Math.max(0, words.length - n + 1)).map((_, i) => words.slice(i, i + n).join(" "));
+
+/** What two lists of shingles have in common, as a share that `of` reckons from common, a's and b's number. */
+function sharedShare(a: string[], b: string[], of: (common: number, a: number, b: number) => number): number {
+  const common = a.filter((shingle) => b.includes(shingle)).length;
+  return common === 0 ? 0 : common / of(common, a.length, b.length);
+}
+
+const distinct = (values: string[]) => [...new Set(values)];
+const either = (common: number, a: number, b: number) => a + b - common;
+
+/** Few different words, so that runs come again, and a second text that shares some of the first. */
+function wordsInCommon(random: Random, round: number): [string[], string[]] {
+  const draw = (length: number) => random.list(length, () => random.pick(["the", "fox", "ran", "home"]));
+  const first = draw(round < 3 ? round : random.integer(3, 20));
+  return [first, [...draw(random.integer(0, 4)), ...first.slice(random.integer(0, 3)), ...draw(round % 4)]];
+}
+
+export const writeJaccard: Check<[string[], string[], number]> = {
+  exercise: NEARLY,
+  id: "write-jaccard",
+  title: "Jaccard similarity",
+  names: ["a", "b", "n"],
+  hints: [
+    "A `Set` of strings: each run of n words joined by a blank.",
+    "m words have m - n + 1 runs of n, or none if that is below 1.",
+    "What either has is the sizes of both sets together, less what they have in common, which was counted twice.",
+  ],
+  inputs: (random, round) =>
+    round === 0 ? [["fox"], ["ran"], 2] : [...wordsInCommon(random, round), random.integer(1, 3)],
+  expected: (a, b, n) => sharedShare(distinct(runsOf(a, n)), distinct(runsOf(b, n)), either),
+  mistakes: [
+    {
+      says: "A shingle that comes twice counts once: the shingles of a text are a set.",
+      makes: (a, b, n) => sharedShare(runsOf(a, n), runsOf(b, n), either),
+    },
+    {
+      says: "You divided by both sizes together. What is common stands in both and must not count twice.",
+      makes: (a, b, n) => sharedShare(distinct(runsOf(a, n)), distinct(runsOf(b, n)), (_, x, y) => x + y),
+    },
+    {
+      says: "You compare words, not runs of n words.",
+      makes: (a, b) => sharedShare(distinct(a), distinct(b), either),
+    },
+    {
+      says: "Two texts without shingles are no division by zero: their similarity is 0.",
+      makes: (a, b, n) => {
+        const [x, y] = [distinct(runsOf(a, n)), distinct(runsOf(b, n))];
+        const common = x.filter((shingle) => y.includes(shingle)).length;
+        return common / (x.length + y.length - common);
+      },
+    },
+  ],
+};
+
+interface Order {
+  multiplier: number;
+  addend: number;
+}
+
+const placeOf = ({ multiplier, addend }: Order, hash: number) => (Math.imul(multiplier, hash) + addend) | 0;
+
+export const writeMinhash: Check<[number[], Order[]]> = {
+  exercise: NEARLY,
+  id: "write-minhash",
+  title: "MinHash",
+  names: ["hashes", "orders"],
+  hints: [
+    "One number for each order, however many hashes there are.",
+    "For each order go through all hashes and keep the smallest place.",
+    "Keep the place, `(Math.imul(multiplier, hash) + addend) | 0`, and not the hash that has it.",
+  ],
+  inputs: (random, round) => {
+    const bits = () => random.integer(-(2 ** 31), 2 ** 31 - 1);
+    const orders = random.list(random.integer(1, 5), () => ({ multiplier: bits() | 1, addend: bits() }));
+    return [random.list(1 + (round % 12), bits), orders];
+  },
+  expected: (hashes, orders) =>
+    orders.map((order) => Math.min(...hashes.map((hash) => placeOf(order, hash)))),
+  mistakes: [
+    {
+      says: "You give the hash that comes first, not its place in the order.",
+      makes: (hashes, orders) =>
+        orders.map((order) => hashes.reduce((a, b) => (placeOf(order, b) < placeOf(order, a) ? b : a))),
+    },
+    {
+      says: "These are the largest places. MinHash keeps the smallest.",
+      makes: (hashes, orders) =>
+        orders.map((order) => Math.max(...hashes.map((hash) => placeOf(order, hash)))),
+    },
+    {
+      says: "Multiply with `Math.imul`: an ordinary product loses its low bits when it is large.",
+      makes: (hashes, orders) =>
+        orders.map(({ multiplier, addend }) =>
+          Math.min(...hashes.map((hash) => (multiplier * hash + addend) | 0)),
+        ),
+    },
+    {
+      says: "A signature has one number for each order, not one for each hash.",
+      makes: (hashes, orders) =>
+        hashes.map((hash) => Math.min(...orders.map((order) => placeOf(order, hash)))),
+    },
+  ],
+};
+
+/** Whether more than 30 % of lines are as `holds` says. */
+function manyLines(lines: string[], holds: (line: string) => boolean): boolean {
+  return lines.length > 0 && lines.filter(holds).length / lines.length > 0.3;
+}
+
+const trimmedLines = (text: string) => text.split("\n").map((line) => line.trim());
+const endsOpen = (line: string) => line.endsWith("...") || line.endsWith("…");
+
+export const writeTeaserFilter: Check<[string]> = {
+  exercise: SIFTING,
+  id: "write-teaser-filter",
+  title: "A filter for teasers",
+  names: ["text"],
+  rounds: 60,
+  hints: [
+    "Split the text at line ends, trim each line, and leave out those that are empty then.",
+    '`line.endsWith("...")`, or the one character …',
+    "A share of exactly 30 % is not more than 30 %. And 0 / 0 is NaN, which is not more than anything.",
+  ],
+  inputs: (random, round) => {
+    if (round === 0) return [""];
+    if (round === 1) return [`${"a...\n".repeat(3)}${"b.\n".repeat(7)}`];
+    const lines = [
+      "The miller said that...",
+      "and then…",
+      "It was late.",
+      "So it ends... ",
+      "",
+      "  ",
+      "He went... home.",
+    ];
+    return [random.list(random.integer(1, 12), () => random.pick(lines)).join("\n")];
+  },
+  expected: (text) => FILTERS["gopher-ellipses"].rejects(textShape(text)),
+  mistakes: [
+    {
+      says: "Empty lines count in your share. Leave them out before you count.",
+      makes: (text) => manyLines(trimmedLines(text), endsOpen),
+    },
+    {
+      says: "White space at the end of a line hides its ellipsis. Trim each line first.",
+      makes: (text) =>
+        manyLines(
+          text.split("\n").filter((line) => line.trim() !== ""),
+          endsOpen,
+        ),
+    },
+    {
+      says: "An ellipsis may also be one character: …",
+      makes: (text) => manyLines(textShape(text).lines, (line) => line.endsWith("...")),
+    },
+    {
+      says: "You look for an ellipsis anywhere in the line. It must be at its end.",
+      makes: (text) => manyLines(textShape(text).lines, (line) => /\.\.\.|…/.test(line)),
+    },
+    {
+      says: "Exactly 30 % is not more than 30 %.",
+      makes: (text) => {
+        const { lines } = textShape(text);
+        return lines.length > 0 && lines.filter(endsOpen).length / lines.length >= 0.3;
+      },
+    },
+  ],
+};
+
+export const writeSharedRuns: Check<[string[], string[][], number]> = {
+  exercise: SIFTING,
+  id: "write-shared-runs",
+  title: "Shared runs of words",
+  names: ["document", "benchmark", "n"],
+  hints: [
+    "First put the runs of all the benchmark's texts into one set.",
+    "A run lies within one text: do not join the texts of the benchmark.",
+    "Then go through the document's runs, each place once, and count those that are in the set.",
+  ],
+  inputs: (random, round) => {
+    const [document, first] = wordsInCommon(random, round);
+    return [document, [first.slice(0, 4), first.slice(4)], random.integer(1, 3)];
+  },
+  expected: (document, benchmark, n) =>
+    overlapWith(
+      benchmarkRuns(
+        benchmark.map((words) => words.join(" ")),
+        n,
+      ),
+      document.join(" "),
+    )?.shared ?? 0,
+  mistakes: [
+    {
+      says: "A run that comes twice in the document counts twice: it is two places that must go.",
+      makes: (document, benchmark, n) => {
+        const known = new Set(benchmark.flatMap((words) => runsOf(words, n)));
+        return distinct(runsOf(document, n)).filter((run) => known.has(run)).length;
+      },
+    },
+    {
+      says: "You joined the benchmark's texts. A run that begins in one text and ends in the next is in neither.",
+      makes: (document, benchmark, n) => {
+        const known = new Set(runsOf(benchmark.flat(), n));
+        return runsOf(document, n).filter((run) => known.has(run)).length;
+      },
+    },
+    {
+      says: "The last run is missing: m words have m - n + 1 runs of n.",
+      makes: (document, benchmark, n) => {
+        const known = new Set(benchmark.flatMap((words) => runsOf(words, n)));
+        return runsOf(document.slice(0, -1), n).filter((run) => known.has(run)).length;
+      },
     },
   ],
 };

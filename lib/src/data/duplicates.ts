@@ -61,7 +61,7 @@ export function contentHash(text: string): [high: number, low: number] {
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#word-scan
-/** What a UTF-16 unit is to words: 0 between words, 1 part of one, 2 one by itself (scripts without spaces, emoji). */
+/** What a UTF-16 unit is to words: 0 between words, 1 part of one, 2 one by itself (Chinese, Japanese, emoji). */
 export function wordClass(unit: number): 0 | 1 | 2 {
   if (unit < 0x80)
     return (unit >= 97 && unit <= 122) || (unit >= 48 && unit <= 57) || (unit >= 65 && unit <= 90) ? 1 : 0;
@@ -127,10 +127,11 @@ export const [MULTIPLIERS, ADDENDS] = ((random) => {
 
 /**
  * The MinHash signature of a text: for each of 128 random orders of all five-word shingles, a byte of the first of the text's
- * own (Broder 1997; Li and König 2010). Depends on nothing but the text, upper and lower case and punctuation aside.
+ * own (Broder 1997; Li and König 2010). Depends on the words alone, in upper or lower case; of a text without words, on all of it.
  */
 export function textSignature(text: string): Uint8Array {
-  const shingles = shingleHashes(wordHashes(text));
+  const words = wordHashes(text);
+  const shingles = words.length > 0 ? shingleHashes(words) : Int32Array.of(contentHash(text)[0]);
   const signature = new Uint8Array(PERMUTATIONS);
   for (let k = 0; k < PERMUTATIONS; k++) {
     const [multiplier, addend] = [MULTIPLIERS[k], ADDENDS[k]];

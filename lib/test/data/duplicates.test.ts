@@ -18,7 +18,7 @@ await test("a set of hashes is JavaScript's own set", () => {
   const random = randomStream(1);
   const [ours, theirs] = [hashSet(), new Set<string>()];
   let wrong = 0;
-  for (let i = 0; i < 30_000; i++) {
+  for (let i = 0; i < 12_000; i++) {
     const [high, low] = [Math.floor(random() * 300) * 2 ** 23, Math.floor(random() * 100)];
     const known = theirs.has(`${high} ${low || 1}`);
     theirs.add(`${high} ${low || 1}`);
@@ -110,7 +110,7 @@ await test("signatures estimate the Jaccard similarity without bias, as closely 
     expect(Math.abs(sum / 400)).toBeLessThan(5 * Math.sqrt(expected / 400)); // five standard errors of the mean
     expect(squares / 400).toBeLessThan(1.5 * expected + 1e-4);
   }
-  expect(textSignature("")).toEqual(textSignature("... !"));
+  expect(signatureSimilarity(textSignature("?!"), textSignature("... !"))).toBeLessThan(0.1); // no words in either
   expect(textSignature("One Two, three")).toEqual(textSignature("one two three"));
 });
 

@@ -79,10 +79,21 @@ await test("the same texts come out of every form, packed or not", () =>
     }
     for await (const { text, continues } of textDocuments(place("a.txt"), {}, 64)) // short ones are never taken apart
       expect([texts.shift(), false]).toEqual([text, continues]);
-    fs.writeFileSync(place("real.txt.zst"), Buffer.from(REAL_ZST, "base64"));
-    expect((await readAll(place("real.txt.zst"))).texts).toEqual([
-      "Some text, some text, some text.\nGrüße 🎉\n",
-    ]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#joined-test
+await test("packed files that were put one after the other are all read", () =>
+  inNewFolder(async (place) => {
+    const real = Buffer.from(REAL_ZST, "base64");
+    const skippable = Buffer.from([0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 1, 2]); // a frame of two bytes that mean nothing
+    fs.writeFileSync(
+      place("a.txt.zst"),
+      Buffer.concat([real, storedZst(Buffer.from("and\n")), skippable, real]),
+    );
+    fs.writeFileSync(place("a.txt.gz"), Buffer.concat(["one\n", "two\n"].map((each) => zlib.gzipSync(each))));
+    const text = "Some text, some text, some text.\nGrüße 🎉\n";
+    expect((await readAll(place("a.txt.zst"))).texts).toEqual([`${text}and\n${text}`]);
+    expect((await readAll(place("a.txt.gz"))).texts).toEqual(["one\ntwo\n"]);
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parts-test
