@@ -242,12 +242,13 @@ const template = (id: number) => ({
 });
 
 /**
- * A text without what @huggingface/tokenizers reads otherwise than the Rust that it follows: the step ByteLevel cuts with
- * JavaScript's \s, which lacks U+0085 and has U+FEFF, and the step Digits with its \d, which is ASCII only.
+ * A text without what @huggingface/tokenizers reads otherwise than the Rust that it follows: it ignores case without the long s
+ * (tiktoken knows it); its ByteLevel cuts with JavaScript's \s, which lacks U+0085 and has U+FEFF; its Digits are ASCII only.
  */
 function withinTheirs(family: string, text: string): string {
-  if (family !== "GPT-2" && family !== "SmolLM") return text;
-  return text.replace(/[\u0085\ufeff]/g, "_").replace(/(?!\d)\p{N}/gu, "x");
+  const plain = text.replaceAll("ſ", "s");
+  if (family !== "GPT-2" && family !== "SmolLM") return plain;
+  return plain.replace(/[\u0085\ufeff]/g, "_").replace(/(?!\d)\p{N}/gu, "x");
 }
 
 const digits = { type: "Digits", individual_digits: true };
