@@ -67,8 +67,14 @@ function* blockTexts(): Generator<string> {
   }
 }
 
-/** Numbers that Unicode 17 added: new Nodes know them, and tiktoken, built with Unicode 16, does not. */
-const tooNew = /[\u{11de0}-\u{11de9}\u{16ff4}-\u{16ff6}]/u;
+/** Letters, marks and numbers that Unicode 17 added: new Nodes know them, and tiktoken, built with Unicode 16, does not. */
+const unicode17 =
+  "88f-88f c5c-c5c cdc-cdc 1acf-1add 1ae0-1aeb a7ce-a7cf a7d2-a7d2 a7d4-a7d4 a7f1-a7f1 10940-10959 " +
+  "10ec5-10ec7 10efa-10efb 11b60-11b67 11db0-11ddb 11de0-11de9 16ea0-16eb8 16ebb-16ed3 16ff2-16ff6 " +
+  "187f8-187ff 18d09-18d1e 18d80-18df2 1e6c0-1e6de 1e6e0-1e6f5 1e6fe-1e6ff 2b73a-2b73f 2cea2-2cead " +
+  "323b0-33479";
+const ranges = unicode17.split(" ").map((range) => range.replace(/(\w+)-(\w+)/, "\\u{$1}-\\u{$2}"));
+const tooNew = new RegExp(`[${ranges.join("")}]`, "u");
 
 /** English, other languages, code, numbers and spaces, drawn together. */
 const mixedText = fc
@@ -235,6 +241,16 @@ const template = (id: number) => ({
   ],
 });
 
+/**
+ * A text without what @huggingface/tokenizers reads otherwise than the Rust that it follows: it ignores case without the long s
+ * (tiktoken knows it); its ByteLevel cuts with JavaScript's \s, which lacks U+0085 and has U+FEFF; its Digits are ASCII only.
+ */
+function withinTheirs(family: string, text: string): string {
+  const plain = text.replaceAll("ſ", "s");
+  if (family !== "GPT-2" && family !== "SmolLM") return plain;
+  return plain.replace(/[\u0085\ufeff]/g, "_").replace(/(?!\d)\p{N}/gu, "x");
+}
+
 const digits = { type: "Digits", individual_digits: true };
 const gpt2Cut = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
 const families = {
@@ -249,7 +265,8 @@ describe.each(Object.entries(families))(
   (name, file) => {
     const ours = loadTokenizer(file);
     const theirs = new Theirs(file, {});
-    const expectSame = (text: string) => {
+    const expectSame = (given: string) => {
+      const text = withinTheirs(name, given);
       const ids: ArrayLike<number> = theirs.encode(text, { add_special_tokens: false }).ids;
       expect(Array.from(ours.encode(text, { allowed: "all" })), JSON.stringify(text)).toEqual(
         Array.from(ids),

@@ -1,7 +1,7 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
 import { END_OF_TEXT, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
-import { type AddedToken, PairMap, type Vocabulary, byteLevelTokenizer } from "./merges.js";
+import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
 import { PATTERNS, type PatternName, type Splitter, knownSplitter, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#read-tiktoken
@@ -17,31 +17,27 @@ export function readTiktoken(file: Uint8Array): Uint8Array[] {
       throw new Error(
         `Line ${i + 1} of the .tiktoken file is not a token in base64 and a new id: ${JSON.stringify(line.slice(0, 40))}.`,
       );
-    tokens[id] = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const bytes = atob(base64);
+    tokens[id] = new Uint8Array(bytes.length);
+    for (let at = 0; at < bytes.length; at++) tokens[id][at] = bytes.charCodeAt(at);
   });
   return tokens;
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-vocabulary
-/** Bytes as a string of as many characters: a key for a Map. */
-export function byteKey(bytes: Uint8Array): string {
-  return String.fromCharCode(...bytes);
-}
-
 /** The two parts of each token, in all ways in which both are tokens, as `each(left, right, whole)`; ids in order. */
 export function tokenParts(
   tokens: (Uint8Array | undefined)[],
   each: (left: number, right: number, whole: number) => void,
 ): void {
-  const ids = new Map<string, number>();
-  tokens.forEach((token, id) => token && ids.set(byteKey(token), id));
-  for (const [key, whole] of ids) {
-    for (let cut = 1; cut < key.length; cut++) {
-      const left = ids.get(key.slice(0, cut));
-      const right = left === undefined ? undefined : ids.get(key.slice(cut));
-      if (right !== undefined) each(left!, right, whole);
+  const table = new TokenTable(tokens);
+  tokens.forEach((token, whole) => {
+    for (let cut = 1; token && cut < token.length; cut++) {
+      const left = table.find(token, 0, cut);
+      const right = left < 0 ? left : table.find(token, cut, token.length);
+      if (right >= 0) each(left, right, whole);
     }
-  }
+  });
 }
 
 /** The vocabulary of a list of tokens: of the pairs that together are a token, the one of the smallest id merges first. */

@@ -4,7 +4,6 @@ import {
   type EncodeOptions,
   type Tokenizer,
   characterName,
-  invalidUtf8,
   joinTokens,
   unknownSpecial,
 } from "./characters.js";
@@ -461,6 +460,42 @@ export class PieceCache {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#token-table
+/** The ids of tokens by their bytes: an open hash table. */
+export class TokenTable {
+  readonly #slots: Int32Array; // a hash's place holds an id; -1 is free
+
+  constructor(readonly tokens: (Uint8Array | undefined)[]) {
+    this.#slots = new Int32Array(2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
+    tokens.forEach((token, id) => {
+      if (token) this.#slots[this.#slot(token, 0, token.length)] = id;
+    });
+  }
+
+  /** The id of the token with the bytes from `from` to `to`, -1 if there is none. */
+  find(bytes: Uint8Array, from: number, to: number): number {
+    return this.#slots[this.#slot(bytes, from, to)];
+  }
+
+  /** The slot of a token, or the free one where it would go. */
+  #slot(bytes: Uint8Array, from: number, to: number): number {
+    let hash = 0x811c9dc5; // FNV-1a
+    for (let i = from; i < to; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
+    const mask = this.#slots.length - 1;
+    for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask) {
+      const id = this.#slots[slot];
+      if (id < 0 || isSpan(this.tokens[id]!, bytes, from, to)) return slot;
+    }
+  }
+}
+
+/** Whether a token is the bytes from `from` to `to`. */
+export function isSpan(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
+  if (token.length !== to - from) return false;
+  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
+  return true;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#piece-encoder
 /** Pieces from this many bytes on are merged with a heap. */
 export const LONG_PIECE = 100;
@@ -475,27 +510,17 @@ export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[]
 export function pieceEncoder(
   vocabulary: Vocabulary,
 ): (text: string, from: number, to: number, ids: IdList) => void {
-  const whole = vocabulary.wholePieces ? tokenTexts(vocabulary.tokens) : new Map<string, number>();
+  const whole = new TokenTable(vocabulary.wholePieces ? vocabulary.tokens : []);
   const cache = new PieceCache();
   const encoder = new TextEncoder();
   return (text, from, to, ids) => {
     if (cache.recall(text, from, to, ids)) return;
-    const piece = text.slice(from, to);
-    const token = whole.get(piece);
-    const made = token === undefined ? encodePiece(encoder.encode(piece), vocabulary) : [token];
+    const bytes = encoder.encode(text.slice(from, to));
+    const token = whole.find(bytes, 0, bytes.length);
+    const made = token < 0 ? encodePiece(bytes, vocabulary) : [token];
     for (let i = 0; i < made.length; i++) ids.push(made[i]);
     cache.remember(text, from, to, made);
   };
-}
-
-/** The ids of the tokens that are text. */
-export function tokenTexts(tokens: (Uint8Array | undefined)[]): Map<string, number> {
-  const texts = new Map<string, number>();
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  tokens.forEach((token, id) => {
-    if (token && invalidUtf8(token) < 0) texts.set(decoder.decode(token), id);
-  });
-  return texts;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#added-token
