@@ -1,4 +1,4 @@
-// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as cd7b047d2c0a9933
+// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as de940430afbec6c5
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
