@@ -1,10 +1,12 @@
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
+  documentStarts,
   FILTERS,
   GRAMMAR,
   measureParts,
   mergePair,
+  nextSource,
   overlapWith,
   pairKey,
   type Part,
@@ -17,6 +19,7 @@ const MERGING = "01-tokenizer/1-one-merge";
 const ENTROPY = "01-tokenizer/2-the-entropy-of-a-small-grammar";
 const NEARLY = "01-tokenizer/6-nearly-the-same";
 const SIFTING = "01-tokenizer/7-sifting";
+const TURNS = "01-tokenizer/8-whose-turn";
 
 /** Ids in which a pair is likely: few different values, so that runs and repeats occur. */
 function idsWithRepeats(random: Random, round: number): number[] {
@@ -513,6 +516,144 @@ export const writeSharedRuns: Check<[string[], string[][], number]> = {
         const known = new Set(benchmark.flatMap((words) => runsOf(words, n)));
         return runsOf(document.slice(0, -1), n).filter((run) => known.has(run)).length;
       },
+    },
+  ],
+};
+
+/** The sources that give the first windows when `pick` chooses. */
+function turnsBy(weights: number[], count: number, pick: typeof nextSource): number[] {
+  const taken = weights.map(() => 0);
+  return Array.from({ length: count }, () => {
+    const turn = pick(weights, taken);
+    taken[turn]++;
+    return turn;
+  });
+}
+
+export const predictTurns: Check<[]> = {
+  exercise: TURNS,
+  id: "predict-turns",
+  title: "Predict six turns",
+  hints: [
+    "For the first window the sources should have given 2/3 and 1/3, and have given nothing: source 0 lacks more.",
+    "For the second they should have given 4/3 and 2/3. Source 0 has given 1 and lacks 1/3, source 1 lacks 2/3.",
+    "After three windows both are exactly where they should be, and it begins again.",
+  ],
+  expected: () => ({ turns: turnsBy([2, 1], 6, nextSource) }),
+  mistakes: [
+    {
+      says: "You let source 0 give its two windows in a row. After the first it lacks only 1/3, and source 1 lacks 2/3.",
+      makes: () => ({ turns: [0, 0, 1, 0, 0, 1] }),
+    },
+    {
+      says: "You began with the lighter source. At first the heavier one is further behind: 2/3 of a window.",
+      makes: () => ({ turns: [1, 0, 0, 1, 0, 0] }),
+    },
+    {
+      says: "You took turns. With weights 2 and 1, source 0 gives two windows of every three.",
+      makes: () => ({ turns: [0, 1, 0, 1, 0, 1] }),
+    },
+  ],
+};
+
+/** The place of the largest, the first or the last of equals. */
+const largest = (values: number[], last = false): number =>
+  last ? values.lastIndexOf(Math.max(...values)) : values.indexOf(Math.max(...values));
+
+const sumOf = (values: number[]): number => values.reduce((sum, value) => sum + value, 0);
+
+/** What each source lacks, if there were `windows` by now. */
+const lacking = (weights: number[], taken: number[], windows: number): number[] =>
+  weights.map((weight, i) => (weight / sumOf(weights)) * windows - taken[i]);
+
+export const writeTurn: Check<[number[], number[]]> = {
+  exercise: TURNS,
+  id: "write-turn",
+  title: "Whose turn is it?",
+  names: ["weights", "taken"],
+  rounds: 60,
+  hints: [
+    "First the number of windows: all that were given, and the one that is to be given now.",
+    "A source should have given `(weight / total) * windows`. It lacks that less what it has given.",
+    "`missing.indexOf(Math.max(...missing))` is the first of the largest.",
+  ],
+  inputs: (random, round) => {
+    // The weights add up to a power of two, so that shares are exact and equals are equal whatever the formula.
+    const all = [
+      [1, 1],
+      [3, 1],
+      [1, 3],
+      [2, 1, 1],
+      [1, 2, 5],
+      [4, 2, 1, 1],
+      [3, 5],
+    ];
+    const weights = round < all.length ? all[round] : random.pick(all);
+    return [weights, weights.map(() => (round < all.length ? 0 : random.integer(0, 6)))];
+  },
+  expected: nextSource,
+  mistakes: [
+    {
+      says: "You always take the source with the largest weight. It depends on what each has given so far.",
+      makes: (weights) => largest(weights),
+    },
+    {
+      says: "Count the window that is to be given now too: without it nobody lacks anything at the start.",
+      makes: (weights, taken) => largest(lacking(weights, taken, sumOf(taken))),
+    },
+    {
+      says: "A weight is no share yet: divide it by the sum of the weights.",
+      makes: (weights, taken) => {
+        const windows = 1 + sumOf(taken);
+        return largest(weights.map((weight, i) => weight * windows - taken[i]));
+      },
+    },
+    {
+      says: "Of equals you take the last. Take the first.",
+      makes: (weights, taken) => largest(lacking(weights, taken, 1 + sumOf(taken)), true),
+    },
+  ],
+};
+
+/** A row of tokens as a batch has it. */
+const rowOf = (row: number[]) => {
+  const inputs = Uint32Array.from(row);
+  return { rows: 1, context: row.length, inputs, targets: inputs };
+};
+
+export const writeStarts: Check<[number[], number]> = {
+  exercise: TURNS,
+  id: "write-starts",
+  title: "Where documents begin",
+  names: ["row", "separator"],
+  hints: [
+    "Keep one number: where the present document began. At first it is 0.",
+    "A separator still belongs to its document, so note the start before you look whether the token is one.",
+    "Behind a separator at place `at` the next document begins at `at + 1`.",
+  ],
+  inputs: (random, round) => [
+    random.list(round < 4 ? round + 1 : random.integer(2, 14), () => random.integer(0, 3)),
+    0,
+  ],
+  expected: (row, separator) => [...documentStarts(rowOf(row), separator)],
+  mistakes: [
+    {
+      says: "The separator belongs to the document that it ends, not to the next one.",
+      makes: (row, separator) => {
+        let start = 0;
+        return row.map((token, at) => {
+          if (token === separator) start = at + 1;
+          return start;
+        });
+      },
+    },
+    {
+      says: "The next document begins behind the separator, not at it.",
+      makes: (row, separator) => row.map((_, at) => Math.max(0, row.slice(0, at).lastIndexOf(separator))),
+    },
+    {
+      says: "You say for each token how far its document reaches back. Asked for is the place where it begins.",
+      makes: (row, separator) => row.map((_, at) => at - (row.slice(0, at).lastIndexOf(separator) + 1)),
     },
   ],
 };
