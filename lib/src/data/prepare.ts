@@ -74,6 +74,7 @@ export interface EncodedParts {
   val: { ids: Uint32Array; bytes: number };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#checked-texts
 /** What was found about texts: per text a verdict (0: nothing against it), 8 bytes of its content's hash, 128 of its signature. */
 export interface CheckedTexts {
   verdicts: Uint8Array;
@@ -81,6 +82,7 @@ export interface CheckedTexts {
   signatures: Uint8Array;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#work-settings
 /** All that a worker needs to know; plain data, so that it can be sent to a thread. */
 export interface WorkSettings {
   /** The content of a tokenizer.json. */
@@ -99,6 +101,7 @@ export interface CorpusChecks {
   contamination?: string[];
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-work
 /** Somebody who does the work of preparing: this thread, or others. */
 export interface CorpusWork {
   /** Tasks that should be on their way at a time, so that nobody waits. */
@@ -106,6 +109,14 @@ export interface CorpusWork {
   encode(parts: CorpusPart[]): Promise<EncodedParts>;
   check(texts: string[]): Promise<CheckedTexts>;
   close(): Promise<void>;
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-progress
+/** How far a run is, in bytes: of the files while they are read, of their text while it is encoded. */
+export interface CorpusProgress {
+  phase: "reading" | "encoding";
+  done: number;
+  total: number;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-types
@@ -139,13 +150,6 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   signal?: AbortSignal;
 }
 
-/** How far a run is, in bytes: of the files while they are read, of their text while it is encoded. */
-export interface CorpusProgress {
-  phase: "reading" | "encoding";
-  done: number;
-  total: number;
-}
-
 //| 01-tokenizer/7-shards-and-batches.ipynb#safe-cut
 /** The last place of a sign with something that fits before and behind it; -1 if there is none. */
 export function lastBetween(before: RegExp, sign: string, behind: RegExp, text: string): number {
@@ -163,6 +167,7 @@ export function safeCut(text: string): number {
   return line >= 0 ? line + 1 : Math.max(0, lastBetween(/\p{L}/u, " ", /^\p{L}/u, text));
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#safe-parts
 /** The longest text that waits for such a place, in UTF-16 units. */
 export const LONGEST_PART = 2 ** 24;
 
@@ -185,6 +190,16 @@ export function isForValidation(text: string, valFraction: number): boolean {
     valFraction > 0 &&
     crypto.createHash("sha256").update(text).digest().readUInt32BE(0) < valFraction * 2 ** 32
   );
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#encode-named
+/** The ids of a text; an error says where the text is from. */
+export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uint32Array {
+  try {
+    return tokenizer.encode(text);
+  } catch (error) {
+    throw new Error(`${at}: ${(error as Error).message}`);
+  }
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#encode-parts
@@ -215,15 +230,6 @@ export function encodeParts(tokenizer: Tokenizer, parts: CorpusPart[], valFracti
     bytes,
   });
   return { train: joined(train), val: joined(val) };
-}
-
-/** The ids of a text; an error says where the text is from. */
-export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uint32Array {
-  try {
-    return tokenizer.encode(text);
-  } catch (error) {
-    throw new Error(`${at}: ${(error as Error).message}`);
-  }
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#check-texts
@@ -306,6 +312,7 @@ export interface SurveyedFile {
   unreadable: number;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#survey-file
 /**
  * Reads a file once and gives the text of each document, or "" of one that comes in parts; at the end what there is to know of
  * the file. `onBytes` is told how much text was read; its characters go into the alphabet, if one is wanted.
@@ -338,6 +345,15 @@ export async function* surveyFile(
   return { about, count, unreadable };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#file-size
+/** How long a file is, or one sentence on why it cannot be read. */
+export function fileSize(file: string): number {
+  const handle = openToRead(file);
+  const { size } = fs.fstatSync(handle);
+  fs.closeSync(handle);
+  return size;
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#survey-all
 /** The first reading of a whole corpus: its files in the order of the sources, and all their characters if they are wanted. */
 export interface Survey {
@@ -345,6 +361,7 @@ export interface Survey {
   alphabet?: string;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#survey-corpus
 /** Reads every file of a corpus once, giving the texts of all documents; at the end what there is to know of the files. */
 export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<string, Survey> {
   const alphabet = options.tokenizer === "char" ? new Set<string>() : undefined;
@@ -367,15 +384,6 @@ export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<stri
     }
   }
   return { files: surveyed, ...(alphabet ? { alphabet: [...alphabet].join("") } : {}) };
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#file-size
-/** How long a file is, or one sentence on why it cannot be read. */
-export function fileSize(file: string): number {
-  const handle = openToRead(file);
-  const { size } = fs.fstatSync(handle);
-  fs.closeSync(handle);
-  return size;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#judge
@@ -445,6 +453,7 @@ export function recordBytes(
   return bytes;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#read-records
 /** Reads such bytes back. */
 export function readRecords(bytes: Uint8Array, checks: CorpusChecks): CheckedTexts {
   const size = recordSize(checks);
@@ -469,6 +478,7 @@ export function replayRecords(file: string, checks: CorpusChecks, judge: Judge):
   for (const bytes of byteChunks(file, 4096 * size)) judge.judge(readRecords(bytes, checks));
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#check-tasks
 /** Texts in lists of about a million characters, without the first `done` texts; what the row of texts returns goes to `onEnd`. */
 export async function* checkTasks<T>(
   texts: AsyncGenerator<string, T>,
@@ -479,11 +489,12 @@ export async function* checkTasks<T>(
   for (let next = await texts.next(); ; next = await texts.next()) {
     if (next.done) {
       if (task.length > 0) yield task;
-      return onEnd(next.value);
+      return onEnd(next.value as T);
     }
     if (number++ < done) continue;
-    task.push(next.value);
-    length += next.value.length;
+    const text = next.value as string;
+    task.push(text);
+    length += text.length;
     if (length < 2 ** 20 && task.length < 4096) continue;
     yield task;
     [task, length] = [[], 0];
@@ -581,13 +592,14 @@ export function* shortPieces(part: CorpusPart, size: number): Generator<CorpusPa
   if (text !== "") yield { ...part, text, begins };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tasks
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-task
 /** Parts of one source that are encoded in one go. */
 export interface CorpusTask {
   source: number;
   parts: CorpusPart[];
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tasks
 /** All the text of a corpus as tasks, in an order that depends on nothing but the corpus. */
 export async function* corpusTasks(
   options: CorpusOptions,
@@ -631,6 +643,7 @@ export interface CorpusState {
   mixture: SourceShare[];
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-plan
 /** A checksum over all that decides what comes out: the files as they are now, how they are read, the tokenizer. */
 export function corpusPlan(options: CorpusOptions): string {
   const {
@@ -667,6 +680,7 @@ export function corpusPlan(options: CorpusOptions): string {
   return crypto.createHash("sha256").update(JSON.stringify(all)).digest("hex");
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#fresh-state
 /** The state of a run that has not begun. */
 export function freshState(plan: string, sources: CorpusSource[]): CorpusState {
   const empty = () => ({ start: 0, tokens: 0, bytes: 0 });
@@ -697,6 +711,7 @@ export function syncFile(file: string): void {
   fs.closeSync(handle);
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#trim-shards
 /** Cuts the shards of a killed run down to what its state speaks of. Throws if they are shorter. */
 export function trimShards(
   partial: string,
@@ -784,6 +799,16 @@ export function dropNotes(checks: CorpusChecks, verdicts: Uint8Array) {
   return { onDrop, bytes: () => bytes, lines };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#later-tasks
+/** Without the first `done`, which are only read. */
+export async function* laterTasks(
+  tasks: AsyncIterable<CorpusTask>,
+  done: number,
+): AsyncGenerator<CorpusTask> {
+  let number = 0;
+  for await (const task of tasks) if (number++ >= done) yield task;
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#encode-corpus
 /** Encodes what is not yet encoded, and saves where it stands every few seconds. */
 export async function encodeCorpus(
@@ -814,15 +839,6 @@ export async function encodeCorpus(
     await work.close();
   }
   if (verdicts.length > 0) fs.writeFileSync(path.join(partial, "dropped.jsonl"), drops.lines());
-}
-
-/** Without the first `done`, which are only read. */
-export async function* laterTasks(
-  tasks: AsyncIterable<CorpusTask>,
-  done: number,
-): AsyncGenerator<CorpusTask> {
-  let number = 0;
-  for await (const task of tasks) if (number++ >= done) yield task;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-steps
@@ -898,7 +914,7 @@ export function corpusManifest(
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-card
+//| 01-tokenizer/7-shards-and-batches.ipynb#source-record
 /** A source as a dataset card has it; `about` are its files as the manifest knows them. */
 export function sourceRecord(share: SourceShare, files: string[], about: TextSource[]): SourceRecord {
   const { name, license = "unknown", url, weight } = share;
@@ -910,6 +926,7 @@ export function sourceRecord(share: SourceShare, files: string[], about: TextSou
   return { name, license, url, weight, documents: share.documents, files: records };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-card
 /** Writes README.md and croissant.json into a folder of shards. */
 export function writeCards(partial: string, name: string, options: CorpusOptions, manifest: Manifest): void {
   if (!options.made) return;
@@ -982,29 +999,7 @@ export function checkCorpus({ sources, valFraction = 0.1 }: CorpusOptions): void
   if (light) throw new Error(`The weight of ${light.name} must be a number above 0, not ${light.weight}.`);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-corpus
-/**
- * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a file that holds
- * a single text the last part is for validation, as in `prepareText`; of documents, those whose hash says so. A run that was
- * killed or stopped by its signal leaves `folder.partial`, and the next with the same options goes on there, to the same bytes.
- * Throws one sentence on bad input, and then leaves nothing.
- */
-export async function prepareCorpus(folder: string, options: CorpusOptions): Promise<Manifest> {
-  checkCorpus(options);
-  const partial = partialFolder(folder, "manifest.json");
-  const plan = corpusPlan(options);
-  const found = unfinishedState(partial, plan);
-  if (!found) fs.rmSync(partial, { recursive: true, force: true });
-  fs.mkdirSync(partial, { recursive: true });
-  const state = found ?? freshState(plan, options.sources);
-  try {
-    return await fillCorpus(folder, partial, options, state);
-  } catch (error) {
-    if (!options.signal?.aborted) fs.rmSync(partial, { recursive: true, force: true });
-    throw error;
-  }
-}
-
+//| 01-tokenizer/7-shards-and-batches.ipynb#fill-corpus
 /** Does what is left to do. */
 export async function fillCorpus(
   folder: string,
@@ -1038,4 +1033,27 @@ export async function fillCorpus(
     fs.rmSync(path.join(partial, name), { force: true });
   takePlace(partial, folder);
   return manifest;
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-corpus
+/**
+ * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a file that holds
+ * a single text the last part is for validation, as in `prepareText`; of documents, those whose hash says so. A run that was
+ * killed or stopped by its signal leaves `folder.partial`, and the next with the same options goes on there, to the same bytes.
+ * Throws one sentence on bad input, and then leaves nothing.
+ */
+export async function prepareCorpus(folder: string, options: CorpusOptions): Promise<Manifest> {
+  checkCorpus(options);
+  const partial = partialFolder(folder, "manifest.json");
+  const plan = corpusPlan(options);
+  const found = unfinishedState(partial, plan);
+  if (!found) fs.rmSync(partial, { recursive: true, force: true });
+  fs.mkdirSync(partial, { recursive: true });
+  const state = found ?? freshState(plan, options.sources);
+  try {
+    return await fillCorpus(folder, partial, options, state);
+  } catch (error) {
+    if (!options.signal?.aborted) fs.rmSync(partial, { recursive: true, force: true });
+    throw error;
+  }
 }

@@ -107,6 +107,7 @@ export interface Split {
   shards: Shard[];
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#source-share
 /** A named source of text: what it is, what became of its documents, and where its tokens lie in the two splits. */
 export interface SourceShare {
   name: string;
@@ -120,6 +121,7 @@ export interface SourceShare {
   val: { start: number; tokens: number; bytes: number };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#manifest-type
 /** How `manifest.json` begins, so that a later version can tell. */
 export const SHARD_FORMAT = { format: "tslm shards", version: 1 } as const;
 
@@ -470,7 +472,7 @@ export function weightedSources(
   });
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards-type
 /** Prepared data, open for reading. */
 export interface OpenShards {
   manifest: Manifest;
@@ -483,6 +485,7 @@ export interface OpenShards {
   close(): void;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
 /**
  * Opens a folder of shards. File sizes are always held against the manifest; `verify` also computes every checksum.
  * A missing or damaged file is an error that names it.

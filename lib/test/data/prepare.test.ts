@@ -115,6 +115,7 @@ function smallCorpus(seed: number): { place: string; options: CorpusOptions } {
   };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#slow-work
 /** The names and bytes of all files in a folder. */
 function contentOf(folder: string): [string, string][] {
   return fs
@@ -193,7 +194,7 @@ await test("every document is there once, whole, on the side that its hash says,
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-workers-test
+//| 01-tokenizer/7-shards-and-batches.ipynb#stopped-run
 /** Prepares a corpus and stops it again after some progress events of a phase. Says whether it was stopped. */
 async function stoppedRun(
   out: string,
@@ -218,6 +219,7 @@ async function stoppedRun(
   }
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-workers-test
 await test("any number of workers, and any number of stops on the way, give the same bytes", async () => {
   const random = randomStream(31);
   const { place, options } = smallCorpus(5);
