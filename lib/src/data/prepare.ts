@@ -637,6 +637,8 @@ export async function* corpusTasks(
 export interface CorpusState {
   /** What the run is made of: another corpus or other options begin anew. */
   plan: string;
+  /** The process that is at it: two at once would spoil it. */
+  pid: number;
   survey?: Survey;
   tasks: number;
   splits: { train: Split; val: Split };
@@ -691,7 +693,7 @@ export function freshState(plan: string, sources: CorpusSource[]): CorpusState {
     train: empty(),
     val: empty(),
   }));
-  return { plan, tasks: 0, splits: { train: split(), val: split() }, mixture };
+  return { plan, pid: process.pid, tasks: 0, splits: { train: split(), val: split() }, mixture };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#save-state
@@ -731,13 +733,30 @@ export function trimShards(
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#open-state
-/** The state of an unfinished run of the same plan in a folder; none if there is no such. */
+/**
+ * The state of an unfinished run of the same plan in a folder; none if there is no such, or one of another plan. Throws if a
+ * process that is still alive is filling the folder.
+ */
 export function unfinishedState(partial: string, plan: string): CorpusState | undefined {
+  let state: CorpusState;
   try {
-    const state = JSON.parse(fs.readFileSync(path.join(partial, "state.json"), "utf8")) as CorpusState;
-    return state.plan === plan ? state : undefined;
+    state = JSON.parse(fs.readFileSync(path.join(partial, "state.json"), "utf8"));
   } catch {
     return undefined; // there is none
+  }
+  if (state.pid !== process.pid && isAlive(state.pid))
+    throw new Error(
+      `${partial} is being filled by process ${state.pid}; wait for it, or name another folder.`,
+    );
+  return state.plan === plan ? { ...state, pid: process.pid } : undefined;
+}
+
+/** Whether there is a process of this number. */
+export function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0); // signal 0 only asks
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 

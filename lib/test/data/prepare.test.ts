@@ -275,6 +275,22 @@ await test("what is wrong with a corpus is said in one sentence, and nothing is 
   fs.rmSync(place, { recursive: true });
 });
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#two-runs-test
+await test("a folder that another process is filling is left alone; one that died leaves it to us", async () => {
+  const { place, options } = smallCorpus(7);
+  const out = path.join(place, "out");
+  expect(await stoppedRun(out, { ...options, taskSize: 3000 }, "encoding", 2)).toBe(true);
+  const file = path.join(`${out}.partial`, "state.json");
+  const state = JSON.parse(fs.readFileSync(file, "utf8"));
+  fs.writeFileSync(file, JSON.stringify({ ...state, pid: process.ppid }));
+  await expect(prepareCorpus(out, options)).rejects.toThrow(`is being filled by process ${process.ppid}`);
+  expect(JSON.parse(fs.readFileSync(file, "utf8")).tasks).toBe(state.tasks);
+  fs.writeFileSync(file, JSON.stringify({ ...state, pid: 2 ** 30 }));
+  await prepareCorpus(out, { ...options, taskSize: 3000 });
+  openShards(out, { verify: true }).close();
+  fs.rmSync(place, { recursive: true });
+});
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#checked-corpus-test
 await test("duplicates, filtered and contaminated documents are left out and counted, whatever the workers and stops", async () => {
   const random = randomStream(17);
