@@ -1,7 +1,7 @@
 // The page of plots that `data inspect` leaves.
 import fs from "node:fs";
 import { createRequire } from "node:module";
-import type { DataReport, Inspected, Lengths, SourceReport } from "./data-inspect.js";
+import type { DataReport, Inspected, Lengths, SourceReport } from "./inspect-report.js";
 
 /** A figure as plotly takes it; the page's own script (that of training reports) sets its style. */
 interface PageFigure {

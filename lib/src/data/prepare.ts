@@ -294,13 +294,14 @@ export async function* corpusDocuments(file: string, options: CorpusOptions): As
   }
 }
 
-export let breathed = 0;
+/** When others last had a turn. */
+export const lastBreath = { at: 0 };
 
 /** Lets others have a turn, ten times a second: a loop that only reads would never hear a signal. */
 export async function breath(): Promise<void> {
-  if (performance.now() - breathed < 100) return;
+  if (performance.now() - lastBreath.at < 100) return;
   await new Promise((resolve) => setImmediate(resolve));
-  breathed = performance.now();
+  lastBreath.at = performance.now();
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#survey
@@ -648,37 +649,12 @@ export interface CorpusState {
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-plan
 /** A checksum over all that decides what comes out: the files as they are now, how they are read, the tokenizer. */
 export function corpusPlan(options: CorpusOptions): string {
-  const {
-    sources,
-    tokenizer,
-    valFraction,
-    normal,
-    textField,
-    onError,
-    filters,
-    dedup,
-    contamination = [],
-    shardTokens,
-    taskSize,
-  } = options;
+  const { sources, contamination = [], tokenizer } = options;
   const fact = (file: string) => [path.resolve(file), fileSize(file), fs.statSync(file).mtimeMs];
-  const files = sources.map((source) => source.files.map(fact));
-  const judged = contamination.map(fact);
+  const files = [...sources.flatMap((source) => source.files), ...contamination].map(fact);
   const encoder = tokenizer === "char" ? tokenizer : tokenizer.toJson();
-  const all = [
-    sources,
-    files,
-    encoder,
-    valFraction,
-    normal,
-    textField,
-    onError,
-    filters,
-    dedup,
-    judged,
-    shardTokens,
-    taskSize,
-  ];
+  // Functions are no part of JSON; who does the work, who watches and who stops it does not matter.
+  const all = { ...options, tokenizer: encoder, made: undefined, signal: undefined, files };
   return crypto.createHash("sha256").update(JSON.stringify(all)).digest("hex");
 }
 
@@ -727,7 +703,7 @@ export function trimShards(
     const file = path.join(partial, name);
     if (!known.has(name)) fs.rmSync(file);
     else if (fs.statSync(file).size < known.get(name)!)
-      throw new Error(`${file} was cut short; delete ${partial} to begin again.`);
+      throw new Error(`${file} was cut short: begin again.`);
     else fs.truncateSync(file, known.get(name)!);
   }
 }
