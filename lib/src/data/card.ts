@@ -144,6 +144,7 @@ export function sourcesTable(sources: SourceRecord[]): string {
   return markdownTable(["source", "licence", "weight", "files", "bytes", "documents read", "kept"], rows);
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#dropped-table
 /** What was dropped, why, and how much of it. */
 export function droppedTable(sources: SourceRecord[]): string {
   const { read, dropped } = totalCounts(sources);

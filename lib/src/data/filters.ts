@@ -31,11 +31,24 @@ export function shareOf<T>(list: T[], holds: (each: T) => boolean): number {
   return list.length > 0 ? list.filter(holds).length / list.length : 0;
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#prose-filters
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#stop-words
 export const GOPHER = "Rae et al. 2021 (Gopher)";
 export const STOP_WORDS = ["the", "be", "to", "of", "and", "that", "have", "with"];
 export const STOP_WORD = new RegExp(`\\b(?:${STOP_WORDS.join("|")})\\b`, "gi");
 
+/** Is it English? */
+export const STOP_WORD_FILTER: Filter = {
+  objection: `fewer than two of the English words ${STOP_WORDS.join(", ")}`,
+  source: GOPHER,
+  rejects: ({ text }) => {
+    const present = new Set<string>();
+    for (const [word] of text.matchAll(STOP_WORD))
+      if (present.add(word.toLowerCase()).size === 2) return false;
+    return true;
+  },
+};
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#prose-filters
 /** Is it made of words? */
 export const PROSE_FILTERS: { [name: string]: Filter } = {
   "gopher-length": {
@@ -56,16 +69,7 @@ export const PROSE_FILTERS: { [name: string]: Filter } = {
     source: GOPHER,
     rejects: ({ words }) => shareOf(words, (word) => !/[a-z]/i.test(word) && !/\p{L}/u.test(word)) > 0.2,
   },
-  "gopher-stop-words": {
-    objection: `fewer than two of the English words ${STOP_WORDS.join(", ")}`,
-    source: GOPHER,
-    rejects: ({ text }) => {
-      const present = new Set<string>();
-      for (const [word] of text.matchAll(STOP_WORD))
-        if (present.add(word.toLowerCase()).size === 2) return false;
-      return true;
-    },
-  },
+  "gopher-stop-words": STOP_WORD_FILTER,
 };
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#mark-filters

@@ -97,24 +97,58 @@ export async function* gunzipped(file: string): AsyncGenerator<Uint8Array> {
   }
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#zst-window
+/** From this window on, in bytes, a .zst file cannot be unpacked here. */
+export const ZST_WINDOW_LIMIT = 2 ** 26 - 3;
+
+/** The window of a .zst file in bytes, from how it begins (RFC 8878, section 3.1.1.1); 0 if it is too short to tell. */
+export function zstWindow(head: Buffer): number {
+  let at = 0;
+  while (head.length >= at + 18 && head.readUInt32LE(at) >>> 4 === 0x184d2a5)
+    at += 8 + head.readUInt32LE(at + 4); // skippable
+  if (head.length < at + 18) return 0;
+  const [flags, window] = [head[at + 4], head[at + 5]];
+  if ((flags & 32) === 0) return 2 ** (10 + (window >> 3)) * (1 + (window & 7) / 8);
+  const sizeAt = at + 5 + [0, 1, 2, 4][flags & 3]; // a single segment: the window is all of its content
+  const wide = flags >> 6 === 3 ? head.readUInt32LE(sizeAt + 4) * 2 ** 32 : 0;
+  return wide + (flags >> 6 >= 2 ? head.readUInt32LE(sizeAt) : 0);
+}
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#unpack-zst
-/** The bytes that a .zst file holds, in chunks. Throws if it is cut short. (Its checksums are not verified.) */
-export function* unzstd(file: string): Generator<Uint8Array, void, undefined> {
+/** Unpacks a .zst file piece by piece: each call gives what these bytes complete. The last call has none. */
+export function zstUnpacker(file: string): (bytes: Uint8Array) => Uint8Array[] {
   let made: Uint8Array[] = [];
   const stream = new Decompress((chunk) => made.push(chunk));
-  const push = (bytes: Uint8Array, last: boolean) => {
+  return (bytes) => {
     try {
       made = [];
-      stream.push(bytes, last);
+      stream.push(bytes, bytes.length === 0);
       return made;
     } catch (error) {
       throw damagedFile(file, (error as Error).message);
     }
   };
-  for (const bytes of byteChunks(file, 2 ** 17)) yield* push(bytes, false);
-  yield* push(new Uint8Array(0), true);
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#unzstd
+/** The bytes that a .zst file holds, in chunks. Throws if it is cut short. (Its checksums are not verified.) */
+export function* unzstd(file: string): Generator<Uint8Array, void, undefined> {
+  const unpack = zstUnpacker(file);
+  let window = -1;
+  for (const bytes of byteChunks(file, 2 ** 17)) {
+    if (window < 0) window = zstWindow(Buffer.from(bytes.buffer, 0, bytes.length));
+    if (window >= ZST_WINDOW_LIMIT) {
+      const mebibytes = Math.ceil(window / 2 ** 20);
+      throw new Error(
+        `${file} has a window of ${mebibytes} MiB, too large to unpack here. Unpack it with: zstd -d --long=31 ${file}`,
+      );
+    }
+    yield* unpack(bytes);
+  }
+  yield* unpack(new Uint8Array(0));
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#file-bytes
 /** The bytes of a file in chunks, unpacked if its name ends in .gz or .zst. */
 export async function* fileBytes(file: string): AsyncGenerator<Uint8Array> {
   const packed = /\.(gz|zst)$/.test(file);
@@ -165,7 +199,7 @@ export const DOCUMENT_SEPARATOR = "<|endoftext|>";
  */
 export function separatorEnd(bytes: Buffer, at: number, newLine: boolean): number | undefined {
   let end = at + DOCUMENT_SEPARATOR.length;
-  if (bytes[end] === 13) end++;
+  if (bytes[end] === 13 && bytes[end + 1] === 10) end++;
   const wholeLine =
     (at === 0 ? newLine : bytes[at - 1] === 10) && (end === bytes.length || bytes[end] === 10);
   return wholeLine ? Math.min(end + 1, bytes.length) : undefined;
@@ -414,6 +448,7 @@ export async function* withUnpacked<T>(
   }
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#documents
 /**
  * The documents of a .txt, .jsonl or .parquet file, or of one that is packed as .gz or .zst around that, in little memory.
  * A document that cannot be read is an error or left out, as `options` say; a file that is cut short is always an error.

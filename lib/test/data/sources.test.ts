@@ -13,6 +13,7 @@ import {
   documents,
   normalise,
   textDocuments,
+  zstWindow,
 } from "../../src/data/sources.js";
 import { randomStream } from "../../src/data/synthetic.js";
 
@@ -96,6 +97,29 @@ await test("packed files that were put one after the other are all read", () =>
     expect((await readAll(place("a.txt.gz"))).texts).toEqual(["one\ntwo\n"]);
   }));
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#window-test
+await test("a .zst file whose window is too large to be unpacked rightly is refused", () =>
+  inNewFolder(async (place) => {
+    const frame = (head: number[]) => Buffer.from([0x28, 0xb5, 0x2f, 0xfd, ...head, ...Array(20).fill(0)]);
+    const [mark, single, none] = [storedZst(Buffer.from("x".repeat(70_000))), 0b1010_0000, 0b0000_0000];
+    expect(zstWindow(mark)).toBe(70_000);
+    expect(zstWindow(frame([none, 17 << 3]))).toBe(2 ** 27);
+    expect(zstWindow(frame([none, (13 << 3) + 4]))).toBe(2 ** 23 * 1.5);
+    expect(zstWindow(frame([single + 1, 99, 0, 0, 0, 8]))).toBe(2 ** 27); // behind the number of a dictionary
+    expect(zstWindow(frame([single | 0b1100_0000, 0, 0, 0, 0, 1, 0, 0, 0]))).toBe(2 ** 32);
+    const skippable = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
+    for (const [content, large] of [
+      [frame([none, 16 << 3]), true],
+      [Buffer.concat([skippable, frame([none, 17 << 3])]), true],
+      [frame([none, (15 << 3) + 7]), false],
+    ] as const) {
+      fs.writeFileSync(place("a.txt.zst"), content);
+      await expect(readAll(place("a.txt.zst"))).rejects.toThrow(
+        large ? "MiB, too large to unpack here" : "cut short or damaged",
+      );
+    }
+  }));
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parts-test
 await test("a long text comes in parts that join to it, cut where lines end and documents do not run together", () =>
   inNewFolder(async (place) => {
@@ -112,6 +136,48 @@ await test("a long text comes in parts that join to it, cut where lines end and 
         else joined.push("");
       }
       expect(joined).toEqual([`<|endoftext|> is\n${content[0]}`, ...content.slice(1), ""]);
+    }
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#plain-documents-test
+/** The documents of a text as a whole: what stands between lines that are the separator and nothing else. */
+function plainDocuments(text: string): string[] {
+  const found = [""];
+  for (const line of text.match(/[^\n]*\n|[^\n]+$/g) ?? []) {
+    if (/^<\|endoftext\|>(\r?\n)?$/.test(line)) found.push("");
+    else found[found.length - 1] += line;
+  }
+  return found.filter((each) => each !== "");
+}
+
+await test("stretches of any size give the documents of the whole text", () =>
+  inNewFolder(async (place) => {
+    const random = randomStream(12);
+    const pieces = [
+      "<|endoftext|>",
+      "<|endoftext|>\n",
+      "\n<|endoftext|>\r\n",
+      "\n",
+      "\r\n",
+      "\r",
+      "é",
+      "🎉",
+      "abc ".repeat(20),
+    ];
+    for (let round = 0; round < 300; round++) {
+      const text = Array.from(
+        { length: Math.floor(random() * 30) },
+        () => pieces[Math.floor(random() * pieces.length)],
+      ).join("");
+      fs.writeFileSync(place("a.txt"), text);
+      for (const size of [21, 64, 200, 5000]) {
+        const joined = [""];
+        for await (const part of textDocuments(place("a.txt"), {}, size)) {
+          joined[joined.length - 1] += part.text;
+          if (!part.continues) joined.push("");
+        }
+        expect(joined.slice(0, -1)).toEqual(plainDocuments(text));
+      }
     }
   }));
 
@@ -133,50 +199,47 @@ await test("each document knows its place", () =>
     ]);
   }));
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#faults-test
-await test("a document that cannot be read is named, and left out if so told", () =>
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#json-faults-test
+/** A file that holds something unreadable: reading it fails with `words`; told to skip, it tells them and gives `kept`. */
+async function expectFault(
+  file: string,
+  content: Uint8Array | string,
+  words: string,
+  kept: string[],
+): Promise<void> {
+  fs.writeFileSync(file, content);
+  await expect(readAll(file)).rejects.toThrow(words);
+  const { texts, skipped } = await readAll(file, { onError: "skip" });
+  expect([texts, skipped.length]).toEqual([kept, 1]);
+  expect(skipped[0]).toContain(words);
+}
+
+await test("a line that cannot be read is named, and left out if so told", () =>
   inNewFolder(async (place) => {
-    const check = async (name: string, content: Uint8Array | string, words: string, kept: string[]) => {
-      fs.writeFileSync(place(name), content);
-      await expect(readAll(place(name))).rejects.toThrow(words);
-      const { texts, skipped } = await readAll(place(name), { onError: "skip" });
-      expect([texts, skipped.length]).toEqual([kept, 1]);
-      expect(skipped[0]).toContain(words);
-    };
-    const good = '{"text":"good"}\n';
-    await check("a.jsonl", `${good}[1]\n${good}`, "a.jsonl:2 is not a JSON object.", ["good", "good"]);
-    await check("a.jsonl", `${good}${good}{"text"`, "a.jsonl:3 is not JSON.", ["good", "good"]);
-    await check(
-      "a.jsonl",
-      `{"body":"x","n":1}\n${good}`,
-      'a.jsonl:1 has no field "text". Its fields: body, n.',
-      ["good"],
+    const [file, good] = [place("a.jsonl"), '{"text":"good"}\n'];
+    await expectFault(file, `${good}[1]\n${good}`, "a.jsonl:2 is not a JSON object.", ["good", "good"]);
+    await expectFault(file, `${good}${good}{"text"`, "a.jsonl:3 is not JSON.", ["good", "good"]);
+    const fields = 'a.jsonl:1 has no field "text". Its fields: body, n.';
+    await expectFault(file, `{"body":"x","n":1}\n${good}`, fields, ["good"]);
+    await expectFault(file, `{"text":7}\n${good}`, 'a.jsonl:1: its field "text" is not text.', ["good"]);
+    await expectFault(file, `{"text":"\\ud83c"}\n${good}`, "its text has half a character", ["good"]);
+    const bad = Buffer.concat([Buffer.from(good), Buffer.of(0xe9, 10)]);
+    await expectFault(file, bad, "the byte 0xe9 at offset 16", ["good"]);
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#utf8-faults-test
+await test("a document that is not UTF-8 is named, and left out if so told", () =>
+  inNewFolder(async (place) => {
+    const [before, after] = ["é\n<|endoftext|>\nfine\n", "\n<|endoftext|>\nlast"].map((text) =>
+      Buffer.from(text),
     );
-    await check("a.jsonl", `{"text":7}\n${good}`, 'a.jsonl:1: its field "text" is not text.', ["good"]);
-    await check("a.jsonl", `{"text":"\\ud83c"}\n${good}`, "a.jsonl:1: its text has half a character", [
-      "good",
-    ]);
-    await check(
-      "a.jsonl",
-      Buffer.concat([Buffer.from(good), Buffer.of(0xe9, 10)]),
-      "the byte 0xe9 at offset 16",
-      ["good"],
-    );
-    const bad = Buffer.concat([
-      Buffer.from("é\n<|endoftext|>\nfine\n"),
-      Buffer.of(0xff),
-      Buffer.from("\n<|endoftext|>\nlast"),
-    ]);
-    await check("a.txt", bad, "a.txt is not UTF-8 text: the byte 0xff at offset 22", ["é\n", "last"]);
-    const columnData = [
-      { name: "text", data: [Buffer.from("good"), Buffer.of(0x66, 0xff)], type: "BYTE_ARRAY" as const },
-    ];
-    await check(
-      "a.parquet",
-      new Uint8Array(parquetWriteBuffer({ columnData })),
-      "a.parquet:2 is not UTF-8 text: the byte 0xff at offset 1",
-      ["good"],
-    );
+    const bad = Buffer.concat([before, Buffer.of(0xff), after]);
+    const offset = "a.txt is not UTF-8 text: the byte 0xff at offset 22";
+    await expectFault(place("a.txt"), bad, offset, ["é\n", "last"]);
+    const data = [Buffer.from("good"), Buffer.of(0x66, 0xff)];
+    const table = parquetWriteBuffer({ columnData: [{ name: "text", data, type: "BYTE_ARRAY" }] });
+    const row = "a.parquet:2 is not UTF-8 text: the byte 0xff at offset 1";
+    await expectFault(place("a.parquet"), new Uint8Array(table), row, ["good"]);
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#broken-files-test
