@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError } from "commander";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import { numberBetween, wholeNumber } from "./options.js";
-import { openTokenizer } from "./tokenizer.js";
+import { openTokenizer, type TokenizerChoice, tokenizerOptions } from "./tokenizer.js";
 
 /** `tslm data`: make a corpus, turn text into token shards. */
 export function register(program: Command): void {
@@ -49,8 +49,8 @@ function registerPrepare(data: Command): void {
   const command = data
     .command("prepare <input...>")
     .description("Turn UTF-8 text files into token shards and a manifest.")
-    .requiredOption("--out <dir>", "the folder to make")
-    .requiredOption("--tokenizer <dir>", "a folder with tokenizer.json, or: char, bytes")
+    .requiredOption("--out <dir>", "the folder to make");
+  tokenizerOptions(command, "char, bytes")
     .option(
       "--val-fraction <f>",
       "the last part of each file that is kept for validation",
@@ -68,10 +68,11 @@ function registerPrepare(data: Command): void {
 
 async function prepare(
   inputs: string[],
-  options: { out: string; tokenizer: string; valFraction: number; json?: boolean },
+  options: TokenizerChoice & { out: string; valFraction: number; json?: boolean },
 ): Promise<void> {
   const { prepareText } = await import("../data/shards.js");
-  const tokenizer = options.tokenizer === "char" ? "char" : await openTokenizer(options.tokenizer);
+  const tokenizer =
+    options.tokenizer === "char" ? "char" : await openTokenizer(options.tokenizer, options.pattern);
   const progress = startProgress("Encoding", 1);
   const onBytes = (done: number, total: number) => progress.update(done / total);
   const manifest = prepareText(inputs, options.out, { tokenizer, valFraction: options.valFraction, onBytes });

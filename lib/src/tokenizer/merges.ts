@@ -247,8 +247,8 @@ export function wellFormed(text: string): string {
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#count-pieces
-/** How many distinct pieces are kept while counting: some hundred megabytes. */
-export const PIECE_LIMIT = 2 ** 21;
+/** How many distinct pieces are kept while counting: training on as many takes between one and two gigabytes. */
+export const PIECE_LIMIT = 2 ** 20;
 
 /** Drops the rarest pieces until there are at most `limit`: all that occur once, then all that occur twice, … */
 export function dropRarePieces(counts: Map<string, number>, limit: number): void {
