@@ -14,7 +14,7 @@ export function fertility(tokenizer: Tokenizer, text: string): number {
 }
 
 //| 01-tokenizer/5-judging-a-tokenizer.ipynb#unreachable
-/** The tokens that their own text does not give: no text gives them. Special tokens and parts of characters are left out. */
+/** The tokens that their own text does not give, and so hardly any text. Special tokens and parts of characters are left out. */
 export function unreachableTokens(tokenizer: Tokenizer): number[] {
   const specials = new Set(Object.values(tokenizer.specials));
   const unreachable: number[] = [];
