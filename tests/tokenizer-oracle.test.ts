@@ -11,7 +11,7 @@ import {
   byteCharacters,
   characterTokenizer,
   countPieces,
-  knownSplitter,
+  patternSplitter,
   learnMerges,
   loadTiktoken,
   loadTokenizer,
@@ -188,7 +188,7 @@ function familyFile(
   options: { pairs?: boolean; ignore_merges?: boolean },
 ) {
   const text = [...syntheticText(3, 150_000)].join("") + expected.texts.join("\n").repeat(3);
-  const merges = learnMerges(countPieces([text], knownSplitter(pattern)), 1500);
+  const merges = learnMerges(countPieces([text], patternSplitter(PATTERNS[pattern])), 1500);
   const characters = byteCharacters();
   const names = mergedTokens(merges).map((token) => visibleBytes(token, characters));
   const pairs = merges.map(([left, right]) => [names[left], names[right]]);

@@ -128,34 +128,3 @@ export function matchAfter(pattern: RegExp, text: string, at: number): number {
     if (match.index! > 0 && match[0] !== "") return at + match.index!;
   return text.length;
 }
-
-//| 01-tokenizer/3-fast-merges.ipynb#plain-word
-export const isLetter = (unit: number) => (unit >= 97 && unit <= 122) || (unit >= 65 && unit <= 90);
-
-/**
- * The end of the plain word at `at`: an optional space, a letter of ASCII, small letters of ASCII. 0 where there is none, or where what
- * follows could belong to it: a capital, an apostrophe, anything beyond ASCII.
- */
-export function plainWordEnd(text: string, at: number): number {
-  let end = text.charCodeAt(at) === 32 ? at + 1 : at;
-  if (!isLetter(text.charCodeAt(end))) return 0; // false for NaN too, at the end of the text
-  let unit = text.charCodeAt(++end);
-  while (unit >= 97 && unit <= 122) unit = text.charCodeAt(++end);
-  return end === text.length || (unit < 128 && unit !== 39 && !isLetter(unit)) ? end : 0;
-}
-
-/** A splitter for one of the patterns that we know: plain words by comparison, everything else by the pattern. */
-export function knownSplitter(name: PatternName): Splitter {
-  const pattern = compilePattern(PATTERNS[name], "uy");
-  return (text, each) => {
-    for (let at = 0, end = 0; at < text.length; at = end) {
-      end = plainWordEnd(text, at);
-      if (end === 0) {
-        pattern.lastIndex = at;
-        if (!pattern.test(text)) throw new Error(`Nothing matches at ${at}: half a character?`);
-        end = pattern.lastIndex;
-      }
-      each(text, at, end);
-    }
-  };
-}
