@@ -48,6 +48,7 @@ await test("patterns of another dialect keep their meaning, or are refused with 
     return pieces;
   };
   expect(cut("(?i:'s|'k)", "a'S'ſ'\u212a'x")).toEqual(["a", "'S", "'ſ", "'\u212a", "'x"]);
+  expect(cut("'(?i:[st]|ll)|(?:a++)bcd++", "'T'LL'ſabcdd")).toEqual(["'T", "'LL", "'ſ", "abcdd"]);
   expect(cut("\\s+", "a\u0085 b\ufeffc")).toEqual(["a", "\u0085 ", "b\ufeffc"]);
   expect(cut("(?:ab)++a|a++b|.", "aabababa")).toEqual(["aab", "ababa"]);
   expect(cut("a++a|.", "aaa")).toEqual(["a", "a", "a"]); // what was taken is not given back
