@@ -11,7 +11,7 @@ import {
   byteCharacters,
   characterTokenizer,
   countPieces,
-  knownSplitter,
+  patternSplitter,
   learnMerges,
   loadTiktoken,
   loadTokenizer,
@@ -188,7 +188,7 @@ function familyFile(
   options: { pairs?: boolean; ignore_merges?: boolean },
 ) {
   const text = [...syntheticText(3, 150_000)].join("") + expected.texts.join("\n").repeat(3);
-  const merges = learnMerges(countPieces([text], knownSplitter(pattern)), 1500);
+  const merges = learnMerges(countPieces([text], patternSplitter(PATTERNS[pattern])), 1500);
   const characters = byteCharacters();
   const names = mergedTokens(merges).map((token) => visibleBytes(token, characters));
   const pairs = merges.map(([left, right]) => [names[left], names[right]]);
@@ -253,10 +253,32 @@ function withinTheirs(family: string, text: string): string {
 
 const digits = { type: "Digits", individual_digits: true };
 const gpt2Cut = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+const isolated = (Regex: string) => ({
+  type: "Split",
+  pattern: { Regex },
+  behavior: "Isolated",
+  invert: false,
+});
+const deepSeekCut = {
+  type: "Sequence",
+  pretokenizers: [
+    isolated("\\p{N}{1,3}"),
+    isolated("[一-龥぀-ゟ゠-ヿ]+"),
+    isolated(
+      "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+    ),
+    { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
+  ],
+};
 const families = {
   "GPT-2": familyFile("gpt2", { pre_tokenizer: gpt2Cut }, {}),
   Qwen: familyFile("qwen2", { normalizer: { type: "NFC" } }, {}),
   "Llama 3": familyFile("llama3", { post_processor: template(1756) }, { pairs: true, ignore_merges: true }),
+  "DeepSeek-V3": familyFile(
+    "qwen2",
+    { normalizer: { type: "Sequence", normalizers: [] }, pre_tokenizer: deepSeekCut },
+    {},
+  ),
   SmolLM: familyFile("gpt2", { pre_tokenizer: { type: "Sequence", pretokenizers: [digits, gpt2Cut] } }, {}),
 };
 

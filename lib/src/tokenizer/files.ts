@@ -2,7 +2,7 @@
 import { END_OF_TEXT, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
 import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
-import { PATTERNS, type PatternName, type Splitter, knownSplitter, patternSplitter } from "./pretokenize.js";
+import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#read-tiktoken
 /** The tokens of a `.tiktoken` file by their ids. Throws, naming the line, where it is none. */
@@ -118,7 +118,7 @@ export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer 
   const vocabulary = listVocabulary(readTiktoken(file));
   const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
   const toJson = () => listJson(vocabulary.tokens, pattern, added);
-  return byteLevelTokenizer({ vocabulary, splitter: knownSplitter(pattern), added, toJson });
+  return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
 }
 
 /** A list of tokens as a `tokenizer.json`: all the ways to cut a token in two are its merges. */
@@ -206,7 +206,7 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
   if (step.type === "ByteLevel") {
     if (step.add_prefix_space)
       throw unknownStep("pre_tokenizer", "puts a space before the text (add_prefix_space)");
-    return step.use_regex === false ? undefined : knownSplitter("gpt2");
+    return step.use_regex === false ? undefined : patternSplitter(PATTERNS.gpt2);
   }
   if (step.type !== "Split") throw unknownStep("pre_tokenizer", `has a step of type ${step.type}`);
   // Both leave each match a piece; they differ in what no match covers, and there we keep the text.
@@ -214,8 +214,7 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
   if (!keepsMatches) throw unknownStep("pre_tokenizer", `splits with the behavior ${step.behavior}`);
   const pattern = step.pattern?.Regex ?? step.pattern?.String?.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
   if (pattern === undefined) throw unknownStep("pre_tokenizer", "splits without a pattern");
-  const known = (Object.keys(PATTERNS) as PatternName[]).find((name) => PATTERNS[name] === pattern);
-  return known ? knownSplitter(known) : patternSplitter(pattern);
+  return patternSplitter(pattern);
 }
 
 /** The splitter of a pre-tokenizer: each step cuts the pieces of the one before. */

@@ -1,5 +1,5 @@
 // Extracted from chapters/01-tokenizer/5-judging-a-tokenizer.ipynb: edit it there, or here and run `npm run backport`.
-import { type Tokenizer, invalidUtf8 } from "./characters.js";
+import { type Tokenizer, invalidUtf8, textOfBytes } from "./characters.js";
 
 //| 01-tokenizer/5-judging-a-tokenizer.ipynb#measures
 /** Bytes of UTF-8 by tokens: how much text a token stands for. */
@@ -14,15 +14,27 @@ export function fertility(tokenizer: Tokenizer, text: string): number {
 }
 
 //| 01-tokenizer/5-judging-a-tokenizer.ipynb#unreachable
-/** The tokens that their own text does not give: no text gives them. Special tokens and parts of characters are left out. */
+/** What may stand before and after a token so that a pattern cuts around it. */
+export const CONTEXTS = [
+  ["", ""],
+  ["", " a"],
+  ["", "a"],
+  ["a", ""],
+  ["a", " a"],
+  [".", ""],
+  [".", "a"],
+];
+
+/** The tokens that their text gives in none of the contexts. Special tokens and parts of characters are left out. */
 export function unreachableTokens(tokenizer: Tokenizer): number[] {
   const specials = new Set(Object.values(tokenizer.specials));
   const unreachable: number[] = [];
   for (let id = 0; id < tokenizer.vocabSize; id++) {
     const bytes = specials.has(id) ? undefined : bytesOfToken(tokenizer, id);
     if (!bytes || invalidUtf8(bytes) >= 0) continue;
-    const ids = tokenizer.encodeBytes(bytes);
-    if (ids.length !== 1 || ids[0] !== id) unreachable.push(id);
+    const text = textOfBytes(bytes);
+    if (!CONTEXTS.some(([before, after]) => tokenizer.encode(before + text + after).includes(id)))
+      unreachable.push(id);
   }
   return unreachable;
 }

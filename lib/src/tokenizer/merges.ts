@@ -7,7 +7,7 @@ import {
   joinTokens,
   unknownSpecial,
 } from "./characters.js";
-import { type Splitter, knownSplitter } from "./pretokenize.js";
+import { PATTERNS, type Splitter, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#heap
 /** A binary heap: `pop` gives the entry that comes before all others, in O(log n). */
@@ -247,8 +247,8 @@ export function wellFormed(text: string): string {
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#count-pieces
-/** How many distinct pieces are kept while counting: some hundred megabytes. */
-export const PIECE_LIMIT = 2 ** 21;
+/** How many distinct pieces are kept while counting: training on as many takes between one and two gigabytes. */
+export const PIECE_LIMIT = 2 ** 20;
 
 /** Drops the rarest pieces until there are at most `limit`: all that occur once, then all that occur twice, … */
 export function dropRarePieces(counts: Map<string, number>, limit: number): void {
@@ -335,18 +335,25 @@ export function rankOf(ranks: PairMap, left: number, right: number): number {
 
 /** Merges in place until no pair is left, of equals the leftmost first. Quick for short pieces: O(n·merges). */
 export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[] {
-  const pairRanks = ids.slice(1).map((right, i) => rankOf(ranks, ids[i], right));
+  const pairRanks: number[] = []; // of each id with the one after it
+  for (let i = 0; i + 1 < ids.length; i++) pairRanks.push(rankOf(ranks, ids[i], ids[i + 1]));
   while (pairRanks.length > 0) {
     let at = 0;
     for (let i = 1; i < pairRanks.length; i++) if (pairRanks[i] < pairRanks[at]) at = i;
     if (pairRanks[at] === NEVER) break;
     ids[at] = made[pairRanks[at]];
-    ids.splice(at + 1, 1);
-    pairRanks.splice(at, 1);
+    removeAt(ids, at + 1);
+    removeAt(pairRanks, at);
     if (at > 0) pairRanks[at - 1] = rankOf(ranks, ids[at - 1], ids[at]);
     if (at < pairRanks.length) pairRanks[at] = rankOf(ranks, ids[at], ids[at + 1]);
   }
   return ids;
+}
+
+/** Takes one entry out of a short list; `splice` would make a list of it. */
+export function removeAt(list: number[], at: number): void {
+  for (let i = at; i + 1 < list.length; i++) list[i] = list[i + 1];
+  list.pop();
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-by-heap
@@ -502,7 +509,8 @@ export const LONG_PIECE = 100;
 
 /** The ids of a piece from its bytes. */
 export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[] {
-  const ids = Array.from(bytes, (byte) => vocabulary.byteIds[byte]);
+  const ids: number[] = [];
+  for (let i = 0; i < bytes.length; i++) ids.push(vocabulary.byteIds[bytes[i]]);
   return bytes.length < LONG_PIECE ? mergeByScan(ids, vocabulary) : mergeByHeap(ids, vocabulary);
 }
 
@@ -650,7 +658,7 @@ export function bpeTokenizer(merges: [number, number][]): Tokenizer {
   const vocabulary = mergedVocabulary(merges);
   return byteLevelTokenizer({
     vocabulary,
-    splitter: knownSplitter("house"),
+    splitter: patternSplitter(PATTERNS.house),
     added: [{ id: vocabulary.tokens.length, content: END_OF_TEXT, special: true }],
     toJson: () => bpeJson(merges),
   });
@@ -681,6 +689,6 @@ export function trainBpe(
   onMerge: (done: number, total: number) => void = () => {},
 ): Tokenizer {
   const total = mergesFor(vocabSize);
-  const pieces = countPieces(texts, knownSplitter("house"));
+  const pieces = countPieces(texts, patternSplitter(PATTERNS.house));
   return bpeTokenizer(learnMerges(pieces, total, (done) => onMerge(done, total)));
 }

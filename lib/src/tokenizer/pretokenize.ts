@@ -33,12 +33,14 @@ export type PatternName = keyof typeof PATTERNS;
 /** Characters besides its two cases that a letter equals when case is ignored (Unicode's CaseFolding.txt, status C and S). */
 export const FOLDED: { [letter: string]: string } = { s: "ſ", k: "\u212a" };
 
-/** A pattern of plain letters that ignores their case: "'s" becomes "'[sSſ]". */
+/** A pattern of letters, and classes of them, that ignores their case: "'s" becomes "'[sSſ]". */
 export function ignoreCase(pattern: string): string {
-  return pattern.replace(/[a-z]/gi, (letter) => {
-    const lower = letter.toLowerCase();
-    return `[${lower}${lower.toUpperCase()}${FOLDED[lower] ?? ""}]`;
-  });
+  const cases = (letter: string) =>
+    letter.toLowerCase() + letter.toUpperCase() + (FOLDED[letter.toLowerCase()] ?? "");
+  return pattern.replace(
+    /\[[a-z]+\]|[a-z]/gi,
+    (found) => `[${found.replace(/[[\]]/g, "").replace(/./g, cases)}]`,
+  );
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#translate-escape
@@ -63,7 +65,7 @@ export function translateEscape(found: string): string {
 //| 01-tokenizer/3-fast-merges.ipynb#javascript-pattern
 /** The parts of a pattern: escapes, classes, groups without case, possessive operators, operators, all else. */
 export const PATTERN_PARTS =
-  /\\[pP]\{[^}]*\}|\\x[\dA-Fa-f]{2}|\\u[\dA-Fa-f]{4}|\\.|\[(?:\\.|[^\]\\])*\]|\(\?i:(?:[^()\\[\]])*\)|(?:[?*+]|\{\d+(?:,\d*)?\})\+|[\s\S]/gu;
+  /\\[pP]\{[^}]*\}|\\x[\dA-Fa-f]{2}|\\u[\dA-Fa-f]{4}|\\.|\[(?:\\.|[^\]\\])*\]|\(\?i:(?:[^()\\[\]]|\[[A-Za-z]+\])*\)|(?:[?*+]|\{\d+(?:,\d*)?\})\+|[\s\S]/gu;
 
 /** A class such as `[^\s\p{L}]` in JavaScript's dialect. */
 export function translateClass(part: string): string {
@@ -74,9 +76,10 @@ export function translateClass(part: string): string {
 export function javascriptPattern(pattern: string): string {
   const atoms: string[] = []; // the pattern in parts that an operator may follow
   const open: number[] = []; // where groups began
+  let kept = 0;
   for (const part of pattern.match(PATTERN_PARTS) ?? []) {
     if (/^[?*+{].*\+$/.test(part)) {
-      const name = `_${atoms.length}`;
+      const name = `_${kept++}`;
       atoms.push(`(?=(?<${name}>${atoms.pop()}${part.slice(0, -1)}))\\k<${name}>`);
     } else if (part === ")" && open.length > 0) atoms.push(atoms.splice(open.pop()!).join("") + part);
     else {
@@ -127,35 +130,4 @@ export function matchAfter(pattern: RegExp, text: string, at: number): number {
   for (const match of text.slice(at).matchAll(pattern))
     if (match.index! > 0 && match[0] !== "") return at + match.index!;
   return text.length;
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#plain-word
-export const isLetter = (unit: number) => (unit >= 97 && unit <= 122) || (unit >= 65 && unit <= 90);
-
-/**
- * The end of the plain word at `at`: an optional space, a letter of ASCII, small letters of ASCII. 0 where there is none, or where what
- * follows could belong to it: a capital, an apostrophe, anything beyond ASCII.
- */
-export function plainWordEnd(text: string, at: number): number {
-  let end = text.charCodeAt(at) === 32 ? at + 1 : at;
-  if (!isLetter(text.charCodeAt(end))) return 0; // false for NaN too, at the end of the text
-  let unit = text.charCodeAt(++end);
-  while (unit >= 97 && unit <= 122) unit = text.charCodeAt(++end);
-  return end === text.length || (unit < 128 && unit !== 39 && !isLetter(unit)) ? end : 0;
-}
-
-/** A splitter for one of the patterns that we know: plain words by comparison, everything else by the pattern. */
-export function knownSplitter(name: PatternName): Splitter {
-  const pattern = compilePattern(PATTERNS[name], "uy");
-  return (text, each) => {
-    for (let at = 0, end = 0; at < text.length; at = end) {
-      end = plainWordEnd(text, at);
-      if (end === 0) {
-        pattern.lastIndex = at;
-        if (!pattern.test(text)) throw new Error(`Nothing matches at ${at}: half a character?`);
-        end = pattern.lastIndex;
-      }
-      each(text, at, end);
-    }
-  };
 }

@@ -4,7 +4,7 @@ import { END_OF_TEXT, mergedTokens } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
 import { loadTiktoken, loadTokenizer } from "../../src/tokenizer/files.js";
 import { byteTokenizer, countPieces, learnMerges, trainBpe } from "../../src/tokenizer/merges.js";
-import { PATTERNS, type PatternName, knownSplitter } from "../../src/tokenizer/pretokenize.js";
+import { PATTERNS, type PatternName, patternSplitter } from "../../src/tokenizer/pretokenize.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-test
 await test("a tokenizer comes back from its file with the same ids", () => {
@@ -79,7 +79,7 @@ await test("what a file asks for and we do not run is named, and so is what is d
 await test("a list of tokens is a tokenizer, also by way of tokenizer.json; a damaged one names its line", () => {
   const text = "It's 1234 small\n\n  tokens, isn't it? Größe 日本 🎉 the theme then ".repeat(2);
   for (const pattern of Object.keys(PATTERNS) as PatternName[]) {
-    const tokens = mergedTokens(learnMerges(countPieces([text], knownSplitter(pattern)), 60));
+    const tokens = mergedTokens(learnMerges(countPieces([text], patternSplitter(PATTERNS[pattern])), 60));
     const lines = tokens.map((token, id) => `${btoa(String.fromCharCode(...token))} ${id}\n`).join("");
     const tokenizer = loadTiktoken(new TextEncoder().encode(lines), pattern);
     expect(tokenizer.specials).toEqual({ [END_OF_TEXT]: tokens.length });

@@ -22,7 +22,7 @@ import {
   pieceEncoder,
   trainBpe,
 } from "../../src/tokenizer/merges.js";
-import { knownSplitter } from "../../src/tokenizer/pretokenize.js";
+import { PATTERNS, patternSplitter } from "../../src/tokenizer/pretokenize.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#pair-map-test
 await test("the table of pairs and the heap agree with Map and sort", () => {
@@ -52,7 +52,7 @@ await test("the quick training learns what the definition says, from pieces in a
       { length: 10 + 10 * round },
       () => [...letters][Math.floor(Math.random() * [...letters].length)],
     ).join("");
-    const pieces = countPieces([text], knownSplitter("house"));
+    const pieces = countPieces([text], patternSplitter(PATTERNS.house));
     const quick = learnMerges(pieces, 60);
     expect(quick, text).toEqual(learnMergesByDefinition(countWords([text]), 60));
     expect(learnMerges(new Map([...pieces].reverse()), 60)).toEqual(quick);
@@ -61,7 +61,7 @@ await test("the quick training learns what the definition says, from pieces in a
 
 //| 01-tokenizer/3-fast-merges.ipynb#counting-test
 await test("blocks add up to the whole, and a limit drops the rarest pieces only", () => {
-  const splitter = knownSplitter("house");
+  const splitter = patternSplitter(PATTERNS.house);
   const words = Array.from(
     { length: 3000 },
     () => `w${"xyz"[Math.floor(Math.random() * 3)].repeat(1 + Math.floor(Math.random() ** 2 * 40))}`,
@@ -85,7 +85,7 @@ await test("merging by scan, by heap and by definition gives the same ids", () =
   for (let round = 0; round < 100; round++) {
     const draw = (length: number) =>
       Array.from({ length }, () => letters[Math.floor(Math.random() * letters.length)]).join("");
-    const merges = learnMerges(countPieces([draw(300)], knownSplitter("house")), 30);
+    const merges = learnMerges(countPieces([draw(300)], patternSplitter(PATTERNS.house)), 30);
     const vocabulary = mergedVocabulary(merges);
     const byDefinition = new Map(merges.map(([left, right], i) => [pairKey(left, right), 256 + i]));
     const bytes = new TextEncoder().encode(draw(1 + round).replaceAll(" ", round % 2 ? "c" : "a"));
@@ -98,7 +98,7 @@ await test("merging by scan, by heap and by definition gives the same ids", () =
 //| 01-tokenizer/3-fast-merges.ipynb#piece-encoder-test
 await test("a remembered piece has the ids it had, also after the memory was full", () => {
   const vocabulary = mergedVocabulary(
-    learnMerges(countPieces(["abcab abc bca cab aa bb"], knownSplitter("house")), 12),
+    learnMerges(countPieces(["abcab abc bca cab aa bb"], patternSplitter(PATTERNS.house)), 12),
   );
   const encode = pieceEncoder(vocabulary);
   const encoder = new TextEncoder();
