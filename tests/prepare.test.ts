@@ -44,14 +44,16 @@ const contentOf = (name: string) =>
     .sort()
     .map((file) => [file, fs.readFileSync(path.join(at(name), file), "latin1")]);
 
-/** Begins to prepare and kills it when something is `reached`. False if it was through by then. */
-async function killedWhen(reached: () => boolean): Promise<boolean> {
+/** Begins to prepare and ends it with a signal when a file has grown. Gives its exit code: null after a kill. */
+async function endedWhenGrown(file: string, signal: NodeJS.Signals): Promise<number | null> {
+  const before = sizeOf(file);
   const child = spawn(process.execPath, [binary, ...prepare("killed", "--workers", "3")], { cwd: folder });
   const ended = new Promise((resolve) => child.on("close", resolve));
-  while (child.exitCode === null && !reached()) await new Promise((resolve) => setTimeout(resolve, 1));
-  child.kill("SIGKILL");
+  while (child.exitCode === null && sizeOf(file) <= before)
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  child.kill(signal);
   await ended;
-  return child.signalCode === "SIGKILL" && !fs.existsSync(at("killed"));
+  return child.exitCode;
 }
 
 test("one thread or three, killed on the way or not: the same bytes", async () => {
@@ -70,13 +72,14 @@ test("one thread or three, killed on the way or not: the same bytes", async () =
       "val-00000.bin",
     ].sort(),
   );
-  const sizes = [
-    () => sizeOf("killed.partial/checks.bin") > 0,
-    () => sizeOf("killed.partial/train-00000.bin") > 0,
-  ];
-  for (const reached of sizes) {
-    for (let tries = 0; !(await killedWhen(reached)); tries++) {
-      expect(tries).toBeLessThan(5); // it was done before we came to kill it: once more
+  const ways = [
+    { file: "killed.partial/checks.bin", signal: "SIGKILL", code: null },
+    { file: "killed.partial/train-00000.bin", signal: "SIGINT", code: 130 },
+    { file: "killed.partial/train-00000.bin", signal: "SIGKILL", code: null },
+  ] as const;
+  for (const { file, signal, code } of ways) {
+    for (let tries = 0; (await endedWhenGrown(file, signal)) !== code; tries++) {
+      expect(tries).toBeLessThan(5); // it was done before we came to end it: once more
       fs.rmSync(at("killed"), { recursive: true });
     }
     expect(fs.existsSync(at("killed"))).toBe(false);

@@ -164,10 +164,7 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
   const { workInThreads } = await import("./prepare-pool.js");
   const { textField, onError, valFraction, dedup, contamination } = flags;
   const watch = watchCorpus();
-  const stop = new AbortController();
-  const onSignal = () =>
-    stop.abort(new Error(`Stopped. The same command goes on from ${flags.out}.partial.`));
-  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  const stop = stopOnce();
   const options: CorpusOptions = {
     ...{ textField, onError, valFraction, dedup, contamination, normal: flags.normalise },
     sources: chosenSources(inputs, flags.source ?? []),
@@ -186,8 +183,20 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     else process.stdout.write(corpusSummary(manifest));
   } catch (error) {
     watch.done("stopped");
-    throw error;
+    if (!stop.signal.aborted) throw error;
+    process.stderr.write(`Stopped. The same command goes on from ${flags.out}.partial.\n`);
   }
+}
+
+/** Turns Ctrl-C and `kill` into a signal for the run; a second one ends the process at once. */
+function stopOnce(): AbortController {
+  const stop = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    process.exitCode = name === "SIGINT" ? 130 : 143; // what a shell says of a program that a signal ended
+    stop.abort(new Error("Stopped."));
+  };
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  return stop;
 }
 
 /** A bar for each reading of the corpus, with the rate and the time left. */
