@@ -140,7 +140,8 @@ async function fetchWatched(url: string, file: string, sha256: string | undefine
   const onBytes = (done: number, total: number | undefined) => {
     const rate = Math.max(0, done - before) / ((performance.now() - began) / 1000);
     const left = total === undefined || rate === 0 ? "" : `, ${inWords((total - done) / rate)} left`;
-    bar(total).update(done, `${readableSize(done)}, ${readableSize(rate)}/s${left}`);
+    const of = total === undefined ? "" : ` of ${readableSize(total)}`;
+    bar(total).update(done, `${readableSize(done)}${of}, ${readableSize(rate)}/s${left}`);
   };
   const onRetry = (reason: string, seconds: number) => bar().say(`${reason}; trying again in ${seconds} s`);
   try {
