@@ -18,6 +18,7 @@ export interface ChatOptions {
   variables?: { [name: string]: unknown };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-template
 /** The text of a conversation by a chat template (Jinja, as in `tokenizer_config.json`). Throws what the template says. */
 export function renderChat(
   template: string,
@@ -40,6 +41,7 @@ export function unusedCharacter(value: unknown): string {
   throw new Error("The conversation uses all private characters of Unicode.");
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#mark-names
 /** A value in which each string has the mark inside of every one of the names, so that none is whole. */
 export function markNames<T>(value: T, names: string[], mark: string): T {
   if (typeof value === "string") {
@@ -56,6 +58,7 @@ export function markNames<T>(value: T, names: string[], mark: string): T {
   ) as T;
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-conversation
 /** The ids of a conversation. Special tokens come from the template only: in the messages they stay text. */
 export function encodeChat(
   tokenizer: Tokenizer,
@@ -84,6 +87,7 @@ export interface HarmonyMessage {
   end?: "end" | "call" | "return";
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-ids
 /** The ids of harmony messages; with `prompt` (as usual) followed by the start of an answer. */
 export function encodeHarmony(
   tokenizer: Tokenizer,

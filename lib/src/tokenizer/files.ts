@@ -40,6 +40,7 @@ export function tokenParts(
   });
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#list-vocabulary
 /** The vocabulary of a list of tokens: of the pairs that together are a token, the one of the smallest id merges first. */
 export function listVocabulary(tokens: Uint8Array[]): Vocabulary {
   const ranks = new PairMap();
@@ -105,6 +106,7 @@ export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [nam
   },
 };
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#specials-of-size
 /** The special tokens of a list of tokens: those of the published vocabulary, if it is one, else `<|endoftext|>` at the end. */
 export function tiktokenSpecials(pattern: PatternName, size: number): AddedToken[] {
   const published = TIKTOKEN_SPECIALS[pattern];
@@ -171,6 +173,7 @@ export interface FileStep {
   special_tokens?: { [name: string]: { ids: number[] } };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file-parts
 /** The parts of a `tokenizer.json` that we read. */
 export interface TokenizerFile {
   model?: {
@@ -200,6 +203,7 @@ export function stepsOf(step: FileStep | null | undefined): FileStep[] {
   return inner ? inner.flatMap(stepsOf) : [step];
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#step-splitter
 /** The splitter of one step of a pre-tokenizer; nothing where it does not cut. */
 export function stepSplitter(step: FileStep): Splitter | undefined {
   if (step.type === "Digits") return patternSplitter(step.individual_digits ? "\\p{N}" : "\\p{N}+");
@@ -217,6 +221,7 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
   return patternSplitter(pattern);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-splitter
 /** The splitter of a pre-tokenizer: each step cuts the pieces of the one before. */
 export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitter {
   const steps = stepsOf(preTokenizer);
@@ -259,12 +264,14 @@ export function fileModel({ model }: TokenizerFile): {
   return { vocab: new Map(Object.entries(model.vocab)), merges, wholePieces: model.ignore_merges === true };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
 /** The bytes of a token's name, each byte spelled by its character; a name in other characters stands for itself. */
 export function bytesOfName(name: string, bytes: Map<string, number>): Uint8Array {
   const spelled = [...name].map((character) => bytes.get(character));
   return spelled.includes(undefined) ? new TextEncoder().encode(name) : Uint8Array.from(spelled as number[]);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#vocabulary-of-file
 /** The vocabulary of a byte-level file. Throws where it contradicts itself. */
 export function fileVocabulary(file: TokenizerFile): Vocabulary {
   const { vocab, merges, wholePieces } = fileModel(file);
@@ -303,6 +310,7 @@ export function fileNormalizer(normalizer: FileStep | null | undefined): (text: 
   return (text) => forms.reduce((before, form) => before.normalize(form), text);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-around
 /** The ids that a post-processor puts before and after a text. */
 export function fileAround(processor: FileStep | null | undefined): Tokenizer["around"] {
   const around = { before: [] as number[], after: [] as number[] };

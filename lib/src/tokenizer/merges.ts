@@ -89,6 +89,17 @@ export class PairMap {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#utf8-size
+/** The length of a text in UTF-8. */
+export function utf8Size(text: string): number {
+  let size = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit > 0x7f) size += unit > 0x7ff && (unit & 0xf800) !== 0xd800 ? 2 : 1; // a pair of halves: four in all
+  }
+  return size;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#training-cells
 /** All distinct pieces, one cell a byte, -1 between them. A token has its id in its first and last cell. */
 export interface Cells {
@@ -113,16 +124,6 @@ export function cellsOf(pieces: ReadonlyMap<string, number>): Cells {
   return cells;
 }
 
-/** The length of a text in UTF-8. */
-export function utf8Size(text: string): number {
-  let size = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit > 0x7f) size += unit > 0x7ff && (unit & 0xf800) !== 0xd800 ? 2 : 1; // a pair of halves: four in all
-  }
-  return size;
-}
-
 //| 01-tokenizer/3-fast-merges.ipynb#pair-statistics
 /** A pair of neighbouring tokens: how often it occurs, and the cells where it starts (some of them outdated). */
 export interface PairCount {
@@ -132,6 +133,7 @@ export interface PairCount {
   places: number[];
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pair-counts
 /** The counts of all pairs, kept up to date. */
 export class PairCounts {
   readonly #numbers = new PairMap();
@@ -266,6 +268,7 @@ export function addCounts(
   dropRarePieces(total, limit);
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#count-block
 /** The distinct pieces of one block of text with their counts. Bytes that are not UTF-8 belong to no piece. */
 export function countBlock(
   text: string | Uint8Array,
@@ -333,6 +336,7 @@ export function rankOf(ranks: PairMap, left: number, right: number): number {
   return rank < 0 ? NEVER : rank;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#merge-short-pieces
 /** Merges in place until no pair is left, of equals the leftmost first. Quick for short pieces: O(n·merges). */
 export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[] {
   const pairRanks: number[] = []; // of each id with the one after it
@@ -409,9 +413,17 @@ export class IdList {
 /** What the memory for pieces holds before it starts afresh: so many pieces, UTF-16 units and ids, some megabytes. */
 export const PIECE_CACHE = { pieces: 2 ** 16, units: 2 ** 20, ids: 2 ** 19, longest: 64 };
 
+/** A hash of the units of a text from `from` to `to`: FNV-1a, by Fowler, Noll and Vo. */
+export function hashOf(text: string, from: number, to: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash ^ (hash >>> 15);
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#piece-memory
 /** The ids of pieces that have been seen. A piece is compared where it stands in its text: nothing is copied to look it up. */
 export class PieceCache {
-  #slots = new Int32Array(2 * PIECE_CACHE.pieces); // a hash's place holds the number of a piece; 0 is free
+  readonly #slots = new Int32Array(2 * PIECE_CACHE.pieces); // a hash's place holds the number of a piece; 0 is free
   readonly #units = new Uint16Array(PIECE_CACHE.units);
   readonly #unitEnds = new Int32Array(PIECE_CACHE.pieces + 1); // piece n is units [n - 1] to [n]
   readonly #ids = new Uint32Array(PIECE_CACHE.ids);
@@ -428,14 +440,13 @@ export class PieceCache {
 
   remember(text: string, from: number, to: number, ids: number[]): void {
     if (to - from > PIECE_CACHE.longest) return;
-    const [unitEnd, idEnd] = [
-      this.#unitEnds[this.#pieces] + to - from,
-      this.#idEnds[this.#pieces] + ids.length,
-    ];
-    const isFull =
-      this.#pieces === PIECE_CACHE.pieces || unitEnd > PIECE_CACHE.units || idEnd > PIECE_CACHE.ids;
-    if (isFull) {
-      this.#forget();
+    const unitEnd = this.#unitEnds[this.#pieces] + to - from;
+    const idEnd = this.#idEnds[this.#pieces] + ids.length;
+    const fits =
+      this.#pieces < PIECE_CACHE.pieces && unitEnd <= PIECE_CACHE.units && idEnd <= PIECE_CACHE.ids;
+    if (!fits) {
+      this.#pieces = 0;
+      this.#slots.fill(0);
       return;
     }
     this.#slots[this.#find(text, from, to)] = ++this.#pieces;
@@ -445,17 +456,10 @@ export class PieceCache {
     this.#idEnds[this.#pieces] = idEnd;
   }
 
-  #forget(): void {
-    this.#pieces = 0;
-    this.#slots.fill(0);
-  }
-
   /** The slot of a piece, or the free one where it would go. */
   #find(text: string, from: number, to: number): number {
-    let hash = 0x811c9dc5; // FNV-1a, by Fowler, Noll and Vo
-    for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
     const mask = this.#slots.length - 1;
-    for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask)
+    for (let slot = hashOf(text, from, to) & mask; ; slot = (slot + 1) & mask)
       if (this.#slots[slot] === 0 || this.#isPiece(this.#slots[slot], text, from, to)) return slot;
   }
 
@@ -514,6 +518,7 @@ export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[]
   return bytes.length < LONG_PIECE ? mergeByScan(ids, vocabulary) : mergeByHeap(ids, vocabulary);
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#remembering-encoder
 /** A function that appends the ids of the piece of `text` from `from` to `to`, and remembers them. */
 export function pieceEncoder(
   vocabulary: Vocabulary,
@@ -605,46 +610,41 @@ export interface ByteLevelParts {
   toJson: () => object;
 }
 
-/** A tokenizer from its parts. */
-export function byteLevelTokenizer({
-  vocabulary,
-  splitter,
-  added,
-  normalize = (text) => text,
-  toJson,
-}: ByteLevelParts): Tokenizer {
-  const tokens = [...vocabulary.tokens];
-  const encoder = new TextEncoder();
-  for (const { id, content } of added) tokens[id] ??= encoder.encode(content);
+//| 01-tokenizer/3-fast-merges.ipynb#run-encoder
+/** A function that encodes stretches of text, with the bytes between them that are no text as themselves. */
+export function runEncoder({ vocabulary, splitter, added, normalize = (text) => text }: ByteLevelParts) {
   const encodePieceOf = pieceEncoder(vocabulary);
-  const specials = Object.fromEntries(
-    added.filter(({ special }) => special).map(({ content, id }) => [content, id]),
-  );
-  const encodeRuns = (runs: Utf8Run[], options: EncodeOptions = {}) => {
+  return (runs: Utf8Run[], { allowed, mark }: EncodeOptions = {}): Uint32Array => {
     const ids = new IdList();
     const pushId = (id: number) => ids.push(id);
-    const pushPiece = (text: string, from: number, to: number) => encodePieceOf(text, from, to, ids);
-    const wanted = wantedTokens(added, options.allowed);
-    const [raw, normalized] = [
-      wanted.filter((token) => !token.normalized),
-      wanted.filter((token) => token.normalized),
-    ];
-    const pushText = (text: string) =>
-      cutAtTokens(normalize(text), normalized, (part) => splitter(part, pushPiece), pushId);
+    const wanted = wantedTokens(added, allowed);
+    const early = wanted.filter((token) => !token.normalized);
+    const late = wanted.filter((token) => token.normalized);
+    const pushPieces = (part: string) =>
+      splitter(part, (text, from, to) => encodePieceOf(text, from, to, ids));
+    const pushText = (part: string) => {
+      const text = normalize(mark ? part.replaceAll(mark, "") : part);
+      cutAtTokens(text, late, pushPieces, pushId);
+    };
     for (const { text, invalid } of runs) {
-      cutAtTokens(
-        text,
-        raw,
-        (part) => pushText(options.mark ? part.replaceAll(options.mark, "") : part),
-        pushId,
-      );
+      cutAtTokens(text, early, pushText, pushId);
       if (invalid !== undefined) ids.push(vocabulary.byteIds[invalid]);
     }
     return ids.toArray();
   };
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#assemble
+/** A tokenizer from its parts. */
+export function byteLevelTokenizer(parts: ByteLevelParts): Tokenizer {
+  const { vocabulary, added, toJson } = parts;
+  const tokens = [...vocabulary.tokens];
+  for (const { id, content } of added) tokens[id] ??= new TextEncoder().encode(content);
+  const special = added.filter((token) => token.special);
+  const encodeRuns = runEncoder(parts);
   return {
     vocabSize: tokens.length,
-    specials,
+    specials: Object.fromEntries(special.map(({ content, id }) => [content, id])),
     encode: (text, options) => encodeRuns([{ text: wellFormed(text) }], options),
     encodeBytes: (bytes) => encodeRuns(utf8Runs(bytes)),
     decode: (ids) => joinTokens(ids, tokens),

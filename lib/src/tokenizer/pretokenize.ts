@@ -72,6 +72,7 @@ export function translateClass(part: string): string {
   return part.replace(/\\[pP]\{[^}]*\}|\\./gu, (found) => (found === "\\-" ? found : translateEscape(found)));
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#translate-pattern
 /** A pattern of Rust's dialect (or Oniguruma's) as JavaScript reads it with the flag `u`. Throws what it cannot say. */
 export function javascriptPattern(pattern: string): string {
   const atoms: string[] = []; // the pattern in parts that an operator may follow
@@ -112,6 +113,7 @@ export function compilePattern(pattern: string, flags: string): RegExp {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-splitter
 /** A splitter for any pattern. What no match covers is a piece too. */
 export function patternSplitter(pattern: string): Splitter {
   const here = compilePattern(pattern, "uy");
