@@ -87,6 +87,14 @@ export interface HarmonyMessage {
   end?: "end" | "call" | "return";
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#special-id
+/** The id of a special token. Throws if the tokenizer has none of that name. */
+export function specialId({ specials }: Tokenizer, name: string): number {
+  if (!(name in specials))
+    throw new Error(`The tokenizer has no ${name}: harmony is for the tokenizer of gpt-oss (o200k).`);
+  return specials[name];
+}
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-ids
 /** The ids of harmony messages; with `prompt` (as usual) followed by the start of an answer. */
 export function encodeHarmony(
@@ -119,11 +127,28 @@ export function encodeHarmony(
   return Uint32Array.from(ids);
 }
 
-/** The id of a special token. Throws if the tokenizer has none of that name. */
-export function specialId({ specials }: Tokenizer, name: string): number {
-  if (!(name in specials))
-    throw new Error(`The tokenizer has no ${name}: harmony is for the tokenizer of gpt-oss (o200k).`);
-  return specials[name];
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-message
+/** A message from the ids of its parts. */
+export function harmonyMessage(
+  tokenizer: Tokenizer,
+  parts: { [part: string]: number[] },
+  end?: HarmonyMessage["end"],
+): HarmonyMessage {
+  const decoder = new TextDecoder();
+  const text = (part: string) => decoder.decode(tokenizer.decode(parts[part] ?? [])).trim();
+  const [role = "assistant", ...rest] = text("start")
+    .split(" ")
+    .filter((word) => word !== "");
+  const [channel, ...more] = text("channel").split(" ");
+  const to = [...rest, ...more].find((word) => word.startsWith("to="));
+  return {
+    role,
+    ...(to && { recipient: to.slice(3) }),
+    ...(channel && { channel }),
+    ...(parts.constrain && { constrain: text("constrain") }),
+    content: decoder.decode(tokenizer.decode(parts.message ?? [])),
+    ...(end && { end }),
+  };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#parse-harmony
@@ -148,27 +173,4 @@ export function parseHarmony(tokenizer: Tokenizer, ids: ArrayLike<number>): Harm
   }
   close();
   return messages;
-}
-
-/** A message from the ids of its parts. */
-export function harmonyMessage(
-  tokenizer: Tokenizer,
-  parts: { [part: string]: number[] },
-  end?: HarmonyMessage["end"],
-): HarmonyMessage {
-  const decoder = new TextDecoder();
-  const text = (part: string) => decoder.decode(tokenizer.decode(parts[part] ?? [])).trim();
-  const [role = "assistant", ...rest] = text("start")
-    .split(" ")
-    .filter((word) => word !== "");
-  const [channel, ...more] = text("channel").split(" ");
-  const to = [...rest, ...more].find((word) => word.startsWith("to="));
-  return {
-    role,
-    ...(to && { recipient: to.slice(3) }),
-    ...(channel && { channel }),
-    ...(parts.constrain && { constrain: text("constrain") }),
-    content: decoder.decode(tokenizer.decode(parts.message ?? [])),
-    ...(end && { end }),
-  };
 }

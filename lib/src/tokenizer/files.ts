@@ -114,15 +114,7 @@ export function tiktokenSpecials(pattern: PatternName, size: number): AddedToken
   return Object.entries(ids).map(([content, id]) => ({ id, content, special: true }));
 }
 
-//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tiktoken
-/** A tokenizer from the content of a `.tiktoken` file and the name of the pattern by which it cuts text. */
-export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer {
-  const vocabulary = listVocabulary(readTiktoken(file));
-  const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
-  const toJson = () => listJson(vocabulary.tokens, pattern, added);
-  return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
-}
-
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#list-json
 /** A list of tokens as a `tokenizer.json`: all the ways to cut a token in two are its merges. */
 export function listJson(
   tokens: (Uint8Array | undefined)[],
@@ -153,6 +145,15 @@ export function listJson(
       ignore_merges: true,
     },
   };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tiktoken
+/** A tokenizer from the content of a `.tiktoken` file and the name of the pattern by which it cuts text. */
+export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer {
+  const vocabulary = listVocabulary(readTiktoken(file));
+  const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
+  const toJson = () => listJson(vocabulary.tokens, pattern, added);
+  return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file
@@ -327,6 +328,26 @@ export function fileAround(processor: FileStep | null | undefined): Tokenizer["a
   return around.before.length + around.after.length > 0 ? around : undefined;
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-alphabet
+/** A tokenizer of characters from its file. */
+export function loadAlphabet(file: TokenizerFile): Tokenizer {
+  const { vocab } = fileModel(file);
+  const alphabet = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
+  const tokenizer = alphabetTokenizer(alphabet);
+  const rules = ({ model, normalizer = null, pre_tokenizer, added_tokens }: TokenizerFile) =>
+    JSON.stringify([
+      normalizer,
+      pre_tokenizer?.pattern,
+      added_tokens,
+      model!.merges,
+      alphabet.map((each) => model!.vocab![each]),
+    ]);
+  if (rules(tokenizer.toJson() as TokenizerFile) === rules(file)) return tokenizer;
+  throw new Error(
+    "It looks like a tokenizer of characters, but has other rules than tslm knows, or is damaged.",
+  );
+}
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
 /**
  * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
@@ -346,23 +367,4 @@ export function loadTokenizer(json: object): Tokenizer {
     toJson: () => structuredClone(file),
   });
   return { ...tokenizer, around: fileAround(file.post_processor) };
-}
-
-/** A tokenizer of characters from its file. */
-export function loadAlphabet(file: TokenizerFile): Tokenizer {
-  const { vocab } = fileModel(file);
-  const alphabet = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
-  const tokenizer = alphabetTokenizer(alphabet);
-  const rules = ({ model, normalizer = null, pre_tokenizer, added_tokens }: TokenizerFile) =>
-    JSON.stringify([
-      normalizer,
-      pre_tokenizer?.pattern,
-      added_tokens,
-      model!.merges,
-      alphabet.map((each) => model!.vocab![each]),
-    ]);
-  if (rules(tokenizer.toJson() as TokenizerFile) === rules(file)) return tokenizer;
-  throw new Error(
-    "It looks like a tokenizer of characters, but has other rules than tslm knows, or is damaged.",
-  );
 }

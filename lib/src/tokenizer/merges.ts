@@ -471,6 +471,14 @@ export class PieceCache {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#is-span
+/** Whether a token is the bytes from `from` to `to`. */
+export function isSpan(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
+  if (token.length !== to - from) return false;
+  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
+  return true;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
 /** The ids of tokens by their bytes: an open hash table. */
 export class TokenTable {
@@ -498,13 +506,6 @@ export class TokenTable {
       if (id < 0 || isSpan(this.tokens[id]!, bytes, from, to)) return slot;
     }
   }
-}
-
-/** Whether a token is the bytes from `from` to `to`. */
-export function isSpan(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
-  if (token.length !== to - from) return false;
-  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
-  return true;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#piece-encoder
@@ -565,6 +566,17 @@ export function wantedTokens(added: AddedToken[], allowed: EncodeOptions["allowe
   return added.filter(({ content, special }) => !special || names.has(content));
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#tokens-pattern
+/** A regular expression for the contents of tokens, the longest first. */
+export function tokensPattern(tokens: AddedToken[]): RegExp {
+  const sorted = [...tokens].sort((a, b) => b.content.length - a.content.length);
+  const patterns = sorted.map(({ content, single_word }) => {
+    const literal = content.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+    return single_word ? `(?<![\\p{L}\\p{M}\\p{N}_])${literal}(?![\\p{L}\\p{M}\\p{N}_])` : literal;
+  });
+  return new RegExp(patterns.join("|"), "gu");
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#cut-added
 /** Calls `onText` and `onToken` for the stretches of text and the tokens among them, in order. The longest token wins. */
 export function cutAtTokens(
@@ -587,16 +599,6 @@ export function cutAtTokens(
     done = to;
   }
   if (done < text.length) onText(text.slice(done));
-}
-
-/** A regular expression for the contents of tokens, the longest first. */
-export function tokensPattern(tokens: AddedToken[]): RegExp {
-  const sorted = [...tokens].sort((a, b) => b.content.length - a.content.length);
-  const patterns = sorted.map(({ content, single_word }) => {
-    const literal = content.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-    return single_word ? `(?<![\\p{L}\\p{M}\\p{N}_])${literal}(?![\\p{L}\\p{M}\\p{N}_])` : literal;
-  });
-  return new RegExp(patterns.join("|"), "gu");
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#byte-level-tokenizer
