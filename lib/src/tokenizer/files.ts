@@ -198,10 +198,10 @@ export function unknownStep(part: string, what: string): Error {
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#split-steps
 /** The steps of a sequence, of a single step, or none. */
-export function stepsOf(step: FileStep | null | undefined): FileStep[] {
+export function fileSteps(step: FileStep | null | undefined): FileStep[] {
   if (!step) return [];
   const inner = step.pretokenizers ?? step.normalizers ?? step.processors ?? step.decoders;
-  return inner ? inner.flatMap(stepsOf) : [step];
+  return inner ? inner.flatMap(fileSteps) : [step];
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#step-splitter
@@ -225,7 +225,7 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-splitter
 /** The splitter of a pre-tokenizer: each step cuts the pieces of the one before. */
 export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitter {
-  const steps = stepsOf(preTokenizer);
+  const steps = fileSteps(preTokenizer);
   if (!steps.some(({ type }) => type === "ByteLevel"))
     throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
   const splitters = steps
@@ -240,7 +240,7 @@ export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitte
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-vocabulary
 /** Settings of a BPE model that change ids and that we do not run, unless they are off. */
-export const UNKNOWN_SETTINGS = [
+export const UNKNOWN_MODEL_SETTINGS = [
   "dropout",
   "continuing_subword_prefix",
   "end_of_word_suffix",
@@ -255,19 +255,19 @@ export function fileModel({ model }: TokenizerFile): {
 } {
   if (model?.type !== "BPE")
     throw unknownStep("model", model?.type ? `is of type ${model.type}` : "has no type");
-  const setting = UNKNOWN_SETTINGS.find((name) => model[name]);
+  const setting = UNKNOWN_MODEL_SETTINGS.find((name) => model[name]);
   if (setting) throw unknownStep("model", `uses ${setting}`);
   if (!model.vocab || !Array.isArray(model.merges))
     throw new Error("Its model lacks vocab or merges: the file is damaged.");
-  const merges = model.merges.map(
-    (merge) => (typeof merge === "string" ? merge.split(" ") : merge) as [string, string],
-  );
+  const merges = model.merges.map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
+  if (!merges.every((pair): pair is [string, string] => Array.isArray(pair) && pair.length === 2))
+    throw new Error("Its merges are not pairs of tokens: the file is damaged.");
   return { vocab: new Map(Object.entries(model.vocab)), merges, wholePieces: model.ignore_merges === true };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
 /** The bytes of a token's name, each byte spelled by its character; a name in other characters stands for itself. */
-export function bytesOfName(name: string, bytes: Map<string, number>): Uint8Array {
+export function bytesOfTokenName(name: string, bytes: Map<string, number>): Uint8Array {
   const spelled = [...name].map((character) => bytes.get(character));
   return spelled.includes(undefined) ? new TextEncoder().encode(name) : Uint8Array.from(spelled as number[]);
 }
@@ -281,7 +281,7 @@ export function fileVocabulary(file: TokenizerFile): Vocabulary {
   for (const [name, id] of vocab) {
     if (!Number.isInteger(id) || id < 0 || tokens[id])
       throw new Error(`The token ${JSON.stringify(name)} has the id ${id}, which is taken or is none.`);
-    tokens[id] = bytesOfName(name, bytes);
+    tokens[id] = bytesOfTokenName(name, bytes);
   }
   const idOf = (name: string) => {
     const id = vocab.get(name);
@@ -301,12 +301,12 @@ export function fileVocabulary(file: TokenizerFile): Vocabulary {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#around-text
-export const NORMAL_FORMS = ["NFC", "NFD", "NFKC", "NFKD"];
+export const NORMALIZER_FORMS = ["NFC", "NFD", "NFKC", "NFKD"];
 
 /** What a normalizer does to a text. */
 export function fileNormalizer(normalizer: FileStep | null | undefined): (text: string) => string {
-  const forms = stepsOf(normalizer).map(({ type }) => type!);
-  const unknown = forms.find((form) => !NORMAL_FORMS.includes(form));
+  const forms = fileSteps(normalizer).map(({ type }) => type!);
+  const unknown = forms.find((form) => !NORMALIZER_FORMS.includes(form));
   if (unknown) throw unknownStep("normalizer", `has a step of type ${unknown}`);
   return (text) => forms.reduce((before, form) => before.normalize(form), text);
 }
@@ -315,7 +315,7 @@ export function fileNormalizer(normalizer: FileStep | null | undefined): (text: 
 /** The ids that a post-processor puts before and after a text. */
 export function fileAround(processor: FileStep | null | undefined): Tokenizer["around"] {
   const around = { before: [] as number[], after: [] as number[] };
-  for (const step of stepsOf(processor)) {
+  for (const step of fileSteps(processor)) {
     if (step.type === "ByteLevel") continue; // it moves offsets only
     if (step.type !== "TemplateProcessing")
       throw unknownStep("post_processor", `has a step of type ${step.type}`);
@@ -349,20 +349,31 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
+/** The added tokens of a file; one without a content can be found nowhere. */
+export function fileAdded({ added_tokens = [] }: TokenizerFile): AddedToken[] {
+  const isToken = ({ id, content }: AddedToken) =>
+    Number.isInteger(id) && id >= 0 && typeof content === "string";
+  if (!Array.isArray(added_tokens) || !added_tokens.every(isToken))
+    throw new Error(
+      "Its added_tokens are not a list of tokens with an id and a content: the file is damaged.",
+    );
+  return added_tokens.filter(({ content }) => content !== "");
+}
+
 /**
  * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
  * them. Throws one sentence that names what it is if the file has a part that we do not run, or contradicts itself.
  */
 export function loadTokenizer(json: object): Tokenizer {
   const file = json as TokenizerFile;
-  if (stepsOf(file.decoder).some(({ type }) => type === "Fuse")) return loadAlphabet(file);
+  if (fileSteps(file.decoder).some(({ type }) => type === "Fuse")) return loadAlphabet(file);
   const vocabulary = fileVocabulary(file);
-  for (const { type } of stepsOf(file.decoder))
+  for (const { type } of fileSteps(file.decoder))
     if (type !== "ByteLevel") throw unknownStep("decoder", `has a step of type ${type}`);
   const tokenizer = byteLevelTokenizer({
     vocabulary,
     splitter: fileSplitter(file.pre_tokenizer),
-    added: file.added_tokens ?? [],
+    added: fileAdded(file),
     normalize: fileNormalizer(file.normalizer),
     toJson: () => structuredClone(file),
   });

@@ -102,14 +102,14 @@ export function utf8Size(text: string): number {
 
 //| 01-tokenizer/3-fast-merges.ipynb#training-cells
 /** All distinct pieces, one cell a byte, -1 between them. A token has its id in its first and last cell. */
-export interface Cells {
+export interface TrainingCells {
   ids: Int32Array;
   /** How often the piece occurs to which a cell belongs. */
   counts: Float64Array;
 }
 
 /** The cells of counted pieces, before the first merge. */
-export function cellsOf(pieces: ReadonlyMap<string, number>): Cells {
+export function trainingCells(pieces: ReadonlyMap<string, number>): TrainingCells {
   const encoder = new TextEncoder();
   let size = 1;
   for (const piece of pieces.keys()) size += utf8Size(piece) + 1;
@@ -179,7 +179,7 @@ export class PairCounts {
 //| 01-tokenizer/3-fast-merges.ipynb#merge-everywhere
 /** Merges a pair into `id` at all its places, and keeps the counts. `lengths` is the length of each token in bytes. */
 export function mergeEverywhere(
-  { ids, counts }: Cells,
+  { ids, counts }: TrainingCells,
   pairs: PairCounts,
   pair: PairCount,
   id: number,
@@ -216,7 +216,7 @@ export function learnMerges(
   count: number,
   onMerge: (done: number) => void = () => {},
 ): [number, number][] {
-  const cells = cellsOf(pieces);
+  const cells = trainingCells(pieces);
   const pairs = new PairCounts();
   for (let i = 1; i + 1 < cells.ids.length; i++)
     if (cells.ids[i] >= 0 && cells.ids[i + 1] >= 0)
@@ -242,7 +242,7 @@ export function ownString(piece: string): string {
 }
 
 /** The text itself. Throws, naming the place, if half a UTF-16 pair is in it. */
-export function wellFormed(text: string): string {
+export function wellFormedText(text: string): string {
   const lone = /\p{Surrogate}/u.exec(text);
   if (!lone) return text;
   throw new Error(`The text has half a character, ${characterName(lone[0])}, at position ${lone.index}.`);
@@ -259,7 +259,7 @@ export function dropRarePieces(counts: Map<string, number>, limit: number): void
 }
 
 /** Adds the counts of `more` to those of `total`, and drops the rarest pieces beyond `limit`. */
-export function addCounts(
+export function addPieceCounts(
   total: Map<string, number>,
   more: ReadonlyMap<string, number>,
   limit = PIECE_LIMIT,
@@ -281,7 +281,9 @@ export function countBlock(
     const known = counts.get(piece);
     counts.set(known === undefined ? ownString(piece) : piece, (known ?? 0) + 1);
   };
-  for (const run of typeof text === "string" ? [wellFormed(text)] : utf8Runs(text).map((each) => each.text))
+  for (const run of typeof text === "string"
+    ? [wellFormedText(text)]
+    : utf8Runs(text).map((each) => each.text))
     splitter(run, count);
   dropRarePieces(counts, limit);
   return counts;
@@ -294,7 +296,7 @@ export function countPieces(
   limit = PIECE_LIMIT,
 ): Map<string, number> {
   const total = new Map<string, number>();
-  for (const text of texts) addCounts(total, countBlock(text, splitter, limit), limit);
+  for (const text of texts) addPieceCounts(total, countBlock(text, splitter, limit), limit);
   return total;
 }
 
@@ -328,12 +330,12 @@ export function mergedVocabulary(merges: [number, number][]): Vocabulary {
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-by-scan
 /** Ranks of neighbours that never merge. */
-export const NEVER = 2 ** 31 - 1;
+export const NEVER_MERGES = 2 ** 31 - 1;
 
-/** The rank of a pair, NEVER if it does not merge. */
+/** The rank of a pair, NEVER_MERGES if it does not merge. */
 export function rankOf(ranks: PairMap, left: number, right: number): number {
   const rank = ranks.get(left, right);
-  return rank < 0 ? NEVER : rank;
+  return rank < 0 ? NEVER_MERGES : rank;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-short-pieces
@@ -344,10 +346,10 @@ export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[
   while (pairRanks.length > 0) {
     let at = 0;
     for (let i = 1; i < pairRanks.length; i++) if (pairRanks[i] < pairRanks[at]) at = i;
-    if (pairRanks[at] === NEVER) break;
+    if (pairRanks[at] === NEVER_MERGES) break;
     ids[at] = made[pairRanks[at]];
-    removeAt(ids, at + 1);
-    removeAt(pairRanks, at);
+    removeEntry(ids, at + 1);
+    removeEntry(pairRanks, at);
     if (at > 0) pairRanks[at - 1] = rankOf(ranks, ids[at - 1], ids[at]);
     if (at < pairRanks.length) pairRanks[at] = rankOf(ranks, ids[at], ids[at + 1]);
   }
@@ -355,7 +357,7 @@ export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[
 }
 
 /** Takes one entry out of a short list; `splice` would make a list of it. */
-export function removeAt(list: number[], at: number): void {
+export function removeEntry(list: number[], at: number): void {
   for (let i = at; i + 1 < list.length; i++) list[i] = list[i + 1];
   list.pop();
 }
@@ -366,11 +368,11 @@ export function mergeByHeap(ids: number[], { ranks, made }: Vocabulary): number[
   const length = ids.length;
   const next = Int32Array.from({ length }, (_, i) => i + 1);
   const previous = Int32Array.from({ length }, (_, i) => i - 1);
-  const pairRanks = new Int32Array(length).fill(NEVER);
+  const pairRanks = new Int32Array(length).fill(NEVER_MERGES);
   const heap = new Heap<number>((a, b) => a < b);
   const look = (at: number) => {
-    pairRanks[at] = next[at] < length ? rankOf(ranks, ids[at], ids[next[at]]) : NEVER;
-    if (pairRanks[at] !== NEVER) heap.push(pairRanks[at] * 2 ** 31 + at);
+    pairRanks[at] = next[at] < length ? rankOf(ranks, ids[at], ids[next[at]]) : NEVER_MERGES;
+    if (pairRanks[at] !== NEVER_MERGES) heap.push(pairRanks[at] * 2 ** 31 + at);
   };
   for (let at = 0; at < length; at++) look(at);
   for (let top = heap.pop(); top !== undefined; top = heap.pop()) {
@@ -378,7 +380,7 @@ export function mergeByHeap(ids: number[], { ranks, made }: Vocabulary): number[
     if (pairRanks[at] !== Math.floor(top / 2 ** 31)) continue; // outdated
     const gone = next[at];
     ids[at] = made[pairRanks[at]];
-    pairRanks[gone] = NEVER;
+    pairRanks[gone] = NEVER_MERGES;
     next[at] = next[gone];
     if (next[at] < length) previous[next[at]] = at;
     look(at);
@@ -414,7 +416,7 @@ export class IdList {
 export const PIECE_CACHE = { pieces: 2 ** 16, units: 2 ** 20, ids: 2 ** 19, longest: 64 };
 
 /** A hash of the units of a text from `from` to `to`: FNV-1a, by Fowler, Noll and Vo. */
-export function hashOf(text: string, from: number, to: number): number {
+export function hashUnits(text: string, from: number, to: number): number {
   let hash = 0x811c9dc5;
   for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
   return hash ^ (hash >>> 15);
@@ -459,7 +461,7 @@ export class PieceCache {
   /** The slot of a piece, or the free one where it would go. */
   #find(text: string, from: number, to: number): number {
     const mask = this.#slots.length - 1;
-    for (let slot = hashOf(text, from, to) & mask; ; slot = (slot + 1) & mask)
+    for (let slot = hashUnits(text, from, to) & mask; ; slot = (slot + 1) & mask)
       if (this.#slots[slot] === 0 || this.#isPiece(this.#slots[slot], text, from, to)) return slot;
   }
 
@@ -473,7 +475,7 @@ export class PieceCache {
 
 //| 01-tokenizer/3-fast-merges.ipynb#is-span
 /** Whether a token is the bytes from `from` to `to`. */
-export function isSpan(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
+export function isTokenAt(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
   if (token.length !== to - from) return false;
   for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
   return true;
@@ -503,7 +505,7 @@ export class TokenTable {
     const mask = this.#slots.length - 1;
     for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask) {
       const id = this.#slots[slot];
-      if (id < 0 || isSpan(this.tokens[id]!, bytes, from, to)) return slot;
+      if (id < 0 || isTokenAt(this.tokens[id]!, bytes, from, to)) return slot;
     }
   }
 }
@@ -647,7 +649,7 @@ export function byteLevelTokenizer(parts: ByteLevelParts): Tokenizer {
   return {
     vocabSize: tokens.length,
     specials: Object.fromEntries(special.map(({ content, id }) => [content, id])),
-    encode: (text, options) => encodeRuns([{ text: wellFormed(text) }], options),
+    encode: (text, options) => encodeRuns([{ text: wellFormedText(text) }], options),
     encodeBytes: (bytes) => encodeRuns(utf8Runs(bytes)),
     decode: (ids) => joinTokens(ids, tokens),
     toJson,

@@ -38,6 +38,8 @@ await test("what a file asks for and we do not run is named, and so is what is d
   );
   refuse((file) => Object.assign(file.model, { byte_fallback: true }), "model uses byte_fallback");
   refuse((file) => Object.assign(file.model, { merges: ["Ā zz"] }), 'needs the token "zz", which has no id');
+  refuse((file) => Object.assign(file.model, { merges: [7] }), "not pairs of tokens");
+  refuse((file) => Object.assign(file, { added_tokens: [{ id: "1" }] }), "added_tokens are not a list");
   refuse((file) => Object.assign(file.model.vocab, { "!": 34 }), "taken");
   refuse((file) => delete file.model.vocab["\u0100"], "no token for the byte 0x00");
   refuse(
