@@ -1,5 +1,5 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
-import { END_OF_TEXT, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
+import { END_OF_TEXT, MAX_VOCAB, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
 import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
 import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pretokenize.js";
@@ -266,6 +266,11 @@ export function fileModel({ model }: TokenizerFile): {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
+/** Whether something can be the id of a token. */
+export function isId(id: unknown): id is number {
+  return Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
+}
+
 /** The bytes of a token's name, each byte spelled by its character; a name in other characters stands for itself. */
 export function bytesOfTokenName(name: string, bytes: Map<string, number>): Uint8Array {
   const spelled = [...name].map((character) => bytes.get(character));
@@ -279,7 +284,7 @@ export function fileVocabulary(file: TokenizerFile): Vocabulary {
   const bytes = new Map(byteCharacters().map((character, byte) => [character, byte]));
   const tokens: (Uint8Array | undefined)[] = [];
   for (const [name, id] of vocab) {
-    if (!Number.isInteger(id) || id < 0 || tokens[id])
+    if (!isId(id) || tokens[id])
       throw new Error(`The token ${JSON.stringify(name)} has the id ${id}, which is taken or is none.`);
     tokens[id] = bytesOfTokenName(name, bytes);
   }
@@ -351,8 +356,7 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
 /** The added tokens of a file; one without a content can be found nowhere. */
 export function fileAdded({ added_tokens = [] }: TokenizerFile): AddedToken[] {
-  const isToken = ({ id, content }: AddedToken) =>
-    Number.isInteger(id) && id >= 0 && typeof content === "string";
+  const isToken = ({ id, content }: AddedToken) => isId(id) && typeof content === "string";
   if (!Array.isArray(added_tokens) || !added_tokens.every(isToken))
     throw new Error(
       "Its added_tokens are not a list of tokens with an id and a content: the file is damaged.",
