@@ -9,9 +9,10 @@ import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pr
 export function readTiktoken(file: Uint8Array): Uint8Array[] {
   const tokens: Uint8Array[] = [];
   const lines = new TextDecoder().decode(file).split(/\r?\n/);
+  const form = /^((?:[A-Za-z\d+/]{4})*(?:[A-Za-z\d+/]{2}==|[A-Za-z\d+/]{3}=)?) (\d+)$/; // base64 comes in fours
   lines.forEach((line, i) => {
     if (line === "") return;
-    const [, base64, digits] = /^([A-Za-z\d+/]+=*) (\d+)$/.exec(line) ?? [];
+    const [, base64, digits] = form.exec(line) ?? [];
     const id = Number(digits);
     if (!base64 || tokens[id] || !(id <= lines.length))
       throw new Error(

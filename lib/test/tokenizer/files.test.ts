@@ -94,6 +94,7 @@ await test("a list of tokens is a tokenizer, also by way of tokenizer.json; a da
       'Line 2 of the .tiktoken file is not a token in base64 and a new id: "no token"',
     );
   }
+  expect(() => loadTiktoken(new TextEncoder().encode("YQ= 0\n"), "gpt2")).toThrow("Line 1 of the .tiktoken");
   expect(() => loadTiktoken(new TextEncoder().encode("YQ== 0\n"), "gpt2")).toThrow(
     "no token for the byte 0x00",
   );
