@@ -1,7 +1,7 @@
 // Counting the pieces of a long text on several threads. The blocks are the same whatever the number of workers, and they
 // are added in their order, so the counts are the same too.
 import { Worker } from "node:worker_threads";
-import { addCounts } from "../tokenizer/merges.js";
+import { addPieceCounts } from "../tokenizer/merges.js";
 
 type Counts = Map<string, number>;
 
@@ -21,7 +21,7 @@ export async function countPiecesWithWorkers(
   const counters: Counter[] = [];
   const pending: { text: string; counts: Promise<Counts> }[] = [];
   const add = async ({ text, counts }: (typeof pending)[number]) => {
-    addCounts(total, await counts);
+    addPieceCounts(total, await counts);
     onText(text);
   };
   try {

@@ -18,6 +18,7 @@ export interface ChatOptions {
   variables?: { [name: string]: unknown };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-template
 /** The text of a conversation by a chat template (Jinja, as in `tokenizer_config.json`). Throws what the template says. */
 export function renderChat(
   template: string,
@@ -40,6 +41,7 @@ export function unusedCharacter(value: unknown): string {
   throw new Error("The conversation uses all private characters of Unicode.");
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#mark-names
 /** A value in which each string has the mark inside of every one of the names, so that none is whole. */
 export function markNames<T>(value: T, names: string[], mark: string): T {
   if (typeof value === "string") {
@@ -56,6 +58,7 @@ export function markNames<T>(value: T, names: string[], mark: string): T {
   ) as T;
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-conversation
 /** The ids of a conversation. Special tokens come from the template only: in the messages they stay text. */
 export function encodeChat(
   tokenizer: Tokenizer,
@@ -84,6 +87,15 @@ export interface HarmonyMessage {
   end?: "end" | "call" | "return";
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#special-id
+/** The id of a special token. Throws if the tokenizer has none of that name. */
+export function specialId({ specials }: Tokenizer, name: string): number {
+  if (!(name in specials))
+    throw new Error(`The tokenizer has no ${name}: harmony is for the tokenizer of gpt-oss (o200k).`);
+  return specials[name];
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-ids
 /** The ids of harmony messages; with `prompt` (as usual) followed by the start of an answer. */
 export function encodeHarmony(
   tokenizer: Tokenizer,
@@ -115,11 +127,28 @@ export function encodeHarmony(
   return Uint32Array.from(ids);
 }
 
-/** The id of a special token. Throws if the tokenizer has none of that name. */
-export function specialId({ specials }: Tokenizer, name: string): number {
-  if (!(name in specials))
-    throw new Error(`The tokenizer has no ${name}: harmony is for the tokenizer of gpt-oss (o200k).`);
-  return specials[name];
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-message
+/** A message from the ids of its parts. */
+export function harmonyMessage(
+  tokenizer: Tokenizer,
+  parts: { [part: string]: number[] },
+  end?: HarmonyMessage["end"],
+): HarmonyMessage {
+  const decoder = new TextDecoder();
+  const text = (part: string) => decoder.decode(tokenizer.decode(parts[part] ?? [])).trim();
+  const [role = "assistant", ...rest] = text("start")
+    .split(" ")
+    .filter((word) => word !== "");
+  const [channel, ...more] = text("channel").split(" ");
+  const to = [...rest, ...more].find((word) => word.startsWith("to="));
+  return {
+    role,
+    ...(to && { recipient: to.slice(3) }),
+    ...(channel && { channel }),
+    ...(parts.constrain && { constrain: text("constrain") }),
+    content: decoder.decode(tokenizer.decode(parts.message ?? [])),
+    ...(end && { end }),
+  };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#parse-harmony
@@ -144,27 +173,4 @@ export function parseHarmony(tokenizer: Tokenizer, ids: ArrayLike<number>): Harm
   }
   close();
   return messages;
-}
-
-/** A message from the ids of its parts. */
-export function harmonyMessage(
-  tokenizer: Tokenizer,
-  parts: { [part: string]: number[] },
-  end?: HarmonyMessage["end"],
-): HarmonyMessage {
-  const decoder = new TextDecoder();
-  const text = (part: string) => decoder.decode(tokenizer.decode(parts[part] ?? [])).trim();
-  const [role = "assistant", ...rest] = text("start")
-    .split(" ")
-    .filter((word) => word !== "");
-  const [channel, ...more] = text("channel").split(" ");
-  const to = [...rest, ...more].find((word) => word.startsWith("to="));
-  return {
-    role,
-    ...(to && { recipient: to.slice(3) }),
-    ...(channel && { channel }),
-    ...(parts.constrain && { constrain: text("constrain") }),
-    content: decoder.decode(tokenizer.decode(parts.message ?? [])),
-    ...(end && { end }),
-  };
 }

@@ -1,5 +1,5 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
-import { END_OF_TEXT, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
+import { END_OF_TEXT, MAX_VOCAB, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
 import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
 import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pretokenize.js";
@@ -9,9 +9,10 @@ import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pr
 export function readTiktoken(file: Uint8Array): Uint8Array[] {
   const tokens: Uint8Array[] = [];
   const lines = new TextDecoder().decode(file).split(/\r?\n/);
+  const form = /^((?:[A-Za-z\d+/]{4})*(?:[A-Za-z\d+/]{2}==|[A-Za-z\d+/]{3}=)?) (\d+)$/; // base64 comes in fours
   lines.forEach((line, i) => {
     if (line === "") return;
-    const [, base64, digits] = /^([A-Za-z\d+/]+=*) (\d+)$/.exec(line) ?? [];
+    const [, base64, digits] = form.exec(line) ?? [];
     const id = Number(digits);
     if (!base64 || tokens[id] || !(id <= lines.length))
       throw new Error(
@@ -40,6 +41,7 @@ export function tokenParts(
   });
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#list-vocabulary
 /** The vocabulary of a list of tokens: of the pairs that together are a token, the one of the smallest id merges first. */
 export function listVocabulary(tokens: Uint8Array[]): Vocabulary {
   const ranks = new PairMap();
@@ -105,6 +107,7 @@ export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [nam
   },
 };
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#specials-of-size
 /** The special tokens of a list of tokens: those of the published vocabulary, if it is one, else `<|endoftext|>` at the end. */
 export function tiktokenSpecials(pattern: PatternName, size: number): AddedToken[] {
   const published = TIKTOKEN_SPECIALS[pattern];
@@ -112,15 +115,7 @@ export function tiktokenSpecials(pattern: PatternName, size: number): AddedToken
   return Object.entries(ids).map(([content, id]) => ({ id, content, special: true }));
 }
 
-//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tiktoken
-/** A tokenizer from the content of a `.tiktoken` file and the name of the pattern by which it cuts text. */
-export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer {
-  const vocabulary = listVocabulary(readTiktoken(file));
-  const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
-  const toJson = () => listJson(vocabulary.tokens, pattern, added);
-  return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
-}
-
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#list-json
 /** A list of tokens as a `tokenizer.json`: all the ways to cut a token in two are its merges. */
 export function listJson(
   tokens: (Uint8Array | undefined)[],
@@ -153,6 +148,15 @@ export function listJson(
   };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tiktoken
+/** A tokenizer from the content of a `.tiktoken` file and the name of the pattern by which it cuts text. */
+export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer {
+  const vocabulary = listVocabulary(readTiktoken(file));
+  const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
+  const toJson = () => listJson(vocabulary.tokens, pattern, added);
+  return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
+}
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file
 /** A step of a pipeline in a `tokenizer.json`: its type and what else it says. */
 export interface FileStep {
@@ -171,6 +175,7 @@ export interface FileStep {
   special_tokens?: { [name: string]: { ids: number[] } };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file-parts
 /** The parts of a `tokenizer.json` that we read. */
 export interface TokenizerFile {
   model?: {
@@ -194,12 +199,13 @@ export function unknownStep(part: string, what: string): Error {
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#split-steps
 /** The steps of a sequence, of a single step, or none. */
-export function stepsOf(step: FileStep | null | undefined): FileStep[] {
+export function fileSteps(step: FileStep | null | undefined): FileStep[] {
   if (!step) return [];
   const inner = step.pretokenizers ?? step.normalizers ?? step.processors ?? step.decoders;
-  return inner ? inner.flatMap(stepsOf) : [step];
+  return inner ? inner.flatMap(fileSteps) : [step];
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#step-splitter
 /** The splitter of one step of a pre-tokenizer; nothing where it does not cut. */
 export function stepSplitter(step: FileStep): Splitter | undefined {
   if (step.type === "Digits") return patternSplitter(step.individual_digits ? "\\p{N}" : "\\p{N}+");
@@ -217,9 +223,10 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
   return patternSplitter(pattern);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-splitter
 /** The splitter of a pre-tokenizer: each step cuts the pieces of the one before. */
 export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitter {
-  const steps = stepsOf(preTokenizer);
+  const steps = fileSteps(preTokenizer);
   if (!steps.some(({ type }) => type === "ByteLevel"))
     throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
   const splitters = steps
@@ -234,7 +241,7 @@ export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitte
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-vocabulary
 /** Settings of a BPE model that change ids and that we do not run, unless they are off. */
-export const UNKNOWN_SETTINGS = [
+export const UNKNOWN_MODEL_SETTINGS = [
   "dropout",
   "continuing_subword_prefix",
   "end_of_word_suffix",
@@ -249,31 +256,38 @@ export function fileModel({ model }: TokenizerFile): {
 } {
   if (model?.type !== "BPE")
     throw unknownStep("model", model?.type ? `is of type ${model.type}` : "has no type");
-  const setting = UNKNOWN_SETTINGS.find((name) => model[name]);
+  const setting = UNKNOWN_MODEL_SETTINGS.find((name) => model[name]);
   if (setting) throw unknownStep("model", `uses ${setting}`);
   if (!model.vocab || !Array.isArray(model.merges))
     throw new Error("Its model lacks vocab or merges: the file is damaged.");
-  const merges = model.merges.map(
-    (merge) => (typeof merge === "string" ? merge.split(" ") : merge) as [string, string],
-  );
+  const merges = model.merges.map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
+  if (!merges.every((pair): pair is [string, string] => Array.isArray(pair) && pair.length === 2))
+    throw new Error("Its merges are not pairs of tokens: the file is damaged.");
   return { vocab: new Map(Object.entries(model.vocab)), merges, wholePieces: model.ignore_merges === true };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
+/** Whether something can be the id of a token. */
+export function isId(id: unknown): id is number {
+  return Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
+}
+
 /** The bytes of a token's name, each byte spelled by its character; a name in other characters stands for itself. */
-export function bytesOfName(name: string, bytes: Map<string, number>): Uint8Array {
+export function bytesOfTokenName(name: string, bytes: Map<string, number>): Uint8Array {
   const spelled = [...name].map((character) => bytes.get(character));
   return spelled.includes(undefined) ? new TextEncoder().encode(name) : Uint8Array.from(spelled as number[]);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#vocabulary-of-file
 /** The vocabulary of a byte-level file. Throws where it contradicts itself. */
 export function fileVocabulary(file: TokenizerFile): Vocabulary {
   const { vocab, merges, wholePieces } = fileModel(file);
   const bytes = new Map(byteCharacters().map((character, byte) => [character, byte]));
   const tokens: (Uint8Array | undefined)[] = [];
   for (const [name, id] of vocab) {
-    if (!Number.isInteger(id) || id < 0 || tokens[id])
+    if (!isId(id) || tokens[id])
       throw new Error(`The token ${JSON.stringify(name)} has the id ${id}, which is taken or is none.`);
-    tokens[id] = bytesOfName(name, bytes);
+    tokens[id] = bytesOfTokenName(name, bytes);
   }
   const idOf = (name: string) => {
     const id = vocab.get(name);
@@ -293,20 +307,21 @@ export function fileVocabulary(file: TokenizerFile): Vocabulary {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#around-text
-export const NORMAL_FORMS = ["NFC", "NFD", "NFKC", "NFKD"];
+export const NORMALIZER_FORMS = ["NFC", "NFD", "NFKC", "NFKD"];
 
 /** What a normalizer does to a text. */
 export function fileNormalizer(normalizer: FileStep | null | undefined): (text: string) => string {
-  const forms = stepsOf(normalizer).map(({ type }) => type!);
-  const unknown = forms.find((form) => !NORMAL_FORMS.includes(form));
+  const forms = fileSteps(normalizer).map(({ type }) => type!);
+  const unknown = forms.find((form) => !NORMALIZER_FORMS.includes(form));
   if (unknown) throw unknownStep("normalizer", `has a step of type ${unknown}`);
   return (text) => forms.reduce((before, form) => before.normalize(form), text);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-around
 /** The ids that a post-processor puts before and after a text. */
 export function fileAround(processor: FileStep | null | undefined): Tokenizer["around"] {
   const around = { before: [] as number[], after: [] as number[] };
-  for (const step of stepsOf(processor)) {
+  for (const step of fileSteps(processor)) {
     if (step.type === "ByteLevel") continue; // it moves offsets only
     if (step.type !== "TemplateProcessing")
       throw unknownStep("post_processor", `has a step of type ${step.type}`);
@@ -319,27 +334,7 @@ export function fileAround(processor: FileStep | null | undefined): Tokenizer["a
   return around.before.length + around.after.length > 0 ? around : undefined;
 }
 
-//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
-/**
- * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
- * them. Throws one sentence that names what it is if the file has a part that we do not run, or contradicts itself.
- */
-export function loadTokenizer(json: object): Tokenizer {
-  const file = json as TokenizerFile;
-  if (stepsOf(file.decoder).some(({ type }) => type === "Fuse")) return loadAlphabet(file);
-  const vocabulary = fileVocabulary(file);
-  for (const { type } of stepsOf(file.decoder))
-    if (type !== "ByteLevel") throw unknownStep("decoder", `has a step of type ${type}`);
-  const tokenizer = byteLevelTokenizer({
-    vocabulary,
-    splitter: fileSplitter(file.pre_tokenizer),
-    added: file.added_tokens ?? [],
-    normalize: fileNormalizer(file.normalizer),
-    toJson: () => structuredClone(file),
-  });
-  return { ...tokenizer, around: fileAround(file.post_processor) };
-}
-
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-alphabet
 /** A tokenizer of characters from its file. */
 export function loadAlphabet(file: TokenizerFile): Tokenizer {
   const { vocab } = fileModel(file);
@@ -357,4 +352,35 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
   throw new Error(
     "It looks like a tokenizer of characters, but has other rules than tslm knows, or is damaged.",
   );
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
+/** The added tokens of a file; one without a content can be found nowhere. */
+export function fileAdded({ added_tokens = [] }: TokenizerFile): AddedToken[] {
+  const isToken = ({ id, content }: AddedToken) => isId(id) && typeof content === "string";
+  if (!Array.isArray(added_tokens) || !added_tokens.every(isToken))
+    throw new Error(
+      "Its added_tokens are not a list of tokens with an id and a content: the file is damaged.",
+    );
+  return added_tokens.filter(({ content }) => content !== "");
+}
+
+/**
+ * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
+ * them. Throws one sentence that names what it is if the file has a part that we do not run, or contradicts itself.
+ */
+export function loadTokenizer(json: object): Tokenizer {
+  const file = json as TokenizerFile;
+  if (fileSteps(file.decoder).some(({ type }) => type === "Fuse")) return loadAlphabet(file);
+  const vocabulary = fileVocabulary(file);
+  for (const { type } of fileSteps(file.decoder))
+    if (type !== "ByteLevel") throw unknownStep("decoder", `has a step of type ${type}`);
+  const tokenizer = byteLevelTokenizer({
+    vocabulary,
+    splitter: fileSplitter(file.pre_tokenizer),
+    added: fileAdded(file),
+    normalize: fileNormalizer(file.normalizer),
+    toJson: () => structuredClone(file),
+  });
+  return { ...tokenizer, around: fileAround(file.post_processor) };
 }

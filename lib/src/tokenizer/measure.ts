@@ -15,7 +15,7 @@ export function fertility(tokenizer: Tokenizer, text: string): number {
 
 //| 01-tokenizer/5-judging-a-tokenizer.ipynb#unreachable
 /** What may stand before and after a token so that a pattern cuts around it. */
-export const CONTEXTS = [
+export const TOKEN_CONTEXTS = [
   ["", ""],
   ["", " a"],
   ["", "a"],
@@ -33,7 +33,7 @@ export function unreachableTokens(tokenizer: Tokenizer): number[] {
     const bytes = specials.has(id) ? undefined : bytesOfToken(tokenizer, id);
     if (!bytes || invalidUtf8(bytes) >= 0) continue;
     const text = textOfBytes(bytes);
-    if (!CONTEXTS.some(([before, after]) => tokenizer.encode(before + text + after).includes(id)))
+    if (!TOKEN_CONTEXTS.some(([before, after]) => tokenizer.encode(before + text + after).includes(id)))
       unreachable.push(id);
   }
   return unreachable;

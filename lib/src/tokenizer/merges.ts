@@ -89,16 +89,27 @@ export class PairMap {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#utf8-size
+/** The length of a text in UTF-8. */
+export function utf8Size(text: string): number {
+  let size = text.length;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    if (unit > 0x7f) size += unit > 0x7ff && (unit & 0xf800) !== 0xd800 ? 2 : 1; // a pair of halves: four in all
+  }
+  return size;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#training-cells
 /** All distinct pieces, one cell a byte, -1 between them. A token has its id in its first and last cell. */
-export interface Cells {
+export interface TrainingCells {
   ids: Int32Array;
   /** How often the piece occurs to which a cell belongs. */
   counts: Float64Array;
 }
 
 /** The cells of counted pieces, before the first merge. */
-export function cellsOf(pieces: ReadonlyMap<string, number>): Cells {
+export function trainingCells(pieces: ReadonlyMap<string, number>): TrainingCells {
   const encoder = new TextEncoder();
   let size = 1;
   for (const piece of pieces.keys()) size += utf8Size(piece) + 1;
@@ -113,16 +124,6 @@ export function cellsOf(pieces: ReadonlyMap<string, number>): Cells {
   return cells;
 }
 
-/** The length of a text in UTF-8. */
-export function utf8Size(text: string): number {
-  let size = text.length;
-  for (let i = 0; i < text.length; i++) {
-    const unit = text.charCodeAt(i);
-    if (unit > 0x7f) size += unit > 0x7ff && (unit & 0xf800) !== 0xd800 ? 2 : 1; // a pair of halves: four in all
-  }
-  return size;
-}
-
 //| 01-tokenizer/3-fast-merges.ipynb#pair-statistics
 /** A pair of neighbouring tokens: how often it occurs, and the cells where it starts (some of them outdated). */
 export interface PairCount {
@@ -132,6 +133,7 @@ export interface PairCount {
   places: number[];
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pair-counts
 /** The counts of all pairs, kept up to date. */
 export class PairCounts {
   readonly #numbers = new PairMap();
@@ -177,7 +179,7 @@ export class PairCounts {
 //| 01-tokenizer/3-fast-merges.ipynb#merge-everywhere
 /** Merges a pair into `id` at all its places, and keeps the counts. `lengths` is the length of each token in bytes. */
 export function mergeEverywhere(
-  { ids, counts }: Cells,
+  { ids, counts }: TrainingCells,
   pairs: PairCounts,
   pair: PairCount,
   id: number,
@@ -214,7 +216,7 @@ export function learnMerges(
   count: number,
   onMerge: (done: number) => void = () => {},
 ): [number, number][] {
-  const cells = cellsOf(pieces);
+  const cells = trainingCells(pieces);
   const pairs = new PairCounts();
   for (let i = 1; i + 1 < cells.ids.length; i++)
     if (cells.ids[i] >= 0 && cells.ids[i + 1] >= 0)
@@ -240,7 +242,7 @@ export function ownString(piece: string): string {
 }
 
 /** The text itself. Throws, naming the place, if half a UTF-16 pair is in it. */
-export function wellFormed(text: string): string {
+export function wellFormedText(text: string): string {
   const lone = /\p{Surrogate}/u.exec(text);
   if (!lone) return text;
   throw new Error(`The text has half a character, ${characterName(lone[0])}, at position ${lone.index}.`);
@@ -257,7 +259,7 @@ export function dropRarePieces(counts: Map<string, number>, limit: number): void
 }
 
 /** Adds the counts of `more` to those of `total`, and drops the rarest pieces beyond `limit`. */
-export function addCounts(
+export function addPieceCounts(
   total: Map<string, number>,
   more: ReadonlyMap<string, number>,
   limit = PIECE_LIMIT,
@@ -266,6 +268,7 @@ export function addCounts(
   dropRarePieces(total, limit);
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#count-block
 /** The distinct pieces of one block of text with their counts. Bytes that are not UTF-8 belong to no piece. */
 export function countBlock(
   text: string | Uint8Array,
@@ -278,7 +281,9 @@ export function countBlock(
     const known = counts.get(piece);
     counts.set(known === undefined ? ownString(piece) : piece, (known ?? 0) + 1);
   };
-  for (const run of typeof text === "string" ? [wellFormed(text)] : utf8Runs(text).map((each) => each.text))
+  for (const run of typeof text === "string"
+    ? [wellFormedText(text)]
+    : utf8Runs(text).map((each) => each.text))
     splitter(run, count);
   dropRarePieces(counts, limit);
   return counts;
@@ -291,7 +296,7 @@ export function countPieces(
   limit = PIECE_LIMIT,
 ): Map<string, number> {
   const total = new Map<string, number>();
-  for (const text of texts) addCounts(total, countBlock(text, splitter, limit), limit);
+  for (const text of texts) addPieceCounts(total, countBlock(text, splitter, limit), limit);
   return total;
 }
 
@@ -325,14 +330,15 @@ export function mergedVocabulary(merges: [number, number][]): Vocabulary {
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-by-scan
 /** Ranks of neighbours that never merge. */
-export const NEVER = 2 ** 31 - 1;
+export const NEVER_MERGES = 2 ** 31 - 1;
 
-/** The rank of a pair, NEVER if it does not merge. */
+/** The rank of a pair, NEVER_MERGES if it does not merge. */
 export function rankOf(ranks: PairMap, left: number, right: number): number {
   const rank = ranks.get(left, right);
-  return rank < 0 ? NEVER : rank;
+  return rank < 0 ? NEVER_MERGES : rank;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#merge-short-pieces
 /** Merges in place until no pair is left, of equals the leftmost first. Quick for short pieces: O(n·merges). */
 export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[] {
   const pairRanks: number[] = []; // of each id with the one after it
@@ -340,10 +346,10 @@ export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[
   while (pairRanks.length > 0) {
     let at = 0;
     for (let i = 1; i < pairRanks.length; i++) if (pairRanks[i] < pairRanks[at]) at = i;
-    if (pairRanks[at] === NEVER) break;
+    if (pairRanks[at] === NEVER_MERGES) break;
     ids[at] = made[pairRanks[at]];
-    removeAt(ids, at + 1);
-    removeAt(pairRanks, at);
+    removeEntry(ids, at + 1);
+    removeEntry(pairRanks, at);
     if (at > 0) pairRanks[at - 1] = rankOf(ranks, ids[at - 1], ids[at]);
     if (at < pairRanks.length) pairRanks[at] = rankOf(ranks, ids[at], ids[at + 1]);
   }
@@ -351,7 +357,7 @@ export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[
 }
 
 /** Takes one entry out of a short list; `splice` would make a list of it. */
-export function removeAt(list: number[], at: number): void {
+export function removeEntry(list: number[], at: number): void {
   for (let i = at; i + 1 < list.length; i++) list[i] = list[i + 1];
   list.pop();
 }
@@ -362,11 +368,11 @@ export function mergeByHeap(ids: number[], { ranks, made }: Vocabulary): number[
   const length = ids.length;
   const next = Int32Array.from({ length }, (_, i) => i + 1);
   const previous = Int32Array.from({ length }, (_, i) => i - 1);
-  const pairRanks = new Int32Array(length).fill(NEVER);
+  const pairRanks = new Int32Array(length).fill(NEVER_MERGES);
   const heap = new Heap<number>((a, b) => a < b);
   const look = (at: number) => {
-    pairRanks[at] = next[at] < length ? rankOf(ranks, ids[at], ids[next[at]]) : NEVER;
-    if (pairRanks[at] !== NEVER) heap.push(pairRanks[at] * 2 ** 31 + at);
+    pairRanks[at] = next[at] < length ? rankOf(ranks, ids[at], ids[next[at]]) : NEVER_MERGES;
+    if (pairRanks[at] !== NEVER_MERGES) heap.push(pairRanks[at] * 2 ** 31 + at);
   };
   for (let at = 0; at < length; at++) look(at);
   for (let top = heap.pop(); top !== undefined; top = heap.pop()) {
@@ -374,7 +380,7 @@ export function mergeByHeap(ids: number[], { ranks, made }: Vocabulary): number[
     if (pairRanks[at] !== Math.floor(top / 2 ** 31)) continue; // outdated
     const gone = next[at];
     ids[at] = made[pairRanks[at]];
-    pairRanks[gone] = NEVER;
+    pairRanks[gone] = NEVER_MERGES;
     next[at] = next[gone];
     if (next[at] < length) previous[next[at]] = at;
     look(at);
@@ -409,9 +415,17 @@ export class IdList {
 /** What the memory for pieces holds before it starts afresh: so many pieces, UTF-16 units and ids, some megabytes. */
 export const PIECE_CACHE = { pieces: 2 ** 16, units: 2 ** 20, ids: 2 ** 19, longest: 64 };
 
+/** A hash of the units of a text from `from` to `to`: FNV-1a, by Fowler, Noll and Vo. */
+export function hashUnits(text: string, from: number, to: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash ^ (hash >>> 15);
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#piece-memory
 /** The ids of pieces that have been seen. A piece is compared where it stands in its text: nothing is copied to look it up. */
 export class PieceCache {
-  #slots = new Int32Array(2 * PIECE_CACHE.pieces); // a hash's place holds the number of a piece; 0 is free
+  readonly #slots = new Int32Array(2 * PIECE_CACHE.pieces); // a hash's place holds the number of a piece; 0 is free
   readonly #units = new Uint16Array(PIECE_CACHE.units);
   readonly #unitEnds = new Int32Array(PIECE_CACHE.pieces + 1); // piece n is units [n - 1] to [n]
   readonly #ids = new Uint32Array(PIECE_CACHE.ids);
@@ -428,14 +442,13 @@ export class PieceCache {
 
   remember(text: string, from: number, to: number, ids: number[]): void {
     if (to - from > PIECE_CACHE.longest) return;
-    const [unitEnd, idEnd] = [
-      this.#unitEnds[this.#pieces] + to - from,
-      this.#idEnds[this.#pieces] + ids.length,
-    ];
-    const isFull =
-      this.#pieces === PIECE_CACHE.pieces || unitEnd > PIECE_CACHE.units || idEnd > PIECE_CACHE.ids;
-    if (isFull) {
-      this.#forget();
+    const unitEnd = this.#unitEnds[this.#pieces] + to - from;
+    const idEnd = this.#idEnds[this.#pieces] + ids.length;
+    const fits =
+      this.#pieces < PIECE_CACHE.pieces && unitEnd <= PIECE_CACHE.units && idEnd <= PIECE_CACHE.ids;
+    if (!fits) {
+      this.#pieces = 0;
+      this.#slots.fill(0);
       return;
     }
     this.#slots[this.#find(text, from, to)] = ++this.#pieces;
@@ -445,17 +458,10 @@ export class PieceCache {
     this.#idEnds[this.#pieces] = idEnd;
   }
 
-  #forget(): void {
-    this.#pieces = 0;
-    this.#slots.fill(0);
-  }
-
   /** The slot of a piece, or the free one where it would go. */
   #find(text: string, from: number, to: number): number {
-    let hash = 0x811c9dc5; // FNV-1a, by Fowler, Noll and Vo
-    for (let i = from; i < to; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
     const mask = this.#slots.length - 1;
-    for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask)
+    for (let slot = hashUnits(text, from, to) & mask; ; slot = (slot + 1) & mask)
       if (this.#slots[slot] === 0 || this.#isPiece(this.#slots[slot], text, from, to)) return slot;
   }
 
@@ -465,6 +471,14 @@ export class PieceCache {
     for (let i = from; i < to; i++) if (this.#units[start + i - from] !== text.charCodeAt(i)) return false;
     return true;
   }
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#is-span
+/** Whether a token is the bytes from `from` to `to`. */
+export function isTokenAt(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
+  if (token.length !== to - from) return false;
+  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
+  return true;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
@@ -491,16 +505,9 @@ export class TokenTable {
     const mask = this.#slots.length - 1;
     for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask) {
       const id = this.#slots[slot];
-      if (id < 0 || isSpan(this.tokens[id]!, bytes, from, to)) return slot;
+      if (id < 0 || isTokenAt(this.tokens[id]!, bytes, from, to)) return slot;
     }
   }
-}
-
-/** Whether a token is the bytes from `from` to `to`. */
-export function isSpan(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
-  if (token.length !== to - from) return false;
-  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
-  return true;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#piece-encoder
@@ -514,6 +521,7 @@ export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[]
   return bytes.length < LONG_PIECE ? mergeByScan(ids, vocabulary) : mergeByHeap(ids, vocabulary);
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#remembering-encoder
 /** A function that appends the ids of the piece of `text` from `from` to `to`, and remembers them. */
 export function pieceEncoder(
   vocabulary: Vocabulary,
@@ -560,6 +568,17 @@ export function wantedTokens(added: AddedToken[], allowed: EncodeOptions["allowe
   return added.filter(({ content, special }) => !special || names.has(content));
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#tokens-pattern
+/** A regular expression for the contents of tokens, the longest first. */
+export function tokensPattern(tokens: AddedToken[]): RegExp {
+  const sorted = [...tokens].sort((a, b) => b.content.length - a.content.length);
+  const patterns = sorted.map(({ content, single_word }) => {
+    const literal = content.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+    return single_word ? `(?<![\\p{L}\\p{M}\\p{N}_])${literal}(?![\\p{L}\\p{M}\\p{N}_])` : literal;
+  });
+  return new RegExp(patterns.join("|"), "gu");
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#cut-added
 /** Calls `onText` and `onToken` for the stretches of text and the tokens among them, in order. The longest token wins. */
 export function cutAtTokens(
@@ -584,16 +603,6 @@ export function cutAtTokens(
   if (done < text.length) onText(text.slice(done));
 }
 
-/** A regular expression for the contents of tokens, the longest first. */
-export function tokensPattern(tokens: AddedToken[]): RegExp {
-  const sorted = [...tokens].sort((a, b) => b.content.length - a.content.length);
-  const patterns = sorted.map(({ content, single_word }) => {
-    const literal = content.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-    return single_word ? `(?<![\\p{L}\\p{M}\\p{N}_])${literal}(?![\\p{L}\\p{M}\\p{N}_])` : literal;
-  });
-  return new RegExp(patterns.join("|"), "gu");
-}
-
 //| 01-tokenizer/3-fast-merges.ipynb#byte-level-tokenizer
 /** The parts of a tokenizer of byte-level pairs. */
 export interface ByteLevelParts {
@@ -605,47 +614,42 @@ export interface ByteLevelParts {
   toJson: () => object;
 }
 
-/** A tokenizer from its parts. */
-export function byteLevelTokenizer({
-  vocabulary,
-  splitter,
-  added,
-  normalize = (text) => text,
-  toJson,
-}: ByteLevelParts): Tokenizer {
-  const tokens = [...vocabulary.tokens];
-  const encoder = new TextEncoder();
-  for (const { id, content } of added) tokens[id] ??= encoder.encode(content);
+//| 01-tokenizer/3-fast-merges.ipynb#run-encoder
+/** A function that encodes stretches of text, with the bytes between them that are no text as themselves. */
+export function runEncoder({ vocabulary, splitter, added, normalize = (text) => text }: ByteLevelParts) {
   const encodePieceOf = pieceEncoder(vocabulary);
-  const specials = Object.fromEntries(
-    added.filter(({ special }) => special).map(({ content, id }) => [content, id]),
-  );
-  const encodeRuns = (runs: Utf8Run[], options: EncodeOptions = {}) => {
+  return (runs: Utf8Run[], { allowed, mark }: EncodeOptions = {}): Uint32Array => {
     const ids = new IdList();
     const pushId = (id: number) => ids.push(id);
-    const pushPiece = (text: string, from: number, to: number) => encodePieceOf(text, from, to, ids);
-    const wanted = wantedTokens(added, options.allowed);
-    const [raw, normalized] = [
-      wanted.filter((token) => !token.normalized),
-      wanted.filter((token) => token.normalized),
-    ];
-    const pushText = (text: string) =>
-      cutAtTokens(normalize(text), normalized, (part) => splitter(part, pushPiece), pushId);
+    const wanted = wantedTokens(added, allowed);
+    const early = wanted.filter((token) => !token.normalized);
+    const late = wanted.filter((token) => token.normalized);
+    const pushPieces = (part: string) =>
+      splitter(part, (text, from, to) => encodePieceOf(text, from, to, ids));
+    const pushText = (part: string) => {
+      const text = normalize(mark ? part.replaceAll(mark, "") : part);
+      cutAtTokens(text, late, pushPieces, pushId);
+    };
     for (const { text, invalid } of runs) {
-      cutAtTokens(
-        text,
-        raw,
-        (part) => pushText(options.mark ? part.replaceAll(options.mark, "") : part),
-        pushId,
-      );
+      cutAtTokens(text, early, pushText, pushId);
       if (invalid !== undefined) ids.push(vocabulary.byteIds[invalid]);
     }
     return ids.toArray();
   };
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#assemble
+/** A tokenizer from its parts. */
+export function byteLevelTokenizer(parts: ByteLevelParts): Tokenizer {
+  const { vocabulary, added, toJson } = parts;
+  const tokens = [...vocabulary.tokens];
+  for (const { id, content } of added) tokens[id] ??= new TextEncoder().encode(content);
+  const special = added.filter((token) => token.special);
+  const encodeRuns = runEncoder(parts);
   return {
     vocabSize: tokens.length,
-    specials,
-    encode: (text, options) => encodeRuns([{ text: wellFormed(text) }], options),
+    specials: Object.fromEntries(special.map(({ content, id }) => [content, id])),
+    encode: (text, options) => encodeRuns([{ text: wellFormedText(text) }], options),
     encodeBytes: (bytes) => encodeRuns(utf8Runs(bytes)),
     decode: (ids) => joinTokens(ids, tokens),
     toJson,

@@ -2,14 +2,14 @@
 import { SPLIT_PATTERN } from "./bpe.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#patterns
-export const CASED = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-export const UPPER = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
-export const LOWER = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
-export const SPACES = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+export const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+export const UPPER_LETTERS = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
+export const LOWER_LETTERS = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
+export const SPACE_PATTERN = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 /** The family of `cl100k`, which differs in the digits that may stand together. */
-export const cl100k = (digits: string) =>
-  `${CASED}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACES}`;
+export const cl100kPattern = (digits: string) =>
+  `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACE_PATTERN}`;
 
 /**
  * The patterns by which known tokenizers cut text, as their makers wrote them for Rust's regular expressions
@@ -18,12 +18,12 @@ export const cl100k = (digits: string) =>
 export const PATTERNS = {
   house: SPLIT_PATTERN,
   gpt2: "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-  cl100k: cl100k("\\p{N}{1,3}"),
+  cl100k: cl100kPattern("\\p{N}{1,3}"),
   o200k:
-    `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${CASED}?|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${CASED}?|` +
-    `\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${SPACES}`,
-  qwen2: cl100k("\\p{N}"),
-  llama3: cl100k("\\p{N}{1,3}"),
+    `[^\\r\\n\\p{L}\\p{N}]?${UPPER_LETTERS}*${LOWER_LETTERS}+${CONTRACTIONS}?|[^\\r\\n\\p{L}\\p{N}]?${UPPER_LETTERS}+${LOWER_LETTERS}*${CONTRACTIONS}?|` +
+    `\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${SPACE_PATTERN}`,
+  qwen2: cl100kPattern("\\p{N}"),
+  llama3: cl100kPattern("\\p{N}{1,3}"),
 };
 
 /** The name of a pattern that we know. */
@@ -31,12 +31,12 @@ export type PatternName = keyof typeof PATTERNS;
 
 //| 01-tokenizer/3-fast-merges.ipynb#ignore-case
 /** Characters besides its two cases that a letter equals when case is ignored (Unicode's CaseFolding.txt, status C and S). */
-export const FOLDED: { [letter: string]: string } = { s: "ſ", k: "\u212a" };
+export const CASE_FOLDS: { [letter: string]: string } = { s: "ſ", k: "\u212a" };
 
 /** A pattern of letters, and classes of them, that ignores their case: "'s" becomes "'[sSſ]". */
 export function ignoreCase(pattern: string): string {
   const cases = (letter: string) =>
-    letter.toLowerCase() + letter.toUpperCase() + (FOLDED[letter.toLowerCase()] ?? "");
+    letter.toLowerCase() + letter.toUpperCase() + (CASE_FOLDS[letter.toLowerCase()] ?? "");
   return pattern.replace(
     /\[[a-z]+\]|[a-z]/gi,
     (found) => `[${found.replace(/[[\]]/g, "").replace(/./g, cases)}]`,
@@ -45,7 +45,7 @@ export function ignoreCase(pattern: string): string {
 
 //| 01-tokenizer/3-fast-merges.ipynb#translate-escape
 /** Escapes that mean something else in JavaScript. */
-export const ESCAPES: { [found: string]: string } = {
+export const TRANSLATED_ESCAPES: { [found: string]: string } = {
   "\\s": "\\p{White_Space}",
   "\\S": "\\P{White_Space}",
   "\\d": "\\p{Nd}",
@@ -56,7 +56,7 @@ export const ESCAPES: { [found: string]: string } = {
 
 /** One escape in JavaScript's dialect. Throws for one whose meaning we do not know to be the same. */
 export function translateEscape(found: string): string {
-  if (ESCAPES[found]) return ESCAPES[found];
+  if (TRANSLATED_ESCAPES[found]) return TRANSLATED_ESCAPES[found];
   if (/^\\[pPxu]/.test(found) || /^\\[rntfv0^$\\.*+?()[\]{}|/-]$/.test(found)) return found;
   if (/^\\[^A-Za-z0-9]$/.test(found)) return found[1]; // needless, and JavaScript refuses it
   throw new Error(`it uses ${found}, which tslm does not translate`);
@@ -72,6 +72,7 @@ export function translateClass(part: string): string {
   return part.replace(/\\[pP]\{[^}]*\}|\\./gu, (found) => (found === "\\-" ? found : translateEscape(found)));
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#translate-pattern
 /** A pattern of Rust's dialect (or Oniguruma's) as JavaScript reads it with the flag `u`. Throws what it cannot say. */
 export function javascriptPattern(pattern: string): string {
   const atoms: string[] = []; // the pattern in parts that an operator may follow
@@ -112,6 +113,7 @@ export function compilePattern(pattern: string, flags: string): RegExp {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-splitter
 /** A splitter for any pattern. What no match covers is a piece too. */
 export function patternSplitter(pattern: string): Splitter {
   const here = compilePattern(pattern, "uy");
@@ -119,14 +121,14 @@ export function patternSplitter(pattern: string): Splitter {
   return (text, each) => {
     for (let at = 0, end = 0; at < text.length; at = end) {
       here.lastIndex = at;
-      end = here.test(text) && here.lastIndex > at ? here.lastIndex : matchAfter(further, text, at);
+      end = here.test(text) && here.lastIndex > at ? here.lastIndex : nextMatch(further, text, at);
       each(text, at, end);
     }
   };
 }
 
 /** Where the first match beyond `at` that is not empty begins, or the end of the text. */
-export function matchAfter(pattern: RegExp, text: string, at: number): number {
+export function nextMatch(pattern: RegExp, text: string, at: number): number {
   for (const match of text.slice(at).matchAll(pattern))
     if (match.index! > 0 && match[0] !== "") return at + match.index!;
   return text.length;

@@ -38,6 +38,8 @@ await test("what a file asks for and we do not run is named, and so is what is d
   );
   refuse((file) => Object.assign(file.model, { byte_fallback: true }), "model uses byte_fallback");
   refuse((file) => Object.assign(file.model, { merges: ["Ā zz"] }), 'needs the token "zz", which has no id');
+  refuse((file) => Object.assign(file.model, { merges: [7] }), "not pairs of tokens");
+  refuse((file) => Object.assign(file, { added_tokens: [{ id: "1" }] }), "added_tokens are not a list");
   refuse((file) => Object.assign(file.model.vocab, { "!": 34 }), "taken");
   refuse((file) => delete file.model.vocab["\u0100"], "no token for the byte 0x00");
   refuse(
@@ -92,6 +94,7 @@ await test("a list of tokens is a tokenizer, also by way of tokenizer.json; a da
       'Line 2 of the .tiktoken file is not a token in base64 and a new id: "no token"',
     );
   }
+  expect(() => loadTiktoken(new TextEncoder().encode("YQ= 0\n"), "gpt2")).toThrow("Line 1 of the .tiktoken");
   expect(() => loadTiktoken(new TextEncoder().encode("YQ== 0\n"), "gpt2")).toThrow(
     "no token for the byte 0x00",
   );
