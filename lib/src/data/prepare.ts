@@ -390,19 +390,15 @@ export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<stri
 //| 01-tokenizer/7-shards-and-batches.ipynb#judge
 /** Says of document after document whether it stays. */
 export interface Judge {
-  /** Documents judged so far. */
-  readonly count: number;
-  judge(checked: CheckedTexts): void;
-  /** A verdict per document: 0, or 1 + the number of the reason. */
-  verdicts(): Uint8Array;
+  /** A verdict for each document so far: 0, or 1 + the number of the reason. */
+  readonly verdicts: number[];
+  judge(found: CheckedTexts): void;
 }
 
 /** A judge who has seen nothing. Of equal documents the first stays. */
 export function newJudge(checks: CorpusChecks): Judge {
   const { dedup = [] } = checks;
-  const [hashes, signatures] = [hashSet(), nearIndex()];
-  const reasons = dropReasons(checks);
-  let [all, count] = [new Uint8Array(2 ** 16), 0];
+  const [hashes, signatures, reasons] = [hashSet(), nearIndex(), dropReasons(checks)];
   const verdictOf = (found: CheckedTexts, i: number): number => {
     if (found.verdicts[i] !== 0) return found.verdicts[i];
     const [high, low] = found.hashes.subarray(2 * i, 2 * i + 2);
@@ -413,23 +409,9 @@ export function newJudge(checks: CorpusChecks): Judge {
     const signature = found.signatures.subarray(PERMUTATIONS * i, PERMUTATIONS * (i + 1));
     return signatures.findOrAdd(signature) ? 1 + reasons.indexOf("near-duplicate") : 0;
   };
-  const judge = (found: CheckedTexts) => {
-    for (let i = 0; i < found.verdicts.length; i++) {
-      if (count === all.length) {
-        const larger = new Uint8Array(2 * count);
-        larger.set(all);
-        all = larger;
-      }
-      all[count++] = verdictOf(found, i);
-    }
-  };
-  return {
-    get count() {
-      return count;
-    },
-    judge,
-    verdicts: () => all.slice(0, count),
-  };
+  const verdicts: number[] = [];
+  const judge = (found: CheckedTexts) => found.verdicts.forEach((_, i) => verdicts.push(verdictOf(found, i)));
+  return { verdicts, judge };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#check-records
@@ -523,7 +505,7 @@ export async function surveyChecked(
   replayRecords(records, checks, judge);
   const work = openWork({ valFraction: 0, checks });
   try {
-    const tasks = checkTasks(surveyCorpus(options), judge.count, onEnd);
+    const tasks = checkTasks(surveyCorpus(options), judge.verdicts.length, onEnd);
     for await (const [, found] of inOrder(tasks, (texts) => work.check(texts), work.width)) {
       fs.appendFileSync(records, recordBytes(found, checks));
       judge.judge(found);
@@ -531,7 +513,7 @@ export async function surveyChecked(
   } finally {
     await work.close();
   }
-  return { survey: survey!, verdicts: judge.verdicts() };
+  return { survey: survey!, verdicts: Uint8Array.from(judge.verdicts) };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#file-parts
@@ -880,6 +862,33 @@ export function withOrigins(options: CorpusOptions, state: CorpusState): SourceS
   });
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#count-documents
+/** Counts per source what was read, kept and dropped. `reasons[v - 1]` is what verdict v says. */
+export function countDocuments(
+  options: CorpusOptions,
+  state: CorpusState,
+  verdicts: Uint8Array,
+  reasons: string[],
+): void {
+  let [file, number] = [0, 0];
+  for (const [source, { files }] of options.sources.entries()) {
+    const counts: SourceShare["documents"] = { read: 0, kept: 0, dropped: {} };
+    const drop = (reason: string, count: number) => {
+      if (count > 0) counts.dropped[reason] = (counts.dropped[reason] ?? 0) + count;
+    };
+    for (const { count, unreadable } of state.survey!.files.slice(file, file + files.length)) {
+      counts.read += count + unreadable;
+      drop("unreadable", unreadable);
+      for (const end = number + count; number < end; number++) {
+        if (verdicts[number]) drop(reasons[verdicts[number] - 1], 1);
+        else counts.kept++;
+      }
+    }
+    file += files.length;
+    state.mixture[source].documents = counts;
+  }
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-manifest
 /** What a finished run says of itself, once the checksums of its shards are known. */
 export function corpusManifest(
@@ -946,33 +955,6 @@ export function writeCards(partial: string, name: string, options: CorpusOptions
   };
   fs.writeFileSync(path.join(partial, "README.md"), datasetCard(record));
   fs.writeFileSync(path.join(partial, "croissant.json"), `${JSON.stringify(croissant(record), null, 2)}\n`);
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#count-documents
-/** Counts per source what was read, kept and dropped. `reasons[v - 1]` is what verdict v says. */
-export function countDocuments(
-  options: CorpusOptions,
-  state: CorpusState,
-  verdicts: Uint8Array,
-  reasons: string[],
-): void {
-  let [file, number] = [0, 0];
-  for (const [source, { files }] of options.sources.entries()) {
-    const counts: SourceShare["documents"] = { read: 0, kept: 0, dropped: {} };
-    const drop = (reason: string, count: number) => {
-      if (count > 0) counts.dropped[reason] = (counts.dropped[reason] ?? 0) + count;
-    };
-    for (const { count, unreadable } of state.survey!.files.slice(file, file + files.length)) {
-      counts.read += count + unreadable;
-      drop("unreadable", unreadable);
-      for (const end = number + count; number < end; number++) {
-        if (verdicts[number]) drop(reasons[verdicts[number] - 1], 1);
-        else counts.kept++;
-      }
-    }
-    file += files.length;
-    state.mixture[source].documents = counts;
-  }
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#check-corpus

@@ -88,6 +88,27 @@ await test("the pieces of every tokenizer we know end where a text is safely cut
   expect(cuts).toBeGreaterThan(1000);
 });
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#records-test
+await test("what was found about documents can be written down and read back", () => {
+  const random = randomStream(2);
+  const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(256 * random()));
+  for (const checks of [
+    { filters: ["x"] },
+    { dedup: ["exact" as const] },
+    { dedup: ["exact" as const, "near" as const] },
+  ]) {
+    const size = recordSize(checks);
+    const found = {
+      verdicts: bytes(9),
+      hashes: new Uint32Array(bytes(size > 1 ? 72 : 0).buffer),
+      signatures: bytes(size > 9 ? 9 * PERMUTATIONS : 0),
+    };
+    const written = recordBytes(found, checks);
+    expect(written.length).toBe(9 * size);
+    expect(readRecords(written, checks)).toEqual(found);
+  }
+});
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tools
 /** A corpus of two texts and some documents, in a fresh folder. */
 function smallCorpus(seed: number): { place: string; options: CorpusOptions } {
@@ -339,25 +360,4 @@ await test("duplicates, filtered and contaminated documents are left out and cou
   expect(await stoppedRun(out, slow, "encoding", 10_000)).toBe(false);
   expect(contentOf(out)).toEqual(wanted);
   fs.rmSync(place, { recursive: true });
-});
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#records-test
-await test("what was found about documents can be written down and read back", () => {
-  const random = randomStream(2);
-  const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(256 * random()));
-  for (const checks of [
-    { filters: ["x"] },
-    { dedup: ["exact" as const] },
-    { dedup: ["exact" as const, "near" as const] },
-  ]) {
-    const size = recordSize(checks);
-    const found = {
-      verdicts: bytes(9),
-      hashes: new Uint32Array(bytes(size > 1 ? 72 : 0).buffer),
-      signatures: bytes(size > 9 ? 9 * PERMUTATIONS : 0),
-    };
-    const written = recordBytes(found, checks);
-    expect(written.length).toBe(9 * size);
-    expect(readRecords(written, checks)).toEqual(found);
-  }
 });
