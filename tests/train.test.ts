@@ -134,6 +134,31 @@ test("Ctrl-C saves, says the command that goes on, and the run ends with the sam
   expect(outcome("stopped")).toEqual(outcome("whole"));
 }, 120_000);
 
+test("sources are mixed by their weights, and a stopped run of them goes on to the same bits", async () => {
+  const lines = (words: string) => Array.from({ length: 400 }, (_, i) => `${words} number ${i}.\n`).join("");
+  fs.writeFileSync(at("songs.txt"), lines("a song of"));
+  fs.writeFileSync(at("lists.txt"), lines("item"));
+  const weighted = (name: string, weight: number) => [
+    "--source",
+    `name=${name},weight=${weight}`,
+    `${name}.txt`,
+  ];
+  const sources = [...weighted("songs", 1), ...weighted("lists", 3)];
+  expect(tslm("data", "prepare", "--out", "mixed", "--tokenizer", "char", ...sources).status).toBe(0);
+  const whole = tslm(...begin("mixed-whole", "--data", "mixed"));
+  expect(whole.err).toContain("Sources by weight: songs 1, lists 3.");
+  const stopped = await startUntil(begin("mixed-stopped", "--data", "mixed"), (child) => {
+    const enough = metrics("mixed-stopped").length >= 7;
+    if (enough) child.kill("SIGINT");
+    return enough;
+  });
+  expect(stopped.code).toBe(130);
+  expect(tslm("train", "--out", "mixed-stopped", "--data", "mixed", "--resume").status).toBe(0);
+  expect(outcome("mixed-stopped")).toEqual(outcome("mixed-whole"));
+  const { cursor } = JSON.parse(outcome("mixed-whole").state);
+  expect(cursor.sources.map(({ windows }: { windows: number }) => windows)).toEqual([30, 90]);
+}, 120_000);
+
 test("kill -9 while a checkpoint is being written, and again later: the same bits", async () => {
   const unfinished = () =>
     fs.existsSync(at("killed")) && fs.readdirSync(at("killed")).some((name) => name.endsWith(".partial"));

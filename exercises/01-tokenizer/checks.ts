@@ -1,24 +1,33 @@
-// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as cd7b047d2c0a9933
+// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as cf0a354983dfe93f
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
-  countPairs,
+  bitsPerByte,
+  cutAtTokens,
+  documentStarts,
+  encodePieceByDefinition,
   FILTERS,
   GRAMMAR,
+  learnMergesByDefinition,
   measureParts,
   mergePair,
+  nextSource,
   overlapWith,
   pairKey,
-  type Part,
   parseTemplate,
+  type Part,
   textShape,
 } from "tslm";
 import type { Check, Random } from "tslm/notebook";
 
 const MERGING = "01-tokenizer/1-one-merge";
 const ENTROPY = "01-tokenizer/2-the-entropy-of-a-small-grammar";
+const RANKS = "01-tokenizer/3-encode-by-rank";
+const SPECIALS = "01-tokenizer/4-text-that-pretends";
+const JUDGING = "01-tokenizer/5-a-fair-comparison";
 const NEARLY = "01-tokenizer/6-nearly-the-same";
 const SIFTING = "01-tokenizer/7-sifting";
+const TURNS = "01-tokenizer/8-whose-turn";
 
 /** Ids in which a pair is likely: few different values, so that runs and repeats occur. */
 function idsWithRepeats(random: Random, round: number): number[] {
@@ -73,11 +82,7 @@ export const countNeighbours: Check<[number[]]> = {
     "`counts.set(key, (counts.get(key) ?? 0) + 1)` inside a loop that stops one id before the end.",
   ],
   inputs: (random, round) => [idsWithRepeats(random, round)],
-  expected: (ids) => {
-    const table = { counts: new Map<number, number>(), places: new Map<number, Set<number>>() };
-    countPairs(table, [{ ids, count: 1 }], 0, 1);
-    return table.counts;
-  },
+  expected: (ids) => counted(neighbours(ids)),
   mistakes: [
     {
       says: "You step over two ids at a time. Neighbouring pairs overlap: 1 2 3 holds (1, 2) and (2, 3).",
@@ -519,6 +524,322 @@ export const writeSharedRuns: Check<[string[], string[][], number]> = {
         const known = new Set(benchmark.flatMap((words) => runsOf(words, n)));
         return runsOf(document.slice(0, -1), n).filter((run) => known.has(run)).length;
       },
+    },
+  ],
+};
+
+/** The sources that give the first windows when `pick` chooses. */
+function turnsBy(weights: number[], count: number, pick: typeof nextSource): number[] {
+  const taken = weights.map(() => 0);
+  return Array.from({ length: count }, () => {
+    const turn = pick(weights, taken);
+    taken[turn]++;
+    return turn;
+  });
+}
+
+export const predictTurns: Check<[]> = {
+  exercise: TURNS,
+  id: "predict-turns",
+  title: "Predict six turns",
+  hints: [
+    "For the first window the sources should have given 2/3 and 1/3, and have given nothing: source 0 lacks more.",
+    "For the second they should have given 4/3 and 2/3. Source 0 has given 1 and lacks 1/3, source 1 lacks 2/3.",
+    "After three windows both are exactly where they should be, and it begins again.",
+  ],
+  expected: () => ({ turns: turnsBy([2, 1], 6, nextSource) }),
+  mistakes: [
+    {
+      says: "You let source 0 give its two windows in a row. After the first it lacks only 1/3, and source 1 lacks 2/3.",
+      makes: () => ({ turns: [0, 0, 1, 0, 0, 1] }),
+    },
+    {
+      says: "You began with the lighter source. At first the heavier one is further behind: 2/3 of a window.",
+      makes: () => ({ turns: [1, 0, 0, 1, 0, 0] }),
+    },
+    {
+      says: "You took turns. With weights 2 and 1, source 0 gives two windows of every three.",
+      makes: () => ({ turns: [0, 1, 0, 1, 0, 1] }),
+    },
+  ],
+};
+
+/** The place of the largest, the first or the last of equals. */
+const largest = (values: number[], last = false): number =>
+  last ? values.lastIndexOf(Math.max(...values)) : values.indexOf(Math.max(...values));
+
+const sumOf = (values: number[]): number => values.reduce((sum, value) => sum + value, 0);
+
+/** What each source lacks, if there were `windows` by now. */
+const lacking = (weights: number[], taken: number[], windows: number): number[] =>
+  weights.map((weight, i) => (weight / sumOf(weights)) * windows - taken[i]);
+
+export const writeTurn: Check<[number[], number[]]> = {
+  exercise: TURNS,
+  id: "write-turn",
+  title: "Whose turn is it?",
+  names: ["weights", "taken"],
+  rounds: 60,
+  hints: [
+    "First the number of windows: all that were given, and the one that is to be given now.",
+    "A source should have given `(weight / total) * windows`. It lacks that less what it has given.",
+    "`missing.indexOf(Math.max(...missing))` is the first of the largest.",
+  ],
+  inputs: (random, round) => {
+    // The weights add up to a power of two, so that shares are exact and equals are equal whatever the formula.
+    const all = [
+      [1, 1],
+      [3, 1],
+      [1, 3],
+      [2, 1, 1],
+      [1, 2, 5],
+      [4, 2, 1, 1],
+      [3, 5],
+    ];
+    const weights = round < all.length ? all[round] : random.pick(all);
+    return [weights, weights.map(() => (round < all.length ? 0 : random.integer(0, 6)))];
+  },
+  expected: nextSource,
+  mistakes: [
+    {
+      says: "You always take the source with the largest weight. It depends on what each has given so far.",
+      makes: (weights) => largest(weights),
+    },
+    {
+      says: "Count the window that is to be given now too: without it nobody lacks anything at the start.",
+      makes: (weights, taken) => largest(lacking(weights, taken, sumOf(taken))),
+    },
+    {
+      says: "A weight is no share yet: divide it by the sum of the weights.",
+      makes: (weights, taken) => {
+        const windows = 1 + sumOf(taken);
+        return largest(weights.map((weight, i) => weight * windows - taken[i]));
+      },
+    },
+    {
+      says: "Of equals you take the last. Take the first.",
+      makes: (weights, taken) => largest(lacking(weights, taken, 1 + sumOf(taken)), true),
+    },
+  ],
+};
+
+/** A row of tokens as a batch has it. */
+const rowOf = (row: number[]) => {
+  const inputs = Uint32Array.from(row);
+  return { rows: 1, context: row.length, inputs, targets: inputs };
+};
+
+export const writeStarts: Check<[number[], number]> = {
+  exercise: TURNS,
+  id: "write-starts",
+  title: "Where documents begin",
+  names: ["row", "separator"],
+  hints: [
+    "Keep one number: where the present document began. At first it is 0.",
+    "A separator still belongs to its document, so note the start before you look whether the token is one.",
+    "Behind a separator at place `at` the next document begins at `at + 1`.",
+  ],
+  inputs: (random, round) => [
+    random.list(round < 4 ? round + 1 : random.integer(2, 14), () => random.integer(0, 3)),
+    0,
+  ],
+  expected: (row, separator) => [...documentStarts(rowOf(row), separator)],
+  mistakes: [
+    {
+      says: "The separator belongs to the document that it ends, not to the next one.",
+      makes: (row, separator) => {
+        let start = 0;
+        return row.map((token, at) => {
+          if (token === separator) start = at + 1;
+          return start;
+        });
+      },
+    },
+    {
+      says: "The next document begins behind the separator, not at it.",
+      makes: (row, separator) => row.map((_, at) => Math.max(0, row.slice(0, at).lastIndexOf(separator))),
+    },
+    {
+      says: "You say for each token how far its document reaches back. Asked for is the place where it begins.",
+      makes: (row, separator) => row.map((_, at) => at - (row.slice(0, at).lastIndexOf(separator) + 1)),
+    },
+  ],
+};
+
+/** Merges learned from random ids below 4: the key of a pair to the new id. */
+function randomMerges(random: Random): Map<number, number> {
+  const words = random.list(12, () => ({ ids: random.list(6, () => random.integer(1, 3)), count: 1 }));
+  const merges = learnMergesByDefinition(words, random.integer(2, 8));
+  return new Map(merges.map(([left, right], i) => [pairKey(left, right), 256 + i]));
+}
+
+/** Merges pairs until none is left, each time the one that `choose` takes of the places where one fits. */
+function mergeChoosing(
+  ids: number[],
+  merges: Map<number, number>,
+  choose: (places: { at: number; made: number }[]) => { at: number; made: number },
+): number[] {
+  const result = [...ids];
+  for (;;) {
+    const places = result.slice(1).flatMap((right, at) => {
+      const made = merges.get(pairKey(result[at], right));
+      return made === undefined ? [] : [{ at, made }];
+    });
+    if (places.length === 0) return result;
+    const { at, made } = choose(places);
+    result.splice(at, 2, made);
+  }
+}
+
+export const predictRanks: Check<[]> = {
+  exercise: RANKS,
+  id: "predict-ranks",
+  title: "Predict the tokens",
+  hints: [
+    "Look at the whole piece for the pair with the earliest merge. Where it stands does not matter.",
+    "In `bcab` the merge of a and b is the earliest that fits, though b and c come first in the text.",
+    "In `abcab` merge every a b before anything else. Then `ab` and `c` are neighbours.",
+  ],
+  expected: () => ({ first: ["bc", "ab"], second: ["abc", "ab"], third: ["bc", "bc"] }),
+  mistakes: [
+    {
+      says: "In `abcab` a b merges before b c does, for its merge is the earlier one.",
+      makes: () => ({ first: ["bc", "ab"], second: ["a", "bc", "ab"], third: ["bc", "bc"] }),
+    },
+    {
+      says: "After the first merges of `abcab` go on: there is a merge for ab and c too.",
+      makes: () => ({ first: ["bc", "ab"], second: ["ab", "c", "ab"], third: ["bc", "bc"] }),
+    },
+  ],
+};
+
+export const encodeByRank: Check<[number[], Map<number, number>]> = {
+  exercise: RANKS,
+  id: "encode-by-rank",
+  title: "Encode by rank",
+  names: ["ids", "merges"],
+  hints: [
+    "Repeat: look up every pair of neighbours, and merge the one whose new id is the smallest.",
+    "`merges.get(pairKey(ids[i], ids[i + 1]))` is the new id, or undefined where the pair has no merge.",
+    "When no pair of neighbours has a merge, the ids are the answer. Work on a copy: `const result = [...ids]`.",
+  ],
+  inputs: (random, round) => [random.list(round, () => random.integer(1, 3)), randomMerges(random)],
+  expected: (ids, merges) => encodePieceByDefinition(Uint8Array.from(ids), merges),
+  mistakes: [
+    {
+      says: "You merge the first pair from the left that fits. The earliest merge goes first, wherever it stands.",
+      makes: (ids, merges) => mergeChoosing(ids, merges, ([first]) => first),
+    },
+    {
+      says: "You take the latest merge first. The smallest new id was learned first, and goes first.",
+      makes: (ids, merges) =>
+        mergeChoosing(ids, merges, (places) =>
+          places.reduce((best, each) => (each.made > best.made ? each : best)),
+        ),
+    },
+    {
+      says: "You stop after one merge. Go on until no pair of neighbours has one.",
+      makes: (ids, merges) => {
+        const made = ids.slice(1).map((right, i) => merges.get(pairKey(ids[i], right)) ?? Infinity);
+        const at = made.indexOf(Math.min(...made));
+        return at < 0 || made[at] === Infinity
+          ? [...ids]
+          : [...ids.slice(0, at), made[at], ...ids.slice(at + 2)];
+      },
+    },
+  ],
+};
+
+/** Names that begin alike, so that it matters which is looked for first. */
+const NAMES = ["<|end|>", "<|end|><|call|>", "<|start|>", "<|"];
+
+/** The parts of a text with the names found by a pattern as parts of their own. */
+const cutByPattern = (text: string, names: string[]) =>
+  names.length === 0
+    ? [text].filter((part) => part !== "")
+    : text
+        .split(new RegExp(`(${names.map((name) => name.replace(/[|]/g, "\\$&")).join("|")})`))
+        .filter((part) => part !== "");
+
+export const cutSpecials: Check<[string, string[]]> = {
+  exercise: SPECIALS,
+  id: "cut-specials",
+  title: "Cut a text at its special tokens",
+  names: ["text", "allowed"],
+  hints: [
+    "Walk through the text. At each place ask which of the allowed names stands there: `text.startsWith(name, at)`.",
+    "If several do, the longest is meant: sort the names by their length first.",
+    "Before a name, the text since the last name is a part, unless it is empty. Mind the rest at the end.",
+  ],
+  inputs: (random, round) => {
+    const parts = random.list(round, () => random.pick([...NAMES, "a", " b", "|>", "<"]));
+    return [parts.join(""), NAMES.filter(() => random.next() < 0.6)];
+  },
+  expected: (text, allowed) => {
+    const parts: string[] = [];
+    const tokens = allowed.map((content, id) => ({ id, content, special: true }));
+    cutAtTokens(
+      text,
+      tokens,
+      (part) => parts.push(part),
+      (id) => parts.push(allowed[id]),
+    );
+    return parts;
+  },
+  mistakes: [
+    {
+      says: "You find names that were not allowed. A name that is not in `allowed` is text like any other.",
+      makes: (text) =>
+        cutByPattern(
+          text,
+          [...NAMES].sort((a, b) => b.length - a.length),
+        ),
+    },
+    {
+      says: "Where one name is the beginning of another, the longer one is meant. Look for long names first.",
+      makes: (text, allowed) =>
+        cutByPattern(
+          text,
+          [...allowed].sort((a, b) => a.length - b.length),
+        ),
+    },
+    {
+      says: "The names themselves are missing: they are parts too.",
+      makes: (text, allowed) => {
+        const sorted = [...allowed].sort((a, b) => b.length - a.length);
+        return cutByPattern(text, sorted).filter((part) => !allowed.includes(part));
+      },
+    },
+  ],
+};
+
+export const writeBitsPerByte: Check<[number, number, number]> = {
+  exercise: JUDGING,
+  id: "bits-per-byte",
+  title: "From a loss to bits per byte",
+  names: ["loss", "tokens", "bytes"],
+  hints: [
+    "The loss is a mean over the tokens. What does the whole text cost?",
+    "A nat is 1 / ln 2 bits: divide by `Math.LN2`.",
+    "The bits of the whole text are loss / ln 2 · tokens. Spread them over the bytes.",
+  ],
+  inputs: (random) => {
+    const tokens = random.integer(10, 1000);
+    return [random.real(0.1, 5), tokens, tokens * random.integer(2, 6)];
+  },
+  expected: (loss, tokens, bytes) => bitsPerByte(loss, { tokens, bytes }),
+  mistakes: [
+    {
+      says: "These are nats per byte. A nat is 1 / ln 2 bits.",
+      makes: (loss, tokens, bytes) => (loss * tokens) / bytes,
+    },
+    {
+      says: "You multiplied by ln 2. There are more bits than nats: divide by it.",
+      makes: (loss, tokens, bytes) => (loss * Math.LN2 * tokens) / bytes,
+    },
+    {
+      says: "Tokens and bytes changed places: a text has more bytes than tokens, so a byte costs less than a token.",
+      makes: (loss, tokens, bytes) => ((loss / Math.LN2) * bytes) / tokens,
     },
   ],
 };

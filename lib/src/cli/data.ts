@@ -1,14 +1,18 @@
 import { type Command, InvalidArgumentError } from "commander";
+import { registerGet } from "./data-get.js";
+import { registerInspect } from "./data-inspect.js";
+import { registerPrepare } from "./data-prepare.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
-import { numberBetween, wholeNumber } from "./options.js";
-import { openTokenizer } from "./tokenizer.js";
+import { wholeNumber } from "./options.js";
 
-/** `tslm data`: make a corpus, turn text into token shards. */
+/** `tslm data`: make or fetch a corpus, turn text into token shards, look at them. */
 export function register(program: Command): void {
   const data = program.command("data").description("Make and prepare the text that a model learns from.");
   registerSynth(data);
+  registerGet(data);
   registerPrepare(data);
+  registerInspect(data);
   examples(data, "npx tslm data synth --out corpus.txt --bytes 4MB --seed 1");
 }
 
@@ -43,43 +47,4 @@ async function synth(options: { out: string; bytes: number; seed: number; json?:
   progress.done(`${card.bytes} bytes to ${options.out}`);
   if (options.json) return printJson({ file: options.out, ...card });
   process.stdout.write(`entropy ${card.entropy_bits_per_byte.toFixed(4)} bits per byte\n`);
-}
-
-function registerPrepare(data: Command): void {
-  const command = data
-    .command("prepare <input...>")
-    .description("Turn UTF-8 text files into token shards and a manifest.")
-    .requiredOption("--out <dir>", "the folder to make")
-    .requiredOption("--tokenizer <dir>", "a folder with tokenizer.json, or: char, bytes")
-    .option(
-      "--val-fraction <f>",
-      "the last part of each file that is kept for validation",
-      numberBetween(0, 1),
-      0.1,
-    )
-    .option("--json", "print the manifest")
-    .action(prepare);
-  examples(
-    command,
-    "npx tslm data prepare corpus.txt --out data --tokenizer tokenizer",
-    "npx tslm data prepare input.txt --out data --tokenizer char --val-fraction 0.1",
-  );
-}
-
-async function prepare(
-  inputs: string[],
-  options: { out: string; tokenizer: string; valFraction: number; json?: boolean },
-): Promise<void> {
-  const { prepareText } = await import("../data/shards.js");
-  const tokenizer = options.tokenizer === "char" ? "char" : await openTokenizer(options.tokenizer);
-  const progress = startProgress("Encoding", 1);
-  const onBytes = (done: number, total: number) => progress.update(done / total);
-  const manifest = prepareText(inputs, options.out, { tokenizer, valFraction: options.valFraction, onBytes });
-  progress.done(`${options.out} is ready`);
-  if (options.json) return printJson(manifest);
-  const { train, val } = manifest.splits;
-  process.stdout.write(
-    `train ${train.tokens} tokens of ${train.bytes} bytes, validation ${val.tokens} tokens of ${val.bytes} bytes, ` +
-      `vocabulary ${manifest.vocab_size}\n`,
-  );
 }

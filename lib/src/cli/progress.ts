@@ -76,3 +76,11 @@ function lineProgress(label: string, total: number, stream: ProgressStream, seco
     done: (text = last) => print(`${label}: ${text || "done"}`),
   };
 }
+
+/** Seconds as a person says them. */
+export function inWords(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s`;
+  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  return `${(seconds / 3600).toFixed(1)} h`;
+}

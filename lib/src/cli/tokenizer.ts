@@ -1,30 +1,68 @@
+import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import type { Tokenizer } from "../tokenizer/characters.js";
-import { readJson, writeFileAtomically } from "./files.js";
+import type { PatternName } from "../tokenizer/pretokenize.js";
+import { readBytes, readJson, writeFileAtomically } from "./files.js";
+import { countPiecesWithWorkers } from "./count-pieces.js";
 import { wholeNumber } from "./options.js";
 import { startProgress } from "./progress.js";
-import { examples, printJson } from "./run.js";
+import { examples, printJson, UsageError } from "./run.js";
+import { shownValue, textReport, vocabularyReport } from "./tokenizer-report.js";
 
-/** `tslm tokenizer`: train one, and put text through it both ways. */
+/** `tslm tokenizer`: train one, put text through it both ways, and judge it. */
 export function register(program: Command): void {
-  const tokenizer = program.command("tokenizer").description("Train a tokenizer; encode and decode with it.");
+  const tokenizer = program
+    .command("tokenizer")
+    .description("Train a tokenizer; encode and decode with it; judge it.");
   registerTrain(tokenizer);
   registerEncode(tokenizer);
   registerDecode(tokenizer);
+  registerInspect(tokenizer);
   examples(tokenizer, "npx tslm tokenizer train corpus.txt --vocab-size 1024 --out tokenizer");
 }
 
-/** The tokenizer in `folder/tokenizer.json`, or the one of bytes where `name` is "bytes". */
-export async function openTokenizer(name: string): Promise<Tokenizer> {
-  const { byteTokenizer, loadTokenizer } = await import("../tokenizer/bpe.js");
-  if (name === "bytes") return byteTokenizer();
-  const file = name.endsWith(".json") ? name : path.join(name, "tokenizer.json");
-  const json = readJson(file);
+/** The patterns by which a .tiktoken file may cut text; the file does not say which. */
+const patternNames: PatternName[] = ["gpt2", "cl100k", "o200k", "qwen2", "llama3"];
+
+/** What says which tokenizer a command uses. */
+export interface TokenizerChoice {
+  tokenizer: string;
+  pattern?: PatternName;
+}
+
+/** Adds --tokenizer and --pattern; `words` are the names that stand for a tokenizer without a file. */
+export function tokenizerOptions(command: Command, words = "bytes"): Command {
+  return command
+    .requiredOption(
+      "--tokenizer <path>",
+      `a tokenizer.json or a folder with one, a .tiktoken file, or: ${words}`,
+    )
+    .addOption(new Option("--pattern <name>", "how a .tiktoken file cuts text").choices(patternNames));
+}
+
+/**
+ * The tokenizer in a tokenizer.json, in a folder with one, or in a .tiktoken file with the name of its pattern; or the one of
+ * bytes where `name` is "bytes". Errors name the file.
+ */
+export async function openTokenizer(name: string, pattern?: PatternName): Promise<Tokenizer> {
+  const isList = name.endsWith(".tiktoken");
+  if (pattern && !isList) throw new UsageError(`--pattern is for .tiktoken files, and ${name} is none.`);
+  if (name === "bytes") return (await import("../tokenizer/merges.js")).byteTokenizer();
+  const { loadTiktoken, loadTokenizer } = await import("../tokenizer/files.js");
+  const isFolder = fs.existsSync(name) && fs.statSync(name).isDirectory();
+  const file =
+    isList || name.endsWith(".json") || (fs.existsSync(name) && !isFolder)
+      ? name
+      : path.join(name, "tokenizer.json");
+  if (isList && !pattern)
+    throw new UsageError(`${file} does not say how to cut text: give --pattern ${patternNames.join("|")}.`);
   try {
-    return loadTokenizer(Object(json));
+    return isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(Object(readJson(file)));
   } catch (error) {
-    throw new Error(`${file}: ${(error as Error).message}`);
+    if (!(error instanceof Error) || "code" in error || error.message.startsWith(file)) throw error;
+    throw new Error(`${file}: ${error.message}`);
   }
 }
 
@@ -38,6 +76,12 @@ function registerTrain(tokenizer: Command): void {
       wholeNumber(1),
     )
     .requiredOption("--out <dir>", "the folder to write tokenizer.json into")
+    .option(
+      "--workers <n>",
+      "threads that count pieces; the vocabulary is the same for any number",
+      wholeNumber(1),
+      os.availableParallelism(),
+    )
     .option("--json", "print what was learned as one JSON object")
     .action(train);
   examples(command, "npx tslm tokenizer train corpus.txt --vocab-size 1024 --out tokenizer");
@@ -45,15 +89,13 @@ function registerTrain(tokenizer: Command): void {
 
 async function train(
   inputs: string[],
-  options: { vocabSize: number; out: string; json?: boolean },
+  options: { vocabSize: number; out: string; workers: number; json?: boolean },
 ): Promise<void> {
-  const { trainBpe } = await import("../tokenizer/bpe.js");
-  const { textChunks } = await import("../data/shards.js");
+  const { bpeTokenizer, learnMerges, mergesFor } = await import("../tokenizer/merges.js");
+  const count = mergesFor(options.vocabSize);
+  const pieces = await countFiles(inputs, options.workers);
   const progress = startProgress("Merging", options.vocabSize);
-  function* texts(): Generator<string> {
-    for (const input of inputs) yield* textChunks(input);
-  }
-  const trained = trainBpe(texts(), options.vocabSize, (done) => progress.update(done + 257));
+  const trained = bpeTokenizer(learnMerges(pieces, count, (done) => progress.update(done + 257)));
   const file = path.join(options.out, "tokenizer.json");
   writeFileAtomically(file, JSON.stringify(trained.toJson()));
   progress.done(`${trained.vocabSize} tokens in ${file}`);
@@ -63,30 +105,68 @@ async function train(
   else process.stdout.write(`vocabulary ${trained.vocabSize}\n`);
 }
 
+/** The counted pieces of files. Throws if there is no text in them. */
+async function countFiles(inputs: string[], workers: number): Promise<Map<string, number>> {
+  const { textChunks } = await import("../data/shards.js");
+  function* texts(): Generator<string> {
+    for (const input of inputs) yield* textChunks(input);
+  }
+  const total = inputs.reduce(
+    (sum, input) => sum + (fs.statSync(input, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  );
+  const progress = startProgress("Counting", total);
+  let done = 0;
+  const pieces = await countPiecesWithWorkers(texts(), workers, (text) => {
+    done += Buffer.byteLength(text);
+    progress.update(done);
+  });
+  progress.done(`${pieces.size} different pieces`);
+  if (pieces.size === 0) throw new Error(`There is no text in ${inputs.join(", ")}: nothing to learn from.`);
+  return pieces;
+}
+
 function registerEncode(tokenizer: Command): void {
   const command = tokenizer
     .command("encode")
     .description("UTF-8 text on standard input to a JSON array of ids on standard output.")
-    .requiredOption("--tokenizer <dir>", "a folder with tokenizer.json, or: bytes")
-    .action(async (options: { tokenizer: string }) => {
-      const { textOfBytes } = await import("../tokenizer/characters.js");
-      const opened = await openTokenizer(options.tokenizer);
-      const ids = opened.encode(inputText(await readStandardInput(), textOfBytes));
-      process.stdout.write(`[${ids.join(",")}]\n`);
-    });
+    .option("--allow-special", "special tokens in the text become tokens; they are text otherwise");
+  tokenizerOptions(command).action(async (options: TokenizerChoice & { allowSpecial?: boolean }) => {
+    const { textOfBytes } = await import("../tokenizer/characters.js");
+    const opened = await openTokenizer(options.tokenizer, options.pattern);
+    const text = inputText(await readStandardInput(), textOfBytes);
+    const ids = opened.encode(text, { allowed: options.allowSpecial ? "all" : [] });
+    process.stdout.write(`[${ids.join(",")}]\n`);
+  });
   examples(command, 'echo "Once upon a time" | npx tslm tokenizer encode --tokenizer tokenizer');
 }
 
 function registerDecode(tokenizer: Command): void {
   const command = tokenizer
     .command("decode")
-    .description("A JSON array of ids on standard input to the bytes they stand for on standard output.")
-    .requiredOption("--tokenizer <dir>", "a folder with tokenizer.json, or: bytes")
-    .action(async (options: { tokenizer: string }) => {
-      const opened = await openTokenizer(options.tokenizer);
-      process.stdout.write(opened.decode(idsOfJson(await readStandardInput())));
-    });
+    .description("A JSON array of ids on standard input to the bytes they stand for on standard output.");
+  tokenizerOptions(command).action(async (options: TokenizerChoice) => {
+    const opened = await openTokenizer(options.tokenizer, options.pattern);
+    process.stdout.write(opened.decode(idsOfJson(await readStandardInput())));
+  });
   examples(command, 'echo "[72, 105]" | npx tslm tokenizer decode --tokenizer tokenizer');
+}
+
+function registerInspect(tokenizer: Command): void {
+  const command = tokenizer
+    .command("inspect [text...]")
+    .description("Say what a tokenizer holds and wastes; with UTF-8 text files, how it does on them.")
+    .option("--json", "print it as one JSON object");
+  tokenizerOptions(command).action(inspect);
+  examples(command, "npx tslm tokenizer inspect corpus.txt --tokenizer tokenizer");
+}
+
+async function inspect(texts: string[], options: TokenizerChoice & { json?: boolean }): Promise<void> {
+  const tokenizer = await openTokenizer(options.tokenizer, options.pattern);
+  const report = { ...(await vocabularyReport(tokenizer)), ...(await textReport(tokenizer, texts)) };
+  if (options.json) return printJson(report);
+  for (const [name, value] of Object.entries(report))
+    process.stdout.write(`${name.replaceAll("_", " ").padEnd(20)} ${shownValue(value)}\n`);
 }
 
 /** All bytes of standard input. */

@@ -58,7 +58,7 @@ async function chosenTokenizer(
   file: string,
 ): Promise<PrepareOptions["tokenizer"]> {
   if (typeof choice === "string") return choice === "char" ? "char" : openTokenizer(choice);
-  const { trainBpe } = await import("../tokenizer/bpe.js");
+  const { trainBpe } = await import("../tokenizer/merges.js");
   const { textChunks } = await import("../data/shards.js");
   const progress = startProgress("Learning a vocabulary", choice.vocab_size);
   const trained = trainBpe(textChunks(file), choice.vocab_size, (done) => progress.update(done + 257));

@@ -78,8 +78,11 @@ export async function writeModelFolder(
 /** A short card of the model: what it learned from, how far it came, how to run it. */
 function modelCard({ model, step, last, plan }: Run, { manifest }: OpenShards): string {
   const { modelType, layers, hiddenSize } = model.config;
+  const licences = new Map<string | undefined, string>();
+  for (const { name, license } of manifest.mixture ?? []) if (license) licences.set(name, `, ${license}`);
   const sources = manifest.sources.map(
-    ({ file, bytes, sha256 }) => `- ${file}: ${bytes} bytes, sha256 ${sha256}`,
+    ({ file, bytes, sha256, source }) =>
+      `- ${file}: ${bytes} bytes, sha256 ${sha256}${licences.get(source) ?? ""}`,
   );
   const loss = last
     ? `Validation loss ${last.loss.toFixed(4)} nats a token at step ${last.step}.`
@@ -131,8 +134,10 @@ export async function describeStart(run: Run, { data, gpu }: Described): Promise
   const { train, val } = data.manifest.splits;
   const number = (value: number) => value.toLocaleString("en");
   const text = `${number(train.tokens)} tokens to learn from, ${number(val.tokens)} to validate with, vocabulary ${data.manifest.vocab_size}`;
+  const sources = (data.mixture ?? []).map(({ name, weight }) => `${name} ${weight}`);
+  const mixed = sources.length > 0 ? `\nSources by weight: ${sources.join(", ")}.` : "";
   const size = `${number(countParameters(config).total)} parameters in ${config.layers} layers, ${config.hiddenSize} wide`;
-  return `Text: ${text}.\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
+  return `Text: ${text}.${mixed}\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
 }
 
 /** Some text that the model writes, the same for the same weights. */

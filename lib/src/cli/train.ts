@@ -9,7 +9,7 @@ import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
 import { writeFileAtomically } from "./files.js";
-import { type Progress, startProgress } from "./progress.js";
+import { type Progress, inWords, startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import {
   chosenConfig,
@@ -118,8 +118,10 @@ async function checkFolder(
 }
 
 /** Holds the data against what the run was begun with; gives the checksum that stands for it. */
-function checkData(data: OpenShards, begun: RunFile | undefined): string {
-  const sha256 = crypto.createHash("sha256").update(JSON.stringify(data.manifest.splits)).digest("hex");
+function checkData({ manifest, mixture }: OpenShards, begun: RunFile | undefined): string {
+  const weights = mixture?.map(({ name, weight, tokens }) => [name, weight, tokens.length]);
+  const facts = weights ? [manifest.splits, weights] : manifest.splits;
+  const sha256 = crypto.createHash("sha256").update(JSON.stringify(facts)).digest("hex");
   if (begun && begun.data_sha256 !== sha256)
     throw new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
   return sha256;
@@ -155,8 +157,8 @@ async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; check
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
   await recallChoices(paths.tuning, checkpoint !== undefined, tunes);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
-  const { train, val, manifest } = parts.data;
-  const data = { train, val, valSize: manifest.splits.val };
+  const { train, mixture, val, manifest } = parts.data;
+  const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   const run = loop.startRun(model, planOf(parts.config), data, checkpoint);
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
   return { run, checkpoint };
@@ -268,14 +270,6 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   progress.say(
     `step ${step}: training ${loss.toFixed(4)}, validation ${validation.loss.toFixed(4)} nats, ${bits}`,
   );
-}
-
-/** Seconds as a person says them. */
-export function inWords(seconds: number): string {
-  if (seconds < 90) return `${Math.ceil(seconds)} s`;
-  if (seconds < 600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
 }
 
 /** Writes a checkpoint, and the same model under `model`. */

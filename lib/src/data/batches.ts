@@ -1,5 +1,5 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
-import type { TokenSource } from "./shards.js";
+import type { TokenSource, WeightedSource } from "./shards.js";
 import { randomStream } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#batch-types
@@ -11,6 +11,8 @@ export interface Batch {
   inputs: Uint32Array;
   /** [rows * context]; targets[i] is the token that follows inputs[i] in the text. */
   targets: Uint32Array;
+  /** [rows * context]: the place in its row where each token's document begins. Only where a separator is known. */
+  starts?: Uint32Array;
 }
 
 /** The windows that begin at `starts`, as one batch. */
@@ -53,11 +55,14 @@ export function epochStarts(length: number, context: number, seed: number, epoch
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#batches
-/** Where a stream of batches stands: `position` windows of pass number `epoch` are used up. Plain JSON. */
-export interface BatchCursor {
+/** Where a stream of windows stands: `position` windows of pass number `epoch` are used up. Plain JSON. */
+export interface SourceCursor {
   epoch: number;
   position: number;
 }
+
+/** Where a stream of batches stands: in its one source, or in each of several, with the windows that each gave. Plain JSON. */
+export type BatchCursor = SourceCursor | { sources: (SourceCursor & { windows: number })[] };
 
 /** Training batches without end. */
 export interface Batches {
@@ -71,34 +76,24 @@ export interface BatchOptions {
   batchSize: number;
   context: number;
   seed: number;
+  /** The token between documents, if batches are to say where documents begin. */
+  separator?: number;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#next-batches
-/**
- * Batches of windows in random order, each window once an epoch, the same for the same seed. A batch may end one epoch
- * and begin the next, so that all are full. Throws if the source is too short for one window.
- */
-export function batches(
-  source: TokenSource,
-  options: BatchOptions,
-  from: BatchCursor = { epoch: 0, position: 0 },
-): Batches {
-  const { batchSize, context, seed } = options;
-  needWindow(source, context);
+/** The starts of the windows of one source, epoch after epoch, from a cursor on. */
+export function windowStream(length: number, context: number, seed: number, from: SourceCursor) {
   let { epoch, position } = from;
-  let starts = epochStarts(source.length, context, seed, epoch);
-  const nextStart = () => {
+  let starts = epochStarts(length, context, seed, epoch);
+  const next = () => {
     if (position >= starts.length) {
       epoch++;
       position = 0;
-      starts = epochStarts(source.length, context, seed, epoch);
+      starts = epochStarts(length, context, seed, epoch);
     }
     return starts[position++];
   };
-  return {
-    next: () => windowBatch(source, Array.from({ length: batchSize }, nextStart), context),
-    cursor: () => ({ epoch, position }),
-  };
+  return { next, cursor: (): SourceCursor => ({ epoch, position }) };
 }
 
 /** Throws unless the source holds one window and the token after it. */
@@ -107,6 +102,122 @@ export function needWindow(source: TokenSource, context: number): void {
   throw new Error(
     `The data has ${source.length} tokens, too few for a context of ${context}: it takes at least ${context + 1}.`,
   );
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#one-source
+/**
+ * Batches of windows of one source in random order, each window once an epoch, the same for the same seed. A batch may end
+ * one epoch and begin the next, so that all are full. Throws if the source is too short for one window.
+ */
+export function sourceBatches(source: TokenSource, options: BatchOptions, from: SourceCursor): Batches {
+  const { batchSize, context, seed } = options;
+  needWindow(source, context);
+  const stream = windowStream(source.length, context, seed, from);
+  return {
+    next: () => windowBatch(source, Array.from({ length: batchSize }, stream.next), context),
+    cursor: stream.cursor,
+  };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#document-starts
+/**
+ * For each token of a batch the place in its row where its document begins, [rows * context]: 0 up to the first separator, and
+ * then the place behind the last one. Fused attention takes it as `starts`, with positions of the shape [rows, context].
+ */
+export function documentStarts({ inputs, context }: Batch, separator: number): Uint32Array {
+  const starts = new Uint32Array(inputs.length);
+  for (let at = 0; at < inputs.length; at++) {
+    const column = at % context;
+    if (column > 0) starts[at] = inputs[at - 1] === separator ? column : starts[at - 1];
+  }
+  return starts;
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#next-source
+/**
+ * The number of the source that gives the next window: the one furthest behind its share of all windows so far and this one;
+ * of equals the first. `taken` counts the windows that each gave.
+ */
+export function nextSource(weights: number[], taken: number[]): number {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const windows = taken.reduce((sum, count) => sum + count, 1);
+  let best = 0;
+  let behind = Number.NEGATIVE_INFINITY;
+  weights.forEach((weight, i) => {
+    const missing = (weight / total) * windows - taken[i];
+    if (missing > behind) [best, behind] = [i, missing];
+  });
+  return best;
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#stacked
+/** Batches of one context under each other. */
+export function stackedBatches(parts: Batch[]): Batch {
+  const { context } = parts[0];
+  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
+  const [inputs, targets] = [new Uint32Array(rows * context), new Uint32Array(rows * context)];
+  let at = 0;
+  for (const part of parts) {
+    inputs.set(part.inputs, at);
+    targets.set(part.targets, at);
+    at += part.inputs.length;
+  }
+  return { rows, context, inputs, targets };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#mixed-batches
+/**
+ * Batches of windows of several sources in the proportions of their weights. Each source is dealt out as `sourceBatches` does
+ * it, in an order of its own. Throws, naming the source, if one is too short for a window.
+ */
+export function mixedBatches(
+  sources: WeightedSource[],
+  options: BatchOptions,
+  from: (SourceCursor & { windows: number })[],
+): Batches {
+  const { batchSize, context, seed } = options;
+  const streams = sources.map(({ name, tokens }, i) => {
+    if (tokens.length <= context)
+      throw new Error(`The source ${name} has ${tokens.length} tokens, too few for a context of ${context}.`);
+    return windowStream(tokens.length, context, seed + 1_000_003 * i, from[i]); // so that no two shuffle alike
+  });
+  const taken = from.map(({ windows }) => windows);
+  const weights = sources.map(({ weight }) => weight);
+  const nextWindow = () => {
+    const i = nextSource(weights, taken);
+    taken[i]++;
+    return windowBatch(sources[i].tokens, [streams[i].next()], context);
+  };
+  return {
+    next: () => stackedBatches(Array.from({ length: batchSize }, nextWindow)),
+    cursor: () => ({ sources: streams.map(({ cursor }, i) => ({ ...cursor(), windows: taken[i] })) }),
+  };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#all-batches
+/**
+ * Training batches of one source, or of several by weight, the same for the same seed; with a cursor, those that follow it.
+ * Throws if a source is too short for one window, or if the cursor is that of other sources.
+ */
+export function batches(
+  source: TokenSource | WeightedSource[],
+  options: BatchOptions,
+  from?: BatchCursor,
+): Batches {
+  const { separator } = options;
+  const begun = from && "sources" in from ? from.sources : undefined;
+  if (from && (begun?.length ?? 1) !== (Array.isArray(source) ? source.length : 1))
+    throw new Error("The place to go on from belongs to a run with other sources.");
+  const fresh = { epoch: 0, position: 0 };
+  const stream = Array.isArray(source)
+    ? mixedBatches(source, options, begun ?? source.map(() => ({ ...fresh, windows: 0 })))
+    : sourceBatches(source, options, (from as SourceCursor) ?? fresh);
+  if (separator === undefined) return stream;
+  const next = () => {
+    const batch = stream.next();
+    return { ...batch, starts: documentStarts(batch, separator) };
+  };
+  return { next, cursor: stream.cursor };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#validation-windows

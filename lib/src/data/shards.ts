@@ -1,9 +1,9 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
-import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
-import { loadTokenizer } from "../tokenizer/bpe.js";
+import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
+import { loadTokenizer } from "../tokenizer/files.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
 
@@ -39,19 +39,20 @@ export function knownEntropy(file: string, sha256: string): { entropy_bits_per_b
 export interface TextSource {
   file: string;
   sha256: string;
+  /** Of its text, unpacked. */
   bytes: number;
   /** Unicode code points. */
   characters: number;
   /** Known only if the file was made by `tslm data synth` and is unchanged. */
   entropy_bits_per_byte?: number;
+  /** The named source that it belongs to, where there are such. */
+  source?: string;
 }
 
 /** Reads a file once: that it is text, how much, its checksum, and (into `alphabet`) its characters. */
 export function describeSource(file: string, alphabet: Set<string>): TextSource {
-  const hash = crypto.createHash("sha256");
   let [bytes, characters] = [0, 0];
   for (const text of textChunks(file)) {
-    hash.update(text);
     bytes += Buffer.byteLength(text);
     for (const character of text) {
       alphabet.add(character);
@@ -59,7 +60,7 @@ export function describeSource(file: string, alphabet: Set<string>): TextSource 
     }
   }
   if (bytes === 0) throw new Error(`${file} is empty.`);
-  const source = { file: path.basename(file), sha256: hash.digest("hex"), bytes, characters };
+  const source = { file: path.basename(file), sha256: fileChecksum(file), bytes, characters };
   return { ...source, ...knownEntropy(file, source.sha256) };
 }
 
@@ -106,6 +107,21 @@ export interface Split {
   shards: Shard[];
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#source-share
+/** A named source of text: what it is, what became of its documents, and where its tokens lie in the two splits. */
+export interface SourceShare {
+  name: string;
+  license?: string;
+  url?: string;
+  /** Its share of training in relation to the others; without weights, sources count by their size. */
+  weight?: number;
+  /** Documents by the thousand or one book: how many were read, how many kept, and why the others were not. */
+  documents: { read: number; kept: number; dropped: { [reason: string]: number } };
+  train: { start: number; tokens: number; bytes: number };
+  val: { start: number; tokens: number; bytes: number };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#manifest-type
 /** How `manifest.json` begins, so that a later version can tell. */
 export const SHARD_FORMAT = { format: "tslm shards", version: 1 } as const;
 
@@ -115,10 +131,17 @@ export interface Manifest {
   version: 1;
   tokenizer: string;
   vocab_size: number;
+  /** The token that stands between documents, where the tokenizer has one; older data does not say. */
+  separator?: number;
   /** Little-endian numbers of 16 or 32 bits. */
   dtype: "u16" | "u32";
   val_fraction: number;
+  /** What was done to the text besides, one sentence each; older data does not say. */
+  steps?: string[];
+  /** Every file. */
   sources: TextSource[];
+  /** The named sources that the files belong to, in the order of their tokens; older data has none. */
+  mixture?: SourceShare[];
   /** Of all sources together, if each is synthetic. */
   entropy_bits_per_byte?: number;
   splits: { train: Split; val: Split };
@@ -130,13 +153,22 @@ export function tokenType(tokenizer: Tokenizer): "u16" | "u32" {
   return tokenizer.vocabSize <= 2 ** 16 ? "u16" : "u32";
 }
 
+/** Names of the token that ends a document, in the tokenizers that are about. */
+export const DOCUMENT_ENDS = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>"];
+
+/** The token that stands between two documents; none in a tokenizer that has no such, as that of characters. */
+export function documentSeparator({ specials, around }: Tokenizer): number | undefined {
+  const name = DOCUMENT_ENDS.find((each) => specials[each] !== undefined);
+  return name === undefined ? (around?.after[0] ?? around?.before[0]) : specials[name];
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#shard-writer
 /** Tokens in one file; the next begins a new one. 2^26 tokens of 16 bits are 128 MiB. */
 export const SHARD_TOKENS = 2 ** 26;
 
 /** Ids as bytes, little-endian: two bytes each, or four where a vocabulary needs them. */
 export function tokenBytes(ids: Uint32Array, dtype: "u16" | "u32"): Uint8Array {
-  return new Uint8Array((dtype === "u16" ? Uint16Array.from(ids) : ids.slice()).buffer);
+  return new Uint8Array((dtype === "u16" ? new Uint16Array(ids) : ids.slice()).buffer);
 }
 
 /** Appends a row of ids to `shards`, the files `folder/name-00000.bin` and on; begins new ones as they fill up. */
@@ -179,9 +211,10 @@ export function writeSplit(
 ): Split {
   const shards: Shard[] = [];
   const append = (ids: Uint32Array) => appendTokens(folder, name, shards, ids, tokenType(tokenizer), limit);
+  const separator = documentSeparator(tokenizer);
   let bytes = 0;
   for (const { file, from, to } of parts) {
-    if (bytes > 0) append(Uint32Array.from(Object.values(tokenizer.specials).slice(0, 1)));
+    if (bytes > 0 && separator !== undefined) append(Uint32Array.of(separator));
     for (const text of textRange(file, from, to)) {
       append(tokenizer.encode(text));
       bytes += Buffer.byteLength(text);
@@ -193,19 +226,28 @@ export function writeSplit(
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#whole-folder
+/** Where a folder is filled before it has its name. Throws if what has that name now is not ours to replace: it lacks the file `mark`. */
+export function partialFolder(folder: string, mark: string): string {
+  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
+  if (old.length > 0 && !old.includes(mark))
+    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
+  return `${path.resolve(folder)}.partial`;
+}
+
+/** Gives a filled folder its name. */
+export function takePlace(partial: string, folder: string): void {
+  fs.rmSync(folder, { recursive: true, force: true });
+  fs.renameSync(partial, folder);
+}
+
 /** Fills a folder wholly or not at all: `fill` writes into `folder.partial`, which then takes the place of `folder`. */
 export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial: string) => T): T {
-  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
-  if (old.length > 0 && !old.includes(mark)) {
-    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
-  }
-  const partial = `${path.resolve(folder)}.partial`;
+  const partial = partialFolder(folder, mark);
   fs.rmSync(partial, { recursive: true, force: true });
   fs.mkdirSync(partial, { recursive: true });
   try {
     const result = fill(partial);
-    fs.rmSync(folder, { recursive: true, force: true });
-    fs.renameSync(partial, folder);
+    takePlace(partial, folder);
     return result;
   } catch (error) {
     fs.rmSync(partial, { recursive: true, force: true });
@@ -277,6 +319,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
     const about = {
       tokenizer: "tokenizer.json",
       vocab_size: tokenizer.vocabSize,
+      separator: documentSeparator(tokenizer),
       dtype: tokenType(tokenizer),
     };
     const manifest = {
@@ -300,6 +343,13 @@ export interface TokenSource {
   readonly length: number;
   /** Tokens number `start` to `start + count - 1`. Throws if the source has not that many. */
   read(start: number, count: number): Uint32Array;
+}
+
+/** A source of tokens with a name, and its share of training: weights count in relation to each other. */
+export interface WeightedSource {
+  name: string;
+  weight: number;
+  tokens: TokenSource;
 }
 
 /** Tokens in memory. */
@@ -400,17 +450,42 @@ export function verifyShards(folder: string, manifest: Manifest): void {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
+//| 01-tokenizer/7-shards-and-batches.ipynb#weighted-sources
+/** A stretch of a source as a source. */
+export function tokenRange(source: TokenSource, from: number, length: number): TokenSource {
+  checkedEnd(from, length, source.length);
+  return {
+    length,
+    read: (start, count) => source.read(from + start, checkedEnd(start, count, length) - start),
+  };
+}
+
+/** The training tokens of each source with its weight; undefined unless the sources have weights. */
+export function weightedSources(
+  { mixture = [] }: Manifest,
+  train: TokenSource,
+): WeightedSource[] | undefined {
+  if (mixture.length === 0 || mixture.some(({ weight }) => weight === undefined)) return undefined;
+  return mixture.map((source) => {
+    const { start, tokens } = source.train;
+    return { name: source.name, weight: source.weight!, tokens: tokenRange(train, start, tokens) };
+  });
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards-type
 /** Prepared data, open for reading. */
 export interface OpenShards {
   manifest: Manifest;
   tokenizer: Tokenizer;
   train: TokenSource;
   val: TokenSource;
+  /** The training tokens by source, where sources have weights. */
+  mixture?: WeightedSource[];
   /** Gives the files back. */
   close(): void;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#open-shards
 /**
  * Opens a folder of shards. File sizes are always held against the manifest; `verify` also computes every checksum.
  * A missing or damaged file is an error that names it.
@@ -421,11 +496,13 @@ export function openShards(folder: string, options: { verify?: boolean } = {}): 
     split.shards.map((shard) => tokenFile(path.join(folder, shard.file), manifest.dtype, shard.tokens));
   const [train, val] = [open(manifest.splits.train), open(manifest.splits.val)];
   if (options.verify) verifyShards(folder, manifest);
+  const whole = joinedTokens(train);
   return {
     manifest,
     tokenizer: loadTokenizer(readJson(path.join(folder, manifest.tokenizer)) as object),
-    train: joinedTokens(train),
+    train: whole,
     val: joinedTokens(val),
+    mixture: weightedSources(manifest, whole),
     close: () => {
       for (const file of [...train, ...val]) file.close();
     },

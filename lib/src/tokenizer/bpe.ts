@@ -1,13 +1,5 @@
 // Extracted from chapters/01-tokenizer/1-bytes-and-pairs.ipynb: edit it there, or here and run `npm run backport`.
-import {
-  type Tokenizer,
-  alphabetTokenizer,
-  bpeModelJson,
-  characterName,
-  invalidUtf8,
-  joinTokens,
-  textOfBytes,
-} from "./characters.js";
+import { bpeModelJson, characterName, invalidUtf8, joinTokens, textOfBytes } from "./characters.js";
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#merge-pair
 /** The ids with every `left, right` replaced by `merged`, from left to right: of `a a a` the first two merge. */
@@ -104,48 +96,23 @@ export function mostFrequentPair(counts: Map<number, number>): number | undefine
   return best < 0 ? undefined : best;
 }
 
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#pair-table
-/** How often each pair stands in the text, and in which words it does (a word may be listed after it lost the pair). */
-export interface PairTable {
-  counts: Map<number, number>;
-  places: Map<number, Set<number>>;
-}
-
-/** Adds the pairs of word number `at` to the table `times` times: 1 puts them in, -1 takes them out. */
-export function countPairs(table: PairTable, words: CountedWord[], at: number, times: 1 | -1): void {
-  const { ids, count } = words[at];
-  for (let i = 0; i + 1 < ids.length; i++) {
-    const key = pairKey(ids[i], ids[i + 1]);
-    const total = (table.counts.get(key) ?? 0) + times * count;
-    if (total > 0) table.counts.set(key, total);
-    else table.counts.delete(key);
-    if (!table.places.has(key)) table.places.set(key, new Set());
-    table.places.get(key)!.add(at);
-  }
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#learn-merges
-/** Learns up to `count` merges, each of the pair that is the most frequent then; calls `onMerge` after each. */
-export function learnMerges(
-  words: CountedWord[],
-  count: number,
-  onMerge: (done: number) => void,
-): [number, number][] {
-  const table: PairTable = { counts: new Map(), places: new Map() };
-  for (let at = 0; at < words.length; at++) countPairs(table, words, at, 1);
+//| 01-tokenizer/1-bytes-and-pairs.ipynb#train-slowly
+/** The definition of training, word for word: every pair is counted again for every merge. Slow; the judge of the quick form. */
+export function learnMergesByDefinition(words: CountedWord[], count: number): [number, number][] {
   const merges: [number, number][] = [];
-  while (merges.length < count) {
-    const key = mostFrequentPair(table.counts);
-    if (key === undefined) break; // every piece is one token: there is nothing left to merge
-    const [left, right] = pairOfKey(key);
-    for (const at of table.places.get(key)!) {
-      countPairs(table, words, at, -1);
-      words[at].ids = mergePair(words[at].ids, left, right, 256 + merges.length);
-      countPairs(table, words, at, 1);
+  for (let next = 256; next < 256 + count; next++) {
+    const counts = new Map<number, number>();
+    for (const { ids, count } of words) {
+      for (let i = 0; i + 1 < ids.length; i++) {
+        const key = pairKey(ids[i], ids[i + 1]);
+        counts.set(key, (counts.get(key) ?? 0) + count);
+      }
     }
-    table.places.delete(key);
+    const best = mostFrequentPair(counts);
+    if (best === undefined) break;
+    const [left, right] = pairOfKey(best);
+    for (const word of words) word.ids = mergePair(word.ids, left, right, next);
     merges.push([left, right]);
-    onMerge(merges.length);
   }
   return merges;
 }
@@ -166,8 +133,8 @@ export function mergedTokens(merges: [number, number][]): Uint8Array[] {
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#encode-piece
-/** The ids of one piece: its bytes, with the merges replayed in the order in which they were learned. */
-export function encodePiece(bytes: Uint8Array, merges: Map<number, number>): number[] {
+/** The ids of one piece, by definition: its bytes, with the merges replayed in the order in which they were learned. */
+export function encodePieceByDefinition(bytes: Uint8Array, merges: Map<number, number>): number[] {
   let ids: number[] = Array.from(bytes);
   for (;;) {
     let first = Number.POSITIVE_INFINITY; // the earliest merge that applies has the smallest new id
@@ -181,34 +148,6 @@ export function encodePiece(bytes: Uint8Array, merges: Map<number, number>): num
     if (first === Number.POSITIVE_INFINITY) return ids;
     ids = mergePair(ids, ids[pair], ids[pair + 1], first);
   }
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#piece-encoder
-/** Pieces longer than this, and pieces beyond this many, are encoded afresh each time. */
-export const PIECE_CACHE = { length: 64, size: 2 ** 17 };
-
-/** A function from a piece to its ids that remembers what it has seen: most words of a text are old words. */
-export function pieceEncoder(merges: Map<number, number>): (piece: string) => number[] {
-  const cache = new Map<string, number[]>();
-  const encoder = new TextEncoder();
-  return (piece) => {
-    const known = cache.get(piece);
-    if (known) return known;
-    const ids = encodePiece(encoder.encode(piece), merges);
-    if (piece.length <= PIECE_CACHE.length && cache.size < PIECE_CACHE.size) cache.set(piece, ids);
-    return ids;
-  };
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#encode-runs
-/** The ids of stretches of text, piece by piece, with the invalid bytes between them as themselves. */
-export function encodeRuns(runs: Utf8Run[], pieceIds: (piece: string) => number[]): Uint32Array {
-  const result: number[] = [];
-  for (const { text, invalid } of runs) {
-    for (const piece of splitPieces(text)) for (const id of pieceIds(piece)) result.push(id);
-    if (invalid !== undefined) result.push(invalid);
-  }
-  return Uint32Array.from(result);
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#byte-characters
@@ -232,10 +171,10 @@ export function visibleBytes(bytes: Uint8Array, characters: string[] = byteChara
 export const END_OF_TEXT = "<|endoftext|>";
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#bpe-json
-/** Byte-pair encoding as a Hugging Face `tokenizer.json`. */
-export function bpeJson(merges: [number, number][], tokens: Uint8Array[]): object {
+/** Byte-pair encoding with our pattern, and `<|endoftext|>` as the last id, as a Hugging Face `tokenizer.json`. */
+export function bpeJson(merges: [number, number][]): object {
   const characters = byteCharacters();
-  const names = tokens.slice(0, -1).map((token) => visibleBytes(token, characters));
+  const names = mergedTokens(merges).map((token) => visibleBytes(token, characters));
   const split = { type: "Split", pattern: { Regex: SPLIT_PATTERN }, behavior: "Isolated", invert: false };
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
@@ -253,110 +192,4 @@ export function bpeJson(merges: [number, number][], tokens: Uint8Array[]): objec
       merges.map(([left, right]) => `${names[left]} ${names[right]}`),
     ),
   };
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#bpe-tokenizer
-/** The tokenizer of a list of merges; merge number i joins two earlier ids into id 256 + i. */
-export function bpeTokenizer(merges: [number, number][]): Tokenizer {
-  const tokens = mergedTokens(merges);
-  const endOfText = tokens.length;
-  tokens.push(new TextEncoder().encode(END_OF_TEXT));
-  const pieceIds = pieceEncoder(new Map(merges.map(([left, right], i) => [pairKey(left, right), 256 + i])));
-  return {
-    vocabSize: tokens.length,
-    specials: { [END_OF_TEXT]: endOfText },
-    encode: (text) => encodeRuns([{ text }], pieceIds),
-    encodeBytes: (bytes) => encodeRuns(utf8Runs(bytes), pieceIds),
-    decode: (ids) => joinTokens(ids, tokens),
-    toJson: () => bpeJson(merges, tokens),
-  };
-}
-
-/** One token a byte, and `<|endoftext|>`: byte-pair encoding before its first merge. */
-export function byteTokenizer(): Tokenizer {
-  return bpeTokenizer([]);
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#train-bpe
-/**
- * Trains byte-pair encoding (Gage 1994; Sennrich et al. 2016) on bytes (Radford et al. 2019): ids 0 to 255 are the bytes,
- * then one id a merge, and last `<|endoftext|>`. A tie goes to the pair with the smaller ids. If the text runs out of
- * pairs, the vocabulary is smaller than asked for. Bytes that are not UTF-8 join no merge.
- */
-export function trainBpe(
-  texts: Iterable<string | Uint8Array>,
-  vocabSize: number,
-  onMerge: (done: number, total: number) => void = () => {},
-): Tokenizer {
-  if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > MAX_VOCAB) {
-    throw new Error(
-      `The vocabulary size must be from 257 (256 bytes and ${END_OF_TEXT}) to ${MAX_VOCAB}, not ${vocabSize}.`,
-    );
-  }
-  const total = vocabSize - 257;
-  return bpeTokenizer(learnMerges(countWords(texts), total, (done) => onMerge(done, total)));
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#tokenizer-file
-/** The parts of a `tokenizer.json` that we read. */
-export interface TokenizerFile {
-  model?: { type?: string; vocab?: { [token: string]: number }; merges?: (string | [string, string])[] };
-  added_tokens?: { id: number; content: string }[];
-  normalizer?: object | null;
-  pre_tokenizer?: { type?: string; pretokenizers?: object[]; pattern?: object };
-  decoder?: { type?: string };
-}
-
-/** What decides which ids a text gets: two `tokenizer.json` with the same rules are the same tokenizer. */
-export function tokenizerRules(file: TokenizerFile): string {
-  const vocab = Object.entries(file.model?.vocab ?? {}).sort((a, b) => a[1] - b[1]);
-  const merges = (file.model?.merges ?? []).map((merge) =>
-    typeof merge === "string" ? merge.split(" ") : merge,
-  );
-  const added = (file.added_tokens ?? []).map(({ id, content }) => [id, content]);
-  const { normalizer = null, pre_tokenizer, decoder } = file;
-  const cuts = (pre_tokenizer?.pretokenizers ?? [pre_tokenizer]).map(
-    (step: TokenizerFile["pre_tokenizer"]) => step?.pattern ?? step?.type,
-  );
-  return JSON.stringify([vocab, merges, added, normalizer, cuts, decoder?.type]);
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#merges-of-file
-/** The merges of a `tokenizer.json` as pairs of ids. */
-export function mergesOfFile(
-  vocab: Map<string, number>,
-  merges: (string | [string, string])[],
-): [number, number][] {
-  const idOf = (name: string) => {
-    const id = vocab.get(name);
-    if (id === undefined)
-      throw new Error(`A merge in tokenizer.json names ${JSON.stringify(name)}, which has no id.`);
-    return id;
-  };
-  return merges.map((merge) => {
-    const [left, right] = typeof merge === "string" ? merge.split(" ") : merge;
-    return [idOf(left), idOf(right)];
-  });
-}
-
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#load-tokenizer
-/**
- * A tokenizer from the content of a `tokenizer.json` of the kinds that `toJson` makes: characters, bytes or
- * byte-pair encoding. Throws one sentence if the file is of another kind or was damaged.
- */
-export function loadTokenizer(json: object): Tokenizer {
-  const file = json as TokenizerFile;
-  if (file.model?.type !== "BPE" || !file.model.vocab || !Array.isArray(file.model.merges)) {
-    throw new Error("This tokenizer.json has no byte-pair model; make one with `tslm tokenizer train`.");
-  }
-  const vocab = new Map(Object.entries(file.model.vocab));
-  const byId = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
-  const tokenizer =
-    file.decoder?.type === "ByteLevel"
-      ? bpeTokenizer(mergesOfFile(vocab, file.model.merges))
-      : alphabetTokenizer(byId);
-  if (tokenizerRules(tokenizer.toJson()) !== tokenizerRules(file)) {
-    throw new Error("This tokenizer.json follows rules that tslm does not know, or it is damaged.");
-  }
-  return tokenizer;
 }

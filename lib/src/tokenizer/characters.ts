@@ -1,20 +1,30 @@
 // Extracted from chapters/01-tokenizer/1-bytes-and-pairs.ipynb: edit it there, or here and run `npm run backport`.
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#tokenizer-interface
+/** How to encode. */
+export interface EncodeOptions {
+  /** The names of the special tokens that are found in the text, "all" of them, or (as usual) none: they stay text. */
+  allowed?: "all" | readonly string[];
+  /** A character that is taken out once special tokens were found: put into a name, it keeps that one text. */
+  mark?: string;
+}
+
 /** What every tokenizer can do: text in, numbers out, and back again without the loss of a byte. */
 export interface Tokenizer {
   /** How many ids there are; an id is a whole number from 0 to vocabSize - 1. */
   readonly vocabSize: number;
-  /** Tokens that stand for no text, by name (such as `<|endoftext|>`). `encode` never makes one. */
+  /** Tokens that stand for no text, by name (such as `<|endoftext|>`). `encode` makes one only where it is allowed. */
   readonly specials: { readonly [name: string]: number };
   /** The ids of a text. Throws, naming the character, if the text has one that cannot be encoded. */
-  encode(text: string): Uint32Array;
+  encode(text: string, options?: EncodeOptions): Uint32Array;
   /** The ids of any bytes. A tokenizer of characters throws when they are not UTF-8. */
   encodeBytes(bytes: Uint8Array): Uint32Array;
   /** The bytes of a list of ids. Throws, naming the id, if one is outside the vocabulary. */
   decode(ids: ArrayLike<number>): Uint8Array;
   /** The whole tokenizer as the content of a Hugging Face `tokenizer.json`. */
   toJson(): object;
+  /** The ids that its models expect before and after a text, where its file names some. */
+  readonly around?: { readonly before: readonly number[]; readonly after: readonly number[] };
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#character-name
@@ -27,6 +37,12 @@ export function characterName(character: string): string {
 /** The error for an id that no token has. */
 export function unknownId(id: number, vocabSize: number): Error {
   return new Error(`Token id ${id} is outside the vocabulary: ids run from 0 to ${vocabSize - 1}.`);
+}
+
+/** The error for a special token that a caller allows and that does not exist. */
+export function unknownSpecial(name: string, known: string[]): Error {
+  const others = known.length > 0 ? `it has ${known.slice(0, 9).join(", ")}` : "it has none";
+  return new Error(`The tokenizer has no special token ${JSON.stringify(name)}: ${others}.`);
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#encode-characters
@@ -49,7 +65,7 @@ export function encodeCharacters(text: string, ids: Map<string, number>): Uint32
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#join-tokens
 /** The bytes of the tokens one after another. Throws, naming the id, if one is outside the vocabulary. */
-export function joinTokens(ids: ArrayLike<number>, tokens: Uint8Array[]): Uint8Array {
+export function joinTokens(ids: ArrayLike<number>, tokens: (Uint8Array | undefined)[]): Uint8Array {
   let length = 0;
   for (let i = 0; i < ids.length; i++) {
     const token = tokens[ids[i]];
@@ -57,7 +73,7 @@ export function joinTokens(ids: ArrayLike<number>, tokens: Uint8Array[]): Uint8A
     length += token.length;
   }
   const bytes = new Uint8Array(length);
-  for (let i = 0, at = 0; i < ids.length; at += tokens[ids[i++]].length) bytes.set(tokens[ids[i]], at);
+  for (let i = 0, at = 0; i < ids.length; at += tokens[ids[i++]]!.length) bytes.set(tokens[ids[i]]!, at);
   return bytes;
 }
 
@@ -149,7 +165,10 @@ export function alphabetJson(alphabet: string[]): object {
 export function alphabetTokenizer(alphabet: string[]): Tokenizer {
   const ids = new Map(alphabet.map((character, id) => [character, id]));
   const bytes = alphabet.map((character) => new TextEncoder().encode(character));
-  const encode = (text: string) => encodeCharacters(text, ids);
+  const encode = (text: string, { allowed = [] }: EncodeOptions = {}) => {
+    if (allowed !== "all" && allowed.length > 0) throw unknownSpecial(allowed[0], []);
+    return encodeCharacters(text, ids);
+  };
   return {
     vocabSize: alphabet.length,
     specials: {},

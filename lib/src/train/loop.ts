@@ -1,6 +1,6 @@
 // Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { type Batch, type BatchCursor, type Batches, batches, validationWindows } from "../data/batches.js";
-import type { TokenSource } from "../data/shards.js";
+import type { TokenSource, WeightedSource } from "../data/shards.js";
 import { bitsPerByte } from "../data/synthetic.js";
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits, readableBytes } from "../gpu/buffers.js";
@@ -49,9 +49,9 @@ export interface TrainingPlan {
   precision: Precision;
 }
 
-/** Tokens to learn from and tokens to judge by. `valSize` makes bits per byte of a loss per token. */
+/** Tokens to learn from (of one source, or of several by weight) and tokens to judge by. `valSize` makes bits per byte of a loss per token. */
 export interface TrainingData {
-  train: TokenSource;
+  train: TokenSource | WeightedSource[];
   val: TokenSource;
   valSize: { tokens: number; bytes: number };
 }

@@ -1,6 +1,14 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { batches, epochStarts, shuffledNumbers, validationWindows } from "../../src/data/batches.js";
+import {
+  type SourceCursor,
+  batches,
+  documentStarts,
+  epochStarts,
+  nextSource,
+  shuffledNumbers,
+  validationWindows,
+} from "../../src/data/batches.js";
 import { tokensInMemory } from "../../src/data/shards.js";
 import { randomStream } from "../../src/data/synthetic.js";
 
@@ -41,6 +49,37 @@ await test("windows of an epoch lie side by side, each once, and leave out less 
   expect(orders[0]).not.toBe(orders[1]);
 });
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#document-starts-test
+await test("a document begins behind the last separator of its row, if there is one", () => {
+  const random = randomStream(12);
+  for (let round = 0; round < 200; round++) {
+    const context = 1 + Math.floor(random() * 12);
+    const inputs = Uint32Array.from({ length: 3 * context }, () => Math.floor(random() * 4));
+    const starts = documentStarts({ rows: 3, context, inputs, targets: inputs }, 0);
+    starts.forEach((start, at) => {
+      const row = at - (at % context);
+      const before = [...inputs.subarray(row, at)];
+      expect(start).toBe(before.lastIndexOf(0) + 1);
+    });
+  }
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#next-source-test
+await test("at every moment each source has given its share to within two windows", () => {
+  const random = randomStream(4);
+  for (const count of [1, 2, 3, 8]) {
+    const weights = Array.from({ length: count }, () => 0.05 + random());
+    const total = weights.reduce((sum, weight) => sum + weight, 0);
+    const taken = weights.map(() => 0);
+    for (let windows = 1; windows <= 3000; windows++) {
+      taken[nextSource(weights, taken)]++;
+      for (const [i, weight] of weights.entries())
+        expect(Math.abs(taken[i] - (weight / total) * windows)).toBeLessThan(2);
+    }
+  }
+  expect(nextSource([1, 1], [0, 0])).toBe(0);
+});
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#resume-test
 await test("a cursor, through JSON, goes on with the very same batches, also across epochs", () => {
   const source = tokensInMemory(Array.from({ length: 1000 }, (_, i) => i));
@@ -54,7 +93,7 @@ await test("a cursor, through JSON, goes on with the very same batches, also acr
     expect(one.inputs.length).toBe(6 * 16);
     expect(one.targets).toEqual(one.inputs.map((token) => token + 1));
   }
-  expect(stream.cursor().epoch).toBeGreaterThan(2);
+  expect((stream.cursor() as SourceCursor).epoch).toBeGreaterThan(2);
 });
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#batches-test
@@ -68,6 +107,43 @@ await test("seeds give different orders, and a source that is too short is refus
   );
   const shortest = batches(tokensInMemory([1, 2, 3, 4]), { batchSize: 2, context: 3, seed: 0 }).next();
   expect([...shortest.inputs]).toEqual([1, 2, 3, 1, 2, 3]);
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#mixed-resume-test
+await test("mixed sources: every window whole from one source, in its share, and a cursor goes on exactly", () => {
+  const sources = [700, 90, 2000].map((length, i) => ({
+    name: `source ${i}`,
+    weight: [1, 2, 0.5][i],
+    tokens: tokensInMemory(Array.from({ length }, (_, at) => 10_000 * i + at)),
+  }));
+  const options = { batchSize: 5, context: 16, seed: 3, separator: 10_040 };
+  const stream = batches(sources, options);
+  const counts = [0, 0, 0];
+  for (let step = 0; step < 70; step++) {
+    const again = batches(sources, options, JSON.parse(JSON.stringify(stream.cursor())));
+    const batch = stream.next();
+    expect(again.next()).toEqual(batch);
+    expect(again.cursor()).toEqual(stream.cursor());
+    expect(batch.targets).toEqual(batch.inputs.map((token) => token + 1));
+    expect(batch.starts).toEqual(documentStarts(batch, 10_040));
+    for (let row = 0; row < 5; row++) counts[Math.floor(batch.inputs[16 * row] / 10_000)]++;
+  }
+  expect(counts).toEqual([100, 200, 50]);
+  const cursor = stream.cursor() as { sources: SourceCursor[] };
+  expect(cursor.sources[1].epoch).toBeGreaterThan(20); // few tokens, much weight: read again and again
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#mixed-refuse-test
+await test("a source without a window is named, and a place in other sources is refused", () => {
+  const tokens = tokensInMemory(Array.from({ length: 100 }, (_, i) => i));
+  const short = { name: "notes", weight: 1, tokens: tokensInMemory([1, 2, 3]) };
+  const long = { name: "books", weight: 1, tokens };
+  const options = { batchSize: 2, context: 8, seed: 1 };
+  expect(() => batches([long, short], options)).toThrow("The source notes has 3 tokens, too few");
+  const cursor = batches([long, long], options).cursor();
+  expect(() => batches(tokens, options, cursor)).toThrow("other sources");
+  expect(() => batches([long, long, long], options, cursor)).toThrow("other sources");
+  expect(() => batches([long, long], options, { epoch: 0, position: 3 })).toThrow("other sources");
 });
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#validation-test

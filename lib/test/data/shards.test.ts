@@ -12,8 +12,8 @@ import {
   textChunks,
   tokenFile,
 } from "../../src/data/shards.js";
-import { trainBpe } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
+import { trainBpe } from "../../src/tokenizer/merges.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#text-chunks-test
 await test("a file read in chunks is the file, and its tokens are those of the whole", () => {

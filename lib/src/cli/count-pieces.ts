@@ -1,0 +1,55 @@
+// Counting the pieces of a long text on several threads. The blocks are the same whatever the number of workers, and they
+// are added in their order, so the counts are the same too.
+import { Worker } from "node:worker_threads";
+import { addPieceCounts } from "../tokenizer/merges.js";
+
+type Counts = Map<string, number>;
+
+/** A worker and what it still owes, in order. */
+interface Counter {
+  worker: Worker;
+  waiting: { resolve: (counts: Counts) => void; reject: (error: Error) => void }[];
+}
+
+/** The distinct pieces of texts with their counts, counted by `workers` threads; `onText` hears of each text as it is added. */
+export async function countPiecesWithWorkers(
+  texts: Iterable<string>,
+  workers: number,
+  onText: (text: string) => void,
+): Promise<Counts> {
+  const total: Counts = new Map();
+  const counters: Counter[] = [];
+  const pending: { text: string; counts: Promise<Counts> }[] = [];
+  const add = async ({ text, counts }: (typeof pending)[number]) => {
+    addPieceCounts(total, await counts);
+    onText(text);
+  };
+  try {
+    let next = 0;
+    for (const text of texts) {
+      if (counters.length < workers) counters.push(startCounter());
+      pending.push({ text, counts: countWith(counters[next++ % workers], text) });
+      if (pending.length >= 2 * workers) await add(pending.shift()!); // what is in memory stays bounded
+    }
+    for (const each of pending) await add(each);
+  } finally {
+    await Promise.all(counters.map(({ worker }) => worker.terminate()));
+  }
+  return total;
+}
+
+function startCounter(): Counter {
+  const counter: Counter = { worker: new Worker(new URL("./count-worker.js", import.meta.url)), waiting: [] };
+  counter.worker.on("message", (counts: Counts) => counter.waiting.shift()!.resolve(counts));
+  counter.worker.on("error", (error) => {
+    for (const { reject } of counter.waiting.splice(0)) reject(error);
+  });
+  return counter;
+}
+
+function countWith({ worker, waiting }: Counter, text: string): Promise<Counts> {
+  const counts = new Promise<Counts>((resolve, reject) => waiting.push({ resolve, reject }));
+  counts.catch(() => {}); // it is awaited later; until then a failure is not unhandled
+  worker.postMessage(text);
+  return counts;
+}

@@ -1,0 +1,106 @@
+import path from "node:path";
+import type { Command } from "commander";
+import { readableSize } from "./data-get.js";
+import { writeFileAtomically } from "./files.js";
+import { inspectPage } from "./inspect-page.js";
+import { type DataReport, type SourceReport, inspectData } from "./inspect-report.js";
+import { wholeNumber } from "./options.js";
+import { examples, printJson } from "./run.js";
+
+/** `tslm data inspect`: what is in a folder of prepared data. */
+export function registerInspect(data: Command): void {
+  const command = data
+    .command("inspect <dir>")
+    .description(
+      "Say what prepared data holds: counts, lengths, sources, what was left out; with a page of plots.",
+    )
+    .option("--samples <n>", "documents to show", wholeNumber(0), 5)
+    .option("--json", "print it as one JSON object")
+    .action(inspect);
+  command.addHelpText("after", "\nReads every token once, and writes the page of plots to DIR/inspect.html.");
+  examples(command, "npx tslm data inspect data");
+}
+
+async function inspect(folder: string, flags: { samples: number; json?: boolean }): Promise<void> {
+  const { openShards } = await import("../data/shards.js");
+  const opened = openShards(folder);
+  try {
+    const found = await inspectData(folder, opened, flags.samples);
+    const page = path.join(folder, "inspect.html");
+    writeFileAtomically(page, await inspectPage(found));
+    if (flags.json) return printJson(found.report);
+    process.stdout.write(`${inspectText(found.report)}\nPlots: ${page}\n`);
+  } finally {
+    opened.close();
+  }
+}
+
+const number = (value: number) => value.toLocaleString("en");
+
+/** Columns under each other, the first to the left and the others to the right. */
+function columns(rows: string[][]): string[] {
+  const widths = rows[0].map((_, i) => Math.max(...rows.map((row) => row[i].length)));
+  return rows.map((row) =>
+    row
+      .map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i])))
+      .join("  ")
+      .trimEnd(),
+  );
+}
+
+/** The report for people. */
+export function inspectText({
+  folder,
+  vocab_size,
+  sources,
+  steps,
+  samples,
+  unused_tokens,
+}: DataReport): string {
+  const rows = sources.map(({ name, license, weight, train, val, bytes_per_token, lengths }) => [
+    name,
+    license,
+    weight === undefined ? "" : String(weight),
+    number(train.tokens),
+    number(val.tokens),
+    bytes_per_token.toFixed(2),
+    number(lengths.documents),
+    number(lengths.median),
+    number(lengths.p95),
+    number(lengths.longest),
+  ]);
+  const head = [
+    "source",
+    "licence",
+    "weight",
+    "train tokens",
+    "val tokens",
+    "bytes/token",
+    "documents",
+    "median",
+    "95 %",
+    "longest",
+  ];
+  const bytes = sources.reduce((sum, { train, val }) => sum + train.bytes + val.bytes, 0);
+  const lines = [
+    `${folder}: ${readableSize(bytes)} of text, vocabulary ${number(vocab_size)}, of which ${number(unused_tokens)} are never used in training`,
+    "",
+    ...columns([head, ...rows]),
+    ...sources.flatMap(droppedLines),
+    ...(steps.length > 0 ? ["", ...steps] : []),
+    ...samples.flatMap((sample, i) => ["", `Sample ${i + 1}:`, sample.trim().replace(/^/gm, "  ")]),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+/** What of a source was left out and why, the most frequent reason first. */
+function droppedLines({ name, documents }: SourceReport): string[] {
+  const dropped = Object.entries(documents?.dropped ?? {}).sort(([, a], [, b]) => b - a);
+  if (!documents || dropped.length === 0) return [];
+  const share = (count: number) => `${((100 * count) / documents.read).toFixed(1)} %`;
+  return [
+    "",
+    `${name}: kept ${number(documents.kept)} of ${number(documents.read)} documents; left out:`,
+    ...columns(dropped.map(([reason, count]) => [`  ${reason}`, number(count), share(count)])),
+  ];
+}

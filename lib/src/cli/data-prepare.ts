@@ -1,0 +1,239 @@
+import os from "node:os";
+import { type Command, InvalidArgumentError } from "commander";
+import { libraryVersion } from "../../bin/machine.mjs";
+import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/prepare.js";
+import type { Manifest } from "../data/shards.js";
+import type { NormalStep } from "../data/sources.js";
+import { readableSize } from "./data-get.js";
+import { numberBetween, wholeNumber } from "./options.js";
+import { type Progress, inWords, startProgress } from "./progress.js";
+import { UsageError, examples, printJson } from "./run.js";
+import { suggestion } from "./suggest.js";
+import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
+
+interface PrepareFlags extends TokenizerChoice {
+  out: string;
+  source?: string[];
+  valFraction: number;
+  textField: string;
+  onError: "skip" | "fail";
+  normalise?: NormalStep[];
+  dedup?: ("exact" | "near")[];
+  filter?: string[];
+  contamination?: string[];
+  workers: number;
+  json?: boolean;
+}
+
+const HELP = `
+Files are .txt, .jsonl or .parquet, each also packed as .gz or .zst. A file of any other name is a text. In a text file, lines
+that hold nothing but <|endoftext|> separate documents.
+
+Sources: after --source come what there is to say of it, and its files. Give --source once for each.
+  name=NAME       what it is called in the manifest; needed
+  license=ID      its licence, such as CC-BY-SA-4.0
+  url=URL         where it is from
+  weight=W        its share of training in relation to the others: all sources have one, or none
+
+What is for validation: of a file that holds a single text, the last part; of many documents, those whose SHA-256 says so
+(the first 32 bits, as a fraction, below --val-fraction), whatever their order.
+
+A document longer than 4 MB comes in parts, and is neither filtered nor compared. Of equal documents the first stays: name the
+better source first. "near" takes about 250 bytes of memory a document. Of --contamination, texts of fewer than 13 words cannot be
+found.
+
+A run that was stopped or killed leaves DIR.partial; the same command goes on from there. The number of workers changes nothing
+but the time.`;
+
+/** `tslm data prepare`: from piles of text to token shards. */
+export function registerPrepare(data: Command): void {
+  const command = tokenizerOptions(data.command("prepare [input...]"), "char, bytes")
+    .description("Turn text files and documents into token shards and a manifest.")
+    .requiredOption("--out <dir>", "the folder to make")
+    .option("--source <name=NAME,... file...>", "files as a named source (see below)")
+    .option("--val-fraction <f>", "the share that is kept for validation", numberBetween(0, 1), 0.1)
+    .option("--text-field <name>", "where the text stands in a line of .jsonl or a row of .parquet", "text")
+    .option(
+      "--on-error <what>",
+      "a document that cannot be read: fail, or skip it",
+      oneOf("skip", "fail"),
+      "fail",
+    )
+    .option(
+      "--normalise <steps>",
+      "clean the text first: newlines, controls, trailing, nfc",
+      listOf("newlines", "controls", "trailing", "nfc"),
+    )
+    .option(
+      "--dedup <kinds>",
+      "leave out documents seen before: exact, near, or exact,near",
+      listOf("exact", "near"),
+    )
+    .option("--filter <names>", "leave out what these reject: gopher, c4, fineweb, or single ones", listed)
+    .option("--contamination <file...>", "leave out documents that share 13 words in a row with these texts")
+    .option(
+      "--workers <n>",
+      "threads that check and encode",
+      wholeNumber(1),
+      Math.min(8, os.availableParallelism()),
+    )
+    .option("--json", "print the manifest")
+    .action(prepare);
+  command.addHelpText("after", HELP);
+  examples(
+    command,
+    "npx tslm data prepare corpus.txt --out data --tokenizer tokenizer",
+    "npx tslm data prepare input.txt --out data --tokenizer char --val-fraction 0.1",
+    "npx tslm data prepare --out data --tokenizer tokenizer --dedup exact,near --filter gopher \\\n      --source name=wiki,license=CC-BY-SA-4.0,weight=3 wiki/*.jsonl.zst --source name=books,weight=1 books/*.txt",
+  );
+}
+
+const listed = (text: string) =>
+  text
+    .split(",")
+    .map((each) => each.trim())
+    .filter((each) => each !== "");
+
+function oneOf(...known: string[]): (text: string) => string {
+  return (text) => {
+    if (known.includes(text)) return text;
+    throw new InvalidArgumentError(`It must be one of: ${known.join(", ")}.`);
+  };
+}
+
+function listOf(...known: string[]): (text: string) => string[] {
+  return (text) => {
+    const all = listed(text);
+    const other = all.find((each) => !known.includes(each));
+    if (other === undefined && all.length > 0) return all;
+    throw new InvalidArgumentError(`It must be some of: ${known.join(", ")}.`);
+  };
+}
+
+/** What stands after all `--source` together: descriptions, each with its files behind it. */
+export function readSources(words: string[]): CorpusSource[] {
+  const sources: CorpusSource[] = [];
+  for (const word of words) {
+    if (/^(name|license|weight|url)=/.test(word)) sources.push(describedSource(word));
+    else if (sources.length === 0) throw new UsageError(`--source begins with name=NAME, not with ${word}`);
+    else sources[sources.length - 1].files.push(word);
+  }
+  for (const { name, files } of sources)
+    if (files.length === 0)
+      throw new UsageError(`name the files of the source ${name} after its description`);
+  return sources;
+}
+
+/** A source from `name=wiki,license=CC0-1.0,weight=2`. */
+function describedSource(text: string): CorpusSource {
+  const known = ["name", "license", "weight", "url"];
+  const fields: Record<string, string> = {};
+  for (const part of text.split(/,(?=[a-z]+=)/)) {
+    const at = part.indexOf("=");
+    const [key, value] = [part.slice(0, at), part.slice(at + 1)];
+    if (!known.includes(key))
+      throw new UsageError(`a source has no ${key}${suggestion(key, known)}: it has ${known.join(", ")}`);
+    fields[key] = value;
+  }
+  const { name, license, url } = fields;
+  if (!name) throw new UsageError(`the source ${text} has no name: begin with name=NAME`);
+  const weight = fields.weight === undefined ? undefined : Number(fields.weight);
+  if (weight !== undefined && !(weight > 0 && weight < Infinity))
+    throw new UsageError(`the weight of ${name} must be a number above 0, not ${fields.weight}`);
+  return {
+    name,
+    files: [],
+    ...(license ? { license } : {}),
+    ...(url ? { url } : {}),
+    ...(weight ? { weight } : {}),
+  };
+}
+
+/** The sources that the command line names: by --source, or as plain files. */
+function chosenSources(inputs: string[], described: string[]): CorpusSource[] {
+  if (described.length === 0 && inputs.length === 0)
+    throw new UsageError("name text files, or sources with --source name=NAME FILE...");
+  if (described.length === 0) return [{ name: "text", files: inputs }];
+  if (inputs.length > 0) throw new UsageError(`${inputs[0]} belongs to no source: put it behind one`);
+  return readSources(described);
+}
+
+async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
+  const { prepareCorpus } = await import("../data/prepare.js");
+  const { chooseFilters } = await import("../data/filters.js");
+  const { workInThreads } = await import("./prepare-pool.js");
+  const { textField, onError, valFraction, dedup, contamination } = flags;
+  const watch = watchCorpus();
+  const stop = stopOnce();
+  const options: CorpusOptions = {
+    ...{ textField, onError, valFraction, dedup, contamination, normal: flags.normalise },
+    sources: chosenSources(inputs, flags.source ?? []),
+    filters: flags.filter && chooseFilters(flags.filter),
+    tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
+    made: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
+    openWork: (settings) => workInThreads(flags.workers, settings),
+    onSkip: watch.skip,
+    onProgress: watch.update,
+    signal: stop.signal,
+  };
+  try {
+    const manifest = await prepareCorpus(flags.out, options);
+    watch.done(`${flags.out} is ready`);
+    if (flags.json) printJson(manifest);
+    else process.stdout.write(corpusSummary(manifest));
+  } catch (error) {
+    watch.done("stopped");
+    if (!stop.signal.aborted) throw error;
+    process.stderr.write(`Stopped. The same command goes on from ${flags.out}.partial.\n`);
+  }
+}
+
+/** Turns Ctrl-C and `kill` into a signal for the run; a second one ends the process at once. */
+function stopOnce(): AbortController {
+  const stop = new AbortController();
+  const onSignal = (name: NodeJS.Signals) => {
+    process.exitCode = name === "SIGINT" ? 130 : 143; // what a shell says of a program that a signal ended
+    stop.abort(new Error("Stopped."));
+  };
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  return stop;
+}
+
+/** A bar for each reading of the corpus, with the rate and the time left. */
+function watchCorpus() {
+  let [bar, phase, began, from]: [Progress | undefined, string, number, number] = [undefined, "", 0, 0];
+  let skipped = 0;
+  const update = ({ phase: now, done, total }: CorpusProgress) => {
+    if (now !== phase) {
+      bar?.done(`${readableSize(total)} of text`);
+      bar = startProgress(now === "reading" ? "Reading" : "Encoding", total);
+      [phase, began, from] = [now, performance.now(), done];
+    }
+    const seconds = (performance.now() - began) / 1000;
+    const rate = (done - from) / Math.max(1e-3, seconds);
+    const left = seconds > 1 && rate > 0 ? `, ${inWords((total - done) / rate)} left` : "";
+    bar?.update(done, `${readableSize(done)} of ${readableSize(total)}, ${readableSize(rate)}/s${left}`);
+  };
+  const skip = (message: string) => {
+    // A corpus of millions may have thousands of faults: the first few show what they are.
+    if (++skipped <= 5) bar?.say(`left out: ${message}`);
+    if (skipped === 5) bar?.say("further ones are only counted");
+  };
+  return { update, skip, done: (text: string) => bar?.done(text) };
+}
+
+/** What became of the text, in a few lines. */
+function corpusSummary({ splits, mixture = [], vocab_size }: Manifest): string {
+  const { train, val } = splits;
+  const lines = [
+    `train ${train.tokens} tokens of ${train.bytes} bytes, validation ${val.tokens} tokens of ${val.bytes} bytes, vocabulary ${vocab_size}`,
+  ];
+  for (const { name, documents } of mixture) {
+    const dropped = Object.entries(documents.dropped).map(([reason, count]) => `${count} ${reason}`);
+    if (dropped.length > 0)
+      lines.push(
+        `${name}: kept ${documents.kept} of ${documents.read} documents; left out: ${dropped.join(", ")}`,
+      );
+  }
+  return `${lines.join("\n")}\n`;
+}

@@ -1,0 +1,78 @@
+// What `tslm tokenizer inspect` reports: what a tokenizer is, and how it does on a text.
+import type { Tokenizer } from "../tokenizer/characters.js";
+
+/** A value of the report on one line. */
+export function shownValue(value: unknown): string {
+  if (Array.isArray(value)) return value.map((each) => JSON.stringify(each)).join("  ");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value)
+    .map(([name, id]) => `${name} ${id}`)
+    .join("  ");
+}
+
+/** How many tokens are given as examples. */
+const shownTokens = 10;
+
+/** What can be said of a tokenizer without a text. */
+export async function vocabularyReport(tokenizer: Tokenizer): Promise<object> {
+  const { bytesOfToken, unreachableTokens } = await import("../tokenizer/measure.js");
+  const specials = new Set(Object.values(tokenizer.specials));
+  const tokens = Array.from({ length: tokenizer.vocabSize }, (_, id) => ({
+    id,
+    bytes: bytesOfToken(tokenizer, id),
+  }));
+  const byLength = tokens
+    .filter(({ id, bytes }) => bytes && !specials.has(id))
+    .sort((a, b) => b.bytes!.length - a.bytes!.length);
+  const unreachable = unreachableTokens(tokenizer);
+  return {
+    vocabulary: tokenizer.vocabSize,
+    special: tokenizer.specials,
+    pattern: patternsOf(tokenizer.toJson()),
+    longest: byLength.slice(0, shownTokens).map(({ id }) => textOf(tokenizer, id)),
+    unreachable: unreachable.length,
+    unreachable_such_as: unreachable.slice(0, shownTokens).map((id) => textOf(tokenizer, id)),
+  };
+}
+
+const textOf = (tokenizer: Tokenizer, id: number) => new TextDecoder().decode(tokenizer.decode([id]));
+
+/** The patterns in the pre-tokenizer of a tokenizer.json. */
+function patternsOf(json: object): string[] {
+  const patterns: string[] = [];
+  JSON.stringify(Object(json).pre_tokenizer, (key, value) => {
+    if (key === "Regex" || key === "String") patterns.push(value);
+    return value;
+  });
+  return patterns;
+}
+
+/** How a tokenizer does on files of text; nothing without files. */
+export async function textReport(tokenizer: Tokenizer, files: string[]): Promise<object> {
+  if (files.length === 0) return {};
+  const { tokenCounts } = await import("../tokenizer/measure.js");
+  const { textChunks } = await import("../data/shards.js");
+  let bytes = 0;
+  function* texts(): Generator<string> {
+    for (const file of files)
+      for (const text of textChunks(file)) {
+        bytes += Buffer.byteLength(text);
+        yield text;
+      }
+  }
+  const counts = tokenCounts(tokenizer, texts());
+  const tokens = counts.reduce((sum, count) => sum + count, 0);
+  if (tokens === 0) throw new Error(`There is no text in ${files.join(", ")}.`);
+  const ids = Array.from(counts.keys());
+  return {
+    bytes,
+    tokens,
+    bytes_per_token: Number((bytes / tokens).toFixed(4)),
+    unused: ids.filter((id) => counts[id] === 0).length,
+    used_once: ids.filter((id) => counts[id] === 1).length,
+    commonest: ids
+      .sort((a, b) => counts[b] - counts[a])
+      .slice(0, shownTokens)
+      .map((id) => textOf(tokenizer, id)),
+  };
+}

@@ -1,0 +1,176 @@
+// Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
+import { Template } from "@huggingface/jinja";
+import type { Tokenizer } from "./characters.js";
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-chat
+/** A message of a conversation. Templates may read more than these two: tool calls, names, reasoning. */
+export interface ChatMessage {
+  role: string;
+  content: string;
+  [key: string]: unknown;
+}
+
+/** How a conversation is written down. */
+export interface ChatOptions {
+  /** End with the beginning of an answer (the usual). */
+  prompt?: boolean;
+  /** What else the template reads: `bos_token`, `tools`, `enable_thinking`, … */
+  variables?: { [name: string]: unknown };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-template
+/** The text of a conversation by a chat template (Jinja, as in `tokenizer_config.json`). Throws what the template says. */
+export function renderChat(
+  template: string,
+  messages: ChatMessage[],
+  { prompt = true, variables = {} }: ChatOptions = {},
+): string {
+  try {
+    return new Template(template).render({ ...variables, messages, add_generation_prompt: prompt });
+  } catch (error) {
+    throw new Error(`The chat template cannot be used: ${(error as Error).message}`);
+  }
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-chat
+/** A private character that occurs in none of the strings of a value. */
+export function unusedCharacter(value: unknown): string {
+  const text = JSON.stringify(value);
+  for (let code = 0xe000; code < 0xf900; code++)
+    if (!text.includes(String.fromCharCode(code))) return String.fromCharCode(code);
+  throw new Error("The conversation uses all private characters of Unicode.");
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#mark-names
+/** A value in which each string has the mark inside of every one of the names, so that none is whole. */
+export function markNames<T>(value: T, names: string[], mark: string): T {
+  if (typeof value === "string") {
+    const marked = names.reduce(
+      (text, name) => text.replaceAll(name, name[0] + mark + name.slice(1)),
+      value as string,
+    );
+    return marked as T;
+  }
+  if (Array.isArray(value)) return value.map((each) => markNames(each, names, mark)) as T;
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, each]) => [key, markNames(each, names, mark)]),
+  ) as T;
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-conversation
+/** The ids of a conversation. Special tokens come from the template only: in the messages they stay text. */
+export function encodeChat(
+  tokenizer: Tokenizer,
+  template: string,
+  messages: ChatMessage[],
+  options: ChatOptions = {},
+): Uint32Array {
+  const mark = unusedCharacter([messages, template, options.variables ?? {}]);
+  const marked = markNames(messages, Object.keys(tokenizer.specials), mark);
+  return tokenizer.encode(renderChat(template, marked, options), { allowed: "all", mark });
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-harmony
+/** A message in OpenAI's harmony format. */
+export interface HarmonyMessage {
+  /** `system`, `developer`, `user`, `assistant`, or the name of a tool. */
+  role: string;
+  /** Whom it is for, such as `functions.weather`. */
+  recipient?: string;
+  /** `analysis`, `commentary` or `final`. */
+  channel?: string;
+  /** What the content is, such as `json`. */
+  constrain?: string;
+  content: string;
+  /** How it ends: an ordinary message, a call of a tool, or the end of the answer. */
+  end?: "end" | "call" | "return";
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#special-id
+/** The id of a special token. Throws if the tokenizer has none of that name. */
+export function specialId({ specials }: Tokenizer, name: string): number {
+  if (!(name in specials))
+    throw new Error(`The tokenizer has no ${name}: harmony is for the tokenizer of gpt-oss (o200k).`);
+  return specials[name];
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-ids
+/** The ids of harmony messages; with `prompt` (as usual) followed by the start of an answer. */
+export function encodeHarmony(
+  tokenizer: Tokenizer,
+  messages: HarmonyMessage[],
+  { prompt = true } = {},
+): Uint32Array {
+  const ids: number[] = [];
+  const text = (part: string) => ids.push(...tokenizer.encode(part));
+  const special = (name: string) => ids.push(specialId(tokenizer, `<|${name}|>`));
+  for (const { role, recipient, channel, constrain, content, end = "end" } of messages) {
+    special("start");
+    text(recipient ? `${role} to=${recipient}` : role);
+    if (channel) {
+      special("channel");
+      text(constrain ? `${channel} ` : channel);
+    }
+    if (constrain) {
+      special("constrain");
+      text(constrain);
+    }
+    special("message");
+    for (const id of tokenizer.encode(content)) ids.push(id); // may be too long to spread
+    special(end);
+  }
+  if (prompt) {
+    special("start");
+    text("assistant");
+  }
+  return Uint32Array.from(ids);
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-message
+/** A message from the ids of its parts. */
+export function harmonyMessage(
+  tokenizer: Tokenizer,
+  parts: { [part: string]: number[] },
+  end?: HarmonyMessage["end"],
+): HarmonyMessage {
+  const decoder = new TextDecoder();
+  const text = (part: string) => decoder.decode(tokenizer.decode(parts[part] ?? [])).trim();
+  const [role = "assistant", ...rest] = text("start")
+    .split(" ")
+    .filter((word) => word !== "");
+  const [channel, ...more] = text("channel").split(" ");
+  const to = [...rest, ...more].find((word) => word.startsWith("to="));
+  return {
+    role,
+    ...(to && { recipient: to.slice(3) }),
+    ...(channel && { channel }),
+    ...(parts.constrain && { constrain: text("constrain") }),
+    content: decoder.decode(tokenizer.decode(parts.message ?? [])),
+    ...(end && { end }),
+  };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#parse-harmony
+/** The messages in ids of the harmony format. Ids before the first `<|start|>` are the answer to an open prompt. */
+export function parseHarmony(tokenizer: Tokenizer, ids: ArrayLike<number>): HarmonyMessage[] {
+  const names = new Map(Object.entries(tokenizer.specials).map(([name, id]) => [id, name.slice(2, -2)]));
+  const messages: HarmonyMessage[] = [];
+  let parts: { [part: string]: number[] } = {};
+  let part = "start";
+  const close = (end?: "end" | "call" | "return") => {
+    if (Object.keys(parts).length > 0) messages.push(harmonyMessage(tokenizer, parts, end));
+    parts = {};
+  };
+  for (let i = 0; i < ids.length; i++) {
+    const name = names.get(ids[i]);
+    if (name === "end" || name === "call" || name === "return") close(name);
+    if (name === "start") close();
+    if (name !== undefined) part = name;
+    else if (parts[part]) parts[part].push(ids[i]);
+    else parts[part] = [ids[i]];
+    if (name === "message") parts.message = [];
+  }
+  close();
+  return messages;
+}
