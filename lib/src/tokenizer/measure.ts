@@ -23,6 +23,8 @@ export const TOKEN_CONTEXTS = [
   ["a", " a"],
   [".", ""],
   [".", "a"],
+  ["§", ""],
+  ["", "S"],
 ];
 
 /** The tokens that their text gives in none of the contexts. Special tokens and parts of characters are left out. */
