@@ -218,10 +218,15 @@ export function endOfText({ eosTokenIds }: ModelConfig, { specials }: Tokenizer)
   return "<|endoftext|>" in specials ? [specials["<|endoftext|>"]] : [];
 }
 
-/** The ids of a prompt. An empty one begins a new document, where the tokenizer can say so. */
+/**
+ * The ids of a prompt, after those that the tokenizer's file puts before a text. An empty one begins a new document, where the
+ * tokenizer can say so.
+ */
 export function promptIds(tokenizer: Tokenizer, prompt: string): Uint32Array {
+  const before = tokenizer.around?.before ?? [];
   const start = tokenizer.specials["<|endoftext|>"];
-  return prompt === "" && start !== undefined ? Uint32Array.of(start) : tokenizer.encode(prompt);
+  if (prompt === "" && before.length === 0 && start !== undefined) return Uint32Array.of(start);
+  return Uint32Array.from([...before, ...tokenizer.encode(prompt)]);
 }
 
 //| 05-inference/2-the-cache.ipynb#generate-text

@@ -148,6 +148,9 @@ await test("text comes in pieces that make up the whole, and ends before a stop 
 await test("an empty prompt begins a document where the tokenizer can say so; tokens without text are never chosen", async () => {
   const tokenizer = { ...characterTokenizer(["abcdefgh"]), specials: { "<|endoftext|>": 3 } };
   expect([...promptIds(tokenizer, "")]).toEqual([3]);
+  const around = { before: [2], after: [3] };
+  expect([...promptIds({ ...tokenizer, around }, "ba")]).toEqual([2, 1, 0]);
+  expect([...promptIds({ ...tokenizer, around }, "")]).toEqual([2]);
   expect(endOfText(model.config, tokenizer)).toEqual([3]);
   expect(endOfText({ ...model.config, eosTokenIds: [9] }, tokenizer)).toEqual([9]);
   let text = "";
