@@ -1,10 +1,15 @@
 // Batches say where documents begin, and fused attention takes their word: no token sees another document.
 import { expect, test } from "vitest";
 import { documentStarts } from "../lib/src/data/batches.js";
+import { tokensInMemory } from "../lib/src/data/shards.js";
 import { randomStream } from "../lib/src/data/synthetic.js";
+import { completeModelConfig, parseModelConfig } from "../lib/src/formats/config.js";
 import { openGpu } from "../lib/src/gpu/device.js";
+import { randomModel } from "../lib/src/model/decoder.js";
 import { flashAttention } from "../lib/src/model/flash.js";
 import { tensor } from "../lib/src/tensor/tensor.js";
+import { evaluate, recordEvaluation, startRun, train } from "../lib/src/train/loop.js";
+import { defaultOptimizer } from "../lib/src/train/optimizers.js";
 
 await openGpu();
 
@@ -37,4 +42,58 @@ test("attention over a packed window is that over each of its documents", async 
     from = to;
   }
   expect(documents).toBeGreaterThan(2 * rows);
+});
+
+const tiny = {
+  model_type: "llama",
+  hidden_size: 16,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  tie_word_embeddings: true,
+  initializer_range: 0.3,
+};
+const sizes = { vocab_size: 9, max_position_embeddings: 24 };
+const config = parseModelConfig(completeModelConfig(tiny, sizes));
+
+test("a model's loss on packed documents is that on each of them alone", async () => {
+  const model = randomModel(config, 1);
+  // 0 ends a document; the last token is a target only.
+  const lengths = [5, 1, 9, 9];
+  const tokens = lengths.flatMap((length) =>
+    [...Array(length - 1).keys(), -1].map((i) => (i < 0 ? 0 : 1 + (i % 8))),
+  );
+  const whole = tokensInMemory([...tokens, 3]);
+  const packed = await evaluate(recordEvaluation(model, 1, 24, 0), whole);
+  let [sum, from] = [0, 0];
+  for (const length of lengths) {
+    const alone = tokensInMemory(whole.read(from, length + 1));
+    sum += length * (await evaluate(recordEvaluation(model, 1, length), alone));
+    from += length;
+  }
+  expect(packed).toBeCloseTo(sum / 24, 4);
+  expect(Math.abs(packed - (await evaluate(recordEvaluation(model, 1, 24), whole)))).toBeGreaterThan(1e-3);
+});
+
+test("training that keeps documents apart goes its own way, and validates as it trains", async () => {
+  const source = tokensInMemory(Uint32Array.from({ length: 400 }, (_, i) => (i * i + (i >> 3)) % 9));
+  const data = { train: source, val: source, valSize: { tokens: 1, bytes: 1 } };
+  const schedule = { kind: "constant" as const, warmup: 0, steps: 4, peak: 0.01, floor: 0 };
+  const plan = {
+    steps: 4,
+    batchSize: 3,
+    accumulate: 2,
+    context: 24,
+    seed: 1,
+    optimizer: defaultOptimizer,
+    schedule,
+  };
+  const trained = async (separator?: number) => {
+    const run = startRun(randomModel(config, 1), { ...plan, precision: "f32", separator }, data);
+    const last = (await train(run))!;
+    const expected = await evaluate(recordEvaluation(run.model, 3, 24, separator), source);
+    expect(last.validation!.loss).toBe(expected);
+    return last;
+  };
+  const [apart, together] = [await trained(0), await trained()];
+  expect(Math.abs(apart.loss - together.loss)).toBeGreaterThan(1e-3);
 });

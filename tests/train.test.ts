@@ -243,6 +243,11 @@ test("mistakes in a configuration are named with what may be meant, and leave no
   expectRefusal(set("data=nowhere"), "nowhere");
   expectRefusal(set("sample_prompt=~"), "sample_prompt cannot be encoded");
   expectRefusal(set("model.vocab_size=5"), "but the tokenizer has");
+  expectRefusal(
+    set("separate_documents=true"),
+    "separate_documents wants a tokenizer with a token between documents",
+  );
+  expectRefusal(set("precision=f64"), 'precision must be f32 or f16, not "f64"');
   expectRefusal(set("model.hidden_size=200000"), "holds at most");
   expectRefusal(set("batch_size=1000000"), "A batch of 1000000 x");
   expectRefusal(tslm("train", "--config", "missing.json", "--out", "none"), "missing.json");

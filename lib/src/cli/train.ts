@@ -159,9 +159,22 @@ async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; check
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
-  const run = loop.startRun(model, planOf(parts.config), data, checkpoint);
+  const plan = planOf(parts.config, await separatorOf(parts));
+  const run = loop.startRun(model, plan, data, checkpoint);
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
   return { run, checkpoint };
+}
+
+/** The token between documents, if the configuration keeps them apart. */
+async function separatorOf({ config, data }: Parts): Promise<number | undefined> {
+  if (!config.separate_documents) return undefined;
+  const { documentSeparator } = await import("../data/shards.js");
+  const separator = documentSeparator(data.tokenizer);
+  if (separator === undefined)
+    throw new Error(
+      "separate_documents wants a tokenizer with a token between documents, and this one has none.",
+    );
+  return separator;
 }
 
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */

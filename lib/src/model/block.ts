@@ -49,6 +49,8 @@ export interface BlockContext {
   positions: Tensor<"u32">;
   /** Made by `ropeTable`, at least as long as the largest position + 1. */
   ropeTable: Tensor;
+  /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
+  starts?: Tensor<"u32">;
   cache?: AttentionCache;
 }
 
@@ -93,7 +95,7 @@ export function selfAttention(
   const keys = turnedHeads(config, weights, named("k"), x, context);
   const values = splitHeads(namedLinear(weights, `${at}.v_proj`, x), config.kvHeads);
   const [allKeys, allValues] = context.cache?.extend(layer, keys, values) ?? [keys, values];
-  const mixed = causalAttention(queries, allKeys, allValues, context.positions);
+  const mixed = causalAttention(queries, allKeys, allValues, context.positions, context.starts);
   return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed), residual);
 }
 

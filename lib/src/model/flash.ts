@@ -143,14 +143,17 @@ export function flashAttention(
 //| 02-attention/7-the-fused-kernel.ipynb#causal-attention
 /**
  * Causal attention as the blocks of a model use it: fused where the heads' width is a multiple of 4, else by `attention`.
- * So too for few queries on a graphics processor: a lane a row would leave nearly all of it idle.
+ * So too for few queries on a graphics processor: a lane a row would leave nearly all of it idle. With `starts`, the first key that
+ * each query may see, it is always fused.
  */
 export function causalAttention(
   queries: Tensor,
   keys: Tensor,
   values: Tensor,
   positions: Tensor<"u32">,
+  starts?: Tensor<"u32">,
 ): Tensor {
+  if (starts) return flashAttention(queries, keys, values, positions, { starts });
   const [, , tokens, headDim] = queries.shape;
   const enough = prefersSubgroups(currentGpu().facts) || tokens >= 64;
   return (headDim % 4 === 0 && enough ? flashAttention : attention)(queries, keys, values, positions);

@@ -71,6 +71,8 @@ export interface TrainConfig {
   schedule: ScheduleChoice;
   /** f16: matrix products in 16 bits with a scaled loss, where the adapter has such floats. */
   precision: Precision;
+  /** No token sees another document than its own. Wants a tokenizer with a token between documents. */
+  separate_documents: boolean;
 }
 
 //| 04-training/7-the-loop.ipynb#defaults
@@ -104,6 +106,7 @@ export const defaultTrainConfig: TrainConfig = {
   },
   schedule: { kind: "cosine", warmup: 50, floor: 0.1 },
   precision: "f32",
+  separate_documents: false,
 };
 
 //| 04-training/7-the-loop.ipynb#names
@@ -185,7 +188,7 @@ export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
 }
 
 //| 04-training/7-the-loop.ipynb#check-sources
-/** Checks where model, tokenizer and text come from, and the precision. */
+/** Checks where model, tokenizer and text come from, and what else is no whole number. */
 export function checkSources(json: Record<string, unknown>): void {
   const atLeast = (least: number) => {
     const words = { error: `a whole number of at least ${least}` };
@@ -205,6 +208,7 @@ export function checkSources(json: Record<string, unknown>): void {
     val_fraction: z.number(share).min(0, share).max(0.9, share),
     sample_prompt: z.string({ error: "text" }),
     precision: z.enum(["f32", "f16"], { error: "f32 or f16" }),
+    separate_documents: z.boolean({ error: "true or false" }),
   });
   readKeys(schema, json);
 }
@@ -252,10 +256,10 @@ export function optimizerOf({ optimizer }: TrainConfig): OptimizerSettings {
   return { kind, beta1: betas[0], beta2: betas[1], epsilon, clip, momentum, ...renamed };
 }
 
-/** What the loop wants to know of a configuration. */
-export function planOf(config: TrainConfig): TrainingPlan {
+/** What the loop wants to know of a configuration; `separator` is the token between documents, where they are kept apart. */
+export function planOf(config: TrainConfig, separator?: number): TrainingPlan {
   const { steps, accumulate, context, seed, precision } = config;
-  const numbers = { steps, batchSize: config.batch_size, accumulate, context, seed, precision };
+  const numbers = { steps, batchSize: config.batch_size, accumulate, context, seed, precision, separator };
   return { ...numbers, optimizer: optimizerOf(config), schedule: scheduleOf(config) };
 }
 

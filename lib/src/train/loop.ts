@@ -1,5 +1,12 @@
 // Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
-import { type Batch, type BatchCursor, type Batches, batches, validationWindows } from "../data/batches.js";
+import {
+  type Batch,
+  type BatchCursor,
+  type Batches,
+  batches,
+  documentStarts,
+  validationWindows,
+} from "../data/batches.js";
 import type { TokenSource, WeightedSource } from "../data/shards.js";
 import { bitsPerByte } from "../data/synthetic.js";
 import type { ModelConfig } from "../formats/config.js";
@@ -14,7 +21,7 @@ import { gradients, isTracked, withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
 import { type Precision, add, scale, withPrecision } from "../tensor/operations.js";
-import { type Tensor, empty, tensor } from "../tensor/tensor.js";
+import { type Tensor, empty, indices, tensor } from "../tensor/tensor.js";
 import {
   type Checkpoint,
   type CheckpointFiles,
@@ -47,6 +54,8 @@ export interface TrainingPlan {
   schedule: Schedule;
   /** Of the products in training. In 16 bits, the loss is scaled; weights and all else keep 32. */
   precision: Precision;
+  /** The token that begins a document, if no token is to see another document than its own. */
+  separator?: number;
 }
 
 /** Tokens to learn from (of one source, or of several by weight) and tokens to judge by. `valSize` makes bits per byte of a loss per token. */
@@ -57,29 +66,33 @@ export interface TrainingData {
 }
 
 //| 04-training/7-the-loop.ipynb#batch-tensors
-/** Token ids in GPU memory, that each step's batch is written into: both [batch, context]. */
+/**
+ * Token ids in GPU memory, that each step's batch is written into, and where each token's document begins, if that is to be
+ * heeded: all [batch, context].
+ */
 export interface BatchTensors {
   inputs: Tensor<"u32">;
   targets: Tensor<"u32">;
+  starts?: Tensor<"u32">;
 }
 
 /** Room for batches of one size. */
-export function batchTensors(rows: number, context: number): BatchTensors {
-  return { inputs: empty([rows, context], "u32"), targets: empty([rows, context], "u32") };
+export function batchTensors(rows: number, context: number, withStarts = false): BatchTensors {
+  const room = () => empty([rows, context], "u32");
+  return { inputs: room(), targets: room(), ...(withStarts ? { starts: room() } : {}) };
 }
 
 /** Writes a batch into GPU memory. One with fewer rows than there is room for is filled up with targets that do not count. */
-export function writeBatch({ inputs, targets }: BatchTensors, batch: Batch): void {
-  if (batch.inputs.length === inputs.size) {
-    inputs.write(batch.inputs);
-    targets.write(batch.targets);
-    return;
-  }
-  const [ids, goals] = [new Uint32Array(inputs.size), new Uint32Array(targets.size).fill(ignoredTarget)];
-  ids.set(batch.inputs);
-  goals.set(batch.targets);
-  inputs.write(ids);
-  targets.write(goals);
+export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Batch): void {
+  const filledUp = (values: Uint32Array, filler: number) => {
+    if (values.length === inputs.size) return values;
+    const all = new Uint32Array(inputs.size).fill(filler);
+    all.set(values);
+    return all;
+  };
+  inputs.write(filledUp(batch.inputs, 0));
+  targets.write(filledUp(batch.targets, ignoredTarget));
+  starts?.write(filledUp(batch.starts!, 0));
 }
 
 //| 04-training/7-the-loop.ipynb#step-result
@@ -98,8 +111,8 @@ export interface StepResult {
  * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss, where there are experts and
  * gradients are wanted, and the tokens that each expert received.
  */
-export function batchLoss(model: Model, { inputs, targets }: BatchTensors, context: BlockContext) {
-  const { hidden, routed } = hiddenStates(model, inputs, context);
+export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensors, context: BlockContext) {
+  const { hidden, routed } = hiddenStates(model, inputs, { ...context, starts });
   const loss = linearCrossEntropy(hidden, outputWeight(model), targets);
   const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
   return { loss, balance, load: routed.map((layer) => layer.load) };
@@ -153,11 +166,22 @@ export interface RecordedStep {
   recording: Recording<StepResult>;
 }
 
+/** Positions and angles for batches of a size; the positions are those of each sequence where documents are kept apart. */
+export function batchContext({ config }: Model, { inputs, starts }: BatchTensors): BlockContext {
+  const [rows, length] = inputs.shape;
+  const context = sequenceContext(config, length);
+  if (!starts) return context;
+  const places = Uint32Array.from({ length: rows * length }, (_, i) => i % length);
+  return { ...context, positions: indices(places, [rows, length]) };
+}
+
 /** Records the step of a plan. */
 export function recordStep(model: Model, optimizer: Optimizer, plan: TrainingPlan): RecordedStep {
-  const parts = Array.from({ length: plan.accumulate }, () => batchTensors(plan.batchSize, plan.context));
+  const { batchSize, separator } = plan;
+  const room = () => batchTensors(batchSize, plan.context, separator !== undefined);
+  const parts = Array.from({ length: plan.accumulate }, room);
   const numbers = tensor(stepNumbers(plan.optimizer, 0, 0));
-  const context = sequenceContext(model.config, plan.context);
+  const context = batchContext(model, parts[0]);
   return {
     parts,
     numbers,
@@ -170,14 +194,21 @@ export function recordStep(model: Model, optimizer: Optimizer, plan: TrainingPla
 export interface Evaluation {
   batch: BatchTensors;
   recording: Recording<Tensor>;
+  /** The token that begins a document, if documents are kept apart. */
+  separator?: number;
 }
 
 /** Records the loss of a model on batches of one size, without gradients. */
-export function recordEvaluation(model: Model, rows: number, context: number): Evaluation {
-  const batch = batchTensors(rows, context);
-  const places = sequenceContext(model.config, context);
+export function recordEvaluation(
+  model: Model,
+  rows: number,
+  context: number,
+  separator?: number,
+): Evaluation {
+  const batch = batchTensors(rows, context, separator !== undefined);
+  const places = batchContext(model, batch);
   const loss = () => batchLoss(model, batch, places).loss;
-  return { batch, recording: capture(() => withoutGradients(loss)) };
+  return { batch, recording: capture(() => withoutGradients(loss)), separator };
 }
 
 /** The mean loss in nats a token over up to `maxTokens` tokens, spread evenly over a source: the same windows each time. */
@@ -186,11 +217,12 @@ export async function evaluate(
   source: TokenSource,
   maxTokens?: number,
 ): Promise<number> {
-  const { batch, recording } = evaluation;
+  const { batch, recording, separator } = evaluation;
   const [batchSize, context] = batch.inputs.shape;
   let [total, tokens] = [0, 0];
   for (const windows of validationWindows(source, { context, batchSize, maxTokens })) {
-    writeBatch(batch, windows);
+    const starts = separator === undefined ? undefined : documentStarts(windows, separator);
+    writeBatch(batch, { ...windows, starts });
     total += (await recording.run().value()) * windows.targets.length;
     tokens += windows.targets.length;
   }
@@ -262,7 +294,7 @@ export function recordAgain(run: Run): void {
   recorded.recording.free();
   evaluation.recording.free();
   run.recorded = recordStep(model, optimizer, plan);
-  run.evaluation = recordEvaluation(model, plan.batchSize, plan.context);
+  run.evaluation = recordEvaluation(model, plan.batchSize, plan.context, plan.separator);
 }
 
 //| 04-training/7-the-loop.ipynb#start-run
@@ -271,15 +303,15 @@ export function startRun(model: Model, plan: TrainingPlan, data: TrainingData, c
   const optimizer = planOptimizer(plan, model);
   const state = checkpoint?.state;
   if (checkpoint) restoreState(optimizer, savedArrays(checkpoint.files.get("optimizer.safetensors")!));
-  const { batchSize, context, seed } = plan;
+  const { batchSize, context, seed, separator } = plan;
   return {
     plan,
     data,
     model,
     optimizer,
-    batches: batches(data.train, { batchSize, context, seed }, state?.cursor),
+    batches: batches(data.train, { batchSize, context, seed, separator }, state?.cursor),
     recorded: recordStep(model, optimizer, plan),
-    evaluation: recordEvaluation(model, batchSize, context),
+    evaluation: recordEvaluation(model, batchSize, context, separator),
     step: state?.step ?? 0,
     best: state?.best,
     last: state?.last,
