@@ -88,7 +88,7 @@ test("training that keeps documents apart goes its own way, and validates as it 
     schedule,
   };
   const trained = async (separator?: number) => {
-    const run = startRun(randomModel(config, 1), { ...plan, precision: "f32", separator }, data);
+    const run = startRun(randomModel(config, 1), { ...plan, separator }, data);
     const last = (await train(run))!;
     const expected = await evaluate(recordEvaluation(run.model, 3, 24, separator), source);
     expect(last.validation!.loss).toBe(expected);

@@ -199,14 +199,12 @@ test("a run with measured kernels keeps their names and goes on with them, whate
       cwd: folder,
       env: { ...process.env, TSLM_CACHE: at("cache") },
     });
-  const tiny = ["--set", "steps=2", "checkpoint_every=1", "precision=f16"];
+  const tiny = ["--set", "steps=2", "checkpoint_every=1"];
   const begun = tuned(...begin("tuned", "--tune", ...tiny));
-  if (/no 16-bit floats/.test(begun.stderr.toString())) return console.log("skipped: no 16-bit floats here");
   expect(begun.stderr.toString()).toMatch(/Measuring products: \d+ new ones, \d+ faster/);
   const { choices } = JSON.parse(fs.readFileSync(at("tuned", "tuning.json"), "utf8"));
-  expect(Object.keys(choices).join()).toContain("16 bits");
+  expect(Object.keys(choices).join()).toContain("residual");
   expect(JSON.parse(fs.readFileSync(cache, "utf8")).choices).toEqual(choices);
-  expect(metrics("tuned")[1]).toMatchObject({ step: 2, loss_scale: 65536 });
   fs.writeFileSync(cache, "damaged");
   const on = tuned("train", "--out", "tuned", "--resume", "--tune", "--set", "steps=3");
   expect({ status: on.status, words: on.stderr.toString().includes("Measuring") }).toEqual({

@@ -22,7 +22,6 @@ const plan: TrainingPlan = {
   seed: 1,
   optimizer: defaultOptimizer,
   schedule: { kind: "constant", warmup: 0, steps: 3, peak: 0.01, floor: 0 },
-  precision: "f32",
 };
 const ids = Uint32Array.from({ length: 300 }, (_, i) => (i * i + 5 * i) % 257);
 const source = {

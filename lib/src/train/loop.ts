@@ -52,8 +52,8 @@ export interface TrainingPlan {
   seed: number;
   optimizer: OptimizerSettings;
   schedule: Schedule;
-  /** Of the products in training. In 16 bits, the loss is scaled; weights and all else keep 32. */
-  precision: Precision;
+  /** Of the products in training, f32 unless told. In 16 bits, the loss is scaled; weights and all else keep 32. */
+  precision?: Precision;
   /** The token that begins a document, if no token is to see another document than its own. */
   separator?: number;
 }

@@ -166,10 +166,8 @@ await test("products of 16 bits equal the definition on rounded operands, by eve
   // Hardware may take numbers below 2^-14 for zero: none of these is so small.
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() + 0.01);
   for (const [rows, columns, inner] of [
-    [1, 1, 1],
     [17, 33, 9],
     [144, 272, 40],
-    [130, 4, 100],
   ])
     for (const [transposeA, transposeB] of [
       [false, false],

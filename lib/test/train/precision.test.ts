@@ -27,7 +27,7 @@ const windowTokens = 32;
 const rows = 8;
 const config = parseModelConfig(
   completeModelConfig(
-    { hidden_size: 64, num_hidden_layers: 1, num_experts: 4 },
+    { model_type: "llama", hidden_size: 64, num_hidden_layers: 1 },
     { vocab_size: 257, max_position_embeddings: windowTokens },
   ),
 );
