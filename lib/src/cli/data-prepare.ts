@@ -39,8 +39,8 @@ What is for validation: of a file that holds a single text, the last part; of ma
 (the first 32 bits, as a fraction, below --val-fraction), whatever their order.
 
 A document longer than 4 MB comes in parts, and is neither filtered nor compared. Of equal documents the first stays: name the
-better source first. "near" takes about 250 bytes of memory a document. Of --contamination, texts of fewer than 13 words cannot be
-found.
+better source first. "near" compares a document with the last one to two million that stayed, which takes half a gigabyte at
+most. Of --contamination, texts of fewer than 13 words cannot be found.
 
 A run that was stopped or killed leaves DIR.partial; the same command goes on from there. The number of workers changes nothing
 but the time.`;

@@ -178,7 +178,9 @@ export function chooseBands(threshold: number, found = 0.99): { bands: number; r
 export interface NearIndex {
   /** How many documents are in it. */
   readonly size: number;
-  /** The number of a document that this one nearly equals, with the estimated similarity; else takes it in, as number size - 1. */
+  /** The number of a document that this one nearly equals, with the estimated similarity. */
+  find(signature: Uint8Array): { document: number; similarity: number } | undefined;
+  /** The same; if there is none, takes it in, as number size - 1. */
   findOrAdd(signature: Uint8Array): { document: number; similarity: number } | undefined;
 }
 
@@ -273,18 +275,57 @@ export function nearIndex(threshold = 0.8): NearIndex {
     for (let id = 0; id < store.size; id++)
       firsts.forEach((from, i) => enterBand(tables[i], store, id, from, rows));
   };
+  const find = (signature: Uint8Array) => {
+    for (let i = 0; i < bands; i++) {
+      const found = searchBand(tables[i], store, signature, { from: firsts[i], rows, atLeast });
+      if (found) return found;
+    }
+  };
   return {
     get size() {
       return store.size;
     },
+    find,
     findOrAdd: (signature) => {
-      for (let i = 0; i < bands; i++) {
-        const found = searchBand(tables[i], store, signature, { from: firsts[i], rows, atLeast });
-        if (found) return found;
-      }
+      const found = find(signature);
+      if (found) return found;
       storeSignature(store, signature);
       firsts.forEach((from, i) => enterBand(tables[i], store, store.size - 1, from, rows));
       if (store.size * 4 > tables[0].length * 3) grow();
+    },
+  };
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#recent-index
+/** Documents of a generation: 2^20 take about 260 MB. */
+export const GENERATION = 2 ** 20;
+
+/**
+ * An index that never takes more memory than two generations do: when one is full the next is begun, the one before is still
+ * searched, and what is older is forgotten. So each document is compared with the last one to two million that stayed.
+ */
+export function recentIndex(threshold = 0.8, generation = GENERATION): NearIndex {
+  let [older, newer] = [nearIndex(threshold), nearIndex(threshold)];
+  let before = 0; // documents in all generations before the newer one
+  const find = (signature: Uint8Array) => {
+    const found = newer.find(signature);
+    if (found) return { ...found, document: before + found.document };
+    const old = older.find(signature);
+    return old && { ...old, document: before - older.size + old.document };
+  };
+  return {
+    get size() {
+      return before + newer.size;
+    },
+    find,
+    findOrAdd: (signature) => {
+      const found = find(signature);
+      if (found) return found;
+      if (newer.size === generation) {
+        before += generation;
+        [older, newer] = [newer, nearIndex(threshold)];
+      }
+      newer.findOrAdd(signature);
     },
   };
 }

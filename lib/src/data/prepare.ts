@@ -5,7 +5,7 @@ import * as path from "node:path";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
-import { PERMUTATIONS, contentHash, hashSet, nearIndex, textSignature } from "./duplicates.js";
+import { PERMUTATIONS, contentHash, hashSet, recentIndex, textSignature } from "./duplicates.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import {
   type Manifest,
@@ -398,7 +398,7 @@ export interface Judge {
 /** A judge who has seen nothing. Of equal documents the first stays. */
 export function newJudge(checks: CorpusChecks): Judge {
   const { dedup = [] } = checks;
-  const [hashes, signatures, reasons] = [hashSet(), nearIndex(), dropReasons(checks)];
+  const [hashes, signatures, reasons] = [hashSet(), recentIndex(), dropReasons(checks)];
   const verdictOf = (found: CheckedTexts, i: number): number => {
     if (found.verdicts[i] !== 0) return found.verdicts[i];
     const [high, low] = found.hashes.subarray(2 * i, 2 * i + 2);

@@ -6,6 +6,7 @@ import {
   hashSet,
   meetingChance,
   nearIndex,
+  recentIndex,
   shingleHashes,
   signatureSimilarity,
   textSignature,
@@ -165,6 +166,18 @@ await test("what was taken in is found again by its number, also in full buckets
   const pages = Array.from({ length: 300 }, () => [...randomWords(random, 20), ...footer].join(" ")); // J of about 0.5 among them
   for (const page of pages) index.findOrAdd(textSignature(page));
   for (const page of pages) expect(index.findOrAdd(textSignature(page))).toBeDefined();
+});
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#recent-index-test
+await test("an index of generations finds the last one or two of them, by their numbers, and forgets what is older", () => {
+  const random = randomStream(9);
+  const signatures = Array.from({ length: 250 }, () => textSignature(randomWords(random, 60).join(" ")));
+  const index = recentIndex(0.8, 100);
+  for (const signature of signatures) expect(index.findOrAdd(signature)).toBeUndefined();
+  expect(index.size).toBe(250);
+  signatures.forEach((signature, document) =>
+    expect(index.find(signature)).toEqual(document < 100 ? undefined : { document, similarity: 1 }),
+  );
 });
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#bands-test
