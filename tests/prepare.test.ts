@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 import zlib from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readSources } from "../lib/src/cli/data-prepare.js";
+import { isForValidation } from "../lib/src/data/prepare.js";
+import { randomStream } from "../lib/src/data/synthetic.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm prepare "));
@@ -213,4 +215,33 @@ test("the licence of what data get fetched goes along", () => {
   );
   const made = tslm("data", "prepare", "got.jsonl", "--out", "got", "--tokenizer", "bytes", "--json");
   expect(JSON.parse(made.out).mixture[0]).toMatchObject({ license: "CC0-1.0", url: "https://example.org/x" });
+});
+
+test("inspect --overlap counts the validation documents that share 13 words with training", () => {
+  const random = randomStream(51);
+  const words = (count: number) => Array.from({ length: count }, () => `w${Math.floor(900 * random())}`);
+  const passages = Array.from({ length: 5 }, () => words(20).join(" "));
+  const texts = Array.from({ length: 300 }, (_, i) => {
+    const own = words(30).join(" ");
+    return i % 6 === 0 ? `${own} ${passages[i % 5]} ${words(5).join(" ")}` : own;
+  });
+  fs.writeFileSync(at("overlap.jsonl"), jsonl(texts));
+  const done = tslm(
+    ..."data prepare overlap.jsonl --out overlap --tokenizer bytes --val-fraction 0.2".split(" "),
+  );
+  expect(done.err).not.toContain("tslm:");
+  const runs = (text: string) => {
+    const all = text.split(" ");
+    return all.slice(12).map((_, i) => all.slice(i, i + 13).join(" "));
+  };
+  const known = new Set(texts.filter((text) => !isForValidation(text, 0.2)).flatMap(runs));
+  const held = texts.filter((text) => isForValidation(text, 0.2));
+  const overlapping = held.filter((text) => runs(text).some((run) => known.has(run))).length;
+  expect(overlapping).toBeGreaterThan(3);
+  const report = JSON.parse(tslm("data", "inspect", "overlap", "--json", "--overlap").out);
+  expect(report.overlap).toMatchObject({ documents: held.length, overlapping });
+  expect(runs(report.overlap.example)).toHaveLength(1);
+  expect(tslm("data", "inspect", "overlap", "--overlap").out).toContain(
+    `${overlapping} of ${held.length} documents (`,
+  );
 });

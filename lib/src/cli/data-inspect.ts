@@ -2,6 +2,7 @@ import path from "node:path";
 import type { Command } from "commander";
 import { readableSize } from "./data-get.js";
 import { writeFileAtomically } from "./files.js";
+import { type OverlapReport, splitOverlap } from "./inspect-overlap.js";
 import { inspectPage } from "./inspect-page.js";
 import { type DataReport, type SourceReport, inspectData } from "./inspect-report.js";
 import { wholeNumber } from "./options.js";
@@ -15,17 +16,25 @@ export function registerInspect(data: Command): void {
       "Say what prepared data holds: counts, lengths, sources, what was left out; with a page of plots.",
     )
     .option("--samples <n>", "documents to show", wholeNumber(0), 5)
+    .option("--overlap", "count validation documents that share 13 words in a row with training")
     .option("--json", "print it as one JSON object")
     .action(inspect);
   command.addHelpText("after", "\nReads every token once, and writes the page of plots to DIR/inspect.html.");
-  examples(command, "npx tslm data inspect data");
+  examples(command, "npx tslm data inspect data", "npx tslm data inspect data --overlap");
 }
 
-async function inspect(folder: string, flags: { samples: number; json?: boolean }): Promise<void> {
+interface InspectFlags {
+  samples: number;
+  overlap?: boolean;
+  json?: boolean;
+}
+
+async function inspect(folder: string, flags: InspectFlags): Promise<void> {
   const { openShards } = await import("../data/shards.js");
   const opened = openShards(folder);
   try {
     const found = await inspectData(folder, opened, flags.samples);
+    if (flags.overlap) found.report.overlap = await splitOverlap(opened);
     const page = path.join(folder, "inspect.html");
     writeFileAtomically(page, await inspectPage(found));
     if (flags.json) return printJson(found.report);
@@ -56,6 +65,7 @@ export function inspectText({
   steps,
   samples,
   unused_tokens,
+  overlap,
 }: DataReport): string {
   const rows = sources.map(({ name, license, weight, train, val, bytes_per_token, lengths }) => [
     name,
@@ -87,10 +97,18 @@ export function inspectText({
     "",
     ...columns([head, ...rows]),
     ...sources.flatMap(droppedLines),
+    ...(overlap ? ["", overlapLine(overlap)] : []),
     ...(steps.length > 0 ? ["", ...steps] : []),
     ...samples.flatMap((sample, i) => ["", `Sample ${i + 1}:`, sample.trim().replace(/^/gm, "  ")]),
   ];
   return `${lines.join("\n")}\n`;
+}
+
+/** What validation has in common with training. */
+function overlapLine({ documents, overlapping, example }: OverlapReport): string {
+  const share = `${((100 * overlapping) / Math.max(1, documents)).toFixed(1)} %`;
+  const shown = example === undefined ? "" : `, such as: ${example.replace(/\s+/g, " ")}`;
+  return `validation: ${number(overlapping)} of ${number(documents)} documents (${share}) share 13 words in a row with training${shown}`;
 }
 
 /** What of a source was left out and why, the most frequent reason first. */

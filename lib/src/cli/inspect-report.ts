@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { Manifest, OpenShards, SourceShare, TokenSource } from "../data/shards.js";
+import type { OverlapReport } from "./inspect-overlap.js";
 import { startProgress } from "./progress.js";
 
 /** Lengths of documents in tokens: how many documents have each. */
@@ -33,6 +34,8 @@ export interface DataReport {
   commonest: { text: string; count: number }[];
   dropped: { reason: string; at: string; text: string }[];
   samples: string[];
+  /** Where it was asked for: what validation has in common with training. */
+  overlap?: OverlapReport;
 }
 
 /** A report, and what only its plots need. */
