@@ -86,20 +86,8 @@ await test("subgroup products equal the definition, however the operands are sto
   checkVariant((shape) => subgroupOf(shape, 4, 2)));
 
 await test("taller subgroup tiles, which take longer to compile, equal it on shapes that fit nothing", async () => {
-  await checkVariant(
-    (shape) => subgroupOf(shape, 16, 1),
-    [
-      [17, 33, 9],
-      [3, 5, 70],
-    ],
-  );
-  await checkVariant(
-    (shape) => subgroupOf(shape, 16, 2),
-    [
-      [17, 33, 9],
-      [20, 72, 16],
-    ],
-  );
+  await checkVariant((shape) => subgroupOf(shape, 16, 1), [[17, 33, 9]]);
+  await checkVariant((shape) => subgroupOf(shape, 16, 2), [[20, 72, 16]]);
 });
 
 //| 02-attention/2-matrix-products.ipynb#epilogue-test
