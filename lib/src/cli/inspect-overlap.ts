@@ -18,7 +18,13 @@ const mostWords = 2 ** 21;
 /** The ids of document after document, without separators; one of more than a million tokens comes in parts. */
 function* documentIds(source: TokenSource, separator: number | undefined): Generator<Uint32Array> {
   let rest: Uint32Array = new Uint32Array(0);
-  const joined = (ids: Uint32Array) => (rest.length === 0 ? ids : Uint32Array.from([...rest, ...ids]));
+  const joined = (ids: Uint32Array) => {
+    if (rest.length === 0) return ids;
+    const all = new Uint32Array(rest.length + ids.length);
+    all.set(rest);
+    all.set(ids, rest.length);
+    return all;
+  };
   for (let at = 0; at < source.length; at += block) {
     const ids = source.read(at, Math.min(block, source.length - at));
     let from = 0;
