@@ -3,7 +3,7 @@ import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { type DispatchShape, dispatchTiles, nobody } from "./dispatch.js";
 import type { MatmulPlaces, MatmulShape } from "./matmul.js";
-import { matmulRowTile, placedMatmulKernel } from "./products.js";
+import { matmulRowTile, placedMatmulKernel, subgroupHeights } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
@@ -74,5 +74,6 @@ export function groupedWeightKernel(
     from: "segments[group.z * 2u]",
     to: "segments[group.z * 2u + 1u]",
   };
-  return placedMatmulKernel(matrices, places, facts);
+  const [height] = subgroupHeights(matrices, facts.subgroupSize);
+  return placedMatmulKernel(matrices, places, facts, height);
 }

@@ -293,34 +293,32 @@ export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Ker
   });
 }
 
-//| 02-attention/2-matrix-products.ipynb#in-fours
-/** Whether A can be loaded four elements at a time by the subgroup kernel: four rows of one column of a transposed A. */
-export function aInFours({ transposeA, rows }: MatmulShape): boolean {
-  return transposeA === true && rows % 4 === 0;
-}
-
-/** The element type in which B is loaded: four along its rows, or two inner indices of one column when it is transposed. */
-export function bElement({ transposeB, inner, columns }: MatmulShape): string {
-  if (transposeB) return inner % 2 === 0 ? "vec2f" : "f32";
-  return fours(columns % 4 === 0);
-}
-
-//| 02-attention/2-matrix-products.ipynb#clamped
-/** What one subgroup of `lanes` computes: a block of `rows` rows, and in each row `width` times four columns a lane. */
+//| 02-attention/2-matrix-products.ipynb#subgroup-tile
+/** What one subgroup of `lanes` computes: a block of `rows` rows and four columns a lane. Rows: a power of two from 4 to 4 · lanes. */
 export interface SubgroupTile {
   lanes: number;
   rows: number;
-  width: number;
 }
 
-/** The column where a lane's v-th four columns start: the lanes lie side by side, four columns each. */
-export function columnOf({ lanes }: SubgroupTile, v: number): string {
-  return v === 0 ? "column" : `(column + ${v * lanes * 4}u)`;
+/** Inner indices of one round: four, or more where the rows are so few that the lanes can hold more of A. */
+export function roundLength({ lanes, rows }: SubgroupTile): number {
+  return Math.max(4, (4 * lanes) / rows);
 }
 
+/** Fours of A that a lane holds in one round. */
+export function roundLoads(tile: SubgroupTile): number {
+  return (tile.rows * roundLength(tile)) / (4 * tile.lanes);
+}
+
+//| 02-attention/2-matrix-products.ipynb#clamped
 /** An index that stays below `size`, with the clamp only where whole tiles do not fit. */
 export function clamped(index: string, fits: boolean, size: string): string {
   return fits ? index : `min(${index}, sizes.${size} - 1u)`;
+}
+
+/** The same for an index where four neighbours start. */
+export function clampedFour(index: string, fits: boolean, size: string): string {
+  return fits ? index : `min(${index}, sizes.${size} - 4u)`;
 }
 
 /** WGSL that rounds one or four floats to what 16 bits can hold, where the product wants that. */
@@ -328,79 +326,110 @@ export function rounded({ halves }: MatmulShape, value: string): string {
   return halves ? `quantizeToF16(${value})` : value;
 }
 
-//| 02-attention/2-matrix-products.ipynb#load-rows
-/** Each lane loads its element (inner index k + lane) of all rows: a0, a1 … Beyond the end they are zero. */
-export function loadRowElements(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const { rows, inner, transposeA } = shape;
-  const { lanes } = tile;
-  const at = clamped("(k + lane)", inner % lanes === 0, "inner");
-  const inside = (value: string) => (inner % lanes === 0 ? value : `select(0.0, ${value}, k + lane < to)`);
-  if (!aInFours(shape)) {
-    return range(tile.rows).map((r) => {
-      const row = clamped(`(row + ${r}u)`, rows % tile.rows === 0, "rows");
-      const index = transposeA ? `${at} * sizes.rows + ${row}` : `${row} * sizes.inner + ${at}`;
-      return `    let a${r} = ${rounded(shape, inside(`a[aFirst + ${index}]`))};`;
-    });
-  }
-  return range(tile.rows / 4).flatMap((q) => {
-    const row = rows % tile.rows === 0 ? `row + ${q * 4}u` : `min(row + ${q * 4}u, sizes.rows - 4u)`;
-    const four = `a[(aFirst + ${at} * sizes.rows + ${row}) / 4u]`;
-    const load = `    let rows${q} = ${rounded(shape, four)};`;
-    return [load, ...range(4).map((i) => `    let a${q * 4 + i} = ${inside(`rows${q}[${i}]`)};`)];
+//| 02-attention/2-matrix-products.ipynb#hold-rows
+/** Before the loop: where the rows of A that a lane loads from begin. */
+export function findRows({ rows }: MatmulShape, tile: SubgroupTile): string[] {
+  return range(roundLoads(tile)).map((h) => {
+    const own = tile.lanes > tile.rows ? `lane % ${tile.rows}u` : `${h * tile.lanes}u + lane`;
+    const row = clamped(`(row + ${own})`, rows % tile.rows === 0, "rows");
+    return `  let aRow${h} = aFirst + ${row} * sizes.inner;`;
   });
 }
 
+/** Each lane loads four neighbours, inner indices k to k + 3, of its rows of A. Beyond the end they are zero. */
+export function loadRows(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const { inner } = shape;
+  const fits = inner % roundLength(tile) === 0;
+  const start = tile.lanes > tile.rows ? `(k + lane / ${tile.rows}u * 4u)` : "k";
+  return range(roundLoads(tile)).map((h) => {
+    const one = (i: number) =>
+      `select(0.0, a[aRow${h} + min(${start} + ${i}u, sizes.inner - 1u)], ${start} + ${i}u < to)`;
+    const four = `a[(aRow${h} + ${clampedFour(start, fits, "inner")}) / 4u]`;
+    const inside = fits ? four : `select(vec4f(), ${four}, ${start} < to)`;
+    const value = inner % 4 === 0 ? inside : `vec4f(${range(4).map(one).join(", ")})`;
+    return `    let a${h} = ${rounded(shape, value)};`;
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#hold-columns
+/** The same from an A that is stored transposed: each lane loads four neighbouring rows at one inner index. */
+export function loadTransposedRows(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const { rows, inner } = shape;
+  const across = tile.rows / 4;
+  const fits = inner % roundLength(tile) === 0;
+  const whole = rows % tile.rows === 0;
+  const first = `(row + lane % ${across}u * 4u)`;
+  return range(roundLoads(tile)).map((h) => {
+    const index = `(k + ${(h * tile.lanes) / across}u + lane / ${across}u)`;
+    const start = `aFirst + ${clamped(index, fits, "inner")} * sizes.rows`;
+    const one = (i: number) => `a[${start} + min(${first} + ${i}u, sizes.rows - 1u)]`;
+    const four = `a[(${start} + ${clampedFour(first, whole, "rows")}) / 4u]`;
+    const value = rows % 4 === 0 ? four : `vec4f(${range(4).map(one).join(", ")})`;
+    return `    let a${h} = ${rounded(shape, fits ? value : `select(vec4f(), ${value}, ${index} < to)`)};`;
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#hand-round
+/** WGSL for the element of A in row `r` of the block at the round's inner index q + i: one lane has it, all get it. */
+export function handRound({ transposeA }: MatmulShape, tile: SubgroupTile, r: number, i: number): string {
+  const { lanes, rows } = tile;
+  const across = rows / 4;
+  const depth = lanes / across; // inner indices that a load of a transposed A covers
+  if (!transposeA) return `subgroupShuffle(a${Math.floor(r / lanes)}[${i}], ${r % lanes}u + q * ${across}u)`;
+  const place = (i % depth) * across + Math.floor(r / 4);
+  return `subgroupShuffle(a${Math.floor(i / depth)}[${r % 4}], ${place}u + q * ${across}u)`;
+}
+
 //| 02-attention/2-matrix-products.ipynb#load-b
-/** Rows k + q and k + q + 1 of B at a lane's v-th four columns: b0_v and b1_v. */
-export function loadB(shape: MatmulShape, tile: SubgroupTile, v: number): string[] {
+/** Rows k + q to k + q + 3 of B at a lane's four columns: b0 to b3. */
+export function loadColumns(shape: MatmulShape, tile: SubgroupTile): string[] {
   const { inner, columns } = shape;
-  const { lanes, width } = tile;
-  const column = columnOf(tile, v);
-  const fits = columns % (lanes * width * 4) === 0;
-  return range(2).map((i) => {
-    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % lanes === 0, "inner")} * sizes.columns`;
-    const parts = range(4).map((j) => `b[${start} + min(${column} + ${j}u, sizes.columns - 1u)]`);
-    const four =
-      columns % 4 === 0
-        ? `b[(${start} + ${fits ? column : `min(${column}, sizes.columns - 4u)`}) / 4u]`
-        : `vec4f(${parts.join(", ")})`;
-    return `      let b${i}_${v} = ${rounded(shape, four)};`;
+  const fits = columns % (tile.lanes * 4) === 0;
+  return range(4).map((i) => {
+    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % roundLength(tile) === 0, "inner")} * sizes.columns`;
+    const one = (j: number) => `b[${start} + min(column + ${j}u, sizes.columns - 1u)]`;
+    const four = `b[(${start} + ${clampedFour("column", fits, "columns")}) / 4u]`;
+    const value = columns % 4 === 0 ? four : `vec4f(${range(4).map(one).join(", ")})`;
+    return `      let b${i} = ${rounded(shape, value)};`;
   });
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-transposed-b
-/** The same from a B that is stored transposed: a lane's four columns are four of its rows. */
-export function loadTransposedB(shape: MatmulShape, tile: SubgroupTile, v: number): string[] {
-  const { inner, columns } = shape;
-  const { lanes, width } = tile;
-  const fits = columns % (lanes * width * 4) === 0;
-  const row = (j: number) =>
-    `bFirst + ${clamped(`(${columnOf(tile, v)} + ${j}u)`, fits, "columns")} * sizes.inner`;
-  const four = (part: (i: number, j: number) => string) =>
-    range(2).map((i) => {
-      const parts = range(4).map((j) => part(i, j));
-      return `      let b${i}_${v} = ${rounded(shape, `vec4f(${parts.join(", ")})`)};`;
-    });
-  if (inner % 2 !== 0) return four((i, j) => `b[${row(j)} + ${clamped(`(k + q + ${i}u)`, false, "inner")}]`);
-  const start = inner % lanes === 0 ? "k + q" : "min(k + q, sizes.inner - 2u)";
-  const loads = range(4).map((j) => `      let t${j}_${v} = b[(${row(j)} + ${start}) / 2u];`);
-  return [...loads, ...four((i, j) => `t${j}_${v}[${i}]`)];
+/** Before the loop, for a B that is stored transposed: where a lane's four columns begin. */
+export function findColumns({ columns }: MatmulShape, { lanes }: SubgroupTile): string[] {
+  const column = (j: number) => clamped(`(column + ${j}u)`, columns % (lanes * 4) === 0, "columns");
+  return range(4).map((j) => `  let bRow${j} = bFirst + ${column(j)} * sizes.inner;`);
 }
 
-//| 02-attention/2-matrix-products.ipynb#multiply-two
-/** Multiplies the inner indices of one block, two at a time: a lane's columns of B against the rows handed round. */
-export function multiplyTwo(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const columns = range(tile.width);
-  const load = shape.transposeB ? loadTransposedB : loadB;
-  const products = range(2).flatMap((i) =>
-    range(tile.rows).flatMap((r) => [
-      `      let s${i}_${r} = subgroupShuffle(a${r}, q + ${i}u);`,
-      ...columns.map((v) => `      c${r}_${v} += s${i}_${r} * b${i}_${v};`),
-    ]),
-  );
+/** The same four rows of B: four neighbours of each column, turned round. */
+export function loadTransposedColumns(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const { inner } = shape;
+  const start = clampedFour("(k + q)", inner % roundLength(tile) === 0, "inner");
+  const loads = range(4).map((j) => {
+    const one = (i: number) => `b[bRow${j} + min(k + q + ${i}u, sizes.inner - 1u)]`;
+    const value =
+      inner % 4 === 0 ? `b[(bRow${j} + ${start}) / 4u]` : `vec4f(${range(4).map(one).join(", ")})`;
+    return `      let t${j} = ${rounded(shape, value)};`;
+  });
+  const turned = (i: number) =>
+    range(4)
+      .map((j) => `t${j}[${i}]`)
+      .join(", ");
+  return [...loads, ...range(4).map((i) => `      let b${i} = vec4f(${turned(i)});`)];
+}
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-round
+/** One round: the lanes load their parts of A, then multiply four inner indices at a time. */
+export function subgroupRound(shape: MatmulShape, tile: SubgroupTile): string[] {
+  const length = roundLength(tile);
+  const products = range(tile.rows).map((r) => {
+    const terms = range(4).map((i) => `c${r} += ${handRound(shape, tile, r, i)} * b${i};`);
+    return `      ${terms.join(" ")}`;
+  });
   return [
-    `    for (var q = 0u; q < ${tile.lanes}u; q += 2u) {`,
-    ...columns.flatMap((v) => load(shape, tile, v)),
+    ...(shape.transposeA ? loadTransposedRows : loadRows)(shape, tile),
+    length > 4 ? `    for (var q = 0u; q < ${length}u; q += 4u) {` : "    { let q = 0u;",
+    ...(shape.transposeB ? loadTransposedColumns : loadColumns)(shape, tile),
     ...products,
     "    }",
   ];
@@ -408,21 +437,18 @@ export function multiplyTwo(shape: MatmulShape, tile: SubgroupTile): string[] {
 
 //| 02-attention/2-matrix-products.ipynb#store-rows
 /** Writes the rows that exist, and of the last columns those that exist. */
-export function storeRows(shape: MatmulShape, tile: SubgroupTile): string[] {
+export function storeRows(shape: MatmulShape, { rows }: SubgroupTile): string[] {
   const { columns } = shape;
-  const blocks = range(tile.rows).flatMap((r) => range(tile.width).map((v) => [r, v]));
-  return blocks.flatMap(([r, v]) => {
-    const column = columnOf(tile, v);
-    const start = `cFirst + (row + ${r}u) * sizes.columns + ${column}`;
+  return range(rows).flatMap((r) => {
+    const start = `cFirst + (row + ${r}u) * sizes.columns + column`;
     const exists = `row + ${r}u < sizes.rows`;
-    const result = `c${r}_${v}`;
     if (columns % 4 === 0) {
-      const four = finished(shape, result, column, start);
-      return [`  if (${exists} && ${column} < sizes.columns) { c[(${start}) / 4u] = ${four}; }`];
+      const four = finished(shape, `c${r}`, "column", start);
+      return [`  if (${exists} && column < sizes.columns) { c[(${start}) / 4u] = ${four}; }`];
     }
     return range(4).map((j) => {
-      const [place, at] = [`${column} + ${j}u`, `${start} + ${j}u`];
-      const one = finished(shape, `${result}[${j}]`, place, at);
+      const [place, at] = [`column + ${j}u`, `${start} + ${j}u`];
+      const one = finished(shape, `c${r}[${j}]`, place, at);
       return `  if (${exists} && ${place} < sizes.columns) { c[${at}] = ${one}; }`;
     });
   });
@@ -430,18 +456,17 @@ export function storeRows(shape: MatmulShape, tile: SubgroupTile): string[] {
 
 //| 02-attention/2-matrix-products.ipynb#subgroup-kernel
 /**
- * One subgroup computes a tile. For each block of the inner dimension every lane loads one element of each row, and the
- * subgroup hands them round by `subgroupShuffle`, so that an element is loaded once for all lanes.
+ * One subgroup computes a tile. In each round every lane loads a part of the tile's rows of A, and the subgroup hands it
+ * round by `subgroupShuffle`, so that an element is loaded once for all lanes.
  */
 export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): Kernel {
-  const { batch, rows, columns } = shape;
-  const { lanes, width } = tile;
-  const across = Math.ceil(columns / (lanes * width * 4));
+  const { batch, rows, columns, transposeA, transposeB } = shape;
+  const [a, b] = operands(shape);
+  const width = tile.lanes * 4;
   return kernel({
     name: matmulName(places, shape),
     reads: [
-      `a: array<${fours(aInFours(shape))}>`,
-      `b: array<${bElement(shape)}>`,
+      ...[a, b].map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`),
       ...places.reads,
       ...epilogueReads(shape, "V"),
     ],
@@ -449,20 +474,21 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
     enable: ["subgroups"],
     head: finishFunction(shape, columns % 4 === 0 ? 4 : 1),
     sizes: { rows, columns, inner: shape.inner },
-    workgroupSize: lanes,
-    workgroups: [across, Math.ceil(rows / tile.rows), batch],
+    workgroupSize: tile.lanes,
+    workgroups: [Math.ceil(columns / width), Math.ceil(rows / tile.rows), batch],
     body: [
       places.before,
       `  let row = group.y * ${tile.rows}u;`,
-      `  let column = group.x * ${lanes * width * 4}u + lane * 4u;`,
+      `  let column = group.x * ${width}u + lane * 4u;`,
       `  let aFirst = ${places.a};`,
       `  let bFirst = ${places.b};`,
       `  let cFirst = ${places.c};`,
       `  let to = ${places.to};`,
-      ...range(tile.rows).flatMap((r) => range(width).map((v) => `  var c${r}_${v} = vec4f();`)),
-      `  for (var k = ${places.from}; k < to; k += ${lanes}u) {`,
-      ...loadRowElements(shape, tile),
-      ...multiplyTwo(shape, tile),
+      ...(transposeA ? [] : findRows(shape, tile)),
+      ...(transposeB ? findColumns(shape, tile) : []),
+      ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
+      `  for (var k = ${places.from}; k < to; k += ${roundLength(tile)}u) {`,
+      ...subgroupRound(shape, tile),
       "  }",
       ...storeRows(shape, tile),
     ].join("\n"),

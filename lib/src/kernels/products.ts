@@ -5,7 +5,6 @@ import { fastestVariant, tunerChoices } from "../gpu/tuner.js";
 import {
   type MatmulPlaces,
   type MatmulShape,
-  type SubgroupTile,
   batchPlaces,
   matmulName,
   prefersSubgroups,
@@ -16,12 +15,18 @@ import {
 import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
 
 //| 02-attention/2-matrix-products.ipynb#choose
-/** Rows of C that one subgroup computes. */
+/** Rows of C that one subgroup computes where rows are grouped. */
 export const subgroupRows = 16;
 
-/** The subgroup's tile: `rows` rows, and two fours of columns a lane where the matrix has that many. */
-export function subgroupTile({ columns }: MatmulShape, lanes: number, rows = subgroupRows): SubgroupTile {
-  return { lanes, rows, width: columns > lanes * 4 ? 2 : 1 };
+/**
+ * The heights of the subgroup's tile that a product can have, the rule of thumb's first. A tall tile loads less, and takes
+ * longer to compile: for small products it is not worth it.
+ */
+export function subgroupHeights({ batch, rows, columns, inner }: MatmulShape, lanes: number): number[] {
+  const volume = batch * rows * columns * inner;
+  const usual = rows <= 4 || volume < 2 ** 18 ? 4 : rows <= 16 || volume < 2 ** 21 ? 16 : 32;
+  const possible = [32, 16, 4].filter((height) => height <= 4 * lanes);
+  return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
 
 /** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
@@ -30,28 +35,31 @@ export function matmulRowTile(facts: AdapterFacts, halves = false): number {
   return prefersSubgroups(facts) ? subgroupRows : tileRows;
 }
 
-/** The kernel that suits the adapter by a rule of thumb, for matrices at given places. */
-export function placedMatmulKernel(shape: MatmulShape, places: MatmulPlaces, facts: AdapterFacts): Kernel {
+/** The kernel that suits the adapter by a rule of thumb, for matrices at given places; `rows` is a subgroup's height. */
+export function placedMatmulKernel(
+  shape: MatmulShape,
+  places: MatmulPlaces,
+  facts: AdapterFacts,
+  rows = subgroupRows,
+): Kernel {
   if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
   return prefersSubgroups(facts)
-    ? subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize))
+    ? subgroupMatmulKernel(shape, places, { lanes: facts.subgroupSize, rows })
     : tiledMatmulKernel(shape, places);
 }
 
 //| 02-attention/2-matrix-products.ipynb#variants
 /** The kernels for a batch of products that this adapter can run, by name; the first is the rule of thumb's choice. */
 export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<string, () => Kernel> {
-  const { batch, rows, columns, inner, halves } = shape;
+  const lanes = facts.subgroupSize;
   const places = batchPlaces(shape);
-  const subgroup = (height: number): [string, () => Kernel] => [
-    `subgroup, ${height} rows`,
-    () => subgroupMatmulKernel(shape, places, subgroupTile(shape, facts.subgroupSize, height)),
-  ];
-  const low = rows <= 4 || batch * rows * columns * inner < 2 ** 18;
-  const subgroups = facts.subgroupSize < 4 ? [] : [subgroup(subgroupRows), subgroup(4)];
-  if (low) subgroups.reverse();
+  const heights = lanes < 4 ? [] : subgroupHeights(shape, lanes);
+  const subgroups = heights.map((rows): [string, () => Kernel] => [
+    `subgroup, ${rows} rows`,
+    () => subgroupMatmulKernel(shape, places, { lanes, rows }),
+  ]);
   const tiled: [string, () => Kernel] = ["tiled", () => tiledMatmulKernel(shape, places)];
-  const onUnits = halves && hasSubgroupMatrix(facts);
+  const onUnits = shape.halves && hasSubgroupMatrix(facts);
   return Object.fromEntries([
     ...(onUnits ? [["matrix units", () => subgroupMatrixKernel(shape, places)] as const] : []),
     ...(prefersSubgroups(facts) ? [...subgroups, tiled] : [tiled, ...subgroups]),
