@@ -32,18 +32,23 @@ export interface FlashForm {
   subgroups: boolean;
   /** Lanes of a workgroup. */
   lanes: number;
-  /** Rows that each lane keeps in registers. */
+  /** Rows that each lane keeps. */
   rows: number;
 }
 
+/** Query rows of one key head. */
+export function groupedRows({ heads, kvHeads, tokens }: FlashShape): number {
+  return (heads / kvHeads) * tokens;
+}
+
 /**
- * The form that suits the adapter. On a processor a lane of a long text keeps two rows, so that what is handed round serves
- * both; short texts and wide heads get one, which is quicker to compile. On a graphics processor a row is all that a
- * lane can keep.
+ * The form that suits the adapter. On a processor a lane keeps four rows, so that what is loaded serves them all, unless
+ * there are not enough rows to fill the lanes. On a graphics processor a row is all that a lane can keep.
  */
-export function flashForm({ headDim, tokens }: FlashShape, facts: AdapterFacts): FlashForm {
+export function flashForm(shape: FlashShape, facts: AdapterFacts): FlashForm {
   if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1 };
-  return { subgroups: true, lanes: facts.subgroupSize, rows: headDim <= 64 && tokens >= 256 ? 2 : 1 };
+  const lanes = facts.subgroupSize;
+  return { subgroups: true, lanes, rows: groupedRows(shape) >= 4 * lanes ? 4 : 1 };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-tile
@@ -52,9 +57,14 @@ export function flashTile({ lanes, rows }: FlashForm): number {
   return lanes * rows;
 }
 
-/** Query rows of one key head. */
-export function groupedRows({ heads, kvHeads, tokens }: FlashShape): number {
-  return (heads / kvHeads) * tokens;
+/** The form in which lanes keep keys: with the sums for two gradients, four wide rows would not stay in the fastest cache. */
+export function keyForm({ headDim }: FlashShape, form: FlashForm): FlashForm {
+  return { ...form, rows: Math.min(form.rows, headDim > 32 ? 2 : 4) };
+}
+
+/** Tiles of query rows of one key head. */
+export function queryTiles(shape: FlashShape, form: FlashForm): number {
+  return Math.ceil(groupedRows(shape) / flashTile(form));
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-ranges-kernel
@@ -77,7 +87,7 @@ export function keyRangesKernel(shape: FlashShape, ranges: KeyRanges, form: Flas
   const { tokens, length } = shape;
   const { sequences, window, starts } = ranges;
   const rows = groupedRows(shape);
-  const tiles = Math.ceil(rows / flashTile(form));
+  const tiles = queryTiles(shape, form);
   const first = starts ? "starts[at]" : "0u";
   const seen = window > 0 ? `max(${first}, end - min(end, ${window}u))` : first;
   return kernel({
@@ -197,27 +207,42 @@ export function ownRows(count: string, form: FlashForm): string[] {
   return ["let matrix = group.y;", ...range(form.rows).map(row)];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#own-four
+/** WGSL for the four numbers at `c` of a lane's row r of an array that it keeps. */
+export function ownFour(name: string, r: number, c: number, { subgroups }: FlashForm): string {
+  return subgroups ? `${name}${r}[${c}]` : `${name}${r}_${c}`;
+}
+
+/** Zeros to add each lane's rows of a result to. */
+export function ownSums(name: string, shape: FlashShape, form: FlashForm): string[] {
+  const rows = range(form.rows);
+  if (form.subgroups) return rows.map((r) => `var ${name}${r}: array<vec4f, ${foursOf(shape)}>;`);
+  return rows.flatMap((r) => range(foursOf(shape)).map((c) => `var ${ownFour(name, r, c, form)} = vec4f();`));
+}
+
 //| 02-attention/7-the-fused-kernel.ipynb#load-own
-/** Takes each lane's rows of an array into registers, times a factor. */
+/** Takes each lane's rows of an array along, times a factor. */
 export function loadOwn(
   name: string,
   count: string,
   shape: FlashShape,
-  { rows }: FlashForm,
+  form: FlashForm,
   factor = 1,
 ): string[] {
   const times = factor === 1 ? "" : ` * ${wgslNumber(factor)}`;
-  return range(rows).flatMap((r) =>
-    range(foursOf(shape)).map(
-      (c) =>
-        `let ${name}${r}_${c} = ${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u + ${c}u]${times};`,
-    ),
-  );
-}
-
-/** Zeros to add each lane's rows of a result to. */
-export function ownSums(name: string, shape: FlashShape, { rows }: FlashForm): string[] {
-  return range(rows).flatMap((r) => range(foursOf(shape)).map((c) => `var ${name}${r}_${c} = vec4f();`));
+  const four = (r: number, c: string) =>
+    `${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u + ${c}]${times};`;
+  const rows = range(form.rows);
+  if (!form.subgroups)
+    return rows.flatMap((r) =>
+      range(foursOf(shape)).map((c) => `let ${ownFour(name, r, c, form)} = ${four(r, `${c}u`)}`),
+    );
+  return [
+    ...ownSums(name, shape, form),
+    "for (var c = 0u; c < sizes.fours; c++) {",
+    ...rows.map((r) => `${name}${r}[c] = ${four(r, "c")}`),
+    "}",
+  ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#store-own
@@ -229,14 +254,14 @@ export function storeOwn(
   form: FlashForm,
   factor: (r: number) => string,
 ): string[] {
-  return range(form.rows).flatMap((r) => [
-    `if (${ownRow(r, form)} < ${count}) {`,
-    ...range(foursOf(shape)).map(
-      (c) =>
-        `${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u + ${c}u] = ${name}${r}_${c} * ${factor(r)};`,
-    ),
-    "}",
-  ]);
+  const start = (r: number) => `${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u`;
+  const each = (r: number) =>
+    form.subgroups
+      ? [`for (var c = 0u; c < sizes.fours; c++) { ${start(r)} + c] = ${name}${r}[c] * ${factor(r)}; }`]
+      : range(foursOf(shape)).map(
+          (c) => `${start(r)} + ${c}u] = ${ownFour(name, r, c, form)} * ${factor(r)};`,
+        );
+  return range(form.rows).flatMap((r) => [`if (${ownRow(r, form)} < ${count}) {`, ...each(r), "}"]);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#products
@@ -253,7 +278,7 @@ export function dotProducts(
     ...rows.map((r) => `var ${name}${r} = 0.0;`),
     ...range(foursOf(shape)).flatMap((c) => [
       `let ${name}Four${c} = ${sharedFour(shared, c, shape, form)};`,
-      ...rows.map((r) => `${name}${r} += dot(${own}${r}_${c}, ${name}Four${c});`),
+      ...rows.map((r) => `${name}${r} += dot(${ownFour(own, r, c, form)}, ${name}Four${c});`),
     ]),
   ];
 }
@@ -269,7 +294,7 @@ export function addProducts(
 ): string[] {
   return range(foursOf(shape)).flatMap((c) => [
     `let ${sums}Four${c} = ${sharedFour(shared, c, shape, form)};`,
-    ...range(form.rows).map((r) => `${sums}${r}_${c} += ${share}${r} * ${sums}Four${c};`),
+    ...range(form.rows).map((r) => `${ownFour(sums, r, c, form)} += ${share}${r} * ${sums}Four${c};`),
   ]);
 }
 
@@ -290,17 +315,25 @@ export function flashName(what: string, shape: FlashShape): string {
 }
 
 /**
- * What the three kernels have in common: how many workgroups there are, for `own` rows that lanes keep, and the sizes that
+ * What the three kernels have in common: how many workgroups there are, `across` for each key head, and the sizes that
  * are read as data, so that all lengths share one compiled kernel. Tables of one sequence serve all.
  */
-export function flashFrame(shape: FlashShape, form: FlashForm, sequences: number, own: number) {
+export function flashFrame(shape: FlashShape, form: FlashForm, sequences: number, across: number) {
   const { batch, kvHeads, length, tokens } = shape;
   const rows = groupedRows(shape);
-  const tiles = Math.ceil(rows / flashTile(form));
-  const workgroups: [number, number, number] = [Math.ceil(own / flashTile(form)), batch * kvHeads, 1];
+  const tiles = queryTiles(shape, form);
+  const workgroups: [number, number, number] = [across, batch * kvHeads, 1];
   return {
     enable: form.subgroups ? ["subgroups"] : [],
-    sizes: { rows, length, tokens, kvHeads, tiles, sequenceStep: sequences === 1 ? 0 : 1 },
+    sizes: {
+      rows,
+      length,
+      tokens,
+      kvHeads,
+      tiles,
+      sequenceStep: sequences === 1 ? 0 : 1,
+      fours: foursOf(shape),
+    },
     workgroupSize: form.lanes,
     workgroups,
   };
@@ -318,14 +351,14 @@ export const ownTile = "let tile = tiles[sequence * sizes.tiles + group.x];";
  * Takes a key's scores in: a score above the highest so far scales down all that was added before. The key's shares,
  * relative to the highest score, are `p`.
  */
-export function onlineSoftmax(shape: FlashShape, { rows }: FlashForm): string[] {
-  return range(rows).flatMap((r) => [
+export function onlineSoftmax(shape: FlashShape, form: FlashForm): string[] {
+  return range(form.rows).flatMap((r) => [
     `s${r} = select(-3e38, s${r}, j >= range${r}.x && j < range${r}.y);`,
     `if (s${r} > highest${r}) {`,
     `let decay = exp(highest${r} - s${r});`,
     `highest${r} = s${r};`,
     `sum${r} *= decay;`,
-    ...range(foursOf(shape)).map((c) => `y${r}_${c} *= decay;`),
+    ...range(foursOf(shape)).map((c) => `${ownFour("y", r, c, form)} *= decay;`),
     "}",
     `let p${r} = exp(s${r} - highest${r});`,
     `sum${r} += p${r};`,
@@ -365,7 +398,7 @@ export function flashKernel(shape: FlashShape, form: FlashForm, sequences: numbe
   const arrays = ["q: array<vec4f>", "k: array<vec4f>", "v: array<vec4f>"];
   const tables = ["ranges: array<vec2u>", "tiles: array<vec2u>"];
   return kernel({
-    ...flashFrame(shape, form, sequences, groupedRows(shape)),
+    ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
     name: flashName("flash attention", shape),
     reads: [...arrays, ...tables, ...(shape.sinks ? ["sinks: array<f32>"] : [])],
     writes: ["y: array<vec4f>", "logSums: array<f32>"],
@@ -444,7 +477,7 @@ export function backwardReads(facts: string): string[] {
 /** The gradient of the queries: each lane keeps query rows and walks through the keys they see, as forward. */
 export function flashQueryGradientKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
   return kernel({
-    ...flashFrame(shape, form, sequences, groupedRows(shape)),
+    ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
     name: flashName("flash query gradient", shape),
     reads: backwardReads("vec4f"),
     writes: ["dq: array<vec4f>"],
@@ -481,14 +514,15 @@ export function rowFacts({ subgroups }: FlashForm): string[] {
 
 //| 02-attention/7-the-fused-kernel.ipynb#rows-of-head
 /** The rows of a head from the first tile that sees any of the workgroup's keys to the last one. */
-export function rowsThatSee(form: FlashForm): string[] {
+export function rowsThatSee(shape: FlashShape, form: FlashForm): string[] {
   const tile = flashTile(form);
+  const keys = flashTile(keyForm(shape, form));
   return [
     "var begin = 0xffffffffu;",
     "var end = 0u;",
     `for (var t = head * sizes.tokens / ${tile}u; t * ${tile}u < (head + 1u) * sizes.tokens; t++) {`,
     "let tile = tiles[sequence * sizes.tiles + t];",
-    `if (tile.x < (group.x + 1u) * ${tile}u && tile.y > group.x * ${tile}u) {`,
+    `if (tile.x < (group.x + 1u) * ${keys}u && tile.y > group.x * ${keys}u) {`,
     `begin = min(begin, t * ${tile}u);`,
     `end = (t + 1u) * ${tile}u;`,
     "}",
@@ -501,30 +535,31 @@ export function rowsThatSee(form: FlashForm): string[] {
 //| 02-attention/7-the-fused-kernel.ipynb#key-gradient-kernel
 /** The gradients of keys and values: each lane keeps keys and walks through the query rows, in all heads, that see any. */
 export function flashKeyGradientKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
+  const keys = keyForm(shape, form);
   const walk = { names: ["q", "gradient"], count: "sizes.rows", from: "begin", to: "end" };
   return kernel({
-    ...flashFrame(shape, form, sequences, shape.length),
+    ...flashFrame(shape, form, sequences, Math.ceil(shape.length / flashTile(keys))),
     name: flashName("flash key gradient", shape),
     reads: backwardReads(form.subgroups ? "f32" : "vec4f"),
     writes: ["dk: array<vec4f>", "dv: array<vec4f>"],
     head: sharedHead(walk.names, shape, form),
     body: [
-      ...[...ownRows("sizes.length", form), sequenceOf],
-      ...loadOwn("k", "sizes.length", shape, form, shape.scale),
-      ...loadOwn("v", "sizes.length", shape, form),
-      ...[...ownSums("dk", shape, form), ...ownSums("dv", shape, form)],
+      ...[...ownRows("sizes.length", keys), sequenceOf],
+      ...loadOwn("k", "sizes.length", shape, keys, shape.scale),
+      ...loadOwn("v", "sizes.length", shape, keys),
+      ...[...ownSums("dk", shape, keys), ...ownSums("dv", shape, keys)],
       "for (var head = 0u; head < sizes.rows / sizes.tokens; head++) {",
-      ...rowsThatSee(form),
-      ...walkRows(walk, shape, form, [
-        ...[...dotProducts("s", "k", "q", shape, form), ...dotProducts("dp", "v", "gradient", shape, form)],
-        ...[...capScores(shape, form), ...rowFacts(form)],
-        ...range(form.rows).flatMap((r) => scoreGradient(shape, r, "known", `row${r}`)),
-        ...addProducts("dv", "p", "gradient", shape, form),
-        ...addProducts("dk", "ds", "q", shape, form),
+      ...rowsThatSee(shape, form),
+      ...walkRows(walk, shape, keys, [
+        ...[...dotProducts("s", "k", "q", shape, keys), ...dotProducts("dp", "v", "gradient", shape, keys)],
+        ...[...capScores(shape, keys), ...rowFacts(keys)],
+        ...range(keys.rows).flatMap((r) => scoreGradient(shape, r, "known", `row${r}`)),
+        ...addProducts("dv", "p", "gradient", shape, keys),
+        ...addProducts("dk", "ds", "q", shape, keys),
       ]),
       "}",
-      ...storeOwn("dk", "sizes.length", shape, form, () => wgslNumber(shape.scale)),
-      ...storeOwn("dv", "sizes.length", shape, form, () => "1.0"),
+      ...storeOwn("dk", "sizes.length", shape, keys, () => wgslNumber(shape.scale)),
+      ...storeOwn("dv", "sizes.length", shape, keys, () => "1.0"),
     ].join("\n"),
   });
 }

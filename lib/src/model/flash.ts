@@ -7,9 +7,9 @@ import {
   flashKernel,
   flashKeyGradientKernel,
   flashQueryGradientKernel,
-  flashTile,
   groupedRows,
   keyRangesKernel,
+  queryTiles,
   rowFactsKernel,
 } from "../kernels/flash.js";
 import { prefersSubgroups } from "../kernels/matmul.js";
@@ -52,7 +52,7 @@ export function keyRanges(
   const sequences = positions.shape.length === 2 ? shape.batch : 1;
   const rows = groupedRows(shape);
   const ranges = empty([sequences, rows, 2], "u32");
-  const tiles = empty([sequences, Math.ceil(rows / flashTile(form)), 2], "u32");
+  const tiles = empty([sequences, queryTiles(shape, form), 2], "u32");
   const kernel = keyRangesKernel(shape, { sequences, window, starts: starts !== undefined }, form);
   launchInto(kernel, starts ? [positions, starts] : [positions], [ranges, tiles]);
   return [ranges, tiles];

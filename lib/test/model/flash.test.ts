@@ -250,7 +250,7 @@ function forms(): Record<string, FlashForm> {
   const inWorkgroup = { "workgroup memory": { subgroups: false, lanes: 64, rows: 1 } };
   if (subgroupSize < 4) return inWorkgroup;
   const form = (rows: number) => ({ subgroups: true, lanes: subgroupSize, rows });
-  return { ...inWorkgroup, "one row a lane": form(1), "two rows a lane": form(2) };
+  return { ...inWorkgroup, "one row a lane": form(1), "four rows a lane": form(4) };
 }
 
 await test("all options together, and heads of 36, in every form", async () => {
