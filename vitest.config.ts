@@ -4,7 +4,8 @@ import { defineConfig } from "vitest/config";
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 
-// Dawn's instance and the device made from it live as long as the process, so all test files share one process.
+// Dawn's instance and the device made from it live as long as the process, so test files share theirs. There are two, since
+// most of the time is one thread that compiles kernels.
 export default defineConfig({
   resolve: {
     alias: [
@@ -15,7 +16,7 @@ export default defineConfig({
   test: {
     include: ["lib/test/**/*.test.ts", "tests/**/*.test.ts"],
     pool: "forks",
-    maxWorkers: 1,
+    maxWorkers: 2,
     isolate: false,
     testTimeout: 300_000,
     setupFiles: ["tools/seeded.mjs"],

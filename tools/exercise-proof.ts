@@ -30,9 +30,8 @@ function said<T>(outputs: Map<string, Output[]>): T[] {
 
 const failureText = ({ failure }: RunResult) => failure && `cell ${failure.cell}: ${failure.message}`;
 
-/** Runs a solution: every check in it must pass. */
-async function proveSolution(folder: string, { name, solution }: Generated, report: Report): Promise<void> {
-  const run = await runCells(folder, codeOf(solution!));
+/** From a solution's run: every check in it must pass. */
+function proveSolution({ name }: Generated, run: RunResult, report: Report): void {
   const failure = failureText(run);
   if (failure) return report(`solutions/${name}`, failure);
   const verdicts = said<Verdict>(run.outputs);
@@ -42,12 +41,8 @@ async function proveSolution(folder: string, { name, solution }: Generated, repo
     report(`${key} accepts the solution`, passed ? undefined : says.join("\n"));
 }
 
-/**
- * Runs an exercise as generation gives it: to its end, and every check must say "not yet". It runs beside the
- * solutions, whose checks are the same, so that nothing in a learner's folder matters.
- */
-async function proveExercise(folder: string, { name, exercise }: Generated, report: Report): Promise<void> {
-  const run = await runCells(folder, codeOf(exercise!));
+/** From the run of an exercise as generation gives it: it comes to its end, and every check says "not yet". */
+function proveExercise({ name }: Generated, run: RunResult, report: Report): void {
   const failure = failureText(run);
   if (failure) return report(`exercises/${name}`, `an untouched exercise must run to its end\n${failure}`);
   for (const { key, passed } of said<Verdict>(run.outputs))
@@ -69,7 +64,11 @@ async function proveMistakes(folder: string, chapter: string, report: Report): P
   for (const { name, problem } of results) report(name, problem);
 }
 
-/** Proves all that can be proved about some exercises; one thing after the other, each heard by `report`. */
+/**
+ * Proves all that can be proved about some exercises, each heard by `report`. An exercise runs beside its solution, at the
+ * same time, since most of its time is one thread that compiles, and in the same folder: the checks are the same, and
+ * nothing in a learner's folder matters.
+ */
 export async function proveExercises(root: string, exercises: Generated[], report: Report): Promise<void> {
   const chapters = new Set(exercises.map(({ name }) => name.split("/")[0]));
   for (const chapter of chapters) {
@@ -78,8 +77,13 @@ export async function proveExercises(root: string, exercises: Generated[], repor
     for (const generated of exercises.filter(
       ({ name, solution }) => solution && name.startsWith(`${chapter}/`),
     )) {
-      await proveSolution(folder, generated, report);
-      await proveExercise(folder, generated, report);
+      const { solution, exercise } = generated;
+      const [solved, untouched] = await Promise.all([
+        runCells(folder, codeOf(solution!)),
+        runCells(folder, codeOf(exercise!)),
+      ]);
+      proveSolution(generated, solved, report);
+      proveExercise(generated, untouched, report);
     }
   }
 }
