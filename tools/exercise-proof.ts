@@ -33,20 +33,21 @@ const failureText = ({ failure }: RunResult) => failure && `cell ${failure.cell}
 /** From a solution's run: every check in it must pass. */
 function proveSolution({ name }: Generated, run: RunResult, report: Report): void {
   const failure = failureText(run);
-  if (failure) return report(`solutions/${name}`, failure);
   const verdicts = said<Verdict>(run.outputs);
-  if (verdicts.length === 0)
-    return report(`solutions/${name}`, "it has no check: `await check(…)` is missing");
-  for (const { key, passed, says } of verdicts)
-    report(`${key} accepts the solution`, passed ? undefined : says.join("\n"));
+  if (failure) report(`solutions/${name}`, failure);
+  else if (verdicts.length === 0) report(`solutions/${name}`, "it has no check: `await check(…)` is missing");
+  else
+    for (const { key, passed, says } of verdicts)
+      report(`${key} accepts the solution`, passed ? undefined : says.join("\n"));
 }
 
 /** From the run of an exercise as generation gives it: it comes to its end, and every check says "not yet". */
 function proveExercise({ name }: Generated, run: RunResult, report: Report): void {
   const failure = failureText(run);
-  if (failure) return report(`exercises/${name}`, `an untouched exercise must run to its end\n${failure}`);
-  for (const { key, passed } of said<Verdict>(run.outputs))
-    report(`${key} answers "not yet"`, passed ? "the check passes before anything is written" : undefined);
+  if (failure) report(`exercises/${name}`, `an untouched exercise must run to its end\n${failure}`);
+  else
+    for (const { key, passed } of said<Verdict>(run.outputs))
+      report(`${key} answers "not yet"`, passed ? "the check passes before anything is written" : undefined);
 }
 
 const REHEARSAL = [

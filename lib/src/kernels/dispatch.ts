@@ -27,12 +27,15 @@ export function dispatchTiles({ tokens, expertsPerToken, experts, tile }: Dispat
 
 //| 03-moe/2-dispatch.ipynb#dispatch-tile
 /**
- * Rows of a tile. Whole tiles of the matrix product, so that a workgroup works for one expert, and whole steps of its
- * inner loop, so that gradients of weights stop where a segment stops.
+ * Rows of a tile: those of one workgroup of the matrix product, so that it works for one expert. On a processor that is a
+ * choice: tall tiles are faster, and low ones hold less padding where experts have few pairs each. Never fewer than there
+ * are lanes, so that gradients of weights, in whole rounds, stop where a segment stops.
  */
-export function dispatchTile(facts: AdapterFacts, halves = false): number {
-  const rows = matmulRowTile(facts, halves);
-  return prefersSubgroups(facts) ? Math.max(rows, facts.subgroupSize) : rows;
+export function dispatchTile(facts: AdapterFacts, pairsPerExpert: number, halves = false): number {
+  if (!prefersSubgroups(facts)) return matmulRowTile(facts, halves);
+  const lanes = facts.subgroupSize;
+  const height = pairsPerExpert >= 64 ? 32 : pairsPerExpert >= 16 ? 16 : 8;
+  return Math.max(lanes, Math.min(height, 4 * lanes));
 }
 
 //| 03-moe/2-dispatch.ipynb#sort-workers

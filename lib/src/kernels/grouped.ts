@@ -3,19 +3,15 @@ import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { type DispatchShape, dispatchTiles, nobody } from "./dispatch.js";
 import type { MatmulPlaces, MatmulShape } from "./matmul.js";
-import { matmulRowTile, placedMatmulKernel, subgroupHeights } from "./products.js";
+import { placedMatmulKernel, subgroupHeights } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
-export function groupedPlaces({ tile }: DispatchShape, rowTile: number): MatmulPlaces {
-  const ownerTiles = tile / rowTile;
+export function groupedPlaces(): MatmulPlaces {
   return {
     name: "grouped matmul",
     reads: ["owners: array<u32>"],
-    before: [
-      `  let expert = owners[group.y / ${ownerTiles}u];`,
-      `  if (expert == ${nobody}u) { return; }`,
-    ].join("\n"),
+    before: `  let expert = owners[group.y];\n  if (expert == ${nobody}u) { return; }`,
     a: "0u",
     b: "expert * sizes.inner * sizes.columns",
     c: "0u",
@@ -47,8 +43,7 @@ export function groupedMatmulKernel(
   facts: AdapterFacts,
 ): Kernel {
   const matrices: MatmulShape = { batch: 1, rows: dispatchTiles(shape) * shape.tile, ...grouped };
-  const places = groupedPlaces(shape, matmulRowTile(facts, grouped.halves));
-  return placedMatmulKernel(matrices, places, facts);
+  return placedMatmulKernel(matrices, groupedPlaces(), facts, shape.tile);
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-weights

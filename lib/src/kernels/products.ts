@@ -15,9 +15,6 @@ import {
 import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
 
 //| 02-attention/2-matrix-products.ipynb#choose
-/** Rows of C that one subgroup computes where rows are grouped. */
-export const subgroupRows = 16;
-
 /**
  * The heights of the subgroup's tile that a product can have, the rule of thumb's first. A tall tile loads less, and takes
  * longer to compile: for small products it is not worth it.
@@ -29,18 +26,17 @@ export function subgroupHeights({ batch, rows, columns, inner }: MatmulShape, la
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
 
-/** Rows of C that one workgroup computes: grouped rows are padded to whole tiles of this. */
+/** Rows of C that one workgroup computes on a graphics processor. */
 export function matmulRowTile(facts: AdapterFacts, halves = false): number {
-  if (halves && hasSubgroupMatrix(facts)) return unitTile;
-  return prefersSubgroups(facts) ? subgroupRows : tileRows;
+  return halves && hasSubgroupMatrix(facts) ? unitTile : tileRows;
 }
 
-/** The kernel that suits the adapter by a rule of thumb, for matrices at given places; `rows` is a subgroup's height. */
+/** The kernel that suits the adapter by a rule of thumb, for matrices at given places; on a processor, of `rows` rows. */
 export function placedMatmulKernel(
   shape: MatmulShape,
   places: MatmulPlaces,
   facts: AdapterFacts,
-  rows = subgroupRows,
+  rows: number,
 ): Kernel {
   if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
   return prefersSubgroups(facts)

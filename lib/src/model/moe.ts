@@ -38,7 +38,8 @@ export interface DispatchPlan {
 /** Sorts pairs by expert, from the experts of each token [tokens, k]. */
 export function planDispatch(chosen: Tensor<"u32">, experts: number): DispatchPlan {
   const [tokens, expertsPerToken] = chosen.shape;
-  const tile = dispatchTile(currentGpu().facts, matmulPrecision.now === "f16");
+  const each = (tokens * expertsPerToken) / experts;
+  const tile = dispatchTile(currentGpu().facts, each, matmulPrecision.now === "f16");
   const shape = { tokens, expertsPerToken, experts, tile };
   const tiles = dispatchTiles(shape);
   const rows = tiles * shape.tile;

@@ -8,7 +8,7 @@ import {
   dispatchTiles,
 } from "../../src/kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../../src/kernels/grouped.js";
-import { range } from "../../src/kernels/matmul.js";
+import { prefersSubgroups, range } from "../../src/kernels/matmul.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { empty, indices, launchInto, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
@@ -63,9 +63,9 @@ function sortedCase(shape: DispatchShape) {
 
 //| 03-moe/2-dispatch.ipynb#check-grouped-products
 /** The three products of a case, each written over NaN. */
-async function checkGrouped(facts: AdapterFacts): Promise<void> {
+async function checkGrouped(facts: AdapterFacts, pairsPerExpert: number): Promise<void> {
   const { tokens, expertsPerToken, experts, outputs, inners } = groupedCase;
-  const shape = { tokens, expertsPerToken, experts, tile: dispatchTile(facts) };
+  const shape = { tokens, expertsPerToken, experts, tile: dispatchTile(facts, pairsPerExpert) };
   const { slots, rows, owners, segments } = sortedCase(shape);
   const { into, outOf } = carriers([...(await slots.array())], rows);
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
@@ -91,6 +91,7 @@ async function checkGrouped(facts: AdapterFacts): Promise<void> {
 //| 03-moe/2-dispatch.ipynb#grouped-test
 await test("grouped products equal sums on arrays, for both kinds of adapter", async () => {
   const { facts } = currentGpu();
-  await checkGrouped(facts);
-  await checkGrouped({ ...facts, kind: "gpu", subgroupSize: 0 });
+  for (const pairsPerExpert of prefersSubgroups(facts) ? [1, 36, 100] : [36])
+    await checkGrouped(facts, pairsPerExpert);
+  await checkGrouped({ ...facts, kind: "gpu", subgroupSize: 0 }, 36);
 });
