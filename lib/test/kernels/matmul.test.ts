@@ -86,9 +86,12 @@ await test("subgroup products equal the definition, however the operands are sto
   checkVariant((shape) => subgroupOf(shape, 4)));
 
 await test("taller subgroup tiles, which take longer to compile, equal it on shapes that fit nothing", async () => {
-  await checkVariant((shape) => subgroupOf(shape, 16), [[17, 33, 9]]);
-  await checkVariant((shape) => subgroupOf(shape, 16), [[20, 72, 16]]);
-  if (currentGpu().facts.subgroupSize < 8) return;
+  const uneven = [
+    [17, 33, 9],
+    [20, 72, 16],
+  ];
+  await checkVariant((shape) => subgroupOf(shape, 16), uneven);
+  if (currentGpu().facts.subgroupSize < 8) return console.log("32 rows skipped: they need 8 lanes");
   await checkVariant((shape) => subgroupOf(shape, 32), [[40, 36, 12]]);
 });
 
