@@ -5,6 +5,7 @@ export * from "./gpu/ceiling.js";
 export * from "./gpu/checked.js";
 export * from "./gpu/commands.js";
 export * from "./gpu/device.js";
+export * from "./gpu/images.js";
 export * from "./gpu/profiler.js";
 export * from "./gpu/tuner.js";
 export * from "./tokenizer/bpe.js";

@@ -116,26 +116,41 @@ export function outOfMemory(
 
 //| 02-attention/1-the-first-kernel.ipynb#new-buffer
 /**
- * A new buffer. Whether the driver has memory for it comes out later: if not, the next wait throws in the name of `what`,
- * and `refused` is called.
+ * Makes a buffer or another thing of `size` bytes. Whether the driver has memory for it comes out later: if not, the next
+ * wait throws in the name of `what`, and `refused` is called.
  */
-export function newBuffer(
-  { size, usage, what }: { size: number; usage: number; what: string },
+export function newMemory<T>(
+  size: number,
+  what: string,
+  make: (device: GPUDevice) => T,
   refused?: () => void,
-): GPUBuffer {
+): T {
   const gpu = currentGpu();
   const before = { ...memory };
   const failed = () => {
     refused?.();
     reportGpuError(gpu, outOfMemory(poolOf(gpu), what, size, before), true);
   };
-  return withErrorScope(gpu.device, "out-of-memory", () => gpu.device.createBuffer({ size, usage }), failed);
+  return withErrorScope(gpu.device, "out-of-memory", () => make(gpu.device), failed);
+}
+
+/** A new buffer, with memory or without, as `newMemory` says. */
+export function newBuffer(
+  { size, usage, what }: { size: number; usage: number; what: string },
+  refused?: () => void,
+): GPUBuffer {
+  return newMemory(size, what, (device) => device.createBuffer({ size, usage }), refused);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#grow-pool
+/** Throws when a pool has no room for `size` bytes more. */
+export function checkMemory(pool: Pool, size: number, what: string): void {
+  if (memory.held + size > pool.room) throw outOfMemory(pool, what, size, memory);
+}
+
 /** Adds a new buffer to a pool. Throws when it has no room for it. */
 export function growPool(pool: Pool, size: number, what: string): GPUBuffer {
-  if (memory.held + size > pool.room) throw outOfMemory(pool, what, size, memory);
+  checkMemory(pool, size, what);
   const usage = 0x80 | 0x08 | 0x04; // STORAGE | COPY_DST | COPY_SRC
   const buffer = newBuffer({ size, usage, what }, () => strikeOut(pool, buffer));
   pool.usable.add(buffer);

@@ -18,6 +18,7 @@ import {
   unsettledCalls,
   withErrorScope,
 } from "./device.js";
+import { type ImageCopy, copyToImage, imageFor, isImage } from "./images.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#kernel-interface
 /** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
@@ -29,6 +30,8 @@ export interface Kernel {
   /** The first bindings are read only, the next ones are written (and may be read). */
   reads: number;
   writes: number;
+  /** Those of the first bindings that are images. */
+  images: readonly number[];
   /** Sizes that the source reads as data: kernels that differ in these alone are compiled once. */
   sizes: readonly number[];
   workgroups: readonly [number, number, number];
@@ -38,7 +41,7 @@ export interface Kernel {
 /** What a kernel's author writes; `kernel` adds the frame that is the same for all. */
 export interface KernelParts {
   name: string;
-  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`. */
+  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`, or by `imageOf`. */
   reads: string[];
   /** Bindings that are written. */
   writes: string[];
@@ -78,6 +81,16 @@ export function sizesDeclaration(names: string[], binding: number): string[] {
   return [`struct Sizes { ${fields} }`, `@group(0) @binding(${binding}) var<uniform> sizes: Sizes;`];
 }
 
+/** Declares an array, or an image. */
+export function bindingDeclaration(
+  declaration: string,
+  access: "read" | "read_write",
+  binding: number,
+): string {
+  const space = isImage(declaration) ? "" : `<storage, ${access}>`;
+  return `@group(0) @binding(${binding}) var${space} ${declaration};`;
+}
+
 /**
  * Writes the frame around a kernel's statements: bindings in order, then `main` with
  * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
@@ -86,12 +99,10 @@ export function sizesDeclaration(names: string[], binding: number): string[] {
  */
 export function kernel(parts: KernelParts): Kernel {
   const { name, reads, writes, workgroupSize, workgroups, sizes = {}, head = "", enable = [], body } = parts;
-  const bind = (access: string, first: number) => (declaration: string, i: number) =>
-    `@group(0) @binding(${first + i}) var<storage, ${access}> ${declaration};`;
   const lines = [
     ...enable.map((extension) => `enable ${extension};`),
-    ...reads.map(bind("read", 0)),
-    ...writes.map(bind("read_write", reads.length)),
+    ...reads.map((declaration, i) => bindingDeclaration(declaration, "read", i)),
+    ...writes.map((declaration, i) => bindingDeclaration(declaration, "read_write", reads.length + i)),
     ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
     head.trim(),
     `@compute @workgroup_size(${workgroupSize})`,
@@ -103,8 +114,15 @@ export function kernel(parts: KernelParts): Kernel {
   ];
   const code = lines.filter((line) => line !== "").join("\n");
   const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
-  const numbers = Object.values(sizes);
-  return { name, code, reads: reads.length, writes: writes.length, sizes: numbers, workgroups: grid };
+  return {
+    name,
+    code,
+    reads: reads.length,
+    writes: writes.length,
+    images: reads.flatMap((declaration, i) => (isImage(declaration) ? [i] : [])),
+    sizes: Object.values(sizes),
+    workgroups: grid,
+  };
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#report-compilation
@@ -121,16 +139,20 @@ export async function reportCompilation(
   reportGpuError(gpu, new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
 }
 
-/** The layout of a kernel's bindings: read-only arrays first, then those it writes, then its sizes. */
-export function bindingLayout(device: GPUDevice, { reads, writes, sizes }: Kernel): GPUBindGroupLayout {
-  const arrays = Array.from({ length: reads + writes }, (_, i) =>
-    i < reads ? "read-only-storage" : "storage",
-  );
-  const types = sizes.length > 0 ? [...arrays, "uniform"] : arrays;
-  const entries = types.map((type, binding) => ({
+/** The layout of a kernel's bindings: arrays and images that it reads first, then arrays that it writes, then its sizes. */
+export function bindingLayout(
+  device: GPUDevice,
+  { reads, writes, images, sizes }: Kernel,
+): GPUBindGroupLayout {
+  const typeOf = (binding: number): GPUBufferBindingType => {
+    if (binding < reads) return "read-only-storage";
+    return binding < reads + writes ? "storage" : "uniform";
+  };
+  const image = { storageTexture: { access: "read-only", format: "rgba32float" } } as const;
+  const entries = Array.from({ length: reads + writes + Math.min(1, sizes.length) }, (_, binding) => ({
     binding,
     visibility: 4, // GPUShaderStage.COMPUTE
-    buffer: { type: type as GPUBufferBindingType },
+    ...(images.includes(binding) ? image : { buffer: { type: typeOf(binding) } }),
   }));
   return device.createBindGroupLayout({ entries });
 }
@@ -180,6 +202,8 @@ export interface PreparedDispatch {
   name: string;
   pipeline: GPUComputePipeline;
   bindings: GPUBindGroup;
+  /** What is copied into images before. */
+  copies: ImageCopy[];
   workgroups: readonly [number, number, number];
 }
 
@@ -214,10 +238,17 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   const pipeline = pipelineFor(gpu, kernel);
   const arrays = storages.map((storage) => bindingOf(storage, `Kernel "${kernel.name}"`));
   const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
-  const entries = [...arrays, ...sizes].map((resource, binding) => ({ binding, resource }));
+  const resources: GPUBindingResource[] = [...arrays, ...sizes];
+  const copies = kernel.images.map((binding) => {
+    const from = arrays[binding];
+    const image = imageFor(binding, storages[binding].bytes, `An image for kernel "${kernel.name}"`);
+    resources[binding] = image.createView();
+    return { from, image };
+  });
+  const entries = resources.map((resource, binding) => ({ binding, resource }));
   const layout = pipeline.getBindGroupLayout(0);
   const bindings = gpu.device.createBindGroup({ label: kernel.name, layout, entries });
-  return { gpu, name: kernel.name, pipeline, bindings, workgroups: kernel.workgroups };
+  return { gpu, name: kernel.name, pipeline, bindings, copies, workgroups: kernel.workgroups };
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#encoding-types
@@ -255,12 +286,21 @@ export function flush(): void {
   waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
 }
 
+/** Copies arrays into images. That cannot be done inside of a pass, so one ends before and the next begins after. */
+export function fillImages(encoding: Encoding, copies: ImageCopy[]): void {
+  if (copies.length === 0) return;
+  encoding.pass.end();
+  for (const copy of copies) copyToImage(encoding.encoder, copy);
+  encoding.pass = encoding.encoder.beginComputePass();
+}
+
 /** Adds a dispatch to those that wait: one pass holds many, since starting a pass costs more than a dispatch. */
-export function encode({ gpu, name, pipeline, bindings, workgroups }: PreparedDispatch): void {
+export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: PreparedDispatch): void {
   checkAlive(gpu);
   if (commands.waiting?.gpu !== gpu) commands.waiting = beginEncoding(gpu); // what waited for a lost device is dropped
   const { waiting } = commands;
   gpu.latestKernel = name;
+  fillImages(waiting, copies);
   waiting.pass.setPipeline(pipeline);
   waiting.pass.setBindGroup(0, bindings);
   waiting.pass.dispatchWorkgroups(...workgroups);

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
 import { GpuError, currentGpu } from "./device.js";
+import { copyToImage } from "./images.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#profile-types
 /** GPU time of one kernel, all its calls together. */
@@ -15,16 +16,18 @@ export interface ProfileRow {
 export const profileCapacity = 2000;
 
 //| 02-attention/1-the-first-kernel.ipynb#time-dispatch
-/** Runs one kernel in a pass of its own between two timestamps. */
+/** Runs one kernel between two timestamps: a pass of no work reads the clock before its images are filled, and its own after. */
 export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
-  const { gpu, pipeline, bindings, workgroups } = prepare(dispatch);
+  const { gpu, pipeline, bindings, copies, workgroups } = prepare(dispatch);
   const { device } = gpu;
   gpu.latestKernel = dispatch.kernel.name;
   const at = names.length * 2;
-  const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
   const timed = names.length < profileCapacity;
+  const clock = (index: object) => (timed ? { timestampWrites: { querySet, ...index } } : {});
   const encoder = device.createCommandEncoder();
-  const pass = encoder.beginComputePass(timed ? { timestampWrites } : {});
+  encoder.beginComputePass(clock({ beginningOfPassWriteIndex: at })).end();
+  for (const copy of copies) copyToImage(encoder, copy);
+  const pass = encoder.beginComputePass(clock({ endOfPassWriteIndex: at + 1 }));
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, bindings);
   pass.dispatchWorkgroups(...workgroups);

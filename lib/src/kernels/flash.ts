@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import { imageFunction, imageOf } from "../gpu/images.js";
 import { wgslNumber } from "./elementwise.js";
 import { prefersSubgroups, range } from "./matmul.js";
 
@@ -34,6 +35,8 @@ export interface FlashForm {
   lanes: number;
   /** Rows that each lane keeps. */
   rows: number;
+  /** Whether the rows that are handed round by subgroups are read as images. */
+  images: boolean;
 }
 
 /** Query rows of one key head. */
@@ -43,12 +46,14 @@ export function groupedRows({ heads, kvHeads, tokens }: FlashShape): number {
 
 /**
  * The form that suits the adapter. On a processor a lane keeps four rows, so that what is loaded serves them all, unless
- * there are not enough rows to fill the lanes. On a graphics processor a row is all that a lane can keep.
+ * there are not enough rows to fill the lanes; what sixteen tiles of rows walk through is worth a copy into an image. On a
+ * graphics processor a row is all that a lane can keep.
  */
 export function flashForm(shape: FlashShape, facts: AdapterFacts): FlashForm {
-  if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1 };
+  if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1, images: false };
   const lanes = facts.subgroupSize;
-  return { subgroups: true, lanes, rows: groupedRows(shape) >= 4 * lanes ? 4 : 1 };
+  const rows = groupedRows(shape) >= 4 * lanes ? 4 : 1;
+  return { subgroups: true, lanes, rows, images: groupedRows(shape) >= 16 * rows * lanes };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-tile
@@ -124,12 +129,11 @@ export function sharedRows(shape: FlashShape): number {
   return Math.max(2, Math.min(32, 2 ** Math.floor(Math.log2(512 / foursOf(shape)))));
 }
 
-/** Declares the workgroup memory for rows of these arrays. */
-export function sharedHead(names: string[], shape: FlashShape, { subgroups }: FlashForm): string {
+/** Declares the workgroup memory for rows of these arrays, or how they are read as images. */
+export function sharedHead(names: string[], shape: FlashShape, { subgroups, images }: FlashForm): string {
   const size = sharedRows(shape) * foursOf(shape);
-  return subgroups
-    ? ""
-    : names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size}>;`).join("\n");
+  if (subgroups) return images ? names.map(imageFunction).join("\n") : "";
+  return names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size}>;`).join("\n");
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#shared-four
@@ -153,14 +157,24 @@ export interface RowWalk {
   to: string;
 }
 
+/** Declares arrays of rows, in fours: those that are walked through as images, where the form has them so. */
+export function rowArrays(names: string[], walk: RowWalk, { images }: FlashForm): string[] {
+  return names.map((name) => (images && walk.names.includes(name) ? imageOf(name) : `${name}: array<vec4f>`));
+}
+
 /** Loads row j: each lane a part of it, to be handed round. */
-export function loadParts({ names, count }: RowWalk, shape: FlashShape, { lanes }: FlashForm): string[] {
+export function loadParts(
+  { names, count }: RowWalk,
+  shape: FlashShape,
+  { lanes, images }: FlashForm,
+): string[] {
   const width = foursOf(shape);
+  const four = (name: string, at: string) => (images ? `${name}Four(${at})` : `${name}[${at}]`);
   const part = (i: number) =>
     (i + 1) * lanes <= width ? `${i * lanes}u + lane` : `min(${i * lanes}u + lane, ${width - 1}u)`;
   return names.flatMap((name) =>
     range(Math.ceil(width / lanes)).map(
-      (i) => `let ${name}Part${i} = ${name}[(matrix * ${count} + j) * ${width}u + ${part(i)}];`,
+      (i) => `let ${name}Part${i} = ${four(name, `(matrix * ${count} + j) * ${width}u + ${part(i)}`)};`,
     ),
   );
 }
@@ -395,7 +409,7 @@ export function endSoftmax(form: FlashForm): string[] {
 //| 02-attention/7-the-fused-kernel.ipynb#flash-kernel
 /** Attention in one pass over the keys. Writes y like q, and the logarithm of each row's sum of powers. */
 export function flashKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
-  const arrays = ["q: array<vec4f>", "k: array<vec4f>", "v: array<vec4f>"];
+  const arrays = rowArrays(["q", "k", "v"], keyWalk, form);
   const tables = ["ranges: array<vec2u>", "tiles: array<vec2u>"];
   return kernel({
     ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
@@ -468,9 +482,12 @@ export function scoreGradient({ softcap }: FlashShape, r: number, facts: string,
 }
 
 /** What both backward kernels read. */
-export function backwardReads(facts: string): string[] {
-  const fours = ["q", "k", "v", "gradient"].map((name) => `${name}: array<vec4f>`);
-  return [...fours, `facts: array<${facts}>`, "tiles: array<vec2u>"];
+export function backwardReads(walk: RowWalk, form: FlashForm, facts: string): string[] {
+  return [
+    ...rowArrays(["q", "k", "v", "gradient"], walk, form),
+    `facts: array<${facts}>`,
+    "tiles: array<vec2u>",
+  ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#query-gradient-kernel
@@ -479,7 +496,7 @@ export function flashQueryGradientKernel(shape: FlashShape, form: FlashForm, seq
   return kernel({
     ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
     name: flashName("flash query gradient", shape),
-    reads: backwardReads("vec4f"),
+    reads: backwardReads(keyWalk, form, "vec4f"),
     writes: ["dq: array<vec4f>"],
     head: sharedHead(keyWalk.names, shape, form),
     body: [
@@ -540,7 +557,7 @@ export function flashKeyGradientKernel(shape: FlashShape, form: FlashForm, seque
   return kernel({
     ...flashFrame(shape, form, sequences, Math.ceil(shape.length / flashTile(keys))),
     name: flashName("flash key gradient", shape),
-    reads: backwardReads(form.subgroups ? "f32" : "vec4f"),
+    reads: backwardReads(walk, form, form.subgroups ? "f32" : "vec4f"),
     writes: ["dk: array<vec4f>", "dv: array<vec4f>"],
     head: sharedHead(walk.names, shape, form),
     body: [

@@ -7,7 +7,7 @@ import { placedMatmulKernel, subgroupHeights } from "./products.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
-export function groupedPlaces(): MatmulPlaces {
+export function groupedPlaces(experts: number): MatmulPlaces {
   return {
     name: "grouped matmul",
     reads: ["owners: array<u32>"],
@@ -17,6 +17,7 @@ export function groupedPlaces(): MatmulPlaces {
     c: "0u",
     from: "0u",
     to: "sizes.inner",
+    shares: experts,
   };
 }
 
@@ -43,7 +44,7 @@ export function groupedMatmulKernel(
   facts: AdapterFacts,
 ): Kernel {
   const matrices: MatmulShape = { batch: 1, rows: dispatchTiles(shape) * shape.tile, ...grouped };
-  return placedMatmulKernel(matrices, groupedPlaces(), facts, shape.tile);
+  return placedMatmulKernel(matrices, groupedPlaces(shape.experts), facts, shape.tile);
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-weights
@@ -68,6 +69,7 @@ export function groupedWeightKernel(
     c: "group.z * sizes.rows * sizes.columns",
     from: "segments[group.z * 2u]",
     to: "segments[group.z * 2u + 1u]",
+    shares: 1,
   };
   const [height] = subgroupHeights(matrices, facts.subgroupSize);
   return placedMatmulKernel(matrices, places, facts, height);

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import { imageFunction, imageOf } from "../gpu/images.js";
 
 //| 02-attention/2-matrix-products.ipynb#matmul-shape
 /** A batch of matrix products C = A·B. A is [rows, inner] and B [inner, columns], unless stored transposed. */
@@ -50,6 +51,8 @@ export interface MatmulPlaces {
   /** The range of the inner dimension. */
   from: string;
   to: string;
+  /** Matrices B that the rows are divided among. */
+  shares: number;
 }
 
 /** The matrices of a plain batch: one after the other. */
@@ -63,6 +66,7 @@ export function batchPlaces({ sharedB }: MatmulShape): MatmulPlaces {
     c: "group.z * sizes.rows * sizes.columns",
     from: "0u",
     to: "sizes.inner",
+    shares: 1,
   };
 }
 
@@ -298,16 +302,24 @@ export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Ker
 export interface SubgroupTile {
   lanes: number;
   rows: number;
+  /** Whether operands that are loaded often are read as images. */
+  images?: boolean;
 }
 
-/** Inner indices of one round: four, or more where the rows are so few that the lanes can hold more of A. */
-export function roundLength({ lanes, rows }: SubgroupTile): number {
-  return Math.max(4, (4 * lanes) / rows);
+/** How a subgroup goes through the inner dimension. */
+export interface Round {
+  /** Inner indices of a round. */
+  length: number;
+  /** Inner indices that are multiplied at a time: four or eight. */
+  step: number;
+  /** Fours of A that a lane holds. */
+  loads: number;
 }
 
-/** Fours of A that a lane holds in one round. */
-export function roundLoads(tile: SubgroupTile): number {
-  return (tile.rows * roundLength(tile)) / (4 * tile.lanes);
+/** A round is one step, or longer where the rows are so few that the lanes can hold more of A. */
+export function roundOf({ lanes, rows }: SubgroupTile, step: number): Round {
+  const length = Math.max(step, (4 * lanes) / rows);
+  return { length, step, loads: (rows * length) / (4 * lanes) };
 }
 
 //| 02-attention/2-matrix-products.ipynb#clamped
@@ -322,50 +334,56 @@ export function clampedFour(index: string, fits: boolean, size: string): string 
 }
 
 /** WGSL that rounds one or four floats to what 16 bits can hold, where the product wants that. */
-export function rounded({ halves }: MatmulShape, value: string): string {
+export function rounded(value: string, halves?: boolean): string {
   return halves ? `quantizeToF16(${value})` : value;
 }
 
 //| 02-attention/2-matrix-products.ipynb#hold-rows
+/** How lanes share rows of A: the loads that it takes to reach all rows, and the fours of one row that a load covers. */
+export function rowLoads({ lanes, rows }: SubgroupTile): { groups: number; depth: number } {
+  return { groups: Math.ceil(rows / lanes), depth: Math.max(1, lanes / rows) };
+}
+
 /** Before the loop: where the rows of A that a lane loads from begin. */
 export function findRows({ rows }: MatmulShape, tile: SubgroupTile): string[] {
-  return range(roundLoads(tile)).map((h) => {
-    const own = tile.lanes > tile.rows ? `lane % ${tile.rows}u` : `${h * tile.lanes}u + lane`;
+  return range(rowLoads(tile).groups).map((g) => {
+    const own = tile.lanes > tile.rows ? `lane % ${tile.rows}u` : `${g * tile.lanes}u + lane`;
     const row = clamped(`(row + ${own})`, rows % tile.rows === 0, "rows");
-    return `  let aRow${h} = aFirst + ${row} * sizes.inner;`;
+    return `  let aRow${g} = aFirst + ${row} * sizes.inner;`;
   });
 }
 
-/** Each lane loads four neighbours, inner indices k to k + 3, of its rows of A. Beyond the end they are zero. */
-export function loadRows(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const { inner } = shape;
-  const fits = inner % roundLength(tile) === 0;
-  const start = tile.lanes > tile.rows ? `(k + lane / ${tile.rows}u * 4u)` : "k";
-  return range(roundLoads(tile)).map((h) => {
+/** Each lane loads fours of its rows of A, neighbours in the inner dimension. Beyond the end they are zero. */
+export function loadRows({ inner, halves }: MatmulShape, tile: SubgroupTile, round: Round): string[] {
+  const { groups, depth } = rowLoads(tile);
+  const fits = inner % round.length === 0;
+  return range(round.loads).map((h) => {
+    const [row, first] = [`aRow${h % groups}`, `${4 * depth * Math.floor(h / groups)}u`];
+    const start = depth > 1 ? `(k + ${first} + lane / ${tile.rows}u * 4u)` : `(k + ${first})`;
     const one = (i: number) =>
-      `select(0.0, a[aRow${h} + min(${start} + ${i}u, sizes.inner - 1u)], ${start} + ${i}u < to)`;
-    const four = `a[(aRow${h} + ${clampedFour(start, fits, "inner")}) / 4u]`;
+      `select(0.0, a[${row} + min(${start} + ${i}u, sizes.inner - 1u)], ${start} + ${i}u < to)`;
+    const four = `aFour((${row} + ${clampedFour(start, fits, "inner")}) / 4u)`;
     const inside = fits ? four : `select(vec4f(), ${four}, ${start} < to)`;
     const value = inner % 4 === 0 ? inside : `vec4f(${range(4).map(one).join(", ")})`;
-    return `    let a${h} = ${rounded(shape, value)};`;
+    return `    let a${h} = ${rounded(value, halves)};`;
   });
 }
 
 //| 02-attention/2-matrix-products.ipynb#hold-columns
 /** The same from an A that is stored transposed: each lane loads four neighbouring rows at one inner index. */
-export function loadTransposedRows(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const { rows, inner } = shape;
+export function loadTransposedRows(shape: MatmulShape, tile: SubgroupTile, round: Round): string[] {
+  const { rows, inner, halves } = shape;
   const across = tile.rows / 4;
-  const fits = inner % roundLength(tile) === 0;
+  const fits = inner % round.length === 0;
   const whole = rows % tile.rows === 0;
   const first = `(row + lane % ${across}u * 4u)`;
-  return range(roundLoads(tile)).map((h) => {
+  return range(round.loads).map((h) => {
     const index = `(k + ${(h * tile.lanes) / across}u + lane / ${across}u)`;
     const start = `aFirst + ${clamped(index, fits, "inner")} * sizes.rows`;
     const one = (i: number) => `a[${start} + min(${first} + ${i}u, sizes.rows - 1u)]`;
-    const four = `a[(${start} + ${clampedFour(first, whole, "rows")}) / 4u]`;
+    const four = `aFour((${start} + ${clampedFour(first, whole, "rows")}) / 4u)`;
     const value = rows % 4 === 0 ? four : `vec4f(${range(4).map(one).join(", ")})`;
-    return `    let a${h} = ${rounded(shape, fits ? value : `select(vec4f(), ${value}, ${index} < to)`)};`;
+    return `    let a${h} = ${rounded(fits ? value : `select(vec4f(), ${value}, ${index} < to)`, halves)};`;
   });
 }
 
@@ -374,23 +392,28 @@ export function loadTransposedRows(shape: MatmulShape, tile: SubgroupTile): stri
 export function handRound({ transposeA }: MatmulShape, tile: SubgroupTile, r: number, i: number): string {
   const { lanes, rows } = tile;
   const across = rows / 4;
-  const depth = lanes / across; // inner indices that a load of a transposed A covers
-  if (!transposeA) return `subgroupShuffle(a${Math.floor(r / lanes)}[${i}], ${r % lanes}u + q * ${across}u)`;
-  const place = (i % depth) * across + Math.floor(r / 4);
-  return `subgroupShuffle(a${Math.floor(i / depth)}[${r % 4}], ${place}u + q * ${across}u)`;
+  if (transposeA) {
+    const depth = lanes / across; // inner indices that a load covers
+    const place = (i % depth) * across + Math.floor(r / 4);
+    return `subgroupShuffle(a${Math.floor(i / depth)}[${r % 4}], ${place}u + q * ${across}u)`;
+  }
+  const { groups, depth } = rowLoads(tile);
+  const four = Math.floor(i / 4);
+  const load = Math.floor(four / depth) * groups + Math.floor(r / lanes);
+  return `subgroupShuffle(a${load}[${i % 4}], ${(four % depth) * rows + (r % lanes)}u + q * ${across}u)`;
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-b
-/** Rows k + q to k + q + 3 of B at a lane's four columns: b0 to b3. */
-export function loadColumns(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const { inner, columns } = shape;
+/** The step's rows of B, from k + q on, at a lane's four columns: b0, b1 and so on. */
+export function loadColumns(shape: MatmulShape, tile: SubgroupTile, round: Round): string[] {
+  const { inner, columns, halves } = shape;
   const fits = columns % (tile.lanes * 4) === 0;
-  return range(4).map((i) => {
-    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % roundLength(tile) === 0, "inner")} * sizes.columns`;
+  return range(round.step).map((i) => {
+    const start = `bFirst + ${clamped(`(k + q + ${i}u)`, inner % round.length === 0, "inner")} * sizes.columns`;
     const one = (j: number) => `b[${start} + min(column + ${j}u, sizes.columns - 1u)]`;
-    const four = `b[(${start} + ${clampedFour("column", fits, "columns")}) / 4u]`;
+    const four = `bFour((${start} + ${clampedFour("column", fits, "columns")}) / 4u)`;
     const value = columns % 4 === 0 ? four : `vec4f(${range(4).map(one).join(", ")})`;
-    return `      let b${i} = ${rounded(shape, value)};`;
+    return `      let b${i} = ${rounded(value, halves)};`;
   });
 }
 
@@ -401,35 +424,35 @@ export function findColumns({ columns }: MatmulShape, { lanes }: SubgroupTile): 
   return range(4).map((j) => `  let bRow${j} = bFirst + ${column(j)} * sizes.inner;`);
 }
 
-/** The same four rows of B: four neighbours of each column, turned round. */
-export function loadTransposedColumns(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const { inner } = shape;
-  const start = clampedFour("(k + q)", inner % roundLength(tile) === 0, "inner");
-  const loads = range(4).map((j) => {
-    const one = (i: number) => `b[bRow${j} + min(k + q + ${i}u, sizes.inner - 1u)]`;
-    const value =
-      inner % 4 === 0 ? `b[(bRow${j} + ${start}) / 4u]` : `vec4f(${range(4).map(one).join(", ")})`;
-    return `      let t${j} = ${rounded(shape, value)};`;
+/** The same rows of B: fours of each column, turned round. */
+export function loadTransposedColumns(shape: MatmulShape, _tile: SubgroupTile, round: Round): string[] {
+  const { inner, halves } = shape;
+  return range(round.step / 4).flatMap((s) => {
+    const k = `(k + q + ${4 * s}u)`;
+    const start = clampedFour(k, inner % round.length === 0, "inner");
+    const loads = range(4).map((j) => {
+      const one = (i: number) => `b[bRow${j} + min(${k} + ${i}u, sizes.inner - 1u)]`;
+      const value =
+        inner % 4 === 0 ? `bFour((bRow${j} + ${start}) / 4u)` : `vec4f(${range(4).map(one).join(", ")})`;
+      return `      let t${4 * s + j} = ${rounded(value, halves)};`;
+    });
+    const turned = (i: number) => range(4).map((j) => `t${4 * s + j}[${i}]`);
+    return [...loads, ...range(4).map((i) => `      let b${4 * s + i} = vec4f(${turned(i).join(", ")});`)];
   });
-  const turned = (i: number) =>
-    range(4)
-      .map((j) => `t${j}[${i}]`)
-      .join(", ");
-  return [...loads, ...range(4).map((i) => `      let b${i} = vec4f(${turned(i)});`)];
 }
 
 //| 02-attention/2-matrix-products.ipynb#subgroup-round
-/** One round: the lanes load their parts of A, then multiply four inner indices at a time. */
-export function subgroupRound(shape: MatmulShape, tile: SubgroupTile): string[] {
-  const length = roundLength(tile);
+/** One round: the lanes load their parts of A, then multiply a step of inner indices at a time. */
+export function subgroupRound(shape: MatmulShape, tile: SubgroupTile, round: Round): string[] {
+  const { length, step } = round;
   const products = range(tile.rows).map((r) => {
-    const terms = range(4).map((i) => `c${r} += ${handRound(shape, tile, r, i)} * b${i};`);
+    const terms = range(step).map((i) => `c${r} += ${handRound(shape, tile, r, i)} * b${i};`);
     return `      ${terms.join(" ")}`;
   });
   return [
-    ...(shape.transposeA ? loadTransposedRows : loadRows)(shape, tile),
-    length > 4 ? `    for (var q = 0u; q < ${length}u; q += 4u) {` : "    { let q = 0u;",
-    ...(shape.transposeB ? loadTransposedColumns : loadColumns)(shape, tile),
+    ...(shape.transposeA ? loadTransposedRows : loadRows)(shape, tile, round),
+    length > step ? `    for (var q = 0u; q < ${length}u; q += ${step}u) {` : "    { let q = 0u;",
+    ...(shape.transposeB ? loadTransposedColumns : loadColumns)(shape, tile, round),
     ...products,
     "    }",
   ];
@@ -454,6 +477,27 @@ export function storeRows(shape: MatmulShape, { rows }: SubgroupTile): string[] 
   });
 }
 
+//| 02-attention/2-matrix-products.ipynb#image-operands
+/** How a kernel reads an operand: its declaration, and a WGSL function `aFour` or `bFour` that loads four floats of it. */
+export interface ReadOperand {
+  asImage: boolean;
+  declaration: string;
+  load: string;
+}
+
+/** Both operands: as images where the tile allows it, they are in fours, and two subgroups or more load each number. */
+export function readOperands(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): ReadOperand[] {
+  const { batch, rows, columns, sharedB } = shape;
+  const across = columns / (4 * tile.lanes);
+  const down = ((sharedB ? batch : 1) * rows) / (tile.rows * places.shares);
+  return operands(shape).map(({ name, inFours }) => {
+    const asImage = tile.images === true && inFours && (name === "a" ? across : down) >= 2;
+    if (asImage) return { asImage, declaration: imageOf(name), load: imageFunction(name) };
+    const load = inFours ? `fn ${name}Four(at: u32) -> vec4f { return ${name}[at]; }` : "";
+    return { asImage, declaration: `${name}: array<${fours(inFours)}>`, load };
+  });
+}
+
 //| 02-attention/2-matrix-products.ipynb#subgroup-kernel
 /**
  * One subgroup computes a tile. In each round every lane loads a part of the tile's rows of A, and the subgroup hands it
@@ -461,18 +505,15 @@ export function storeRows(shape: MatmulShape, { rows }: SubgroupTile): string[] 
  */
 export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): Kernel {
   const { batch, rows, columns, transposeA, transposeB } = shape;
-  const [a, b] = operands(shape);
+  const both = readOperands(shape, places, tile);
+  const round = roundOf(tile, both[1].asImage ? 8 : 4);
   const width = tile.lanes * 4;
   return kernel({
     name: matmulName(places, shape),
-    reads: [
-      ...[a, b].map(({ name, inFours }) => `${name}: array<${fours(inFours)}>`),
-      ...places.reads,
-      ...epilogueReads(shape, "V"),
-    ],
+    reads: [...both.map(({ declaration }) => declaration), ...places.reads, ...epilogueReads(shape, "V")],
     writes: ["c: array<V>"],
     enable: ["subgroups"],
-    head: finishFunction(shape, columns % 4 === 0 ? 4 : 1),
+    head: [...both.map(({ load }) => load), finishFunction(shape, columns % 4 === 0 ? 4 : 1)].join("\n"),
     sizes: { rows, columns, inner: shape.inner },
     workgroupSize: tile.lanes,
     workgroups: [Math.ceil(columns / width), Math.ceil(rows / tile.rows), batch],
@@ -487,8 +528,8 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
       ...(transposeA ? [] : findRows(shape, tile)),
       ...(transposeB ? findColumns(shape, tile) : []),
       ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
-      `  for (var k = ${places.from}; k < to; k += ${roundLength(tile)}u) {`,
-      ...subgroupRound(shape, tile),
+      `  for (var k = ${places.from}; k < to; k += ${round.length}u) {`,
+      ...subgroupRound(shape, tile, round),
       "  }",
       ...storeRows(shape, tile),
     ].join("\n"),

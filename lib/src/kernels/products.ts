@@ -15,12 +15,23 @@ import {
 import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
 
 //| 02-attention/2-matrix-products.ipynb#choose
+/** Multiply-adds of a batch of products. */
+export function multiplyAdds({ batch, rows, columns, inner }: MatmulShape): number {
+  return batch * rows * columns * inner;
+}
+
+/** Whether a product has enough to do that copies of its operands, which take their time to start, are soon made up for. */
+export function isWorthCopies(shape: MatmulShape): boolean {
+  return multiplyAdds(shape) >= 2 ** 23;
+}
+
 /**
  * The heights of the subgroup's tile that a product can have, the rule of thumb's first. A tall tile loads less, and takes
  * longer to compile: for small products it is not worth it.
  */
-export function subgroupHeights({ batch, rows, columns, inner }: MatmulShape, lanes: number): number[] {
-  const volume = batch * rows * columns * inner;
+export function subgroupHeights(shape: MatmulShape, lanes: number): number[] {
+  const { rows } = shape;
+  const volume = multiplyAdds(shape);
   const usual = rows <= 4 || volume < 2 ** 18 ? 4 : rows <= 16 || volume < 2 ** 21 ? 16 : 32;
   const possible = [32, 16, 4].filter((height) => height <= 4 * lanes);
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
@@ -39,9 +50,9 @@ export function placedMatmulKernel(
   rows: number,
 ): Kernel {
   if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
-  return prefersSubgroups(facts)
-    ? subgroupMatmulKernel(shape, places, { lanes: facts.subgroupSize, rows })
-    : tiledMatmulKernel(shape, places);
+  if (!prefersSubgroups(facts)) return tiledMatmulKernel(shape, places);
+  const tile = { lanes: facts.subgroupSize, rows, images: isWorthCopies(shape) };
+  return subgroupMatmulKernel(shape, places, tile);
 }
 
 //| 02-attention/2-matrix-products.ipynb#variants
@@ -50,9 +61,10 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
   const lanes = facts.subgroupSize;
   const places = batchPlaces(shape);
   const heights = lanes < 4 ? [] : subgroupHeights(shape, lanes);
+  const images = prefersSubgroups(facts) && isWorthCopies(shape);
   const subgroups = heights.map((rows): [string, () => Kernel] => [
     `subgroup, ${rows} rows`,
-    () => subgroupMatmulKernel(shape, places, { lanes, rows }),
+    () => subgroupMatmulKernel(shape, places, { lanes, rows, images }),
   ]);
   const tiled: [string, () => Kernel] = ["tiled", () => tiledMatmulKernel(shape, places)];
   const onUnits = shape.halves && hasSubgroupMatrix(facts);

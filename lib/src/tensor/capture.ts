@@ -1,6 +1,14 @@
 // Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { type Storage, blockSize, giveBuffer, takeBuffer, wholeOf } from "../gpu/buffers.js";
-import { type Dispatch, encode, prepare, recordDispatches, release } from "../gpu/commands.js";
+import {
+  type Dispatch,
+  type PreparedDispatch,
+  encode,
+  prepare,
+  recordDispatches,
+  release,
+} from "../gpu/commands.js";
+import type { ImageCopy } from "../gpu/images.js";
 import { scope, tensorsIn } from "./tensor.js";
 
 //| 04-training/4-one-step-recorded.ipynb#last-uses
@@ -92,6 +100,24 @@ export interface Recording<T> {
   free(): void;
 }
 
+//| 04-training/4-one-step-recorded.ipynb#prepare-step
+/** Prepares a step's dispatches, in order. An array that its image holds already, as it is now, is not copied again. */
+export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
+  const held = new Map<GPUTexture, GPUBufferBinding>();
+  const isHeld = ({ from, image }: ImageCopy) => {
+    const { buffer, offset, size } = held.get(image) ?? {};
+    return buffer === from.buffer && offset === from.offset && size === from.size;
+  };
+  return dispatches.map(({ kernel, storages }) => {
+    const prepared = prepare({ kernel, storages });
+    const copies = prepared.copies.filter((copy) => !isHeld(copy));
+    for (const { from, image } of copies) held.set(image, from);
+    const written = new Set(storages.slice(kernel.reads).map((storage) => wholeOf(storage).buffer));
+    for (const [image, { buffer }] of held) if (written.has(buffer)) held.delete(image);
+    return { ...prepared, copies };
+  });
+}
+
 //| 04-training/4-one-step-recorded.ipynb#capture
 /**
  * Records what `step` does on the GPU, without running it, and plans its memory: intermediate results share buffers when
@@ -104,7 +130,7 @@ export function capture<T>(step: () => T): Recording<T> {
   const outside = outsideStorages(dispatches);
   const plan = planMemory(dispatches, results);
   for (const storage of [...outside, ...results]) storage.owners += 1;
-  const prepared = dispatches.map(prepare);
+  const prepared = prepareStep(dispatches);
   for (const storage of plan.shared) storage.buffer = undefined;
   return {
     run() {

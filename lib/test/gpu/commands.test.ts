@@ -6,11 +6,13 @@ import {
   finish,
   foldGrid,
   kernel,
+  openWindow,
   pipelineFor,
   run,
   upload,
 } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import { imageFunction, imageOf } from "../../src/gpu/images.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#commands-test
 await openGpu();
@@ -82,4 +84,45 @@ await test("sizes are data: one compiled kernel serves them all", async () => {
     expect([...new Uint32Array(await download(y))]).toEqual(pair);
   }
   expect(pipelineFor(currentGpu(), write(5, 6))).toBe(pipelineFor(currentGpu(), write(7, 8)));
+});
+
+await test("an array that is read as an image is the array that it was when its kernel was run", async () => {
+  const doubled = (fours: number) =>
+    kernel({
+      name: `double the image of ${fours} fours`,
+      reads: ["shift: array<f32>", imageOf("x")],
+      writes: ["y: array<vec4f>"],
+      workgroupSize: 64,
+      workgroups: Math.ceil(fours / 64),
+      head: imageFunction("x"),
+      body: `  if (thread < ${fours}u) { y[thread] = 2 * xFour(thread) + shift[0]; }`,
+    });
+  const whole = allocate(16 * 20_480);
+  const shift = allocate(4);
+  upload(shift, Float32Array.of(0.5));
+  upload(
+    whole,
+    Float32Array.from({ length: 4 * 20_480 }, (_, i) => i),
+  );
+  // a row of an image, less, more, several rows and a part, and windows that begin elsewhere
+  const cases = [
+    [8192, 0],
+    [1, 16],
+    [8193, 4096],
+    [20_480, 0],
+    [3, 0],
+  ];
+  const results = cases.map(([fours, first]) => {
+    const x = openWindow(whole, 16 * first, 16 * fours);
+    const y = allocate(16 * fours);
+    run(doubled(fours), [shift, x, y]);
+    return y;
+  });
+  for (const [c, [fours, first]] of cases.entries()) {
+    const y = new Float32Array(await download(results[c]));
+    expect(
+      y.every((value, i) => value === 2 * (4 * first + i) + 0.5),
+      `${fours} fours`,
+    ).toBe(true);
+  }
 });

@@ -72,10 +72,10 @@ async function checkVariant(build: (shape: MatmulShape) => Kernel, shapes = oddS
     }
 }
 
-function subgroupOf(shape: MatmulShape, rows: number): Kernel {
+function subgroupOf(shape: MatmulShape, rows: number, images = false): Kernel {
   const { facts } = currentGpu();
   if (facts.subgroupSize < 4) return tiledMatmulKernel(shape, batchPlaces(shape));
-  return subgroupMatmulKernel(shape, batchPlaces(shape), { lanes: facts.subgroupSize, rows });
+  return subgroupMatmulKernel(shape, batchPlaces(shape), { lanes: facts.subgroupSize, rows, images });
 }
 
 //| 02-attention/2-matrix-products.ipynb#matmul-tests
@@ -84,6 +84,23 @@ await test("tiled products equal the definition, however the operands are stored
 
 await test("subgroup products equal the definition, however the operands are stored", () =>
   checkVariant((shape) => subgroupOf(shape, 4)));
+
+await test("subgroup products whose operands are images equal it, also where one of the two is none", async () => {
+  const { subgroupSize } = currentGpu().facts;
+  if (subgroupSize < 4) return console.log("skipped: this adapter has no subgroups");
+  const wide = 16 * subgroupSize + 4;
+  const shapes = [
+    [20, wide, 12],
+    [4, wide, 36],
+    [33, wide, 9],
+    [20, 4, 8],
+  ];
+  await checkVariant((shape) => subgroupOf(shape, 4, true), shapes);
+  const kernels = shapes.map(([rows, columns, inner]) =>
+    subgroupOf({ batch: 1, rows, columns, inner }, 4, true),
+  );
+  expect(kernels.map(({ images }) => images)).toEqual([[0, 1], [0], [1], [1]]);
+});
 
 await test("taller subgroup tiles, which take longer to compile, equal it on shapes that fit nothing", async () => {
   const uneven = [

@@ -247,10 +247,15 @@ const together: Case = {
 /** The forms that this adapter can run, each by its name. */
 function forms(): Record<string, FlashForm> {
   const { subgroupSize } = currentGpu().facts;
-  const inWorkgroup = { "workgroup memory": { subgroups: false, lanes: 64, rows: 1 } };
+  const inWorkgroup = { "workgroup memory": { subgroups: false, lanes: 64, rows: 1, images: false } };
   if (subgroupSize < 4) return inWorkgroup;
-  const form = (rows: number) => ({ subgroups: true, lanes: subgroupSize, rows });
-  return { ...inWorkgroup, "one row a lane": form(1), "four rows a lane": form(4) };
+  const form = (rows: number, images = false) => ({ subgroups: true, lanes: subgroupSize, rows, images });
+  return {
+    ...inWorkgroup,
+    "one row a lane": form(1),
+    "four rows a lane": form(4),
+    "four rows a lane, images": form(4, true),
+  };
 }
 
 await test("all options together, and heads of 36, in every form", async () => {

@@ -1,11 +1,12 @@
 // Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { dropFreeBuffers, memory, poolOf } from "../../src/gpu/buffers.js";
-import { finish } from "../../src/gpu/commands.js";
+import { finish, kernel, recordDispatches } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import { imageFunction, imageOf } from "../../src/gpu/images.js";
 import { elementwiseKernel } from "../../src/kernels/elementwise.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
-import { capture } from "../../src/tensor/capture.js";
+import { capture, prepareStep } from "../../src/tensor/capture.js";
 import { add, linear, mean, multiply, subtract, unary } from "../../src/tensor/operations.js";
 import { type Tensor, launchInto, scope, tensor } from "../../src/tensor/tensor.js";
 
@@ -72,6 +73,35 @@ await test("intermediate results share memory, and free gives it back", () => {
   const recording = capture(step);
   expect(recording.plannedBytes).toBeLessThan(0.6 * recording.unplannedBytes);
   recording.free();
+});
+
+await test("an image is filled once for as long as its array stays the same", async () => {
+  const doubling = kernel({
+    name: "double an image",
+    reads: [imageOf("x")],
+    writes: ["y: array<vec4f>"],
+    workgroupSize: 1,
+    workgroups: 2,
+    head: imageFunction("x"),
+    body: "  y[thread] = 2 * xFour(thread);",
+  });
+  const of = (value: number) => tensor(new Float32Array(8).fill(value), [8]);
+  const [a, b, c, d] = [1, 10, 0, 0].map(of);
+  const step = () => {
+    launchInto(doubling, [a], [c]);
+    launchInto(doubling, [a], [d]); // the same again
+    launchInto(doubling, [c], [d]); // another array
+    launchInto(doubling, [b], [c]);
+    launchInto(doubling, [c], [d]); // this one again, but something was written into it
+  };
+  const { dispatches } = recordDispatches(step);
+  expect(prepareStep(dispatches).map(({ copies }) => copies.length)).toEqual([1, 0, 1, 1, 1]);
+  const recording = capture(step);
+  for (const value of [10, 3]) {
+    b.write(new Float32Array(8).fill(value));
+    recording.run();
+    expect([...(await d.array())]).toEqual(Array(8).fill(4 * value));
+  }
 });
 
 await test("reading or writing values inside a recorded step is refused", async () => {
