@@ -272,24 +272,6 @@ export function unitNormKernel(matrices: number, size: number): Kernel {
   });
 }
 
-//| 04-training/2-optimizers.ipynb#polynomial
-/** a·1 + b·A + c·A² for square matrices A [matrices, side, side], with A² given. */
-export function polynomialKernel(matrices: number, side: number): Kernel {
-  const [a, b, c] = newtonSchulz;
-  return kernel({
-    name: `polynomial ${matrices}x${side}x${side}`,
-    reads: ["gram: array<f32>", "squared: array<f32>"],
-    writes: ["y: array<f32>"],
-    workgroupSize: 64,
-    workgroups: Math.ceil((matrices * side * side) / 64),
-    body: `
-  if (thread >= arrayLength(&y)) { return; }
-  let place = thread % ${side * side}u;
-  let diagonal = select(0.0, ${a}, place / ${side}u == place % ${side}u);
-  y[thread] = diagonal + ${b} * gram[thread] + ${c} * squared[thread];`,
-  });
-}
-
 //| 04-training/2-optimizers.ipynb#muon-step
 /** Subtracts the orthogonal matrices in `stack`, times a factor for their shape, from `count` parameters. */
 export function muonStepKernel(walk: Walk, factor: number): Kernel {

@@ -28,8 +28,9 @@ export interface Epilogue {
   bias?: boolean;
   /** A WGSL expression of `y`, such as `max(y, V(0.0))`; V is its type, one float or four. */
   activation?: string;
-  /** Adds an array of the shape of C: one more input, the last. */
+  /** Adds an array of the shape of C, times `beta` (1 unless said): one more input, the last. */
   residual?: boolean;
+  beta?: number;
 }
 
 //| 02-attention/2-matrix-products.ipynb#matmul-places
@@ -86,7 +87,7 @@ export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
     halves && "16 bits",
     epilogue.bias && "bias",
     epilogue.activation,
-    epilogue.residual && "residual",
+    epilogue.residual && (epilogue.beta === undefined ? "residual" : `${epilogue.beta} * residual`),
   ].filter(Boolean);
   return `${places.name} ${size}${notes.length > 0 ? ` (${notes.join(", ")})` : ""}`;
 }
@@ -199,7 +200,7 @@ export function finished({ epilogue }: MatmulShape, result: string, column: stri
 export function finishFunction({ epilogue }: MatmulShape, width: 1 | 4): string {
   const type = `alias V = ${width === 4 ? "vec4f" : "f32"};`;
   if (!epilogue) return type;
-  const { bias, activation, residual } = epilogue;
+  const { bias, activation, residual, beta = 1 } = epilogue;
   const element = (name: string, index: string) => `${name}[${width === 4 ? `${index} / 4u` : index}]`;
   return [
     type,
@@ -207,7 +208,7 @@ export function finishFunction({ epilogue }: MatmulShape, width: 1 | 4): string 
     "  var y = result;",
     ...(bias ? [`  y += ${element("bias", "column")};`] : []),
     ...(activation ? [`  y = ${activation};`] : []),
-    ...(residual ? [`  y += ${element("residual", "at")};`] : []),
+    ...(residual ? [`  y += ${beta === 1 ? "" : `f32(${beta}) * `}${element("residual", "at")};`] : []),
     "  return y;",
     "}",
   ].join("\n");

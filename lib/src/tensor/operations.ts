@@ -9,7 +9,7 @@ import {
   unaryKernel,
   wgslNumber,
 } from "../kernels/elementwise.js";
-import type { MatmulShape } from "../kernels/matmul.js";
+import type { Epilogue, MatmulShape } from "../kernels/matmul.js";
 import { matmulKernel } from "../kernels/products.js";
 import {
   columnSumKernel,
@@ -172,6 +172,12 @@ export interface MatmulExtras {
   residual?: Tensor;
 }
 
+/** The same, and the scales of gemm: alpha times the product, beta times the residual. Both are 1 unless given. */
+export interface ProductExtras extends MatmulExtras {
+  alpha?: number;
+  beta?: number;
+}
+
 /** The last two dimensions, turned round when the matrix is stored transposed. */
 export function lastTwo(x: Tensor, transposed?: boolean): [number, number] {
   if (x.shape.length < 2) throw new Error(`matmul wants at least two dimensions, not ${describe(x)}.`);
@@ -203,19 +209,27 @@ export function matmulShape(a: Tensor, b: Tensor, options: MatmulOptions): Matmu
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#product
-/** The matrix product off the tape, with what its epilogue adds: a bias for each column, and a tensor of its own shape. */
+/** What a kernel of products does to its results: nothing, or what the extras ask for. */
+export function epilogueOf({ bias, residual, alpha, beta }: ProductExtras): Epilogue | undefined {
+  if (!bias && !residual && alpha === undefined) return undefined;
+  const activation = alpha === undefined ? undefined : `f32(${alpha}) * y`;
+  return { bias: bias !== undefined, activation, residual: residual !== undefined, beta };
+}
+
+/**
+ * The matrix product off the tape, alpha · a · b + beta · residual as in BLAS's gemm. A bias, a number for each column, is
+ * added before alpha multiplies.
+ */
 export function product(
   a: Tensor,
   b: Tensor,
   options: MatmulOptions = {},
-  { bias, residual }: MatmulExtras = {},
+  extras: ProductExtras = {},
 ): Tensor {
-  const shape = matmulShape(a, b, options);
-  const epilogue =
-    bias || residual ? { bias: bias !== undefined, residual: residual !== undefined } : undefined;
+  const shape = { ...matmulShape(a, b, options), epilogue: epilogueOf(extras) };
   return launch(
-    matmulKernel({ ...shape, epilogue }, currentGpu().facts),
-    [a, b, bias, residual].flatMap((each) => each ?? []),
+    matmulKernel(shape, currentGpu().facts),
+    [a, b, extras.bias, extras.residual].flatMap((each) => each ?? []),
     [...a.shape.slice(0, -2), shape.rows, shape.columns],
   );
 }

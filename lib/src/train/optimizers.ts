@@ -7,8 +7,8 @@ import {
   clearKernel,
   muonMomentumKernel,
   muonStepKernel,
+  newtonSchulz,
   normKernel,
-  polynomialKernel,
   squareSumKernel,
   squareSums,
   stepNumberNames,
@@ -214,18 +214,19 @@ export function clearAll(tensors: Tensor[]): void {
 //| 04-training/2-optimizers.ipynb#orthogonalize
 /**
  * Pushes the singular values of each matrix of x [matrices, rows, columns] towards 1 and leaves its directions, by five
- * Newton–Schulz steps X ← (a·1 + b·A + c·A²) X with A = X Xᵀ (or the mirror image where that is smaller). They end
+ * Newton–Schulz steps X ← a·X + (b·A + c·A²) X with A = X Xᵀ (or the mirror image where that is smaller). They end
  * between about 0.7 and 1.2, which is near enough for Muon.
  */
 export function orthogonalize(x: Tensor): Tensor {
   const [count, rows, columns] = x.shape;
-  const side = Math.min(rows, columns);
   const tall = rows > columns;
+  const [a, b, c] = newtonSchulz;
   let result = launch(unitNormKernel(count, rows * columns), [x], x.shape);
   for (let step = 0; step < 5; step++) {
     const gram = product(result, result, tall ? { transposeA: true } : { transposeB: true });
-    const mixed = launch(polynomialKernel(count, side), [gram, product(gram, gram)], gram.shape);
-    result = tall ? product(result, mixed) : product(mixed, result);
+    const mixed = product(gram, gram, {}, { residual: gram, alpha: c, beta: b });
+    const [left, right] = tall ? [result, mixed] : [mixed, result];
+    result = product(left, right, {}, { residual: result, beta: a });
   }
   return result;
 }

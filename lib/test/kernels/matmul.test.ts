@@ -114,10 +114,12 @@ await test("taller subgroup tiles, which take longer to compile, equal it on sha
 
 //| 02-attention/2-matrix-products.ipynb#epilogue-test
 /** What the epilogue bias, square, residual makes of the product c, and its two inputs. */
-function finishedPlain(c: Float64Array, { columns }: MatmulShape) {
+function finishedPlain(c: Float64Array, { columns, epilogue }: MatmulShape) {
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
   const [bias, residual] = [random(columns), random(c.length)];
-  const expected = c.map((value, i) => (value + bias[i % columns]) ** 2 + residual[i]);
+  const expected = c.map(
+    (value, i) => (value + bias[i % columns]) ** 2 + (epilogue?.beta ?? 1) * residual[i],
+  );
   return { inputs: [bias, residual], expected };
 }
 
@@ -132,11 +134,12 @@ function oneOfEach(shape: MatmulShape): Record<string, Kernel> {
 }
 
 await test("bias, activation and residual are applied in this order, by every kernel", async () => {
-  const epilogue = { bias: true, activation: "y * y", residual: true };
-  for (const [rows, columns, inner] of [
-    [17, 33, 9],
-    [20, 36, 16],
-  ]) {
+  const squared = { bias: true, activation: "y * y", residual: true };
+  for (const [rows, columns, inner, beta] of [
+    [17, 33, 9, -2.5],
+    [20, 36, 16, undefined],
+  ] as const) {
+    const epilogue = { ...squared, beta };
     const shape = { batch: 2, rows, columns, inner, epilogue };
     const a = Float32Array.from({ length: 2 * rows * inner }, () => Math.random() - 0.5);
     const b = Float32Array.from({ length: 2 * inner * columns }, () => Math.random() - 0.5);

@@ -12,6 +12,7 @@ import {
   matmulPrecision,
   mean,
   multiply,
+  product,
   scale,
   subtract,
   sum,
@@ -74,6 +75,19 @@ await test("gradients of products agree with finite differences", async () => {
       const f = (x: Tensor, y: Tensor) => matmul(x, y, { transposeA, transposeB });
       expect(await gradientError(f, [randomInput(...a), randomInput(...b)])).toBeLessThan(2e-2);
     }
+});
+
+await test("a product scales itself and its residual as gemm does", async () => {
+  const [a, b, residual] = [
+    [5, 7],
+    [7, 8],
+    [5, 8],
+  ].map((shape) => randomInput(...shape));
+  const [x, y, z] = [a, b, residual].map(({ values, shape }) => tensor(values, shape));
+  const plain = await product(x, y).array();
+  const scaled = await product(x, y, {}, { residual: z, alpha: -2.5, beta: 0.3 }).array();
+  const expected = plain.map((value, i) => -2.5 * value + 0.3 * residual.values[i]);
+  expect(relativeError(scaled, expected)).toBeLessThan(1e-6);
 });
 
 await test("gradients of linear layers agree with finite differences, bias and residual included", async () => {
