@@ -20,8 +20,8 @@ export function multiplyAdds({ batch, rows, columns, inner }: MatmulShape): numb
   return batch * rows * columns * inner;
 }
 
-/** Whether a product has enough to do that copies of its operands, which take their time to start, are soon made up for. */
-export function isWorthCopies(shape: MatmulShape): boolean {
+/** Whether a product has so much to do that what takes its time to begin is soon made up for. */
+export function isLarge(shape: MatmulShape): boolean {
   return multiplyAdds(shape) >= 2 ** 23;
 }
 
@@ -31,8 +31,7 @@ export function isWorthCopies(shape: MatmulShape): boolean {
  */
 export function subgroupHeights(shape: MatmulShape, lanes: number): number[] {
   const { rows } = shape;
-  const volume = multiplyAdds(shape);
-  const usual = rows <= 4 || volume < 2 ** 18 ? 4 : rows <= 16 || volume < 2 ** 21 ? 16 : 32;
+  const usual = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : rows <= 16 || !isLarge(shape) ? 16 : 32;
   const possible = [32, 16, 4].filter((height) => height <= 4 * lanes);
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
@@ -51,7 +50,7 @@ export function placedMatmulKernel(
 ): Kernel {
   if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
   if (!prefersSubgroups(facts)) return tiledMatmulKernel(shape, places);
-  const tile = { lanes: facts.subgroupSize, rows, images: isWorthCopies(shape) };
+  const tile = { lanes: facts.subgroupSize, rows, images: isLarge(shape) };
   return subgroupMatmulKernel(shape, places, tile);
 }
 
@@ -61,7 +60,7 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
   const lanes = facts.subgroupSize;
   const places = batchPlaces(shape);
   const heights = lanes < 4 ? [] : subgroupHeights(shape, lanes);
-  const images = prefersSubgroups(facts) && isWorthCopies(shape);
+  const images = prefersSubgroups(facts) && isLarge(shape);
   const subgroups = heights.map((rows): [string, () => Kernel] => [
     `subgroup, ${rows} rows`,
     () => subgroupMatmulKernel(shape, places, { lanes, rows, images }),

@@ -54,15 +54,18 @@ const oddShapes = [
   [65, 4, 100],
 ];
 
-async function checkVariant(build: (shape: MatmulShape) => Kernel, shapes = oddShapes) {
+/** The ways in which both operands can be stored, as they are or transposed. */
+const storages = [
+  [false, false],
+  [true, true],
+  [false, true],
+  [true, false],
+];
+
+async function checkVariant(build: (shape: MatmulShape) => Kernel, shapes = oddShapes, stored = storages) {
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
   for (const [rows, columns, inner] of shapes)
-    for (const [transposeA, transposeB] of [
-      [false, false],
-      [false, true],
-      [true, false],
-      [true, true],
-    ]) {
+    for (const [transposeA, transposeB] of stored) {
       const batch = 1 + Math.floor(Math.random() * 3);
       const shape = { batch, rows, columns, inner, transposeA, transposeB, sharedB: Math.random() < 0.3 };
       const a = random(batch * rows * inner);
@@ -107,9 +110,11 @@ await test("taller subgroup tiles, which take longer to compile, equal it on sha
     [17, 33, 9],
     [20, 72, 16],
   ];
-  await checkVariant((shape) => subgroupOf(shape, 16), uneven);
+  const each = storages.slice(0, 2); // both ways for each operand
+  await checkVariant((shape) => subgroupOf(shape, 16), uneven, each);
   if (currentGpu().facts.subgroupSize < 8) return console.log("32 rows skipped: they need 8 lanes");
-  await checkVariant((shape) => subgroupOf(shape, 32), [[40, 36, 12]]);
+  await checkVariant((shape) => subgroupOf(shape, 32), [[40, 36, 12]], each);
+  await checkVariant((shape) => subgroupOf(shape, 32, true), [[68, 100, 28]], each);
 });
 
 //| 02-attention/2-matrix-products.ipynb#epilogue-test
@@ -182,12 +187,7 @@ await test("products of 16 bits equal the definition on rounded operands, by eve
     [17, 33, 9],
     [144, 272, 40],
   ])
-    for (const [transposeA, transposeB] of [
-      [false, false],
-      [false, true],
-      [true, false],
-      [true, true],
-    ]) {
+    for (const [transposeA, transposeB] of storages.slice(0, 2)) {
       const shape = { batch: 2, rows, columns, inner, transposeA, transposeB, halves: true };
       const [a, b] = [random(2 * rows * inner), random(2 * columns * inner)];
       const expected = plainMatmul(a.map(nearestHalf), b.map(nearestHalf), shape);
