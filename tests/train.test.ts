@@ -199,7 +199,7 @@ test("a run with measured kernels keeps their names and goes on with them, whate
       cwd: folder,
       env: { ...process.env, TSLM_CACHE: at("cache") },
     });
-  const tiny = ["--set", "steps=2", "checkpoint_every=1"];
+  const tiny = ["--set", "steps=2", "checkpoint_every=1", "optimizer.kind=adamw"];
   const begun = tuned(...begin("tuned", "--tune", ...tiny));
   expect(begun.stderr.toString()).toMatch(/Measuring products: \d+ new ones, \d+ faster/);
   const { choices } = JSON.parse(fs.readFileSync(at("tuned", "tuning.json"), "utf8"));

@@ -27,7 +27,7 @@ interface Report {
 }
 
 /** Runs a notebook from top to bottom in its own folder; stops at the first cell that fails. */
-export function runNotebook(file: string, timeoutSeconds = 180): Promise<RunResult> {
+export function runNotebook(file: string, timeoutSeconds = 300): Promise<RunResult> {
   const { cells } = parseNotebook(fs.readFileSync(file, "utf8"), file);
   const code = cells.filter(({ cell_type }) => cell_type === "code");
   const sources = code.map(({ id, source }) => ({ id, source: sourceText(source) }));
@@ -38,7 +38,7 @@ export function runNotebook(file: string, timeoutSeconds = 180): Promise<RunResu
 export async function runCells(
   folder: string,
   cells: CellSource[],
-  timeoutSeconds = 180,
+  timeoutSeconds = 300,
 ): Promise<RunResult> {
   const start = performance.now();
   const { last, running, end } = await runChild(folder, cells, timeoutSeconds);
