@@ -1,4 +1,4 @@
-// npm run notebooks [-- NAME…] [--save] [--jupyter]: runs the book's notebooks.
+// npm run notebooks [-- NAME…] [--save] [--jupyter] [--without-tests]: runs the book's notebooks.
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { findPython, gpuEnvironment } from "../lib/bin/machine.mjs";
@@ -83,11 +83,15 @@ export function runInJupyter(file: string): { failure?: string; skipped?: string
   return { failure: status === 0 ? undefined : stderr.trim() };
 }
 
-/** Throws for an option that there is none of: without it, all notebooks would run. */
+const options = ["--save", "--jupyter", "--without-tests"];
+
+/** Throws for an option that there is none of (without it, all notebooks would run), or that would save what did not run. */
 export function checkOptions(args: string[]): void {
-  const unknown = args.find((arg) => arg.startsWith("-") && arg !== "--save" && arg !== "--jupyter");
-  if (unknown)
-    throw new BookError([`there is no option ${unknown}: npm run notebooks [-- NAME…] [--save] [--jupyter]`]);
+  const unknown = args.find((arg) => arg.startsWith("-") && !options.includes(arg));
+  const usage = `npm run notebooks [-- NAME…] ${options.map((option) => `[${option}]`).join(" ")}`;
+  if (unknown) throw new BookError([`there is no option ${unknown}: ${usage}`]);
+  if (args.includes("--without-tests") && args.some((arg) => arg === "--save" || arg === "--jupyter"))
+    throw new BookError(["--without-tests is for checking only: leave out --save and --jupyter"]);
 }
 
 async function main(args: string[]): Promise<void> {
@@ -100,6 +104,10 @@ async function main(args: string[]): Promise<void> {
   if (args.includes("--jupyter")) {
     for (const name of names) jupyterReport(name);
     return;
+  }
+  if (args.includes("--without-tests")) {
+    process.env.TSLM_TEST_BODIES = "skip"; // the processes that run notebooks inherit it
+    console.log("The bodies of test cells are left out: the unit tests are the same code.");
   }
   const results = await runNotebooks(repository, names, { save: args.includes("--save") });
   const failed = [...results.values()].filter(({ failure }) => failure).length;

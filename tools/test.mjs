@@ -99,6 +99,15 @@ function runAndShow(args) {
   });
 }
 
+/** The phases with these names, or all. Test cells are not run twice: where the unit tests run, notebooks leave theirs out. */
+function chosenPhases(names) {
+  const chosen = phases.filter(({ name }) => names.length === 0 || names.includes(name));
+  const unit = chosen.some(({ name }) => name === "unit");
+  return chosen.map((phase) =>
+    phase.name === "notebooks" && unit ? { ...phase, run: [...phase.run, "--without-tests"] } : phase,
+  );
+}
+
 async function main() {
   const { choice, rest: names } = readChoice(process.argv.slice(2));
   const unknown = names.find((name) => !phases.some((phase) => phase.name === name));
@@ -110,11 +119,9 @@ async function main() {
   }
   await setUp("test", choice);
   const results = [];
-  for (const phase of phases) {
-    const wanted = names.length === 0 || names.includes(phase.name);
-    if (wanted && phase.run.every((part) => !part.endsWith(".ts") || fs.existsSync(path.join(root, part))))
+  for (const phase of chosenPhases(names))
+    if (phase.run.every((part) => !part.endsWith(".ts") || fs.existsSync(path.join(root, part))))
       results.push(await runPhase(phase));
-  }
   console.log("");
   for (const { name, failures } of results) // once more at the end, where a long log is looked at first
     for (const failure of failures) console.log(`${name}: ${failure}`);

@@ -1,7 +1,7 @@
 // What cells say, as a front end hears it: the kernel's own messages, in a process of its own.
 import fs from "node:fs";
 import path from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { type MimeBundle, type Output, repository as root } from "../../tools/notebook.js";
 import { type RunResult, runCells } from "../../tools/run-notebook.js";
 import { buildLibrary } from "../../tools/setup.mjs";
@@ -117,6 +117,18 @@ describe("cells", () => {
   test("a test prints a tick, and throws its name and reason", () => {
     expect(printed("tick")).toBe("✓ sums\n");
     expect(printed("caught")).toContain("✗ fails\n  expected [ 1, 2 ] to deeply equal [ 1, 3 ]");
+  });
+
+  test("a test that is left to vitest says so and runs nothing", async () => {
+    const { test: cellTest } = await import("../../lib/src/notebook/index.js");
+    const lines = vi.spyOn(console, "log").mockImplementation(() => {});
+    vi.stubEnv("TSLM_TEST_BODIES", "skip");
+    await cellTest("never", () => {
+      throw new Error("ran");
+    });
+    expect(lines.mock.calls).toEqual([["- never (left to vitest)"]]);
+    vi.unstubAllEnvs();
+    lines.mockRestore();
   });
 
   test("a check says what is missing, what is wrong, and that the solution may be opened", () => {

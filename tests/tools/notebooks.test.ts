@@ -106,6 +106,8 @@ test("words choose notebooks; a word that fits none is an error", () => {
 test("an option that there is none of is an error", () => {
   expect(() => checkOptions(["bytes", "--save", "--jupyter"])).not.toThrow();
   expect(() => checkOptions(["--help"])).toThrow("no option --help: npm run notebooks");
+  expect(() => checkOptions(["--without-tests"])).not.toThrow();
+  expect(() => checkOptions(["--save", "--without-tests"])).toThrow("leave out --save");
 });
 
 test("Jupyter's own protocol sees a cell that fails", ({ skip }) => {
