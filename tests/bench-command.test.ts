@@ -5,8 +5,9 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { ratesOf } from "../lib/src/cli/bench.ts";
 import { benchNames } from "../lib/src/cli/bench-names.ts";
-import { byOperation, operationOf, stepModel, stepShapes } from "../lib/src/cli/bench-steps.ts";
+import { byOperation, measureStep, operationOf, stepModel, stepShapes } from "../lib/src/cli/bench-steps.ts";
 import { benchText, readableTime } from "../lib/src/cli/bench-text.ts";
+import { openGpu } from "../lib/src/gpu/device.ts";
 import { countParameters } from "../lib/src/model/weights.ts";
 
 const repository = path.dirname(import.meta.dirname);
@@ -20,9 +21,12 @@ function run(...args: string[]) {
   return { status, stdout, stderr: stderr.replace(/^Warning: .*\n/gm, "") }; // Dawn's own words on some drivers
 }
 
-test("one operation as JSON: the ceiling, and every shape with its rate and share", () => {
+test("one operation: the ceiling, and every shape with its rate and share, as JSON and as a table for people", () => {
   const { status, stdout, stderr } = run("--only", "add", "--json");
   const report = JSON.parse(stdout);
+  const table = benchText(report);
+  expect(table).toMatch(/^Ceiling of .+\n {2}multiply-adds f32 +[\d.]+ GFLOP\/s\n/);
+  expect(table).toMatch(/\n {2}copy +\S/);
   expect({ status, steps: report.steps }).toEqual({ status: 0, steps: [] });
   expect(stderr).toMatch(/^Measuring: 4 measurements on .*\n$/m);
   expect(report.ceiling).toMatchObject({ gigaflops: expect.any(Number), gigabytes: expect.any(Number) });
@@ -39,26 +43,18 @@ test("one operation as JSON: the ceiling, and every shape with its rate and shar
   }
 });
 
-test("a training step: whole, by operation, and its memory", () => {
-  const { status, stdout } = run("--only", "dense", "--json");
-  expect(status).toBe(0);
-  const [step] = JSON.parse(stdout).steps;
+test("a training step: whole, by operation, and its memory", async () => {
+  await openGpu();
+  const step = await measureStep("dense");
   expect(step).toMatchObject({ name: "dense", batch_size: 12, context: 64, optimizer: "adamw" });
-  for (const { seconds, host_seconds, peak_bytes } of [step.captured, step.eager]) {
+  for (const { seconds, host_seconds, peak_bytes } of [step.captured, step.eager!]) {
     expect(seconds).toBeGreaterThan(host_seconds);
     expect(peak_bytes).toBeGreaterThan(4 * 4 * step.parameters);
   }
-  expect(step.captured.peak_bytes).toBeLessThan(step.eager.peak_bytes);
+  expect(step.captured.peak_bytes).toBeLessThan(step.eager!.peak_bytes);
   if (!step.operations) return; // no timestamps
-  const calls = step.operations.reduce((sum: number, row: { calls: number }) => sum + row.calls, 0);
+  const calls = step.operations.reduce((sum, row) => sum + row.calls, 0);
   expect(calls).toBe(step.kernels);
-});
-
-test("without --json it is a table for people", () => {
-  const { status, stdout } = run("--only", "ceiling");
-  expect(status).toBe(0);
-  expect(stdout).toMatch(/^Ceiling of .+\n {2}multiply-adds f32 +[\d.]+ GFLOP\/s\n/);
-  expect(stdout).toMatch(/\n {2}copy +\S/);
 });
 
 test.each([
