@@ -2,6 +2,7 @@
 /** What the cells of a notebook use to talk to their reader: figures, tables, progress, tests, exercises. */
 export { check, hint, rehearse, VERDICT_MIME } from "./check.js";
 export type { Rehearsed } from "./check.js";
+export { asFastAs, claim, shortestInTurns } from "./claim.js";
 export { display, inNotebook } from "./display.js";
 export type { Display, MimeBundle } from "./display.js";
 export { liveFigure, show } from "./figure.js";
