@@ -78,14 +78,10 @@ async function runChild(folder: string, cells: CellSource[], timeoutSeconds: num
   return { last, running, end: `${late}\n${stderr}`.trim() };
 }
 
-/** tslab writes an error as text on stderr; the frames of the kernel itself say nothing. */
+/** tslab writes an error as text on stderr. */
 function errorText(outputs: Output[]): string {
   const texts = outputs.map((output) =>
     output.output_type === "stream" && output.name === "stderr" ? sourceText(output.text) : "",
   );
-  const lines = texts.join("").split("\n");
-  const said = lines.filter(
-    (line) => !/^\s+at .*(tslab[\\/]dist|notebook-child|node:|evalmachine)/.test(line),
-  );
-  return said.join("\n").trim() || "failed without a message";
+  return texts.join("").trim() || "failed without a message";
 }

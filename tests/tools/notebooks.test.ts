@@ -61,6 +61,32 @@ test.each(failures)("a run stops at %s and says where", async (_title, source, m
   expect(outputs.get("after")).toEqual([]);
 });
 
+test("an error names the cells' own lines, and no frame of the kernel", async () => {
+  const { failure, outputs } = await run([
+    ["types", "interface Box {\n  size: number;\n}\nconst limit: number = 3;"],
+    [
+      "function",
+      "\nfunction open(box: Box): number {\n  if (box.size > limit)\n    throw new Error('full');\n  return 1;\n}",
+    ],
+    ["caught", "try {\n  open({ size: 4 });\n} catch (error) {\n  console.log(error.stack);\n}"],
+    [
+      "later",
+      "type Late = Box;\n\nasync function late(box: Late) {\n  await null;\n  return open(box);\n}\nawait late({ size: 5 });",
+    ],
+  ]);
+  const thrown = "Error: full\n    at open (cell function, line 4):  throw new Error('full');\n";
+  expect(outputs.get("caught")).toEqual([
+    {
+      output_type: "stream",
+      name: "stdout",
+      text: `${thrown}    at cell caught, line 2:  open({ size: 4 });\n`,
+    },
+  ]);
+  expect(failure?.message).toBe(
+    `${thrown}    at late (cell later, line 5):  return open(box);\n    at async cell later, line 7:  await late({ size: 5 });`,
+  );
+});
+
 test("a run that takes too long is ended, also in a loop that never waits", async () => {
   const { failure } = await run([["loop", "for (;;);"]], 25);
   expect(failure).toEqual({ cell: "loop", message: "did not end within 25 s" });
