@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { JupyterHandlerImpl } from "tslab/dist/jupyter";
+import { JupyterHandlerImpl } from "tslab/dist/jupyter.js";
 import { findPython } from "../../lib/bin/machine.mjs";
 import { formProblems, normalizeNotebooks } from "../../tools/extract.js";
 import { type Notebook, notebookText, repository } from "../../tools/notebook.js";
@@ -94,7 +94,7 @@ import sys, nbformat
 nbformat.write(nbformat.read(sys.argv[1], 4), sys.argv[1])
 `;
 
-const kernel = () => new JupyterHandlerImpl({}, false).handleKernel();
+const kernel = () => new JupyterHandlerImpl({} as never, false).handleKernel();
 
 test("Jupyter saves it as it is: what the kernel says of itself, numbers and line ends", ({ skip }) => {
   const data = {
