@@ -26,7 +26,10 @@ export interface KernelResult {
   [name: string]: Float32Array;
 }
 
-/** How often a loop of a learner's kernel may go round before it counts as one that never ends. */
+/**
+ * How often a loop of a learner's kernel may go round before it counts as one that never ends. Kernels are given it as data:
+ * a compiler that knows how often a loop goes round may write out all of its rounds.
+ */
 const MOST_TURNS = 2 ** 16;
 
 /** The statements with every loop counted, on the same lines: one that does not end would hold the GPU for ever. */
@@ -36,7 +39,7 @@ function endLoops(body: string): string {
   let count = 0;
   return code.replace(/\b(?:for|while|loop)\b[^{}]*\{/g, (head) => {
     const turns = `your_turns_${count++}`;
-    const leave = `if (${turns} >= ${MOST_TURNS}u) { your_loops[0] = 1.0; break; }`;
+    const leave = `if (${turns} >= your_most_turns) { your_loops[0] = 1.0; break; }`;
     return `var ${turns} = 0u; ${head} ${leave} ${turns} += 1u;`;
   });
 }
@@ -73,7 +76,8 @@ export async function runBody(body: unknown, frame: KernelFrame): Promise<Kernel
     });
   }
   await openGpu();
-  const { writes, sizes, head, workgroupSize, workgroups } = frame;
+  const { writes, head, workgroupSize, workgroups } = frame;
+  const sizes = { ...frame.sizes, your_most_turns: MOST_TURNS };
   const reads = { given_sizes: Uint32Array.from(Object.values(sizes)), ...frame.reads };
   const given = Object.keys(sizes).map((name, i) => `let ${name} = given_sizes[${i}];`);
   const own = body.replace(/^\n+|\s+$/g, "");
