@@ -1,6 +1,7 @@
 import os from "node:os";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
+import { patience } from "./lib/bin/machine.mjs";
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 
@@ -18,7 +19,9 @@ export default defineConfig({
     pool: "forks",
     maxWorkers: 2,
     isolate: false,
-    testTimeout: 300_000,
+    // Only what is stuck takes so long: the longest test takes half a minute on a machine without a GPU.
+    testTimeout: 1000 * patience(1200),
+    hookTimeout: 1000 * patience(1200),
     setupFiles: ["tools/seeded.mjs"],
     // Mesa prints an error line where this is not set.
     env: { XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? os.tmpdir() },

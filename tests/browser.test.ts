@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { findBrowser, findJupyter, findPython, gpuEnvironment } from "../lib/bin/machine.mjs";
+import { findBrowser, findJupyter, findPython, gpuEnvironment, patience } from "../lib/bin/machine.mjs";
 import { kernelEnvironment, writeKernelSpec } from "../tools/kernelspec.mjs";
 import { notebookNames, readNotebook, repository as root } from "../tools/notebook.js";
 import { jupyterArguments, trustNotebooks } from "../tools/start.mjs";
@@ -23,6 +23,9 @@ function firstFigure(): { name: string; cells: number } | undefined {
   }
   return undefined;
 }
+
+/** How long to wait for the page, in milliseconds. */
+const long = 1000 * patience(600);
 
 const jupyter = findJupyter(root);
 const browserProgram = findBrowser();
@@ -105,7 +108,7 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
       "--NotebookApp.password=",
     ];
     server = spawn(jupyter!.program, jupyterArguments(jupyter!, open), { cwd: root, env, stdio: "ignore" });
-    await answers(`http://127.0.0.1:${port}/api`, 40);
+    await answers(`http://127.0.0.1:${port}/api`, patience(300));
     const sandbox = process.getuid?.() !== 0;
     browser = await chromium.launch({
       executablePath: browserProgram,
@@ -118,7 +121,7 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
       if (protocol.startsWith("http") && hostname !== "127.0.0.1") elsewhere.push(request.url());
     });
     await page.goto(`http://127.0.0.1:${port}/notebooks/runs/${path.basename(folder)}/book.ipynb`);
-  }, 90_000);
+  });
 
   afterAll(async () => {
     await browser?.close();
@@ -127,7 +130,7 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
     await ended;
     fs.rmSync(folder, { recursive: true, force: true });
     fs.rmSync(scratch, { recursive: true, force: true });
-  }, 30_000);
+  });
 
   /** Keeps a picture of the page where TSLM_SCREENSHOTS names a folder. */
   async function screenshot(name: string): Promise<void> {
@@ -137,7 +140,7 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
 
   test("the committed figure is on screen before anything runs", async () => {
     const picture = page.locator(".output_area .output_svg svg, .output_area svg[role=img]").first();
-    await picture.waitFor({ state: "visible", timeout: 30_000 });
+    await picture.waitFor({ state: "visible", timeout: long });
     await picture.scrollIntoViewIfNeeded();
     const box = await picture.boundingBox();
     expect(box!.width).toBeGreaterThan(300);
@@ -147,14 +150,14 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
     expect(sizes.some((size) => size && size.width > 5 && size.height > 1)).toBe(true);
     expect(await page.locator(".js-plotly-plot").count()).toBe(0);
     await screenshot("static");
-  }, 60_000);
+  });
 
   test("running the cells brings it to life, from the reader's own server alone", async () => {
     await page.waitForFunction(
       () => (globalThis as unknown as ClassicPage).Jupyter?.notebook?.kernel?.is_connected(),
       undefined,
       {
-        timeout: 60_000,
+        timeout: long,
       },
     );
     await page.evaluate(
@@ -162,7 +165,7 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
       chosen!.cells,
     );
     const live = page.locator(".js-plotly-plot .main-svg").first();
-    await live.waitFor({ state: "visible", timeout: 240_000 });
+    await live.waitFor({ state: "visible", timeout: long });
     await live.scrollIntoViewIfNeeded();
     const box = await live.boundingBox();
     expect(box!.width).toBeGreaterThan(300);
@@ -173,5 +176,5 @@ describe.skipIf(reason !== undefined)("a notebook in a browser", () => {
     expect(await output.locator("svg[role=img]").count()).toBe(0);
     await screenshot("live");
     expect(elsewhere).toEqual([]);
-  }, 300_000);
+  });
 });

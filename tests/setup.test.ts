@@ -205,7 +205,7 @@ test("the kernel spec names this clone and this Node, and is written again where
   expect(kernelSpecIsCurrent(folder, "/another/node")).toBe(false);
   const spec = JSON.parse(fs.readFileSync(path.join(found, "kernels/tslab/kernel.json"), "utf8"));
   expect(spec.argv[0]).toBe(process.execPath);
-  expect(spec.argv[1]).toBe(path.join(folder, "node_modules/tslab/bin/tslab"));
+  expect(spec.argv[1]).toBe(path.join(folder, "tools/kernel.mjs"));
   expect(kernelEnvironment(folder, { JUPYTER_PATH: "/theirs" }).JUPYTER_PATH).toBe(
     `${found}${path.delimiter}/theirs`,
   );

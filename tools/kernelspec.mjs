@@ -9,13 +9,13 @@ export function kernelFolder(root) {
 }
 
 /**
- * The kernel spec as it must be for this clone: tslab, started by the Node that runs now. Paths are absolute because
+ * The kernel spec as it must be for this clone: its kernel, started by the Node that runs now. Paths are absolute because
  * Jupyter starts kernels in the notebook's folder.
  */
 export function kernelSpec(root, node = process.execPath) {
-  const tslab = path.join(root, "node_modules", "tslab", "bin", "tslab");
+  const kernel = path.join(root, "tools", "kernel.mjs");
   return {
-    argv: [node, tslab, "kernel", "--config-path", "{connection_file}"],
+    argv: [node, kernel, "{connection_file}"],
     display_name: "TypeScript",
     language: "typescript",
   };

@@ -1,26 +1,37 @@
 // The process in which one notebook runs: tslab's kernel without Jupyter. Plain JavaScript, so that no loader of the
-// tools reaches the notebook. The parent sends the cells and hears {running}, {failed} and at the end {outputs}.
-import { createRequire } from "node:module";
+// tools reaches the notebook. The parent sends the cells and hears {ready}, {running} at every cell, {alive} now and then while
+// there is output, {failed} and at the end {outputs}.
+import { createKernel } from "./kernel-parts.mjs";
 import "./seeded.mjs";
 
-const require = createRequire(import.meta.url);
-const { createConverter } = require("tslab/dist/converter");
-const { createExecutor } = require("tslab/dist/executor");
-const { JupyterHandlerImpl } = require("tslab/dist/jupyter");
+// A cell may listen to interrupts. This process ends with its parent all the same.
+process.on("SIGINT", () => process.exit(130));
+process.on("disconnect", () => process.exit(1));
 
 process.once("message", async ({ cells }) => {
-  const converters = { node: createConverter({ isJS: false, isBrowser: false }), close() {} };
-  const executor = createExecutor(process.cwd(), converters, console);
-  const handler = new JupyterHandlerImpl(executor, false);
+  const { handler } = createKernel((count) => `cell ${cells[count - 1].id}`);
+  process.send({ ready: true });
   const outputs = cells.map(() => []);
   const displays = new Map();
+  let heard = performance.now();
+  const alive = () => {
+    if (performance.now() - heard < 1000) return;
+    heard = performance.now();
+    process.send({ alive: true });
+  };
   for (const [i, { id, source }] of cells.entries()) {
     await new Promise((sent) => process.send({ running: id }, sent));
     const list = outputs[i];
     const reply = await handler.handleExecute(
       { code: source },
-      (name, text) => list.push({ output_type: "stream", name, text }),
-      (message, update) => display(list, displays, message, update),
+      (name, text) => {
+        list.push({ output_type: "stream", name, text });
+        alive();
+      },
+      (message, update) => {
+        display(list, displays, message, update);
+        alive();
+      },
     );
     if (reply.status !== "ok") return finish({ failed: id, outputs });
   }

@@ -74,23 +74,56 @@ export function writeNotebook(root: string, name: string, notebook: Notebook): v
 /** A cell's source as one string; a file may hold it as a list of lines. */
 export const sourceText = (text: string | string[]): string => (Array.isArray(text) ? text.join("") : text);
 
+/** The lines of a text, each with its end, as Jupyter splits them when it saves: at every line end that Python knows. */
 const sourceLines = (text: string | string[]): string[] =>
   sourceText(text)
-    .split(/(?<=\n)/)
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the line ends
+    .split(/(?<=\r\n|\r(?!\n)|[\n\v\f\x1c-\x1e\x85\u2028\u2029])/)
     .filter((line) => line !== "");
 
+/** What the kernel says of its language: Jupyter writes it into every notebook that it saves. */
+const languageInfo = {
+  codemirror_mode: { mode: "typescript", name: "javascript", typescript: true },
+  file_extension: ".ts",
+  mimetype: "text/typescript",
+  name: "typescript",
+  version: "3.7.2",
+};
+
 /**
- * The one text of a notebook's content: sorted keys, an indent of one, sources as lines, no execution counts, no
- * timings, the kernel named the same everywhere, and figures without scripts.
+ * The one text of a notebook's content, such that Jupyter saves it unchanged: sorted keys, an indent of one, sources as
+ * lines, numbers as Python writes them; and beyond that no execution counts, no timings, the kernel named the same
+ * everywhere, and figures without scripts.
  */
 export function notebookText(notebook: Notebook): string {
   const metadata: MimeBundle = {
     kernelspec: { display_name: "TypeScript", language: "typescript", name: "tslab" },
-    language_info: { file_extension: ".ts", mimetype: "text/typescript", name: "typescript" },
+    language_info: languageInfo,
   };
   if (notebook.metadata.tslm !== undefined) metadata.tslm = notebook.metadata.tslm;
   const cells = notebook.cells.map(normalCell) as unknown as Json;
-  return `${JSON.stringify(sortKeys({ cells, metadata, nbformat: 4, nbformat_minor: 5 }), null, 1)}\n`;
+  return `${jsonText({ cells, metadata, nbformat: 4, nbformat_minor: 5 })}\n`;
+}
+
+/** JSON as Python's `json` writes it, with sorted keys and an indent of one. */
+function jsonText(value: Json, indent = "\n"): string {
+  if (typeof value === "number") return numberText(value);
+  if (value === null || typeof value !== "object") return JSON.stringify(value);
+  const inner = `${indent} `;
+  const items = Array.isArray(value)
+    ? value.map((item) => jsonText(item, inner))
+    : Object.keys(value)
+        .sort()
+        .map((key) => `${JSON.stringify(key)}: ${jsonText(value[key], inner)}`);
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  return items.length ? `${open}${inner}${items.join(`,${inner}`)}${indent}${close}` : open + close;
+}
+
+/** A number as Python writes it: with an exponent below 0.0001, of two digits at least. */
+function numberText(value: number): string {
+  const size = Math.abs(value);
+  const text = size > 0 && size < 1e-4 ? value.toExponential() : JSON.stringify(value);
+  return text.replace(/e([+-])(\d)$/, "e$10$2");
 }
 
 function normalCell({ cell_type, id, metadata, source, outputs }: NotebookCell): NotebookCell {
@@ -129,11 +162,4 @@ function normalBundle(data: MimeBundle): MimeBundle {
 function mimeValue(mime: string, value: Json): Json {
   if (/[/+]json$/.test(mime)) return typeof value === "string" ? JSON.parse(value) : value;
   return mime.startsWith("text/") || mime.endsWith("+xml") ? sourceLines(value as string | string[]) : value;
-}
-
-function sortKeys(value: Json): Json {
-  if (Array.isArray(value)) return value.map(sortKeys);
-  if (value === null || typeof value !== "object") return value;
-  const keys = Object.keys(value).sort();
-  return Object.fromEntries(keys.map((key) => [key, sortKeys(value[key])]));
 }

@@ -1,7 +1,7 @@
 // npm run notebooks [-- NAME…] [--save] [--jupyter] [--without-tests]: runs the book's notebooks.
 import { spawnSync } from "node:child_process";
 import path from "node:path";
-import { findPython, gpuEnvironment } from "../lib/bin/machine.mjs";
+import { findPython, gpuEnvironment, patience } from "../lib/bin/machine.mjs";
 import { BookError, notebookNames, readNotebook, repository, writeNotebook } from "./notebook.js";
 import { kernelEnvironment, writeKernelSpec } from "./kernelspec.mjs";
 import { type RunResult, runNotebook } from "./run-notebook.js";
@@ -64,7 +64,7 @@ file = sys.argv[1]
 notebook = nbformat.read(file, 4)
 nbformat.validate(notebook)
 try:
-    nbclient.NotebookClient(notebook, timeout=180, kernel_name="tslab",
+    nbclient.NotebookClient(notebook, timeout=int(sys.argv[2]), kernel_name="tslab",
         resources={"metadata": {"path": os.path.dirname(file)}}).execute()
 except nbclient.exceptions.CellExecutionError as error:
     sys.exit(str(error))
@@ -79,7 +79,10 @@ export function runInJupyter(file: string): { failure?: string; skipped?: string
   if (!python) return { skipped: "no Python with nbclient was found" };
   writeKernelSpec(repository);
   const env = kernelEnvironment(repository, gpuEnvironment());
-  const { status, stderr } = spawnSync(python, ["-c", EXECUTE, file], { env, encoding: "utf8" });
+  const { status, stderr } = spawnSync(python, ["-c", EXECUTE, file, String(Math.ceil(patience(600)))], {
+    env,
+    encoding: "utf8",
+  });
   return { failure: status === 0 ? undefined : stderr.trim() };
 }
 

@@ -55,6 +55,9 @@ interface Platform {
 export function adapterMend(options?: Platform): Mend;
 export function jupyterMend(options?: Platform): string;
 
+/** How many seconds to wait before what takes `seconds` on a slow day of a usual machine counts as stuck on this one. */
+export function patience(seconds: number): number;
+
 /** What the adapter is, or the reason why there is none. */
 export interface AdapterFindings {
   ok: boolean;

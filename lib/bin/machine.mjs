@@ -37,6 +37,24 @@ export function nodeMend(platform = process.platform) {
   return "install Node 20.19, 22.12 or later from https://nodejs.org/en/download";
 }
 
+// ------------------------------------------------------------------------------------------------- its speed
+
+let slowness;
+
+/**
+ * How many seconds to wait, on this machine, before something that takes `seconds` on a slow day of a usual one counts as
+ * stuck: more where a fixed piece of work takes more than the 15 ms that it takes there.
+ */
+export function patience(seconds) {
+  if (slowness === undefined) {
+    const began = performance.now();
+    let state = 1;
+    for (let i = 0; i < 1e7; i++) state = (Math.imul(state, 1664525) + 1013904223 + (i % 7)) | 0;
+    slowness = Math.max(1, (performance.now() - began) / (state === 0 ? 1 : 15));
+  }
+  return seconds * slowness;
+}
+
 // ------------------------------------------------------------------------------------------ the Linux at hand
 
 /** Reads /etc/os-release. `root` stands for `/`, so that tests can describe other machines. */
@@ -233,7 +251,7 @@ export function gpuEnvironment(env = process.env) {
  * Opens the adapter, lets it add two numbers, and tells what it is. In a process of its own, because a broken driver
  * may end the process: `{ ok: true, name, kind, driver, features, limits, … }` or `{ ok: false, reason }`.
  */
-export function probeAdapter({ env = process.env, timeoutSeconds = 60 } = {}) {
+export function probeAdapter({ env = process.env, timeoutSeconds = Math.round(patience(120)) } = {}) {
   const run = spawnSync(process.execPath, [path.join(here, "adapter-probe.mjs")], {
     env: gpuEnvironment(env),
     encoding: "utf8",

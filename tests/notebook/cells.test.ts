@@ -62,7 +62,7 @@ describe("cells", () => {
       folder,
       Object.entries(CELLS).map(([id, source]) => ({ id, source })),
     );
-  }, 240_000);
+  });
 
   afterAll(() => fs.rmSync(clone, { recursive: true, force: true }));
 

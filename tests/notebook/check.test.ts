@@ -84,6 +84,43 @@ describe("judging an answer", () => {
     expect(await said(check, () => new Promise(() => {}))).toContain("did not finish within 0.03 s");
   });
 
+  test("so is a loop that never ends, in a function and in what a check runs", async () => {
+    const check = { ...reversed, patience: 30 };
+    const endless = () => {
+      for (;;);
+    };
+    expect(await said(check, endless)).toContain("did not finish within 0.03 s: does every loop end");
+    expect(await said({ ...check, run: (answer) => answer() }, endless)).toContain("did not finish");
+  });
+
+  test("the limit is a multiple of what the right answer takes", async () => {
+    const busy = (milliseconds: number) => {
+      for (const end = performance.now() + milliseconds; performance.now() < end; );
+    };
+    const check: Check = { ...reversed, patience: 1, rounds: 1, inputs: () => [[1]] };
+    const expected = (items: number[]) => [...items, busy(2)].slice(0, 1);
+    const answer = (items: number[]) => [...items, busy(40)].slice(0, 1);
+    expect((await judge({ ...check, expected }, answer, 1)).passed).toBe(true);
+  });
+
+  test.skipIf(process.platform === "win32")("an interrupt ends a loop that never ends at once", async () => {
+    const endless = () => {
+      process.kill(process.pid, "SIGINT");
+      for (;;);
+    };
+    expect(await said({ ...reversed, patience: 600_000 }, endless)).toContain("It was interrupted");
+    const stop = new AbortController();
+    const waiting = () => {
+      stop.abort();
+      return new Promise(() => {});
+    };
+    const { says, passed } = await judge({ ...reversed, patience: 600_000 }, waiting, 1, stop.signal);
+    expect({ says: says[0], passed }).toEqual({
+      says: "It was interrupted before it returned.",
+      passed: false,
+    });
+  });
+
   test("the first wrong element is named, with the input", async () => {
     const answer = (items: number[]) => [...items].reverse().map((value, i) => (i === 2 ? -1 : value));
     const text = await said(reversed, answer);
@@ -118,6 +155,28 @@ describe("judging an answer", () => {
     const text = await said(doubled, doubled.mistakes[0].makes);
     expect(text).toContain("was it ever written?");
     expect(text).toContain("The last element is never written.");
+  });
+
+  test("a NaN that was written is not said to be missing", async () => {
+    const nan = (x: Float32Array, out: Float32Array) => out.fill(Number.NaN, 0, x.length);
+    expect(await said(doubled, nan)).toMatch(/Look at out\[0\]: it is NaN, and should be \S+\.\n/);
+    const whole: Check = {
+      ...doubled,
+      inputs: () => [Uint32Array.of(1, 2), new Uint32Array(2)],
+      expected: (x: Uint32Array) => x.map((value) => 2 * value),
+    };
+    expect(await said(whole, (_: Uint32Array, out: Uint32Array) => out.fill(2, 0, 1))).toContain(
+      "Look at out[1]: it is 2143346349, and should be 4 (was it ever written?).",
+    );
+    const list: Check = {
+      ...doubled,
+      inputs: () => [
+        [1, 2],
+        [0, 0],
+      ],
+      expected: () => [2, 4],
+    };
+    expect(await said(list, (_: number[], out: number[]) => out.fill(Number.NaN))).not.toContain("written");
   });
 
   test("a value can be asked for instead of a function, and is not given away", async () => {

@@ -89,6 +89,49 @@ describe("the static picture", () => {
     expect(contrastingText(sampleColor(SEQUENTIAL, 1))).toBe("#ffffff");
   });
 
+  test.each([
+    [{ zmin: 0 }, 0, 4],
+    [{ zmax: 8 }, 2, 8],
+    [{ zmid: 3, zmax: 8 }, -2, 8],
+    [{ zmin: 9, zmax: 1 }, 8.5, 9.5],
+  ])("a scale of which %j is said is the same in the live figure", (ends, low, high) => {
+    const trace = { type: "heatmap" as const, z: [[2, 4]], ...ends };
+    const { "application/vnd.plotly.v1+json": plotly, "image/svg+xml": svg } = figureBundle({
+      data: [trace],
+    });
+    expect(plotly).toMatchObject({ data: [{ zmin: low, zmax: high }] });
+    const scale = (plotly as { data: [{ colorscale: typeof SEQUENTIAL }] }).data[0].colorscale;
+    for (const value of trace.z[0])
+      expect(svg).toContain(`fill="${toHex(sampleColor(scale, (value - low) / (high - low)))}"`);
+  });
+
+  test("the lowest of living values is not the colour of none", () => {
+    const svg = svgOf([{ type: "heatmap", z: [[2, 4]], zmin: 0, showscale: false }]);
+    expect(svg).not.toContain(`fill="${toHex(sampleColor(SEQUENTIAL, 0))}"`);
+  });
+
+  test("what plotly leaves out, the picture leaves out: gaps, what is transparent, negative ends, steps of powers", () => {
+    const wide = svgOf([{ type: "heatmap", z: [[1, 2]], ygap: 20, showscale: false, opacity: 0.5 }]);
+    const [page, ...cells] = numbers(wide, "rect", "height");
+    const [, clip] = /<clipPath.*?height="([^"]*)"/.exec(wide)!;
+    expect(page - Number(clip)).toBeGreaterThan(0);
+    expect(cells[0]).toBeCloseTo(Number(clip) - 20, 0);
+    expect(numbers(wide, "rect", "x")[2] - numbers(wide, "rect", "x")[1]).toBeCloseTo(
+      numbers(wide, "rect", "width")[1],
+      0,
+    );
+    expect(wide).toContain('<g opacity="0.5">');
+    expect(svgOf([{ x: [1], y: [1], mode: "markers", marker: { opacity: 0 } }])).toContain(
+      'fill-opacity="0"',
+    );
+    const positive = svgOf([{ y: [0, 5] }], { yaxis: { rangemode: "nonnegative" } });
+    expect(texts(positive).filter((text) => text.startsWith("−"))).toEqual([]);
+    const powers = svgOf([{ y: [1, 1e6] }], { yaxis: { type: "log", dtick: 3 } });
+    expect(texts(powers).filter((text) => /^1|M|k/.test(text))).toEqual(
+      expect.arrayContaining(["1", "1k", "1M"]),
+    );
+  });
+
   test("a large heatmap is one image, and reversed rows are turned", () => {
     const z = Array.from({ length: 40 }, (_, row) => Array(40).fill(row));
     const upward = svgOf([{ type: "heatmap", z }]);

@@ -38,6 +38,30 @@ describe("a learner's kernel", () => {
     await expect(runBody("if (thread < count) { y[thread] = 1.0;", frame)).rejects.toThrow("At its end");
   });
 
+  test("a loop that never ends is ended and named, of every kind; loops that end are left alone", async () => {
+    const never =
+      /^The GPU stopped your kernel: one of its loops does not end: it went round 65,536 times\.$/;
+    const endless = [
+      "for (var i = 0u; i < count; i += 0u) { y[thread % 5] += 1.0; }",
+      "var i = 1u; while i > 0 { i = i | 1u; y[0] = f32(i); }",
+      "loop { if (x[0] > 5.0) { break; } continuing { y[0] += 1.0; } }",
+    ];
+    for (const body of endless) await expect(runBody(body, frame)).rejects.toThrow(never);
+    const sums = `// for each
+for (var i = 0u; i < 3u; i++) { for (var j = 0u; j < 2u; j++) { /* while { */ y[thread % 5] = f32(i + j); } }
+workgroupBarrier();`;
+    expect((await runBody(sums, frame)).y).toEqual(new Float32Array(5).fill(3));
+    await expect(runBody("for (var i = 0u; i < 3u; i++) {\n y[i] = b;\n}", frame)).rejects.toThrow(
+      "Line 2, `y[i] = b;`",
+    );
+  });
+
+  test("a loop in step may hold a barrier", async () => {
+    const body =
+      "for (var i = 0u; i < 2u; i++) { workgroupBarrier(); if (thread < count) { y[thread] = f32(i); } }";
+    expect((await runBody(body, frame)).y).toEqual(new Float32Array(5).fill(1));
+  });
+
   test("what is no text is refused with a sentence", async () => {
     await expect(runBody(() => 1, frame)).rejects.toThrow("as a string of WGSL");
   });

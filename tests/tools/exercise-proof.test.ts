@@ -54,7 +54,7 @@ test("all is proved where all is well", async () => {
     "00-t/1-t#good accepts the solution",
     '00-t/1-t#good answers "not yet"',
   ]);
-}, 240_000);
+});
 
 test("weak checks, wrong solutions and exercises that stop are found", async () => {
   const weak = check("weak", 'expected: () => 0, mistakes: [{ says: "Never seen.", makes: () => 0 }]');
@@ -75,4 +75,4 @@ test("weak checks, wrong solutions and exercises that stop are found", async () 
   expect(text).toContain("unseen catches mistake 2: the check does not recognise it, but says: A.");
   expect(text).toMatch(/weak accepts the solution: It gives 1, and should be 0/);
   expect(text).toMatch(/an untouched exercise must run to its end\ncell c3: [\s\S]*Error: stops/);
-}, 240_000);
+});

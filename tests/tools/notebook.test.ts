@@ -1,6 +1,10 @@
+import { spawnSync } from "node:child_process";
+import path from "node:path";
 import { expect, test } from "vitest";
+import { JupyterHandlerImpl } from "tslab/dist/jupyter.js";
+import { findPython } from "../../lib/bin/machine.mjs";
 import { formProblems, normalizeNotebooks } from "../../tools/extract.js";
-import { type Notebook, notebookText } from "../../tools/notebook.js";
+import { type Notebook, notebookText, repository } from "../../tools/notebook.js";
 import { makeBook, notebookOf, ONE, read, write } from "./small-book.js";
 
 const messy = {
@@ -67,7 +71,13 @@ test("a notebook has one text, whatever wrote it", () => {
     ],
     metadata: {
       kernelspec: { display_name: "TypeScript", language: "typescript", name: "tslab" },
-      language_info: { file_extension: ".ts", mimetype: "text/typescript", name: "typescript" },
+      language_info: {
+        codemirror_mode: { mode: "typescript", name: "javascript", typescript: true },
+        file_extension: ".ts",
+        mimetype: "text/typescript",
+        name: "typescript",
+        version: "3.7.2",
+      },
       tslm: { level: 1 },
     },
     nbformat: 4,
@@ -76,6 +86,33 @@ test("a notebook has one text, whatever wrote it", () => {
   expect(text.startsWith('{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "title",')).toBe(true);
   expect(text.endsWith("}\n")).toBe(true);
   expect(notebookText(JSON.parse(text))).toBe(text);
+});
+
+/** What a notebook's server makes of a file: Python's nbformat reads it and writes it again. */
+const SAVE = `
+import sys, nbformat
+nbformat.write(nbformat.read(sys.argv[1], 4), sys.argv[1])
+`;
+
+const kernel = () => new JupyterHandlerImpl({} as never, false).handleKernel();
+
+test("Jupyter saves it as it is: what the kernel says of itself, numbers and line ends", ({ skip }) => {
+  const data = {
+    z: [0, 0.0001, 0.00001, -2.5e-7, 1e-10, 0.5, 3, 1e15, 123456789012345680000, 1e21, 1.5e300],
+  };
+  const output = { output_type: "display_data" as const, metadata: {}, data: { "application/json": data } };
+  const source = "a\nb\r\nc\rd\u2028e\x0bf\x85g \x7f ☃ \n\n";
+  const notebook = notebookOf([["one", source]]);
+  notebook.cells[0].outputs = [output];
+  notebook.cells.push({ cell_type: "markdown", id: "empty", metadata: {}, source: "" });
+  const root = makeBook({ [ONE]: [] });
+  write(root, `chapters/${ONE}`, notebookText(notebook));
+  const saved = JSON.parse(notebookText(notebook));
+  expect(saved.metadata.language_info).toEqual(kernel().language_info);
+  const python = findPython("nbformat", repository);
+  if (!python) return skip("no Python with nbformat was found");
+  spawnSync(python, ["-c", SAVE, path.join(root, "chapters", ONE)]);
+  expect(read(root, `chapters/${ONE}`)).toBe(notebookText(notebook));
 });
 
 test("the check names a notebook in another form, and extraction mends it", () => {

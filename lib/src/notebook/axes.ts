@@ -94,12 +94,14 @@ function linearRange(axis: Axis, extent: Extent): [number, number] {
   let high = numbers.reduce((a, b) => Math.max(a, b), zero ? 0 : Number.NEGATIVE_INFINITY);
   if (low > high) [low, high] = [0, 1];
   const size = Math.max(Math.abs(low), Math.abs(high));
-  // Too close to tell apart: they stand in the middle.
-  if (high - low <= Math.max(size * 1e-12, 1e-200))
+  // Too close to tell apart: they stand in the middle. (A cell or a bar has a width by itself.)
+  if (!extent.halfCell && high - low <= Math.max(size * 1e-12, 1e-200))
     [low, high] = [low - 0.5 - size / 100, high + 0.5 + size / 100];
   const pad = extent.pad * (high - low);
-  const bottom = zero && low >= 0 ? low : low - pad;
-  return [bottom - extent.halfCell, (zero && high <= 0 ? high : high + pad) + extent.halfCell];
+  const bottom = (zero && low >= 0 ? low : low - pad) - extent.halfCell;
+  const top = (zero && high <= 0 ? high : high + pad) + extent.halfCell;
+  if (axis.rangemode !== "nonnegative") return [bottom, top];
+  return top > 0 ? [Math.max(0, bottom), top] : [0, 1];
 }
 
 function linearScale(axis: Axis, extent: Extent, pixels: [number, number], count: number): Scale {
@@ -164,7 +166,9 @@ function logScale(axis: Axis, extent: Extent, pixels: [number, number], count: n
   const scale = scaleLog().domain([low, high]).range(pixels);
   const position = (value: unknown) => (Number(value) > LEAST ? scale(Number(value)) : Number.NaN);
   const [from, to] = low < high ? [low, high] : [high, low];
-  const values = logTickValues(from, to, count).filter((value) => value > LEAST);
+  const powers = () =>
+    everyStep(Math.log10(from), Math.log10(to), axis.dtick ?? 1).map((power) => 10 ** power);
+  const values = (axis.dtick ? powers() : logTickValues(from, to, count)).filter((value) => value > LEAST);
   const labels = logLabels(values);
   const name = (value: AxisValue) => labelOf(axis, Number(value), logLabels([Number(value)])[0]);
   const ticks = axis.tickvals

@@ -1,5 +1,6 @@
 /** Exercises: `check` says whether an answer is right, `hint` helps a step further. */
 import { display, escapeHtml } from "./display.js";
+import { untilInterrupted } from "./interrupt.js";
 import { type Check, judge, type Verdict } from "./judge.js";
 import { recall, remember } from "./record.js";
 
@@ -51,7 +52,8 @@ function show(check: Check, verdict: Verdict): void {
  * that a half-written notebook runs to its end.
  */
 export async function check(exercise: Check, answer: unknown): Promise<void> {
-  const verdict = await judge(exercise, answer, Math.floor(Math.random() * 2 ** 32));
+  const seed = Math.floor(Math.random() * 2 ** 32);
+  const verdict = await untilInterrupted((signal) => judge(exercise, answer, seed, signal));
   show(exercise, verdict);
   if (verdict.passed) remember(checkKey(exercise), { passed: true });
 }

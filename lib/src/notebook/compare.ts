@@ -8,6 +8,34 @@ export interface Difference {
   expected: unknown;
   /** Set when the trouble is a length or a kind rather than a value. */
   because?: string;
+  /** The element still is what `poison` put there. */
+  unwritten?: boolean;
+}
+
+/** Bits that stand for "never written": as a float a NaN that no arithmetic gives, as a whole number an unlikely one. */
+export const POISON = 0x7fc0dead;
+
+type NumberArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint8Array;
+
+const isNumberArray = (value: unknown): value is NumberArray =>
+  ArrayBuffer.isView(value) && !(value instanceof DataView);
+
+/** The bits of one element of a typed array, 32 of them where it has more. */
+function elementBits(array: NumberArray, at: number): number {
+  const view = new DataView(array.buffer, array.byteOffset + at * array.BYTES_PER_ELEMENT);
+  if (array.BYTES_PER_ELEMENT === 8) return Number(view.getBigUint64(0, true) >> 32n);
+  return array.BYTES_PER_ELEMENT === 4 ? view.getUint32(0, true) : Number.NaN;
+}
+
+/** Fills an array that is to be written, so that an element which never is shows: with `POISON` where that can be told. */
+export function poison(value: unknown): void {
+  if (Array.isArray(value)) value.fill(Number.NaN);
+  else if (!isNumberArray(value)) return;
+  else if (value.BYTES_PER_ELEMENT === 8)
+    new BigUint64Array(value.buffer, value.byteOffset, value.length).fill(BigInt(POISON) << 32n);
+  else if (value.BYTES_PER_ELEMENT === 4)
+    new Uint32Array(value.buffer, value.byteOffset, value.length).fill(POISON);
+  else value.fill(0xad);
 }
 
 type ArrayLikeValue = ArrayLike<unknown>;
@@ -66,7 +94,8 @@ function listDifference(got: ArrayLikeValue, expected: ArrayLikeValue, tolerance
   const shared = Math.min(got.length, expected.length);
   for (let i = 0; i < shared; i++) {
     const found = firstDifference(got[i], expected[i], tolerance, `${path}[${i}]`);
-    if (found) return found;
+    if (!found) continue;
+    return isNumberArray(got) && elementBits(got, i) === POISON ? { ...found, unwritten: true } : found;
   }
   if (got.length === expected.length) return undefined;
   const because = `it has ${got.length} elements, not ${expected.length}`;

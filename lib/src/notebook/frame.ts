@@ -46,6 +46,22 @@ export interface Frame {
 
 export const SIZE = { width: 720, height: 400, title: 15, axisTitle: 12.5, tick: 11.5, legend: 12 };
 
+/**
+ * The values that a heatmap's first and last colour stand for. What a trace says counts, and what it leaves out comes from
+ * its values; plotly takes no notice of one end without the other, and is told both.
+ */
+export function heatRange({ z, zmin, zmax, zmid }: Trace): [number, number] {
+  const values = (z ?? []).flatMap((row) => toArray<number | null>(row)).filter(Number.isFinite) as number[];
+  let low = zmin ?? values.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+  let high = zmax ?? values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  if (zmid !== undefined) {
+    const reach = Math.max(high - zmid, zmid - low);
+    [low, high] = [zmid - reach, zmid + reach];
+  }
+  if (high > low) return [low, high];
+  return Number.isFinite(low) ? [low - 0.5, low + 0.5] : [0, 1];
+}
+
 /** A title may be a string or `{ text }`. */
 export function titleOf(title: string | { text?: string } | undefined): string {
   return (typeof title === "string" ? title : title?.text) ?? "";
@@ -136,7 +152,8 @@ function extentOf(drawn: Drawn[], which: "x" | "y", layout: Layout, axis: Axis):
     if (d.type === "heatmap") Object.assign(extent, { halfCell: cellUnit(d[which]) / 2, pad: 0 });
     if (d.type === "scatter" && (d.markers || d.text) && which === "x")
       extent.pad = Math.max(extent.pad, 0.04);
-    if (d.trace.error_y && which === "y") extent.values.push(...errorEnds(d));
+    if (d.trace.error_y && d.trace.error_y.visible !== false && which === "y")
+      extent.values.push(...errorEnds(d));
     if (which === "y" && d.trace.fill === "tozeroy") extent.withZero = axis.type !== "log";
   }
   for (const shape of layout.shapes ?? []) {

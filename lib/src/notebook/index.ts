@@ -20,6 +20,7 @@ export type {
   Trace,
   Values,
 } from "./spec.js";
+export { Interrupted, untilInterrupted } from "./interrupt.js";
 export { judge, todo } from "./judge.js";
 export type { Check, Mistake, Verdict } from "./judge.js";
 export { runBody } from "./kernel.js";

@@ -1,5 +1,6 @@
 /** Judging an answer to an exercise: fresh inputs, the library as oracle, typical mistakes recognised. */
-import { copyValue, type Difference, firstDifference, kindOf, showValue } from "./compare.js";
+import { copyValue, type Difference, firstDifference, kindOf, poison, showValue } from "./compare.js";
+import { guarded } from "./interrupt.js";
 import { type Random, randomFrom } from "./random.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: what an answer takes is its check's affair
@@ -43,7 +44,10 @@ export interface Check<Args extends unknown[] = Whatever[]> {
   tolerance?: number;
   /** How many inputs are drawn; 24 unless told. */
   rounds?: number;
-  /** How long one call may take, in milliseconds; 10 000 unless told. */
+  /**
+   * How long one call may take, in milliseconds; 30 000 unless told, and in any case a thousand times as long as the right
+   * answer took just before.
+   */
   patience?: number;
   mistakes: Mistake<Args>[];
 }
@@ -69,29 +73,39 @@ export function todo(what = "there is nothing here yet"): never {
 interface Outcome {
   result?: unknown;
   error?: unknown;
-  late?: boolean;
+  /** It was ended before it returned: an interrupt, or the end of our patience. */
+  ended?: "interrupted" | "late";
   changed?: Difference & { argument: string };
 }
 
 interface Round {
   args: unknown[];
   expected: unknown;
+  /** Milliseconds that the answer had. */
+  patience: number;
   outcome: Outcome;
   wrong?: Difference;
 }
 
-function poison(value: unknown): void {
-  if (Array.isArray(value) || value instanceof Float32Array || value instanceof Float64Array)
-    value.fill(Number.NaN);
-  else if (ArrayBuffer.isView(value) && !(value instanceof DataView)) (value as Uint32Array).fill(0xdeadbeef);
+/** Settles when the time is up or the signal is aborted. */
+function endOf(milliseconds: number, signal?: AbortSignal): { promise: Promise<Outcome>; stop: () => void } {
+  let stop = () => {};
+  const promise = new Promise<Outcome>((resolve) => {
+    const timer = setTimeout(() => resolve({ ended: "late" }), milliseconds);
+    const interrupt = () => resolve({ ended: "interrupted" });
+    signal?.addEventListener("abort", interrupt);
+    stop = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", interrupt);
+    };
+  });
+  return { promise, stop };
 }
 
-function late(milliseconds: number): { promise: Promise<Outcome>; stop: () => void } {
-  let timer: NodeJS.Timeout;
-  const promise = new Promise<Outcome>((resolve) => {
-    timer = setTimeout(() => resolve({ late: true }), milliseconds);
-  });
-  return { promise, stop: () => clearTimeout(timer) };
+/** How long calls may take, in milliseconds, and what interrupts them. */
+interface Limits {
+  patience: number;
+  signal?: AbortSignal;
 }
 
 /** Calls an answer with copies of `args` and never throws. */
@@ -99,20 +113,23 @@ async function attempt(
   check: Check,
   call: (...args: unknown[]) => unknown,
   args: unknown[],
+  { patience, signal }: Limits,
 ): Promise<Outcome> {
   const own = args.map(copyValue);
   if (check.output !== undefined) poison(own[check.output]);
-  const clock = late(check.patience ?? 10_000);
+  const end = endOf(patience, signal);
   try {
-    const work = (async (): Promise<Outcome> => ({ result: await call(...own) }))();
-    const outcome = await Promise.race([work, clock.promise]);
-    if (outcome.late) return outcome;
+    const called = guarded(() => call(...own), patience);
+    if ("ended" in called) return called;
+    const work = (async (): Promise<Outcome> => ({ result: await called.result }))();
+    const outcome = await Promise.race([work, end.promise]);
+    if (outcome.ended) return outcome;
     const result = check.output === undefined ? copyValue(outcome.result) : copyValue(own[check.output]);
     return { result, changed: changedArgument(check, own, args) };
   } catch (error) {
     return { error };
   } finally {
-    clock.stop();
+    end.stop();
   }
 }
 
@@ -139,18 +156,25 @@ function callerOf(check: Check, answer: unknown): (...args: unknown[]) => unknow
 
 const tolerance = (check: Check) => check.tolerance ?? 1e-5;
 
-async function playRounds(check: Check, answer: unknown, seed: number): Promise<Round[]> {
+async function playRounds(
+  check: Check,
+  answer: unknown,
+  seed: number,
+  signal?: AbortSignal,
+): Promise<Round[]> {
   const random = randomFrom(seed);
   const call = callerOf(check, answer);
   const rounds: Round[] = [];
   const began = performance.now();
   for (let i = 0; i < (check.inputs ? (check.rounds ?? 24) : 1); i++) {
     const args = check.inputs?.(random, i) ?? [];
+    const asked = performance.now();
     const expected = await oracle(check, args);
-    const outcome = await attempt(check, call, args);
-    const compared = !outcome.error && !outcome.late;
+    const patience = Math.max(check.patience ?? 30_000, 1000 * (performance.now() - asked));
+    const outcome = await attempt(check, call, args, { patience, signal });
+    const compared = !outcome.error && !outcome.ended;
     const wrong = compared ? firstDifference(outcome.result, expected, tolerance(check)) : undefined;
-    rounds.push({ args, expected, outcome, wrong });
+    rounds.push({ args, expected, patience, outcome, wrong });
     // After an error or a long wait the next rounds would tell nothing new.
     if (!compared || (wrong && performance.now() - began > 20_000)) break;
   }
@@ -158,10 +182,11 @@ async function playRounds(check: Check, answer: unknown, seed: number): Promise<
 }
 
 const failed = ({ outcome, wrong }: Round) =>
-  Boolean(wrong || outcome.error || outcome.late || outcome.changed);
+  Boolean(wrong || outcome.error || outcome.ended || outcome.changed);
 
 /** The mistake whose results are the learner's: alike in every round, and wrong in one at least. */
-async function recognise(check: Check, rounds: Round[]): Promise<string | undefined> {
+async function recognise(check: Check, rounds: Round[], signal?: AbortSignal): Promise<string | undefined> {
+  if (rounds.some(({ outcome }) => outcome.ended)) return undefined;
   for (const mistake of check.mistakes) {
     const call = mistake.makes
       ? (...args: unknown[]) => mistake.makes?.(...args)
@@ -169,8 +194,8 @@ async function recognise(check: Check, rounds: Round[]): Promise<string | undefi
     let wrong = false;
     let alike = true;
     for (const round of rounds) {
-      const outcome = await attempt({ ...check, patience: 5000 }, call, round.args);
-      alike = !outcome.late && sameOutcome(check, outcome, round.outcome);
+      const outcome = await attempt(check, call, round.args, { patience: round.patience, signal });
+      alike = !outcome.ended && sameOutcome(check, outcome, round.outcome);
       if (!alike) break;
       const { error, changed, result } = outcome;
       wrong ||= Boolean(error || changed || firstDifference(result, round.expected, tolerance(check)));
@@ -182,7 +207,7 @@ async function recognise(check: Check, rounds: Round[]): Promise<string | undefi
 
 function sameOutcome(check: Check, a: Outcome, b: Outcome): boolean {
   if (a.error || b.error) return sameKernelError(a.error, b.error);
-  if (b.late || Boolean(a.changed) !== Boolean(b.changed)) return false;
+  if (Boolean(a.changed) !== Boolean(b.changed)) return false;
   return firstDifference(b.result, a.result, tolerance(check)) === undefined;
 }
 
@@ -207,7 +232,7 @@ function errorText(error: unknown): string {
 
 /** What is wrong with a value that came back. */
 function differenceText(check: Check, { wrong, expected, outcome }: Round): string {
-  const { path, got, because } = wrong!;
+  const { path, got, because, unwritten } = wrong!;
   const what = check.output === undefined ? "the result" : (check.names?.[check.output] ?? "the output");
   if (path === "" && got === undefined) {
     return `It returns nothing yet (undefined); ${showValue(expected)} is expected.`;
@@ -215,21 +240,25 @@ function differenceText(check: Check, { wrong, expected, outcome }: Round): stri
   if (path === "" && got instanceof Promise) return "It returns a promise that was not awaited.";
   if (path === "" && because)
     return `Look at ${what}: ${because}. It is ${showValue(outcome.result)}; expected is ${showValue(expected)}.`;
-  const poisoned = check.output !== undefined || check.run !== undefined;
-  const never = typeof got === "number" && Number.isNaN(got) && poisoned;
   // Of an object with named parts the part's own name says enough.
   const spot = path.startsWith(".") ? path.slice(1) : `${what}${path}`;
   const place = path ? `Look at ${spot}: it is ${showValue(got)}` : `It gives ${showValue(got)}`;
-  const tail = never ? " (was it ever written?)" : because ? ` (${because})` : "";
+  const tail = unwritten ? " (was it ever written?)" : because ? ` (${because})` : "";
   return `${place}, and should be ${showValue(wrong!.expected)}${tail}.`;
+}
+
+/** Why a call was ended before it returned. */
+function endText({ outcome, patience }: Round): string {
+  if (outcome.ended === "interrupted") return "It was interrupted before it returned.";
+  const seconds = Number((patience / 1000).toPrecision(2));
+  return `It did not finish within ${seconds} s: does every loop end, and every promise resolve?`;
 }
 
 function describeFailure(check: Check, round: Round): string[] {
   const { outcome, args, wrong } = round;
   const says: string[] = [];
   if (outcome.error) says.push(errorText(outcome.error));
-  else if (outcome.late)
-    says.push(`It did not finish within ${(check.patience ?? 10_000) / 1000} s: does every promise resolve?`);
+  else if (outcome.ended) says.push(endText(round));
   else if (wrong) says.push(differenceText(check, round));
   else if (outcome.changed) {
     const { argument, path, got, expected } = outcome.changed;
@@ -242,8 +271,16 @@ function describeFailure(check: Check, round: Round): string[] {
   return says;
 }
 
-/** Judges an answer on inputs drawn from `seed`. Never throws because of the answer. */
-export async function judge(check: Check, answer: unknown, seed: number): Promise<Verdict> {
+/**
+ * Judges an answer on inputs drawn from `seed`. Never throws because of the answer. An answer that does not return is ended
+ * after a while, and at once when the signal is aborted or, in a loop that never waits, by an interrupt.
+ */
+export async function judge(
+  check: Check,
+  answer: unknown,
+  seed: number,
+  signal?: AbortSignal,
+): Promise<Verdict> {
   if (check.inputs && !check.run && typeof answer !== "function") {
     return {
       passed: false,
@@ -258,16 +295,18 @@ export async function judge(check: Check, answer: unknown, seed: number): Promis
       says: ["Nothing is written yet: put your answer in place of undefined."],
     };
   }
-  const rounds = await playRounds(check, answer, seed);
+  const rounds = await playRounds(check, answer, seed, signal);
   const first = rounds.find(failed);
   if (!first) return { passed: true, rounds: rounds.length, says: [] };
-  const mistake = await recognise(check, rounds);
+  const mistake = await recognise(check, rounds, signal);
   const says = check.inputs ? describeFailure(check, first) : valueFailure(check, first);
   return { passed: false, rounds: rounds.length, mistake, says: mistake ? [mistake, ...says] : says };
 }
 
 /** A predicted value that is wrong: where, without giving the right one away. */
-function valueFailure(_check: Check, { wrong, outcome }: Round): string[] {
+function valueFailure(_check: Check, round: Round): string[] {
+  const { wrong, outcome } = round;
+  if (outcome.ended) return [endText(round)];
   if (!wrong) return [errorText(outcome.error)];
   const { path, got, because } = wrong;
   if (got === undefined) return [`Nothing is written yet${path ? ` for ${path.replace(/^\./, "")}` : ""}.`];

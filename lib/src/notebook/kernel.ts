@@ -2,6 +2,7 @@
 import { runChecked } from "../gpu/checked.js";
 import { allocate, download, type KernelParts, kernel, release, upload } from "../gpu/commands.js";
 import { GpuError, openGpu } from "../gpu/device.js";
+import { POISON } from "./compare.js";
 
 /** Numbers that a kernel reads or writes. */
 export type KernelArray = Float32Array | Uint32Array;
@@ -25,17 +26,33 @@ export interface KernelResult {
   [name: string]: Float32Array;
 }
 
-const POISON = 0x7fc0dead; // a NaN that no arithmetic gives
+/**
+ * How often a loop of a learner's kernel may go round before it counts as one that never ends. Kernels are given it as data:
+ * a compiler that knows how often a loop goes round may write out all of its rounds.
+ */
+const MOST_TURNS = 2 ** 16;
+
+/** The statements with every loop counted, on the same lines: one that does not end would hold the GPU for ever. */
+function endLoops(body: string): string {
+  const blank = (text: string) => text.replace(/[^\n]/g, " ");
+  const code = body.replace(/\/\/.*|\/\*[\s\S]*?\*\//g, blank);
+  let count = 0;
+  return code.replace(/\b(?:for|while|loop)\b[^{}]*\{/g, (head) => {
+    const turns = `your_turns_${count++}`;
+    const leave = `if (${turns} >= your_most_turns) { your_loops[0] = 1.0; break; }`;
+    return `var ${turns} = 0u; ${head} ${leave} ${turns} += 1u;`;
+  });
+}
 
 /** Says an error of the GPU's in the learner's own words and lines: the frame above them is not theirs. */
-function inOwnLines(error: unknown, code: string, body: string): Error {
+function inOwnLines(error: unknown, code: string, ending: string, body: string): Error {
   const message = error instanceof Error ? error.message : String(error);
   const kind = (text: string) => Object.assign(new Error(text), { name: "KernelError" });
   const missed = /^Kernel "your kernel" ((?:read|wrote) [\s\S]*)/.exec(message);
   if (missed) return kind(`Your kernel ${missed[1]}`);
   const found = error instanceof GpuError && /does not compile: line (\d+): ([\s\S]*)/.exec(message);
   if (!found) return kind(`The GPU stopped your kernel: ${message}`);
-  const above = code.slice(0, code.indexOf(body)).split("\n").length - 1;
+  const above = code.slice(0, code.indexOf(ending)).split("\n").length - 1;
   const line = Number(found[1]) - above;
   const text = body.split("\n")[line - 1]?.trim();
   // A missing brace is noticed only where the frame goes on.
@@ -59,18 +76,20 @@ export async function runBody(body: unknown, frame: KernelFrame): Promise<Kernel
     });
   }
   await openGpu();
-  const { writes, sizes, head, workgroupSize, workgroups } = frame;
+  const { writes, head, workgroupSize, workgroups } = frame;
+  const sizes = { ...frame.sizes, your_most_turns: MOST_TURNS };
   const reads = { given_sizes: Uint32Array.from(Object.values(sizes)), ...frame.reads };
   const given = Object.keys(sizes).map((name, i) => `let ${name} = given_sizes[${i}];`);
   const own = body.replace(/^\n+|\s+$/g, "");
+  const ending = endLoops(own);
   const parts: KernelParts = {
     name: "your kernel",
     reads: Object.entries(reads).map(([name, array]) => declared(name, array)),
-    writes: Object.keys(writes).map((name) => `${name}: array<f32>`),
+    writes: [...Object.keys(writes), "your_loops"].map((name) => `${name}: array<f32>`),
     workgroupSize,
     workgroups,
     head,
-    body: [...given, own].join("\n"),
+    body: [...given, ending].join("\n"),
   };
   const inputs = Object.values(reads).map((array) => ({ array, storage: allocate(array.byteLength) }));
   const outputs = Object.entries(writes).map(([name, length]) => ({
@@ -78,16 +97,22 @@ export async function runBody(body: unknown, frame: KernelFrame): Promise<Kernel
     length,
     storage: allocate(length * 4),
   }));
-  const storages = [...inputs, ...outputs].map(({ storage }) => storage);
+  const loops = allocate(4);
+  const storages = [...[...inputs, ...outputs].map(({ storage }) => storage), loops];
   try {
     for (const { array, storage } of inputs) upload(storage, array);
     for (const { length, storage } of outputs) upload(storage, new Uint32Array(length).fill(POISON));
+    upload(loops, new Float32Array(1));
     await runChecked(parts, storages);
+    if (new Float32Array(await download(loops))[0])
+      throw new GpuError(
+        `one of its loops does not end: it went round ${MOST_TURNS.toLocaleString("en")} times.`,
+      );
     const result: KernelResult = {};
     for (const { name, storage } of outputs) result[name] = new Float32Array(await download(storage));
     return result;
   } catch (error) {
-    throw inOwnLines(error, kernel(parts).code, own);
+    throw inOwnLines(error, kernel(parts).code, ending, own);
   } finally {
     for (const storage of storages) release(storage);
   }

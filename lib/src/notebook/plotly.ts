@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { colorStops, DIVERGING, INK, PALETTE, SEQUENTIAL } from "./colors.js";
 import { escapeHtml } from "./display.js";
 import type { Annotation, Axis, Figure, Layout, Shape, Trace } from "./spec.js";
-import { type Drawn, type Frame, titleLeft, titleOf } from "./frame.js";
+import { type Drawn, type Frame, heatRange, titleLeft, titleOf } from "./frame.js";
 import { FONT } from "./text.js";
 
 /** How many points a line keeps: more than the pixels it is drawn on. */
@@ -123,7 +123,10 @@ export function limitTrace(trace: Trace): Trace {
 function plotlyTrace(d: Drawn): object {
   const { trace, type } = d;
   const scale = trace.colorscale ?? (trace.zmid === undefined ? SEQUENTIAL : DIVERGING);
-  const scales = type === "heatmap" ? { colorscale: colorStops(scale), colorbar: plotlyColorBar(trace) } : {};
+  const scales =
+    type === "heatmap"
+      ? { colorscale: colorStops(scale), colorbar: plotlyColorBar(trace), ...plotlyHeatRange(trace) }
+      : {};
   const line = type === "scatter" && d.lines ? { line: { width: 2, ...trace.line, color: d.color } } : {};
   const several = trace.marker?.color !== undefined && typeof trace.marker.color !== "string";
   const markers = several
@@ -135,6 +138,14 @@ function plotlyTrace(d: Drawn): object {
   const named = trace.name ? {} : { showlegend: false };
   const fill = trace.fill && trace.fill !== "none" && !trace.fillcolor ? { fillcolor: `${d.color}29` } : {};
   return { ...trace, ...mode, ...line, ...marker, ...scales, ...named, ...fill, type, x: d.x, y: d.y };
+}
+
+/** Both ends of the colours where a trace says anything of them: one alone plotly takes no notice of. */
+function plotlyHeatRange(trace: Trace): object {
+  const { zmin, zmax, zmid } = trace;
+  if (zmin === undefined && zmax === undefined && zmid === undefined) return {};
+  const [low, high] = heatRange(trace);
+  return { zmin: low, zmax: high };
 }
 
 function modeOf(d: Drawn): string {
@@ -153,11 +164,12 @@ function plotlyColorBar(trace: Trace): object {
   };
 }
 
-const plotlyAxis = (axis: Axis | undefined, extra: object = {}) => ({
-  ...extra,
-  ...axis,
-  title: { text: titleOf(axis?.title) },
-});
+/** An axis for plotly, which takes no notice of a range that is to be reversed. */
+function plotlyAxis(axis: Axis | undefined, extra: object = {}): object {
+  const { range, autorange } = axis ?? {};
+  const turned = range && autorange === "reversed" ? { range: [range[1], range[0]], autorange: false } : {};
+  return { ...extra, ...axis, ...turned, title: { text: titleOf(axis?.title) } };
+}
 
 /** Plotly counts an annotation's place on a log axis in powers of ten; ours are values everywhere. */
 function plotlyNote(note: Annotation, layout: Layout): object {

@@ -1,9 +1,15 @@
 import { type Display, display, escapeHtml, inNotebook, type MimeBundle } from "./display.js";
+import { interruptCheck } from "./interrupt.js";
 
 /** A progress bar in a cell's output. */
 export interface Progress {
-  /** Says how far the work is, with an optional few words (a loss, a rate). */
+  /**
+   * Says how far the work is, with an optional few words (a loss, a rate). Throws `Interrupted` after an interrupt, so that
+   * the loop ends with its cell; inside of `untilInterrupted` the work's own signal says it.
+   */
   update(done: number, text?: string): void;
+  /** Ends the bar where it stands. */
+  stop(text?: string): void;
   /** Ends the bar in its final state, which is what a saved notebook keeps. */
   done(text?: string): void;
 }
@@ -14,6 +20,8 @@ interface ProgressState {
   done: number;
   text: string;
   finished: boolean;
+  /** It was ended before its end. */
+  stopped: boolean;
   /** What is left, in words; only while it runs, so that a saved notebook has no timing. */
   remaining: string;
 }
@@ -39,7 +47,7 @@ function describe(state: ProgressState): string {
 
 function bundle(state: ProgressState): MimeBundle {
   const share = Math.min(1, Math.max(0, state.done / Math.max(state.total, 1e-9)));
-  const color = state.finished ? "#1a936f" : "#3b6fd4";
+  const color = state.stopped ? "#d29c06" : state.finished ? "#1a936f" : "#3b6fd4";
   const bar =
     `<div style="flex:0 0 180px;height:8px;border-radius:4px;background:rgba(128,140,160,.25);overflow:hidden">` +
     `<div style="width:${(100 * share).toFixed(1)}%;height:100%;background:${color}"></div></div>`;
@@ -62,7 +70,9 @@ function consoleBar(): Display {
  * now and then (an `await`), or the front end sees nothing before the end.
  */
 export function progress(label: string, total: number): Progress {
-  const state: ProgressState = { label, total, done: 0, text: "", finished: false, remaining: "" };
+  const fresh = { done: 0, text: "", finished: false, stopped: false, remaining: "" };
+  const state: ProgressState = { label, total, ...fresh };
+  const checkInterrupt = interruptCheck();
   const started = performance.now();
   const shown = inNotebook() ? display(bundle(state)) : consoleBar();
   let last = 0;
@@ -78,20 +88,32 @@ export function progress(label: string, total: number): Progress {
     if (wait <= 0) draw();
     else if (!timer) timer = setTimeout(draw, wait).unref();
   };
+  const end = (text?: string) => {
+    if (state.finished) return;
+    if (text !== undefined) state.text = text;
+    Object.assign(state, { finished: true, stopped: state.done < total, remaining: "" });
+    draw();
+    if (!inNotebook()) console.error(process.stderr.isTTY ? "" : describe(state));
+  };
   return {
     update(done, text) {
       if (state.finished) return;
+      try {
+        checkInterrupt();
+      } catch (error) {
+        end("interrupted");
+        throw error;
+      }
       state.done = done;
       if (text !== undefined) state.text = text;
       const elapsed = (performance.now() - started) / 1000;
       state.remaining = done > 0 && elapsed > 2 ? inWords((elapsed / done) * (total - done)) : "";
       drawSoon();
     },
+    stop: (text) => end(text),
     done(text) {
-      if (text !== undefined) state.text = text;
-      Object.assign(state, { done: Math.max(state.done, total), finished: true, remaining: "" });
-      draw();
-      if (!inNotebook()) console.error(process.stderr.isTTY ? "" : describe(state));
+      state.done = Math.max(state.done, total);
+      end(text);
     },
   };
 }

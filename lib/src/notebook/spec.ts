@@ -27,7 +27,6 @@ export interface Marker {
   symbol?: "circle" | "square" | "diamond" | "cross" | "x" | "triangle-up";
   opacity?: number;
   colorscale?: ColorScale;
-  showscale?: boolean;
   line?: { color?: string; width?: number };
 }
 
@@ -67,6 +66,7 @@ export interface Trace {
   opacity?: number;
   colorscale?: ColorScale;
   reversescale?: boolean;
+  /** What the first and the last colour stand for. An end that is left out is that of the values. */
   zmin?: number;
   zmax?: number;
   zmid?: number;
@@ -95,6 +95,7 @@ export interface Axis {
   tickangle?: number;
   ticksuffix?: string;
   tickprefix?: string;
+  /** From tick to tick; on log axes in powers of ten. */
   dtick?: number;
   showgrid?: boolean;
   showticklabels?: boolean;

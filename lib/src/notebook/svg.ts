@@ -5,7 +5,7 @@ import { format } from "d3-format";
 import { type Scale, makeScale, toArray } from "./axes.js";
 import { colorStops, contrastingText, DIVERGING, INK, sampleColor, toHex } from "./colors.js";
 import type { Annotation, AxisValue, Figure, Layout, Line, Shape, Trace } from "./spec.js";
-import { type Drawn, type Frame, planFigure, SIZE, titleLeft, titleOf } from "./frame.js";
+import { type Drawn, type Frame, heatRange, planFigure, SIZE, titleLeft, titleOf } from "./frame.js";
 import { FONT, round, svgText, textLines, textWidth } from "./text.js";
 
 const DASHES: Record<string, string> = { dash: "7 4", dot: "2 3.5", dashdot: "7 3.5 2 3.5" };
@@ -186,14 +186,15 @@ function markerColors(d: Drawn, count: number): string[] {
   return numbers.map((value) => toHex(sampleColor(stops, high > low ? (value - low) / (high - low) : 0.5)));
 }
 
+const fillOpacity = (opacity?: number) => (opacity === undefined ? "" : ` fill-opacity="${opacity}"`);
+
 function markersOf(d: Drawn, points: Point[]): string {
   if (!d.markers) return "";
   const { size, symbol = "circle", opacity, line } = d.trace.marker ?? {};
   const colors = markerColors(d, points.length);
   const sizes = typeof size === "object" ? toArray<number>(size) : undefined;
   const edge = line ? ` stroke="${line.color ?? "#fff"}" stroke-width="${line.width ?? 1}"` : "";
-  const paint = (i: number) =>
-    `fill="${colors[i] ?? d.color}"${opacity ? ` fill-opacity="${opacity}"` : ""}${edge}`;
+  const paint = (i: number) => `fill="${colors[i] ?? d.color}"${fillOpacity(opacity)}${edge}`;
   return points
     .map((p, i) =>
       shown(p) ? symbolAt(symbol, p[0], p[1], sizes?.[i] ?? (size as number) ?? 6.5, paint(i)) : "",
@@ -298,12 +299,12 @@ function barText(d: Drawn, i: number, bar: Bar, fill: string): string {
 function bars(d: Drawn, frame: Frame): string {
   const colors = markerColors(d, d.x.length);
   const length = Math.min(d.x.length, d.y.length);
-  const opacity = d.trace.marker?.opacity ?? d.trace.opacity;
+  const opacity = d.trace.marker?.opacity;
   return Array.from({ length }, (_, i) => {
     const bar = barBox(d, i, frame);
     if (![bar.x, bar.y, bar.width, bar.height].every(Number.isFinite)) return "";
     const radius = Math.min(bar.width, bar.height) > 6 && d.bars!.base[i] === 0 ? ' rx="1.5"' : "";
-    const paint = `fill="${colors[i]}"${opacity ? ` fill-opacity="${opacity}"` : ""}${radius}`;
+    const paint = `fill="${colors[i]}"${fillOpacity(opacity)}${radius}`;
     return box(bar.x, bar.y, bar.width, bar.height, paint) + barText(d, i, bar, colors[i]);
   }).join("");
 }
@@ -316,15 +317,7 @@ function heatColors(trace: Trace): {
   low: number;
   high: number;
 } {
-  const values = (trace.z ?? []).flatMap((row) => toArray<number | null>(row)).filter(isNumber);
-  let low = trace.zmin ?? values.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
-  let high = trace.zmax ?? values.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  if (trace.zmid !== undefined) {
-    const reach = Math.max(high - trace.zmid, trace.zmid - low);
-    [low, high] = [trace.zmid - reach, trace.zmid + reach];
-  }
-  if (!(high > low))
-    [low, high] = [Number.isFinite(low) ? low - 0.5 : 0, Number.isFinite(low) ? low + 0.5 : 1];
+  const [low, high] = heatRange(trace);
   const stops = colorStops(
     trace.colorscale ?? (trace.zmid === undefined ? undefined : DIVERGING),
     trace.reversescale,
@@ -361,7 +354,7 @@ function heatCells(d: Drawn, frame: Frame): string {
   const xs = cellEdges(d.x, frame.x);
   const ys = cellEdges(d.y, frame.y);
   const cells: string[] = [];
-  const gap = d.trace.xgap ?? 0;
+  const [across, down] = [d.trace.xgap ?? 0, d.trace.ygap ?? 0];
   (d.trace.z ?? []).forEach((values, row) => {
     toArray<number | null>(values).forEach((value, column) => {
       if (!isNumber(value)) return;
@@ -370,10 +363,10 @@ function heatCells(d: Drawn, frame: Frame): string {
       const [w, h] = [Math.abs(xs[column + 1] - xs[column]), Math.abs(ys[row + 1] - ys[row])];
       cells.push(
         box(
-          x + gap / 2,
-          y + gap / 2,
-          w - gap + 0.3 * Number(!gap),
-          h - gap + 0.3 * Number(!gap),
+          x + across / 2,
+          y + down / 2,
+          w - across + 0.3 * Number(!across),
+          h - down + 0.3 * Number(!down),
           `fill="${toHex(rgb)}"`,
         ),
       );
@@ -451,7 +444,8 @@ function heatImage(d: Drawn, frame: Frame): string {
 function heatmap(d: Drawn, frame: Frame): string {
   const cells = d.x.length * d.y.length;
   const even = frame.x.kind !== "log" && frame.y.kind !== "log";
-  return cells > 600 && even && !d.trace.texttemplate ? heatImage(d, frame) : heatCells(d, frame);
+  const plain = even && !d.trace.texttemplate && !d.trace.xgap && !d.trace.ygap;
+  return cells > 600 && plain ? heatImage(d, frame) : heatCells(d, frame);
 }
 
 function colorBar(d: Drawn, frame: Frame): string {
@@ -565,10 +559,9 @@ function drawTraces(drawn: Drawn[], frame: Frame): string {
   let before: Before | undefined;
   return drawn
     .map((d) => {
-      const opacity =
-        d.type === "scatter" && d.trace.opacity !== undefined ? ` opacity="${d.trace.opacity}"` : "";
-      if (d.type === "bar") return `<g>${bars(d, frame)}</g>`;
-      if (d.type === "heatmap") return `<g>${heatmap(d, frame)}</g>`;
+      const opacity = d.trace.opacity !== undefined ? ` opacity="${d.trace.opacity}"` : "";
+      if (d.type === "bar") return `<g${opacity}>${bars(d, frame)}</g>`;
+      if (d.type === "heatmap") return `<g${opacity}>${heatmap(d, frame)}</g>`;
       const picture = scatter(d, frame, before);
       before = { drawn: d, points: pointsOf(d, frame.x, d.second && frame.y2 ? frame.y2 : frame.y) };
       return `<g${opacity}>${picture}</g>`;
