@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { findBrowser, findJupyter, findPython, gpuEnvironment, patience } from "../lib/bin/machine.mjs";
+import { findBrowser, findProgram, findPython, gpuEnvironment, patience } from "../lib/bin/machine.mjs";
 import { kernelEnvironment, writeKernelSpec } from "../tools/kernelspec.mjs";
 import { notebookNames, readNotebook, repository as root } from "../tools/notebook.js";
 import { jupyterArguments, trustNotebooks } from "../tools/start.mjs";
@@ -27,7 +27,8 @@ function firstFigure(): { name: string; cells: number } | undefined {
 /** How long to wait for the page, in milliseconds. */
 const long = 1000 * patience(600);
 
-const jupyter = findJupyter(root);
+const program = findProgram("jupyter-notebook");
+const jupyter = program === undefined ? undefined : { kind: "notebook" as const, program };
 const browserProgram = findBrowser();
 const chosen = firstFigure();
 
@@ -41,9 +42,7 @@ interface ClassicPage {
 /** Why this test cannot run here, if it cannot. */
 function missing(): string | undefined {
   if (!browserProgram) return "there is no Chromium or Chrome on the PATH";
-  if (!jupyter) return "there is no Jupyter";
-  if (jupyter.kind !== "notebook")
-    return "this test drives the classic notebook, and Jupyter here is JupyterLab";
+  if (!jupyter) return "there is no Jupyter Notebook on the PATH";
   if (!chosen) return "no notebook has a saved figure";
   return undefined;
 }

@@ -3,10 +3,10 @@ import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import * as machine from "../lib/bin/machine.mjs";
 import { kernelEnvironment, kernelSpecIsCurrent, writeKernelSpec } from "../tools/kernelspec.mjs";
-import { consent, missingPackages, readChoice } from "../tools/setup.mjs";
+import { consent, missingPackages, readChoice, separateEnvironment } from "../tools/setup.mjs";
 import { jupyterArguments } from "../tools/start.mjs";
 import { asOne, fromLastLine, fromVitest } from "../tools/test.mjs";
 import { trainArguments } from "../tools/train.mjs";
@@ -152,17 +152,19 @@ test("on macOS and Windows the mend is a command too", () => {
 
 describe("asking before the system is changed", () => {
   test.each([
-    [{ yes: false, ci: false, interactive: true }, "ask"],
-    [{ yes: false, ci: false, interactive: false }, "refuse"],
-    [{ yes: true, ci: false, interactive: false }, "run"],
-    [{ yes: false, ci: true, interactive: false }, "run"],
+    [{ yes: false, interactive: true }, "ask"],
+    [{ yes: false, interactive: false }, "refuse"],
+    [{ yes: true, interactive: false }, "run"],
   ])("%j: %s", (choice, decision) => expect(consent(choice)).toBe(decision));
 
-  test("--yes is set-up's own and is not passed on", () => {
-    const { choice, rest } = readChoice(["--yes", "--no-browser"], { CI: "false" });
-    expect(choice).toMatchObject({ yes: true, ci: false });
+  test("--yes is set-up's own and is not passed on; nothing else is a yes", () => {
+    const { choice, rest } = readChoice(["--yes", "--no-browser"]);
+    expect(choice.yes).toBe(true);
     expect(rest).toEqual(["--no-browser"]);
-    expect(readChoice([], { CI: "true" }).choice.ci).toBe(true);
+    vi.stubEnv("CI", "1");
+    expect(consent({ ...readChoice([]).choice, interactive: false })).toBe("refuse");
+    vi.unstubAllEnvs();
+    expect(fs.readFileSync(path.join(repository, ".ci/run"), "utf8")).toMatch(/^exec npm test -- --yes$/m);
   });
 });
 
@@ -233,14 +235,31 @@ describe("Jupyter", () => {
     return folder;
   }
 
-  test("the one on the PATH goes before the clone's own, JupyterLab before Notebook", () => {
+  test("JupyterLab goes before Notebook, wherever it is; then the PATH before the clone's own", () => {
     const clone = programs(".venv/bin/jupyter-lab");
-    expect(machine.findJupyter(clone, [])?.program).toBe(path.join(clone, ".venv/bin/jupyter-lab"));
+    const own = path.join(clone, ".venv/bin/jupyter-lab");
+    expect(machine.findJupyter(clone, [])?.program).toBe(own);
     const notebook = programs("jupyter-notebook");
-    expect(machine.findJupyter(clone, [notebook])?.kind).toBe("notebook");
+    expect(machine.findJupyter(undefined, [notebook])?.kind).toBe("notebook");
+    expect(machine.findJupyter(clone, [notebook])).toEqual({ kind: "lab", program: own });
     const both = programs("jupyter-notebook", "jupyter-lab");
-    expect(machine.findJupyter(clone, [both])?.kind).toBe("lab");
+    expect(machine.findJupyter(clone, [both])?.program).toBe(path.join(both, "jupyter-lab"));
     expect(machine.findJupyter(undefined, [])).toBeUndefined();
+  });
+
+  test("JavaScript in the clone's environment is of the usual kind, whatever the clone's own is", () => {
+    const program = ".venv/share/program.js";
+    const clone = folderWith({
+      "package.json": '{ "type": "module" }',
+      [program]: 'console.log(typeof require("os"));',
+    });
+    const run = () => spawnSync(process.execPath, [path.join(clone, program)], { encoding: "utf8" }).stdout;
+    expect(run()).toBe("");
+    separateEnvironment(clone);
+    expect(run()).toBe("object\n");
+    const without = folderWith({});
+    separateEnvironment(without);
+    expect(fs.readdirSync(without)).toEqual([]);
   });
 
   test("its root is the clone, and what a person adds is passed on", () => {

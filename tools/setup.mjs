@@ -73,9 +73,9 @@ function installPackages() {
 
 // ------------------------------------------------------------------------------------------- system packages
 
-/** What to do about a change of the system: "run" it, "ask" first, or "refuse" and print the command. */
-export function consent({ yes, ci, interactive }) {
-  if (yes || ci) return "run";
+/** What to do about a change of the system: "run" it, "ask" first, or "refuse" and print the command. Only --yes says yes. */
+export function consent({ yes, interactive }) {
+  if (yes) return "run";
   return interactive ? "ask" : "refuse";
 }
 
@@ -149,12 +149,23 @@ function describeKernel() {
 
 // ---------------------------------------------------------------------------------------------------- Jupyter
 
+/**
+ * Without a package.json of its own, JavaScript in `.venv` would be held for modules of this clone's kind, and JupyterLab,
+ * which runs some of its own to start, would crash.
+ */
+export function separateEnvironment(folder = root) {
+  const environment = path.join(folder, ".venv");
+  const file = path.join(environment, "package.json");
+  if (fs.existsSync(environment) && !fs.existsSync(file)) fs.writeFileSync(file, "{}\n");
+}
+
 function installInEnvironment() {
   const python = machine.findProgram("python3") ?? machine.findProgram("python");
   if (!python) return false;
   const folder = path.join(root, ".venv");
   say("installing JupyterLab into .venv (a Python environment of this clone)");
   if (!runProgram(python, ["-m", "venv", folder])) return false;
+  separateEnvironment();
   const own = path.join(machine.environmentFolder(root), "python");
   return runProgram(own, ["-m", "pip", "install", "-qq", "--timeout", "15", "--retries", "1", "jupyterlab"]);
 }
@@ -178,11 +189,11 @@ async function installAptPackages(packages, what, choice) {
   if (await mayRun(commands, what, choice)) runShell(commands);
 }
 
-/** What the tests through Jupyter's protocol and in a browser need; on a bare CI machine it is installed. */
+/** What the tests through Jupyter's protocol and in a browser need. Without it they are skipped, so nobody is asked. */
 async function installForTests(choice) {
-  if (!choice.ci) return;
+  if (consent(choice) !== "run") return;
   const wanted = [];
-  if (!machine.findJupyter(root)) wanted.push("jupyter-notebook");
+  if (!machine.findProgram("jupyter-notebook")) wanted.push("jupyter-notebook");
   if (!machine.findPython("nbclient", root)) wanted.push("python3-nbclient");
   if (!machine.findBrowser()) wanted.push("chromium");
   if (wanted.length === 0) return;
@@ -203,17 +214,17 @@ export async function setUp(purpose, choice) {
   const adapter = await installAdapter(choice);
   buildLibrary();
   describeKernel();
+  separateEnvironment();
   const jupyter = purpose === "start" ? await installJupyter(choice) : machine.findJupyter(root);
   if (purpose === "test") await installForTests(choice);
   return { adapter, jupyter };
 }
 
 /** Splits what a script was given into set-up's own options and the rest, which it passes on. */
-export function readChoice(args, env = process.env) {
-  const ci = Boolean(env.CI) && env.CI !== "false" && env.CI !== "0";
+export function readChoice(args) {
   const yes = args.includes("--yes");
   const interactive = Boolean(process.stdin.isTTY && process.stdout.isTTY);
-  return { choice: { yes, ci, interactive }, rest: args.filter((argument) => argument !== "--yes") };
+  return { choice: { yes, interactive }, rest: args.filter((argument) => argument !== "--yes") };
 }
 
 /** Whether the module at `url` is what Node was asked to run, and not imported by something else. */

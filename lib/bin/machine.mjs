@@ -299,10 +299,10 @@ export function environmentFolder(book) {
   return path.join(book, ".venv", process.platform === "win32" ? "Scripts" : "bin");
 }
 
-/** The Jupyter to use, `{ kind: "lab" | "notebook", program }`: the one on the PATH, else the clone's own. */
+/** The Jupyter to use, `{ kind: "lab" | "notebook", program }`: JupyterLab before Notebook, on the PATH before the clone's. */
 export function findJupyter(book, searched = (process.env.PATH ?? "").split(path.delimiter)) {
-  for (const folders of [searched, book ? [environmentFolder(book)] : []])
-    for (const kind of ["lab", "notebook"]) {
+  for (const kind of ["lab", "notebook"])
+    for (const folders of [searched, book ? [environmentFolder(book)] : []]) {
       const program = findProgram(`jupyter-${kind}`, folders);
       if (program) return { kind, program };
     }
