@@ -97,11 +97,16 @@ export function checkpointName(step: number): string {
   return `step-${String(step).padStart(6, "0")}`;
 }
 
+/** The step that a checkpoint's name says. */
+export function checkpointStep(name: string): number {
+  return Number(name.slice("step-".length));
+}
+
 /** The checkpoints in the folder of a run, oldest first. One that was not finished has another name and does not count. */
 export function listCheckpoints(run: string): string[] {
   const names = fs.existsSync(run) ? fs.readdirSync(run) : [];
-  const step = (name: string) => Number(name.slice("step-".length));
-  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => step(a) - step(b));
+  const checkpoints = names.filter((name) => /^step-\d{6,}$/.test(name));
+  return checkpoints.sort((a, b) => checkpointStep(a) - checkpointStep(b));
 }
 
 //| 04-training/6-checkpoints.ipynb#sha256
@@ -166,7 +171,7 @@ export function writeCheckpoint(run: string, state: RunState, files: CheckpointF
 export function damagedCheckpoint(folder: string, file: string, problem: string): Error {
   const run = path.dirname(folder);
   const before = listCheckpoints(run)
-    .filter((name) => name < path.basename(folder))
+    .filter((name) => checkpointStep(name) < checkpointStep(path.basename(folder)))
     .pop();
   const advice = before
     ? `To go on from ${before}, the checkpoint before it, remove the folder ${folder} and resume again.`

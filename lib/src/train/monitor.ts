@@ -96,7 +96,9 @@ export interface RunTrace {
   y: number[];
   z?: number[][];
   line?: { dash?: "dash"; color?: string; width?: number };
+  /** The values at the two ends of the colour scale; plotly heeds one only together with the other. */
   zmin?: number;
+  zmax?: number;
 }
 
 /** A figure: plotly traces with a layout, as `show` of tslm/notebook takes it. */
@@ -169,6 +171,7 @@ export function metricFigure(metrics: Metrics[], key: keyof Metrics, title: stri
 export function loadFigure(loads: ExpertLoad[]): RunFigure {
   const { step = 0, shares = [] } = loads.at(-1) ?? {};
   const x = (shares[0] ?? []).map((_, expert) => expert);
+  const zmax = Math.max(...shares.flat(), 1 / Math.max(1, x.length));
   const y = shares.map((_, layer) => layer);
   const xaxis = { title: "expert", dtick: 1 };
   const layout = {
@@ -176,7 +179,7 @@ export function loadFigure(loads: ExpertLoad[]): RunFigure {
     xaxis,
     yaxis: { title: "layer", dtick: 1 },
   };
-  return { data: [{ type: "heatmap", x, y, z: shares, zmin: 0 }], layout };
+  return { data: [{ type: "heatmap", x, y, z: shares, zmin: 0, zmax }], layout };
 }
 
 /** How uneven each layer was over the run: the share of its busiest expert times their number. */
@@ -311,6 +314,11 @@ export function htmlText(text: string): string {
   return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 
+/** JSON to stand in a script element, which `</script`, but also `<!--<script`, in a text of it would derange. */
+export function scriptJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll("<", "\\u003c");
+}
+
 /** The report as one HTML page that needs no network: `plotly` is the source of plotly.js. */
 export function reportHtml(
   metrics: Metrics[],
@@ -326,7 +334,7 @@ export function reportHtml(
     ({ step, text }) => `<p>Step ${step}</p><pre>${htmlText(text.trim())}</pre>`,
   );
   const json = (value: object) => `<pre>${htmlText(JSON.stringify(value, null, 2))}</pre>`;
-  // Inside a script element only "</" could end it early.
+  // Of code that is our own, only "</" could end its element early.
   const script = (source: string) => `<script>${source.replaceAll("</", "<\\/")}</script>`;
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -336,6 +344,6 @@ export function reportHtml(
 <h2>The run</h2><table>${rows.join("")}</table>
 <h2>Samples</h2>${samples.join("\n") || "<p>None were taken.</p>"}
 <h2>Configuration</h2>${json(summary.config)}<h2>Model</h2>${json(summary.model)}
-</main>${script(plotly)}${script(`const figures = ${JSON.stringify(figures)};${reportScript}`)}</body></html>
+</main>${script(plotly)}${script(`const figures = ${scriptJson(figures)};${reportScript}`)}</body></html>
 `;
 }

@@ -9,9 +9,11 @@ import {
   expertLoad,
   imbalance,
   keepLinesTo,
+  loadFigure,
   readLines,
   reportHtml,
   reportText,
+  scriptJson,
   thinned,
 } from "../../src/train/monitor.js";
 
@@ -46,6 +48,13 @@ await test("imbalance is 1 when all experts do the same, and their number when o
   });
 });
 
+//| 04-training/7-the-loop.ipynb#load-figure-test
+await test("the heat map of the experts begins at none, so that white means a dead one", () => {
+  const trace = (shares: number[][]) => loadFigure([{ step: 1, shares }]).data[0];
+  expect(trace([[0.2, 0.8]])).toMatchObject({ zmin: 0, zmax: 0.8 });
+  expect(trace([[0, 0]])).toMatchObject({ zmin: 0, zmax: 0.5 });
+});
+
 //| 04-training/7-the-loop.ipynb#report-test
 await test("the report ends with its verdict, and its page loads nothing and shows no markup of others", () => {
   const lines = [
@@ -67,6 +76,7 @@ await test("the report ends with its verdict, and its page loads nothing and sho
   const page = reportHtml(lines, [], summary, "/* plotly </script> */");
   expect(page.match(/<script>/g)).toHaveLength(2);
   expect(page.match(/<\/script>/g)).toHaveLength(2);
+  expect(scriptJson({ name: "<!--<script>" })).toBe('{"name":"\\u003c!--\\u003cscript>"}');
   expect(page).toContain("a &#60;run&#62;");
   expect(page).not.toMatch(/(src|href)=/);
 });
