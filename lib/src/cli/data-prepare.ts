@@ -7,7 +7,7 @@ import type { NormalStep } from "../data/sources.js";
 import { readableSize } from "./data-get.js";
 import { numberBetween, wholeNumber } from "./options.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
-import { UsageError, examples, printJson } from "./run.js";
+import { UsageError, examples, printJson, stopSignals } from "./run.js";
 import { suggestion } from "./suggest.js";
 import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
 
@@ -188,14 +188,14 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
   }
 }
 
-/** Turns Ctrl-C and `kill` into a signal for the run; a second one ends the process at once. */
+/** Turns Ctrl-C, `kill` and a terminal that closes into a signal for the run; a second one ends the process at once. */
 function stopOnce(): AbortController {
   const stop = new AbortController();
-  const onSignal = (name: NodeJS.Signals) => {
-    process.exitCode = name === "SIGINT" ? 130 : 143; // what a shell says of a program that a signal ended
-    stop.abort(new Error("Stopped."));
-  };
-  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  for (const [name, code] of Object.entries(stopSignals))
+    process.once(name, () => {
+      process.exitCode = code;
+      stop.abort(new Error("Stopped."));
+    });
   return stop;
 }
 

@@ -11,6 +11,9 @@ const systemErrors: Record<string, string> = {
   EISDIR: "it is a folder, not a file",
   ENOTDIR: "a part of its path is a file, not a folder",
   ENOSPC: "the disk is full",
+  EDQUOT: "your share of the disk is full",
+  EFBIG: "it would be larger than a file may be here",
+  EIO: "the disk or the network failed",
   EROFS: "the disk is read-only",
   EMFILE: "too many files are open",
   EEXIST: "it exists already",
@@ -34,6 +37,24 @@ export function ending(error: unknown): { code: number; message?: string } {
   const hint = " (a fault in tslm; TSLM_DEBUG=1 shows where)";
   return { code, message: `tslm: ${sentence}${fault ? hint : ""}` };
 }
+
+/**
+ * Keeps a command alive whose output goes nowhere. What stderr says (progress, advice) is never worth the work that it
+ * speaks of. Results go to stdout when all files are written: a reader that had enough, as in `tslm generate | head`, is no
+ * failure, and any other loss of them is one.
+ */
+export function outliveReaders(): void {
+  process.stderr.on("error", () => {});
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
+    const reason = systemErrors[error.code ?? ""] ?? error.message;
+    process.stderr.write(`tslm: what was to be printed is lost: ${reason}\n`);
+    process.exit(1);
+  });
+}
+
+/** Signals that ask a command to end, with what a shell says of a program that one of them ended. */
+export const stopSignals = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
 
 /** Ends the process once what it printed has gone out. Dawn may keep a process alive, so it does not end by itself. */
 export async function finish(code: number): Promise<never> {

@@ -10,7 +10,7 @@ import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
 import { writeFileAtomically } from "./files.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
-import { examples, printJson } from "./run.js";
+import { examples, printJson, stopSignals } from "./run.js";
 import {
   chosenConfig,
   modelOf,
@@ -207,7 +207,7 @@ interface Watched {
 }
 
 /** Trains with progress, metrics, checkpoints and samples. Returns the signal that stopped the run, if one did. */
-async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<NodeJS.Signals | undefined> {
+async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<StopSignal | undefined> {
   const { train } = await import("../train/loop.js");
   const { config } = parts;
   const progress = startProgress("Training", run.plan.steps);
@@ -234,35 +234,41 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<No
   }
 }
 
-/** Turns Ctrl-C and `kill` into a signal for the loop; a second one ends the process at once. */
+/** A signal that asks the run to stop. */
+type StopSignal = keyof typeof stopSignals;
+
+/** Turns Ctrl-C, `kill` and a terminal that closes into a signal for the loop; a second one ends the process at once. */
 function stopOnSignals(progress: Progress) {
   const controller = new AbortController();
-  let name: NodeJS.Signals | undefined;
+  let name: StopSignal | undefined;
   let at = 0;
-  const stop = (signal: NodeJS.Signals) => {
-    // npm hands on a Ctrl-C that the terminal has sent to us too: two within half a second are one.
-    if (name !== undefined && performance.now() - at > 500) process.exit(exitCodes[signal] ?? 1);
+  const stop = (given: NodeJS.Signals) => {
+    const signal = given as StopSignal;
+    // npm hands on a Ctrl-C that the terminal has sent to us too: two within half a second are one. And a terminal that
+    // closes sends SIGHUP and may take the shell along, which sends it again.
+    if (name !== undefined && signal !== "SIGHUP" && performance.now() - at > 500)
+      process.exit(stopSignals[signal]);
     if (name !== undefined) return;
     [name, at] = [signal, performance.now()];
     progress.say("Stopping after this step, with a checkpoint. Ctrl-C again ends at once.");
     controller.abort();
   };
-  process.on("SIGINT", stop).on("SIGTERM", stop);
+  const names = Object.keys(stopSignals) as StopSignal[];
+  for (const each of names) process.on(each, stop);
   return {
     signal: controller.signal,
     signalName: () => name,
-    end: () => void process.off("SIGINT", stop).off("SIGTERM", stop),
+    end: () => {
+      for (const each of names) process.off(each, stop);
+    },
   };
 }
 
-/** What a shell says of a program that a signal ended. */
-const exitCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 };
-
-function sayStopped(run: Run, out: string, signal: NodeJS.Signals): void {
+function sayStopped(run: Run, out: string, signal: StopSignal): void {
+  process.exitCode = stopSignals[signal];
   process.stdout.write(
     `Stopped after step ${run.step} of ${run.plan.steps}. Go on with: ${resumeCommand(out)}\n`,
   );
-  process.exitCode = exitCodes[signal];
 }
 
 /** Writes down what a step's report says, and shows it. */
