@@ -105,13 +105,14 @@ ${sources.join("\n")}
 `;
 }
 
-/** What a sample begins with: the configured words, or those that the validation text begins with. */
+/** What a sample begins with: the configured words, or those that the validation text (if any) begins with. */
 export function samplePrompt({ config, data }: Described): string {
-  const { tokenizer, val } = data;
+  const { tokenizer, train, val } = data;
   const { sample_prompt: prompt, context } = config;
   if (prompt === "") {
-    const count = Math.max(1, Math.min(8, Math.floor(context / 2), val.length));
-    return new TextDecoder().decode(tokenizer.decode(val.read(0, count)));
+    const text = val.length > 0 ? val : train;
+    const count = Math.max(1, Math.min(8, Math.floor(context / 2), text.length));
+    return new TextDecoder().decode(tokenizer.decode(text.read(0, count)));
   }
   const tokens = encoded(prompt, tokenizer).length;
   if (tokens > context)
@@ -134,10 +135,13 @@ export async function describeStart(run: Run, { data, gpu }: Described): Promise
   const { train, val } = data.manifest.splits;
   const number = (value: number) => value.toLocaleString("en");
   const text = `${number(train.tokens)} tokens to learn from, ${number(val.tokens)} to validate with, vocabulary ${data.manifest.vocab_size}`;
+  const unjudged = run.evaluation
+    ? ""
+    : `\nWithout validation, which takes more tokens than the context of ${run.plan.context}.`;
   const sources = (data.mixture ?? []).map(({ name, weight }) => `${name} ${weight}`);
   const mixed = sources.length > 0 ? `\nSources by weight: ${sources.join(", ")}.` : "";
   const size = `${number(countParameters(config).total)} parameters in ${config.layers} layers, ${config.hiddenSize} wide`;
-  return `Text: ${text}.${mixed}\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
+  return `Text: ${text}.${mixed}${unjudged}\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
 }
 
 /** Some text that the model writes, the same for the same weights. */
@@ -175,6 +179,11 @@ export async function writeReport(
   return { text, summary: { ...measured, ...known } };
 }
 
+/** The schedule as the run has it: a warm-up that was too long for its steps is shortened. */
+function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["schedule"] {
+  return { ...schedule, warmup: plan.schedule.warmup };
+}
+
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
   const { countParameters } = await import("../model/weights.js");
   const { modelConfigToJson } = await import("../formats/config.js");
@@ -182,10 +191,10 @@ async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Des
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),
-    config: { ...config, model: undefined },
+    config: { ...config, model: undefined, schedule: scheduleUsed(run, config) },
     model: modelConfigToJson(run.model.config),
     parameters: countParameters(run.model.config),
-    valSize: manifest.splits.val,
+    valSize: run.evaluation ? manifest.splits.val : manifest.splits.train,
     entropy: manifest.entropy_bits_per_byte,
     environment: {
       adapter: `${gpu.facts.name} (${gpu.facts.kind === "cpu" ? "software" : "graphics processor"})`,

@@ -138,18 +138,20 @@ export function thinned(curve: [number, number][], points = 400): [number, numbe
 }
 
 //| 04-training/7-the-loop.ipynb#loss-figure
-/** Training and validation loss in bits a byte, over the entropy that no model passes where it is known. */
+/**
+ * Training and validation loss in bits a byte, over the entropy that no model passes where it is known. `size` is that of the
+ * validation text, or of any other text of the kind: it makes bits a byte of the training loss.
+ */
 export function lossFigure(
   metrics: Metrics[],
-  valSize: TrainingData["valSize"],
+  size: TrainingData["valSize"],
   entropy?: number,
 ): RunFigure {
-  const factor = valSize.tokens / valSize.bytes / Math.LN2;
+  const factor = size.tokens / size.bytes / Math.LN2;
   const train = thinned(curveOf(metrics, "train_loss")).map(([x, y]): [number, number] => [x, y * factor]);
-  const data = [
-    lineTrace("training", train),
-    lineTrace("validation", curveOf(metrics, "val_bpb"), { mode: "lines+markers" }),
-  ];
+  const validation = curveOf(metrics, "val_bpb");
+  const data = [lineTrace("training", train)];
+  if (validation.length > 0) data.push(lineTrace("validation", validation, { mode: "lines+markers" }));
   const last = metrics.at(-1)?.step ?? 1;
   const floor: [number, number][] = [
     [0, entropy ?? 0],
@@ -201,7 +203,7 @@ export interface RunSummary {
   config: object;
   model: object;
   parameters: { total: number; active: number };
-  /** Tokens and bytes of the validation split: they turn nats a token into bits a byte. */
+  /** Tokens and bytes of the validation split, or of that to learn from: they turn nats a token into bits a byte. */
   valSize: { tokens: number; bytes: number };
   /** Bits a byte that no model can get below, where the text's distribution is known. */
   entropy?: number;
