@@ -41,6 +41,7 @@ export * from "./kernels/topk.js";
 export * from "./data/batches.js";
 export * from "./data/card.js";
 export * from "./data/duplicates.js";
+export * from "./data/files.js";
 export * from "./data/filters.js";
 export * from "./data/prepare.js";
 export * from "./data/shards.js";

@@ -61,7 +61,7 @@ export async function writeModelFolder(
   paths: RunPaths,
   { data }: Described,
 ): Promise<void> {
-  const { replaceFile } = await import("../train/checkpoint.js");
+  const { replaceFile } = await import("../data/files.js");
   const { eosTokenIds } = run.model.config;
   const settings = { do_sample: true, temperature: 0.8, top_p: 0.95, eos_token_id: eosTokenIds[0] ?? null };
   const contents: Record<string, string | Uint8Array> = {
@@ -167,7 +167,7 @@ export async function writeReport(
   parts: Described,
 ): Promise<{ text: string; summary: Record<string, unknown> }> {
   const { readLines, reportHtml, reportText } = await import("../train/monitor.js");
-  const { replaceFile } = await import("../train/checkpoint.js");
+  const { replaceFile } = await import("../data/files.js");
   const metrics = readLines<Metrics>(paths.metrics);
   const loads = readLines<ExpertLoad>(paths.experts);
   const summary = await describeRun(run, paths, parts);

@@ -6,6 +6,7 @@ import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
 import { PERMUTATIONS, contentHash, hashSet, recentIndex, textSignature } from "./duplicates.js";
+import { syncFile, writeWhole } from "./files.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import {
   type Manifest,
@@ -35,7 +36,6 @@ import {
   openToRead,
   textDocuments,
 } from "./sources.js";
-import { writeWhole } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#in-order
 /** The results of `work` on each item, in the order of the items, with up to `width` of them being worked on at a time. */
@@ -662,13 +662,6 @@ export function saveState(partial: string, state: CorpusState): void {
     if (last) syncFile(path.join(partial, last.file));
   }
   writeWhole(path.join(partial, "state.json"), (write) => write(JSON.stringify(state)));
-}
-
-/** Waits until a file is on the disk. */
-export function syncFile(file: string): void {
-  const handle = fs.openSync(file, "r+");
-  fs.fsyncSync(handle);
-  fs.closeSync(handle);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#trim-shards

@@ -1,7 +1,6 @@
 // Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
-import * as fs from "node:fs";
-import * as path from "node:path";
+import { writeWhole } from "./files.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-stream
 /** A stream of numbers in [0, 1) that is the same for the same seed: Chris Doty-Humphrey's sfc32, 128 bits of state. */
@@ -625,27 +624,7 @@ export function bitsPerByte(natsPerToken: number, size: { tokens: number; bytes:
   return (natsPerToken / Math.LN2) * (size.tokens / size.bytes);
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-whole
-/** Writes a file wholly or not at all: into `file.partial` first, which takes the name when all is written. */
-export function writeWhole(file: string, fill: (write: (data: string | Uint8Array) => void) => void): void {
-  const partial = `${file}.partial`;
-  try {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
-    const handle = fs.openSync(partial, "w");
-    try {
-      fill((data) => {
-        fs.writeFileSync(handle, data); // writes all of it, at the handle's position
-      });
-    } finally {
-      fs.closeSync(handle);
-    }
-    fs.renameSync(partial, file);
-  } catch (error) {
-    fs.rmSync(partial, { force: true });
-    throw error;
-  }
-}
-
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#gathered
 /** Joins small strings to strings of at least `size` characters (but for the last). */
 export function* gathered(texts: Iterable<string>, size: number): Generator<string> {
   let parts: string[] = [];

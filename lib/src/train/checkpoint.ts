@@ -3,6 +3,7 @@ import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import type { BatchCursor } from "../data/batches.js";
+import { syncFolder, writeSynced } from "../data/files.js";
 import {
   float32Tensor,
   isRecord,
@@ -41,45 +42,6 @@ export async function tensorBytes(tensors: Map<string, Tensor>): Promise<Uint8Ar
 export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   const { tensors } = readSafetensors(bytes);
   return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
-}
-
-//| 04-training/6-checkpoints.ipynb#sync
-/** Makes sure that what was written under an open file or folder is on the disk, and closes it. */
-export function syncAndClose(handle: number): void {
-  try {
-    fs.fsyncSync(handle);
-  } catch (error) {
-    // Windows cannot do this with a folder, and writes names through by itself.
-    if (!["EPERM", "EISDIR", "EINVAL"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
-  } finally {
-    fs.closeSync(handle);
-  }
-}
-
-/** Makes sure that the names in a folder are on the disk. */
-export function syncFolder(folder: string): void {
-  if (process.platform !== "win32") syncAndClose(fs.openSync(folder, "r"));
-}
-
-/** Writes a file and waits until it is on the disk. */
-export function writeSynced(file: string, bytes: Uint8Array | string): void {
-  const handle = fs.openSync(file, "w");
-  try {
-    fs.writeFileSync(handle, bytes);
-  } catch (error) {
-    fs.closeSync(handle);
-    throw error;
-  }
-  syncAndClose(handle);
-}
-
-//| 04-training/6-checkpoints.ipynb#replace-file
-/** Replaces a file in one step: whoever looks finds the old one or the new one, whole. */
-export function replaceFile(file: string, bytes: Uint8Array | string): void {
-  const partial = `${file}.partial`;
-  writeSynced(partial, bytes);
-  fs.renameSync(partial, file);
-  syncFolder(path.dirname(file));
 }
 
 //| 04-training/6-checkpoints.ipynb#names

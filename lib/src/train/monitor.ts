@@ -1,6 +1,6 @@
 // Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
-import { replaceFile } from "./checkpoint.js";
+import { replaceFile } from "../data/files.js";
 import type { StepReport, TrainingData } from "./loop.js";
 
 //| 04-training/7-the-loop.ipynb#metrics

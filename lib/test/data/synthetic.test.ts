@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
+import { writeWhole } from "../../src/data/files.js";
 import {
   DOCUMENT_END,
   DOMAINS,
@@ -23,7 +24,6 @@ import {
   wordForm,
   wordsOf,
   writeSynthetic,
-  writeWhole,
 } from "../../src/data/synthetic.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-test
