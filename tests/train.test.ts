@@ -206,7 +206,9 @@ test("a run with measured kernels, and without validation, goes on with them, wh
   const begun = tuned(...begin("tuned", "--tune", ...tiny));
   expect(begun.stderr.toString()).toMatch(/Measuring products: \d+ new ones, \d+ faster/);
   expect(begun.stderr.toString()).toContain("Without validation, which takes more tokens than");
-  expect(fs.readFileSync(at("tuned", "report.txt"), "utf8")).toMatch(/\nvalidation not measured, entropy 0\.\d+\n$/);
+  expect(fs.readFileSync(at("tuned", "report.txt"), "utf8")).toMatch(
+    /\nvalidation not measured, entropy 0\.\d+\n$/,
+  );
   const { choices } = JSON.parse(fs.readFileSync(at("tuned", "tuning.json"), "utf8"));
   expect(Object.keys(choices).join()).toContain("residual");
   expect(JSON.parse(fs.readFileSync(cache, "utf8")).choices).toEqual(choices);

@@ -142,11 +142,7 @@ export function thinned(curve: [number, number][], points = 400): [number, numbe
  * Training and validation loss in bits a byte, over the entropy that no model passes where it is known. `size` is that of the
  * validation text, or of any other text of the kind: it makes bits a byte of the training loss.
  */
-export function lossFigure(
-  metrics: Metrics[],
-  size: TrainingData["valSize"],
-  entropy?: number,
-): RunFigure {
+export function lossFigure(metrics: Metrics[], size: TrainingData["valSize"], entropy?: number): RunFigure {
   const factor = size.tokens / size.bytes / Math.LN2;
   const train = thinned(curveOf(metrics, "train_loss")).map(([x, y]): [number, number] => [x, y * factor]);
   const validation = curveOf(metrics, "val_bpb");

@@ -125,7 +125,10 @@ await test("a run with too little text for validation trains without", async () 
   const data = { train: ruleTokens(400), val: ruleTokens(16), valSize: { tokens: 0, bytes: 0 } };
   const run = startRun(tinyModel(1), tinyPlan(2), data);
   const last = await train(run, { validateEvery: 1, onSave: ({ step }) => expect(step).toBe(2) });
-  expect({ validation: last!.validation, ...runState(run) }).toMatchObject({ validation: undefined, step: 2 });
+  expect({ validation: last!.validation, ...runState(run) }).toMatchObject({
+    validation: undefined,
+    step: 2,
+  });
   expect(runState(run)).not.toHaveProperty("best");
 });
 
