@@ -114,6 +114,35 @@ export function replaceFile(file: string, bytes: Uint8Array | string): void {
   writeWhole(file, (write) => write(bytes));
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#checked-json
+/** The sha256 of a value's JSON, in hexadecimal. */
+export function jsonSha256(value: object): string {
+  return crypto.createHash("sha256").update(JSON.stringify(value)).digest("hex");
+}
+
+/** An object as JSON that ends with the sha256 of what stands before it. */
+export function checkedJson(content: object): string {
+  return `${JSON.stringify({ ...content, sha256: jsonSha256(content) }, null, 2)}\n`;
+}
+
+/**
+ * What such JSON holds, without the checksum. Throws an error that says, in a few words and without the file's name, what is
+ * wrong with it. With `unsigned`, the text may lack a checksum, as older files do.
+ */
+export function parseChecked(text: string, { unsigned = false } = {}): Record<string, unknown> {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    throw new Error("it is not JSON");
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) throw new Error("it holds no object");
+  const { sha256, ...content } = json as Record<string, unknown>;
+  const intact = sha256 === jsonSha256(content) || (unsigned && sha256 === undefined);
+  if (!intact) throw new Error("its checksum is not the one it states");
+  return content;
+}
+
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#read-exactly
 /** Fills `bytes` from an open file, from `position` on. Throws one sentence that names the file if it has not that many. */
 export function readExactly(file: string, handle: number, bytes: Uint8Array, position: number): void {
