@@ -435,12 +435,20 @@ export interface StepReport {
   load?: Uint32Array[];
 }
 
-/** The error for a run whose numbers have left the real numbers. */
-export function lossIsLost(step: number, what: string): Error {
-  return new Error(
-    `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint, or begin again, ` +
-      "with a lower optimizer.learning_rate, a longer schedule.warmup, a smaller optimizer.clip, or with precision f32.",
-  );
+/** The error for a run whose numbers have left the real numbers, at a step. */
+export class LostRun extends Error {
+  constructor(
+    readonly step: number,
+    what: string,
+    { plan }: Pick<Run, "plan">,
+  ) {
+    const rate = Number((plan.schedule.peak / 2).toPrecision(3));
+    super(
+      `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint with a lower ` +
+        `learning rate (--resume --set optimizer.learning_rate=${rate}) or a smaller optimizer.clip, or begin again with a ` +
+        "longer schedule.warmup or with precision f32.",
+    );
+  }
 }
 
 /** Waits for a step's numbers and makes its report. Throws when they are no numbers. */
@@ -452,8 +460,8 @@ export async function reportOf(
   const [[loss], [norm], load, scale] = await numbers;
   const lossScale = scale?.[0];
   const skipped = !Number.isFinite(norm);
-  if (!Number.isFinite(loss)) throw lossIsLost(step, "The loss");
-  if (skipped && !(lossScale && lossScale > 1)) throw lossIsLost(step, "The norm of the gradient");
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The loss", run);
+  if (skipped && !(lossScale && lossScale > 1)) throw new LostRun(step, "The norm of the gradient", run);
   const counts = { tokens: step * tokensPerStep(run.plan), tokensPerSecond: clock.tick() };
   const scaled = lossScale === undefined ? {} : { lossScale, skipped };
   return { step, loss, norm, ...scaled, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
@@ -504,7 +512,7 @@ export async function validate(run: Run, maxTokens?: number): Promise<{ loss: nu
   const { evaluation, data, step } = run;
   if (!evaluation) throw new Error("This run has no text to validate with.");
   const loss = await evaluate(evaluation, data.val, maxTokens);
-  if (!Number.isFinite(loss)) throw lossIsLost(step, "The validation loss");
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The validation loss", run);
   run.last = { step, loss };
   if (!run.best || loss < run.best.loss) run.best = run.last;
   return { loss, bitsPerByte: bitsPerByte(loss, data.valSize) };
