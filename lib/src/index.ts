@@ -43,6 +43,7 @@ export * from "./data/card.js";
 export * from "./data/duplicates.js";
 export * from "./data/files.js";
 export * from "./data/filters.js";
+export * from "./data/folders.js";
 export * from "./data/prepare.js";
 export * from "./data/shards.js";
 export * from "./data/sources.js";

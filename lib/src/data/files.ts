@@ -13,11 +13,15 @@ export function besideName(file: string): string {
   return path.join(path.dirname(file), `.${name}.tslm-${crypto.randomBytes(8).toString("hex")}`);
 }
 
+/** Whether a name is such a one. */
+export function isLeftover(name: string): boolean {
+  return /^\..+\.tslm-[0-9a-f]{16}$/.test(name);
+}
+
 /** Removes what was being written into a folder when its writer was killed. Only for who holds the folder's lock. */
 export function removeLeftovers(folder: string): void {
   const names = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
-  for (const name of names)
-    if (/^\..+\.tslm-[0-9a-f]{16}$/.test(name)) fs.rmSync(path.join(folder, name), { force: true });
+  for (const name of names) if (isLeftover(name)) fs.rmSync(path.join(folder, name), { force: true });
 }
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#real-place
