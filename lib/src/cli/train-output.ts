@@ -54,14 +54,17 @@ interface Described {
   gpu: Gpu;
 }
 
-/** Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. */
+/**
+ * Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. Files that are
+ * as they should be are left alone, so that a run that goes on can make sure that they are.
+ */
 export async function writeModelFolder(
   run: Run,
   files: CheckpointFiles,
   paths: RunPaths,
   { data }: Described,
 ): Promise<void> {
-  const { replaceFile } = await import("../data/files.js");
+  const { removeLeftovers, replaceFile } = await import("../data/files.js");
   const { eosTokenIds } = run.model.config;
   const settings = { do_sample: true, temperature: 0.8, top_p: 0.95, eos_token_id: eosTokenIds[0] ?? null };
   const contents: Record<string, string | Uint8Array> = {
@@ -72,7 +75,18 @@ export async function writeModelFolder(
     "README.md": modelCard(run, data),
   };
   fs.mkdirSync(paths.model, { recursive: true });
-  for (const [name, content] of Object.entries(contents)) replaceFile(path.join(paths.model, name), content);
+  removeLeftovers(paths.model);
+  for (const [name, content] of Object.entries(contents)) {
+    const file = path.join(paths.model, name);
+    if (!holds(file, content)) replaceFile(file, content);
+  }
+}
+
+/** Whether a file has this content and no other. */
+export function holds(file: string, content: string | Uint8Array): boolean {
+  const bytes = Buffer.from(content);
+  const found = fs.statSync(file, { throwIfNoEntry: false });
+  return found?.isFile() === true && found.size === bytes.length && fs.readFileSync(file).equals(bytes);
 }
 
 /** A short card of the model: what it learned from, how far it came, how to run it. */

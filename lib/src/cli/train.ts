@@ -1,6 +1,7 @@
 import crypto from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
+import path from "node:path";
 import type { Command } from "commander";
 import type { OpenShards } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
@@ -8,20 +9,22 @@ import type { Model } from "../model/decoder.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
-import { writeFileAtomically } from "./files.js";
+import type { LogState, RunLog } from "../train/monitor.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
-import { examples, printJson, stopSignals } from "./run.js";
+import { examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
   chosenConfig,
   modelOf,
   readRunFile,
   resumeCommand,
+  runFileText,
   type RunFile,
   type TrainFlags,
 } from "./train-config.js";
 import { openRunData } from "./train-data.js";
 import {
   describeStart,
+  holds,
   type RunPaths,
   runPaths,
   samplePrompt,
@@ -64,25 +67,106 @@ export function register(program: Command): void {
 }
 
 async function train(flags: TrainFlags): Promise<void> {
-  const begun = readRunFile(flags.out);
+  const { latestCheckpoint } = await import("../train/checkpoint.js");
+  const checkpoint = flags.resume ? latestCheckpoint(flags.out) : undefined;
+  const begun = await readRunFile(flags.out, checkpoint);
   const config = await chosenConfig(flags, begun?.config);
   await checkFolder(flags, config, begun);
   const { openGpu } = await import("../gpu/device.js");
   const gpu = await openGpu({ robust: false }); // first, so that a machine without one is told at once
+  const { removeLeftovers, replaceFile } = await import("../data/files.js");
   const paths = runPaths(flags.out);
-  const { data, run, checkpoint } = await leavingNothing(flags.out, async () => {
+  const kept = await linesToKeep(paths, checkpoint);
+  const { data, run, runFile } = await leavingNothing(flags.out, async () => {
+    for (const folder of [paths.folder, paths.data]) removeLeftovers(folder);
     const opened = await openRunData(config, paths.data);
     const sha256 = checkData(opened, begun);
     samplePrompt({ config, gpu, data: opened }); // to find mistakes at once
-    const found = await openRun({ flags, config, gpu, data: opened }, paths);
-    writeFileAtomically(paths.run, `${JSON.stringify({ config, data_sha256: sha256 }, null, 2)}\n`);
-    return { data: opened, ...found };
+    const found = await openRun({ flags, config, gpu, data: opened }, paths, checkpoint);
+    const text = await runFileText({ config, data_sha256: sha256 });
+    if (!holds(paths.run, text)) replaceFile(paths.run, text);
+    return { data: opened, run: found, runFile: text };
   });
   try {
-    await runToEnd(run, checkpoint !== undefined, paths, { flags, config, gpu, data });
+    const logs = await openLogs(kept);
+    const parts = { flags, config, gpu, data, runFile, logs };
+    if (checkpoint) await takeUp(run, checkpoint, paths, parts, begun?.config);
+    await runToEnd(run, paths, parts);
+  } catch (error) {
+    throw await withWhatIsKept(error, flags.out);
   } finally {
     data.close();
   }
+}
+
+/** The logs of a run, by the names of their files. */
+type Logs = Record<string, RunLog>;
+
+/** The lines of each log that belong to a checkpoint; none of a run that begins. Says so where a log is missing. */
+async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[string, string[]][]> {
+  const { keptLines, noLines } = await import("../train/monitor.js");
+  const saved = checkpoint?.files.get("logs.json");
+  const known: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
+  const older = checkpoint && !saved ? { step: checkpoint.state.step } : noLines;
+  return [paths.metrics, paths.experts, paths.samples].map((file) => {
+    const state = known[path.basename(file)] ?? older;
+    const lines = keptLines(file, state);
+    if ("lines" in state && lines.length < state.lines)
+      process.stderr.write(`${file} is missing: the run goes on without the lines it had.\n`);
+    return [file, lines];
+  });
+}
+
+/** Opens the logs at the lines that they keep. */
+async function openLogs(kept: [string, string[]][]): Promise<Logs> {
+  const { openLog } = await import("../train/monitor.js");
+  return Object.fromEntries(kept.map(([file, lines]) => [file, openLog(file, lines)]));
+}
+
+/** Takes a run up again: whatever lies outside of its checkpoint is made what the checkpoint says. */
+async function takeUp(
+  run: Run,
+  { files }: Checkpoint,
+  paths: RunPaths,
+  parts: Parts,
+  begun?: TrainConfig,
+): Promise<void> {
+  const { replaceFile } = await import("../data/files.js");
+  const { tidyCheckpoints } = await import("../train/checkpoint.js");
+  const { settingsThatDiffer } = await import("../train/configuration.js");
+  tidyCheckpoints(paths.folder);
+  const tuning = files.get("tuning.json");
+  if (tuning && !holds(paths.tuning, tuning)) replaceFile(paths.tuning, tuning);
+  await writeModelFolder(run, files, paths, parts);
+  process.stderr.write(`Going on after step ${run.step} of ${run.plan.steps}.\n`);
+  for (const { name, was, is } of settingsThatDiffer(begun ?? parts.config, parts.config))
+    process.stderr.write(`${name} is ${is} from here on; it was ${was}.\n`);
+}
+
+/** The error that ends a run, with what of the run is kept, and how to go on from there. */
+async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
+  const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
+  const { LostRun } = await import("../train/loop.js");
+  const system = systemErrorSentence(error as NodeJS.ErrnoException);
+  if (!(error instanceof Error) || (!system && error.name !== "Error")) return error; // a fault of ours is no sentence
+  const [before, newest] = [undefined, undefined, ...listCheckpoints(out)].slice(-2);
+  const words = `${(system ?? error.message).replace(/\.$/, "")}.`;
+  if (newest === undefined)
+    return new Error(`${words} No checkpoint was written yet: begin again with: ${resumeCommand(out)}`, {
+      cause: error,
+    });
+  const step = checkpointStep(newest);
+  const kept = `${words} The run is kept up to step ${step}.`;
+  if (error instanceof LostRun && error.step === step + 1)
+    return new Error(
+      before
+        ? `${kept} But its last step may be what went wrong: remove ${path.join(out, newest)} to go on from ${before}.`
+        : `${kept} But its last step may be what went wrong, and there is no checkpoint before: begin again.`,
+      { cause: error },
+    );
+  return new Error(`${kept} ${system ? "When that is mended, go" : "Go"} on with: ${resumeCommand(out)}`, {
+    cause: error,
+  });
 }
 
 /** Does what must be done before a run begins; if that fails, a folder that was not there before is gone again. */
@@ -127,20 +211,23 @@ function checkData({ manifest, mixture }: OpenShards, begun: RunFile | undefined
   return sha256;
 }
 
-/** What a run is made of. */
-interface Parts {
+/** What a run is opened with. */
+interface Opened {
   flags: TrainFlags;
   config: TrainConfig;
   gpu: Gpu;
   data: OpenShards;
 }
 
+/** What a run is made of, besides itself: also the text of its run.json, and its logs. */
+interface Parts extends Opened {
+  runFile: string;
+  logs: Logs;
+}
+
 /** Trains to the end and writes the report, or says how to go on when a signal stops it. */
-async function runToEnd(run: Run, resumed: boolean, paths: RunPaths, parts: Parts): Promise<void> {
-  const { keepLinesTo } = await import("../train/monitor.js");
-  for (const file of [paths.metrics, paths.experts, paths.samples]) keepLinesTo(file, run.step);
+async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> {
   process.stderr.write(`${await describeStart(run, parts)}\n`);
-  if (resumed) process.stderr.write(`Going on after step ${run.step} of ${run.plan.steps}.\n`);
   const stopped = await trainWatched(run, paths, parts);
   if (stopped) return sayStopped(run, parts.flags.out, stopped);
   const { text, summary } = await writeReport(run, paths, parts);
@@ -149,24 +236,28 @@ async function runToEnd(run: Run, resumed: boolean, paths: RunPaths, parts: Part
 }
 
 /** The run in memory: of its last checkpoint, or with a fresh model. */
-async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; checkpoint?: Checkpoint }> {
+async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
   const loop = await import("../train/loop.js");
-  const { latestCheckpoint } = await import("../train/checkpoint.js");
   const { planOf } = await import("../train/configuration.js");
-  const checkpoint = latestCheckpoint(paths.folder);
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
-  await recallChoices(paths.tuning, checkpoint !== undefined, tunes);
+  await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   const plan = planOf(parts.config, await separatorOf(parts));
   const run = loop.startRun(model, plan, data, checkpoint);
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
-  return { run, checkpoint };
+  return run;
+}
+
+/** The choices of kernels that a run was begun with. Older checkpoints do not hold them; then they stand beside them. */
+function savedTuning(checkpoint: Checkpoint | undefined, paths: RunPaths): Uint8Array | undefined {
+  const isOld = checkpoint && !checkpoint.files.has("run.json") && fs.existsSync(paths.tuning);
+  return isOld ? fs.readFileSync(paths.tuning) : checkpoint?.files.get("tuning.json");
 }
 
 /** The token between documents, if the configuration keeps them apart. */
-async function separatorOf({ config, data }: Parts): Promise<number | undefined> {
+async function separatorOf({ config, data }: Opened): Promise<number | undefined> {
   if (!config.separate_documents) return undefined;
   const { documentSeparator } = await import("../data/shards.js");
   const separator = documentSeparator(data.tokenizer);
@@ -178,7 +269,7 @@ async function separatorOf({ config, data }: Parts): Promise<number | undefined>
 }
 
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
-async function freshModel({ config, data, gpu }: Parts): Promise<Model> {
+async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
   const { randomModel } = await import("../model/decoder.js");
   const { checkRunFits } = await import("../train/loop.js");
@@ -273,10 +364,11 @@ function sayStopped(run: Run, out: string, signal: StopSignal): void {
 
 /** Writes down what a step's report says, and shows it. */
 async function record(report: StepReport, { run, paths, parts, progress }: Watched): Promise<void> {
-  const { appendLine, expertLoad, metricsOf } = await import("../train/monitor.js");
+  const { expertLoad, metricsOf } = await import("../train/monitor.js");
+  const { logs } = parts;
   const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
-  if (validation || step % parts.config.log_every === 0) appendLine(paths.metrics, metricsOf(report));
-  if (report.load) appendLine(paths.experts, expertLoad(report));
+  if (validation || step % parts.config.log_every === 0) logs[paths.metrics].append(metricsOf(report));
+  if (report.load) logs[paths.experts].append(expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
   const left = ((run.plan.steps - step) * report.tokens) / step / tokensPerSecond;
   progress.update(step, `loss ${loss.toFixed(3)}, ${speed}, ${inWords(left)} left`);
@@ -291,11 +383,19 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   );
 }
 
-/** Writes a checkpoint, and the same model under `model`. */
+/**
+ * Writes a checkpoint, and the same model under `model`. The checkpoint knows the settings, the kernels and the logs of the run,
+ * which it must go on with.
+ */
 async function save({ run, paths, parts }: Watched): Promise<void> {
   const { runFiles, runState } = await import("../train/loop.js");
   const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);
+  const states = Object.entries(parts.logs).map(([file, log]) => [path.basename(file), log.state()]);
+  const also = (name: string, text: string) => files.set(name, new TextEncoder().encode(text));
+  also("run.json", parts.runFile);
+  also("logs.json", `${JSON.stringify(Object.fromEntries(states), null, 2)}\n`);
+  if (fs.existsSync(paths.tuning)) files.set("tuning.json", fs.readFileSync(paths.tuning));
   syncFiles([paths.metrics, paths.experts, paths.samples]);
   writeCheckpoint(paths.folder, runState(run), files);
   await writeModelFolder(run, files, paths, parts);
@@ -303,8 +403,7 @@ async function save({ run, paths, parts }: Watched): Promise<void> {
 
 /** Takes a sample of what the model writes, shows it and writes it down. */
 async function sample({ run, paths, parts, progress }: Watched): Promise<void> {
-  const { appendLine } = await import("../train/monitor.js");
   const text = await sampleText(run, parts);
-  appendLine(paths.samples, { step: run.step, text });
+  parts.logs[paths.samples].append({ step: run.step, text });
   progress.say(`sample at step ${run.step}:\n${text.trim().replace(/^/gm, "  ")}`);
 }
