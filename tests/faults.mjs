@@ -46,7 +46,7 @@ function half(original, name, args) {
  * take room, "EIO" refuses it alone. `die` ends the process; without it, every later call throws as if it were dead. Returns
  * the names of the calls so far and what takes the fault away.
  */
-export function injectFault({ kind, at, die }) {
+export function injectFault({ kind = "none", at = 0, die = undefined } = {}) {
   const originals = Object.fromEntries(changing.map((name) => [name, fs[name]]));
   const calls = [];
   let [depth, dead] = [0, false];

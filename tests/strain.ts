@@ -4,7 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { buildProgram } from "../lib/src/cli/main.ts";
 import { ending } from "../lib/src/cli/run.ts";
-import { heldLocks } from "../lib/src/data/folders.ts";
+import { heldLocks, LOCK_PREFIX } from "../lib/src/data/folders.ts";
 import { injectFault } from "./faults.mjs";
 
 /** A run of three steps that checkpoints at each, and validates and samples. */
@@ -44,7 +44,7 @@ export async function trainHere(args: string[], fault?: Fault): Promise<{ error?
   const now = performance.now;
   process.stdout.write = process.stderr.write = () => true;
   performance.now = () => 0; // no timings in what is written
-  const { calls, restore } = injectFault(fault ?? { kind: "none", at: 0 });
+  const { calls, restore } = injectFault(fault);
   try {
     await buildProgram().parseAsync(["node", "tslm", "train", ...args]);
     return { calls };
@@ -54,7 +54,7 @@ export async function trainHere(args: string[], fault?: Fault): Promise<{ error?
     restore();
     [process.stdout.write, process.stderr.write] = write;
     performance.now = now;
-    for (const lock of heldLocks) lock.release(); // as the end of the process does
+    for (const lock of heldLocks) lock.release(); // as the end of a process does
   }
 }
 
@@ -75,9 +75,26 @@ export async function failAndResume(folder: string, fault: Fault) {
   const run = path.join(folder, `${fault.kind}-${fault.at}`, "run");
   const config = path.join(folder, "config.json");
   const failed = await trainHere(["--config", config, "--out", run], fault);
+  // The process that was killed in play lives on, and so do its locks.
+  for (const name of fs.existsSync(run) ? fs.readdirSync(run, { recursive: true, encoding: "utf8" }) : [])
+    if (path.basename(name).startsWith(LOCK_PREFIX)) fs.rmSync(path.join(run, name));
   const kept = fs.existsSync(run) && fs.readdirSync(run).some((name) => name.startsWith("step-"));
   const resumed = await trainHere(["--config", config, "--out", run, "--resume"]);
   const files = fs.existsSync(run) ? filesIn(run) : {};
   fs.rmSync(path.dirname(run), { recursive: true, force: true });
   return { failed: failed.error, call: failed.calls[fault.at - 1], kept, resumed: resumed.error, files };
+}
+
+/** What is wrong with how a failed run said it and ended, if anything is. */
+export function problemOf(
+  { failed, kept, resumed, files }: Awaited<ReturnType<typeof failAndResume>>,
+  expected: Record<string, string>,
+  kind: Fault["kind"],
+): string | undefined {
+  const names = Object.keys({ ...expected, ...files }).filter((name) => expected[name] !== files[name]);
+  if (resumed) return `does not go on: ${resumed}`;
+  if (names.length > 0) return `ends with ${names.length} other files, such as ${names[0]}`;
+  if (failed === undefined || kind === "kill" || kind === "torn") return undefined;
+  if (!/: the disk is full|: the disk or the network failed/.test(failed)) return "is no sentence";
+  return kept && !/kept up to step \d.* --resume/.test(failed) ? "does not say what is kept" : undefined;
 }

@@ -38,15 +38,6 @@ export function runPaths(folder: string): RunPaths {
   };
 }
 
-/** Waits until what was appended to files is on the disk: a checkpoint must not know of a step that they do not. */
-export function syncFiles(files: string[]): void {
-  for (const file of files.filter((name) => fs.existsSync(name))) {
-    const handle = fs.openSync(file, "r+");
-    fs.fsyncSync(handle);
-    fs.closeSync(handle);
-  }
-}
-
 /** What of a run its output needs. */
 interface Described {
   config: TrainConfig;

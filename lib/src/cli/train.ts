@@ -29,7 +29,6 @@ import {
   runPaths,
   samplePrompt,
   sampleText,
-  syncFiles,
   writeModelFolder,
   writeReport,
 } from "./train-output.js";
@@ -388,6 +387,7 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
  * which it must go on with.
  */
 async function save({ run, paths, parts }: Watched): Promise<void> {
+  const { syncFile } = await import("../data/files.js");
   const { runFiles, runState } = await import("../train/loop.js");
   const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);
@@ -396,7 +396,8 @@ async function save({ run, paths, parts }: Watched): Promise<void> {
   also("run.json", parts.runFile);
   also("logs.json", `${JSON.stringify(Object.fromEntries(states), null, 2)}\n`);
   if (fs.existsSync(paths.tuning)) files.set("tuning.json", fs.readFileSync(paths.tuning));
-  syncFiles([paths.metrics, paths.experts, paths.samples]);
+  // What was appended is on the disk first: a checkpoint must not know of a step that the logs do not.
+  for (const file of Object.keys(parts.logs)) if (fs.existsSync(file)) syncFile(file);
   writeCheckpoint(paths.folder, runState(run), files);
   await writeModelFolder(run, files, paths, parts);
 }
