@@ -1,5 +1,4 @@
 import crypto from "node:crypto";
-import fs from "node:fs";
 import os from "node:os";
 import type { Command } from "commander";
 import type { OpenShards } from "../data/shards.js";
@@ -8,7 +7,7 @@ import type { Model } from "../model/decoder.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
-import { writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import {
@@ -20,6 +19,7 @@ import {
   type TrainFlags,
 } from "./train-config.js";
 import { openRunData } from "./train-data.js";
+import { checkFolder, inRunFolder, leavingNothing } from "./train-folder.js";
 import {
   describeStart,
   type RunPaths,
@@ -54,7 +54,7 @@ export function register(program: Command): void {
     )
     .option("--no-tune", "take the kernels that a rule of thumb chooses")
     .option("--json", "print what the run reached as one JSON object")
-    .action(train);
+    .action((flags: TrainFlags) => inRunFolder(flags.out, () => train(flags)));
   examples(
     command,
     "npx tslm train --config configs/default.json --out runs/default",
@@ -75,7 +75,7 @@ async function train(flags: TrainFlags): Promise<void> {
     const sha256 = checkData(opened, begun);
     samplePrompt({ config, gpu, data: opened }); // to find mistakes at once
     const found = await openRun({ flags, config, gpu, data: opened }, paths);
-    writeFileAtomically(paths.run, `${JSON.stringify({ config, data_sha256: sha256 }, null, 2)}\n`);
+    replaceFile(paths.run, `${JSON.stringify({ config, data_sha256: sha256 }, null, 2)}\n`);
     return { data: opened, ...found };
   });
   try {
@@ -83,38 +83,6 @@ async function train(flags: TrainFlags): Promise<void> {
   } finally {
     data.close();
   }
-}
-
-/** Does what must be done before a run begins; if that fails, a folder that was not there before is gone again. */
-async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
-  const existed = fs.existsSync(folder);
-  try {
-    return await work();
-  } catch (error) {
-    if (!existed) fs.rmSync(folder, { recursive: true, force: true });
-    throw error;
-  }
-}
-
-/** Refuses to write over a run, and to go on with one under other settings. */
-async function checkFolder(
-  flags: TrainFlags,
-  config: TrainConfig,
-  begun: RunFile | undefined,
-): Promise<void> {
-  const { checkSameRun } = await import("../train/configuration.js");
-  const { out, resume = false } = flags;
-  if (begun && !resume)
-    throw new Error(
-      `${out} holds a run already. Go on with it: ${resumeCommand(out)}; or name another folder with --out.`,
-    );
-  if (begun) return checkSameRun(begun.config, config);
-  const names = fs.existsSync(out) ? fs.readdirSync(out) : [];
-  // A run that was killed while it prepared its data, or wrote its first file, leaves only these.
-  const others = names.filter((name) => !["data", "tuning.json"].includes(name) && !name.startsWith("."));
-  if (others.length > 0)
-    throw new Error(`${out} holds other files (${others[0]}); name a new or an empty folder.`);
-  if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
 }
 
 /** Holds the data against what the run was begun with; gives the checksum that stands for it. */
