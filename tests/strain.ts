@@ -95,6 +95,6 @@ export function problemOf(
   if (resumed) return `does not go on: ${resumed}`;
   if (names.length > 0) return `ends with ${names.length} other files, such as ${names[0]}`;
   if (failed === undefined || kind === "kill" || kind === "torn") return undefined;
-  if (!/: the disk is full|: the disk or the network failed/.test(failed)) return "is no sentence";
+  if (!/: the disk is full|: the disk failed to/.test(failed)) return "is no sentence";
   return kept && !/kept up to step \d.* --resume/.test(failed) ? "does not say what is kept" : undefined;
 }

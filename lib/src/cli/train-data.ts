@@ -3,13 +3,13 @@ import fs from "node:fs";
 import path from "node:path";
 import type { OpenShards, PrepareOptions } from "../data/shards.js";
 import type { TrainConfig } from "../train/configuration.js";
+import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** Opens the data of a configuration, preparing it under `folder` first where that is needed and not yet done. */
 export async function openRunData(config: TrainConfig, folder: string): Promise<OpenShards> {
   const { openShards } = await import("../data/shards.js");
-  const { replaceFile } = await import("../data/files.js");
   const { data } = config;
   if (data === undefined)
     throw new Error('The run has no data: give --data DIR, or "data" in the configuration.');

@@ -9,9 +9,10 @@ import type { Model } from "../model/decoder.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
+import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
 import type { LogState, RunLog } from "../train/monitor.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
-import { examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
+import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
   chosenConfig,
   modelOf,
@@ -22,6 +23,7 @@ import {
   type TrainFlags,
 } from "./train-config.js";
 import { openRunData } from "./train-data.js";
+import { checkFolder, inRunFolder, leavingNothing } from "./train-folder.js";
 import {
   describeStart,
   holds,
@@ -56,7 +58,7 @@ export function register(program: Command): void {
     )
     .option("--no-tune", "take the kernels that a rule of thumb chooses")
     .option("--json", "print what the run reached as one JSON object")
-    .action(train);
+    .action((flags: TrainFlags) => inRunFolder(flags.out, () => train(flags)));
   examples(
     command,
     "npx tslm train --config configs/default.json --out runs/default",
@@ -73,7 +75,6 @@ async function train(flags: TrainFlags): Promise<void> {
   await checkFolder(flags, config, begun);
   const { openGpu } = await import("../gpu/device.js");
   const gpu = await openGpu({ robust: false }); // first, so that a machine without one is told at once
-  const { removeLeftovers, replaceFile } = await import("../data/files.js");
   const paths = runPaths(flags.out);
   const kept = await linesToKeep(paths, checkpoint);
   const { data, run, runFile } = await leavingNothing(flags.out, async () => {
@@ -130,7 +131,6 @@ async function takeUp(
   parts: Parts,
   begun?: TrainConfig,
 ): Promise<void> {
-  const { replaceFile } = await import("../data/files.js");
   const { tidyCheckpoints } = await import("../train/checkpoint.js");
   const { settingsThatDiffer } = await import("../train/configuration.js");
   tidyCheckpoints(paths.folder);
@@ -146,6 +146,7 @@ async function takeUp(
 async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
   const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
   const { LostRun } = await import("../train/loop.js");
+  advise(error, ""); // it follows below
   const system = systemErrorSentence(error as NodeJS.ErrnoException);
   if (!(error instanceof Error) || (!system && error.name !== "Error")) return error; // a fault of ours is no sentence
   const [before, newest] = [undefined, undefined, ...listCheckpoints(out)].slice(-2);
@@ -166,38 +167,6 @@ async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
   return new Error(`${kept} ${system ? "When that is mended, go" : "Go"} on with: ${resumeCommand(out)}`, {
     cause: error,
   });
-}
-
-/** Does what must be done before a run begins; if that fails, a folder that was not there before is gone again. */
-async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
-  const existed = fs.existsSync(folder);
-  try {
-    return await work();
-  } catch (error) {
-    if (!existed) fs.rmSync(folder, { recursive: true, force: true });
-    throw error;
-  }
-}
-
-/** Refuses to write over a run, and to go on with one under other settings. */
-async function checkFolder(
-  flags: TrainFlags,
-  config: TrainConfig,
-  begun: RunFile | undefined,
-): Promise<void> {
-  const { checkSameRun } = await import("../train/configuration.js");
-  const { out, resume = false } = flags;
-  if (begun && !resume)
-    throw new Error(
-      `${out} holds a run already. Go on with it: ${resumeCommand(out)}; or name another folder with --out.`,
-    );
-  if (begun) return checkSameRun(begun.config, config);
-  const names = fs.existsSync(out) ? fs.readdirSync(out) : [];
-  // A run that was killed while it prepared its data, or wrote its first file, leaves only these.
-  const others = names.filter((name) => !["data", "tuning.json"].includes(name) && !name.startsWith("."));
-  if (others.length > 0)
-    throw new Error(`${out} holds other files (${others[0]}); name a new or an empty folder.`);
-  if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
 }
 
 /** Holds the data against what the run was begun with; gives the checksum that stands for it. */
@@ -387,7 +356,6 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
  * which it must go on with.
  */
 async function save({ run, paths, parts }: Watched): Promise<void> {
-  const { syncFile } = await import("../data/files.js");
   const { runFiles, runState } = await import("../train/loop.js");
   const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);

@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import type { AdapterFacts } from "../gpu/device.js";
 import type { Run } from "../train/loop.js";
-import { writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
 
 /** What a tuning file holds. Choices of another version of the kernels do not count. */
@@ -43,7 +43,7 @@ export function choicesIn(text: string): Record<string, string> {
 export function rememberChoices(file: string, choices: Record<string, string>): void {
   const content: TuningFile = { format, choices: { ...readChoices(file), ...choices } };
   try {
-    writeFileAtomically(file, `${JSON.stringify(content, null, 2)}\n`);
+    replaceFile(file, `${JSON.stringify(content, null, 2)}\n`);
   } catch (error) {
     process.stderr.write(`What was measured cannot be kept in ${file}: ${(error as Error).message}\n`);
   }

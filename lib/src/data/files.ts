@@ -94,16 +94,20 @@ export function writeSynced(file: string, bytes: Uint8Array | string): void {
 }
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-whole
+/** Writes what is given to it to a file. */
+export type Write = (data: string | Uint8Array) => void;
+
 /**
  * Writes a file wholly or not at all: whoever looks finds the old one or the new one, whole, even after the machine stopped.
- * Where `file` is a link, the file that it leads to is written.
+ * Where `file` is a link, the file that it leads to is written. `onWhole` is called when all is on the disk, before it has its name.
  */
-export function writeWhole(file: string, fill: (write: (data: string | Uint8Array) => void) => void): void {
+export function writeWhole(file: string, fill: (write: Write) => void, onWhole: () => void = () => {}): void {
   const place = realPlace(file);
   const beside = besideName(place);
   fs.mkdirSync(path.dirname(place), { recursive: true });
   try {
     naming(file, () => fillSynced(beside, fill));
+    onWhole();
     fs.renameSync(beside, place);
   } catch (error) {
     fs.rmSync(beside, { force: true });
@@ -160,4 +164,22 @@ export function readExactly(file: string, handle: number, bytes: Uint8Array, pos
       );
     filled += got;
   }
+}
+
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#checksum-of
+/** The SHA-256 of what is in a file, in hex, and how many bytes that is. */
+export function checksumOf(file: string): { sha256: string; bytes: number } {
+  const hash = crypto.createHash("sha256");
+  const chunk = new Uint8Array(2 ** 20);
+  const handle = fs.openSync(file, "r");
+  let bytes = 0;
+  try {
+    for (let got = -1; got !== 0; bytes += got) {
+      got = naming(file, () => fs.readSync(handle, chunk, 0, chunk.length, bytes));
+      hash.update(chunk.subarray(0, got));
+    }
+  } finally {
+    fs.closeSync(handle);
+  }
+  return { sha256: hash.digest("hex"), bytes };
 }
