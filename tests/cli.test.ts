@@ -6,7 +6,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { probeAdapter } from "../lib/bin/machine.mjs";
-import { decodeText, readJson, writeFileAtomically, writeFolderAtomically } from "../lib/src/cli/files.ts";
+import { decodeText, readJson } from "../lib/src/cli/files.ts";
 import { buildProgram, withSubcommands } from "../lib/src/cli/main.ts";
 import { numberBetween, wholeNumber } from "../lib/src/cli/options.ts";
 import { drawBar, startProgress } from "../lib/src/cli/progress.ts";
@@ -185,30 +185,6 @@ describe("files", () => {
     const file = path.join(folder, "broken.json");
     fs.writeFileSync(file, "{");
     expect(() => readJson(file)).toThrow(`${file} is not JSON`);
-  });
-
-  test("a file is replaced whole; when writing fails the old one stays and nothing is left beside it", () => {
-    const file = path.join(folder, "out", "file.txt");
-    writeFileAtomically(file, "one");
-    writeFileAtomically(file, "two");
-    expect(fs.readFileSync(file, "utf8")).toBe("two");
-    expect(() => writeFileAtomically(path.dirname(file), "three")).toThrow();
-    expect(fs.readdirSync(path.dirname(file))).toEqual(["file.txt"]);
-    expect(fs.readdirSync(folder).filter((name) => name.endsWith(".part"))).toEqual([]);
-  });
-
-  test("a folder appears whole or not at all", async () => {
-    const target = path.join(folder, "whole");
-    const failing = writeFolderAtomically(target, (temporary) => {
-      fs.writeFileSync(path.join(temporary, "a"), "a");
-      throw new Error("no");
-    });
-    await expect(failing).rejects.toThrow("no");
-    expect(fs.existsSync(target)).toBe(false);
-    await writeFolderAtomically(target, (temporary) => fs.writeFileSync(path.join(temporary, "a"), "1"));
-    await writeFolderAtomically(target, (temporary) => fs.writeFileSync(path.join(temporary, "b"), "2"));
-    expect(fs.readdirSync(target)).toEqual(["a", "b"]);
-    expect(fs.readdirSync(folder).filter((name) => name.endsWith(".part"))).toEqual([]);
   });
 });
 

@@ -43,6 +43,7 @@ const prepare = (out: string, ...more: string[]) => [
 const contentOf = (name: string) =>
   fs
     .readdirSync(at(name))
+    .filter((file) => file !== ".tslm.json") // has the checksums of the two files that hold the folder's name
     .sort()
     .map((file) => [file, fs.readFileSync(path.join(at(name), file), "latin1")]);
 
@@ -75,18 +76,18 @@ test("one thread or three, killed on the way or not: the same bytes", async () =
     ].sort(),
   );
   const ways = [
-    { file: "killed.partial/checks.bin", signal: "SIGKILL", code: null },
-    { file: "killed.partial/train-00000.bin", signal: "SIGINT", code: 130 },
-    { file: "killed.partial/train-00000.bin", signal: "SIGKILL", code: null },
+    { file: "killed/.tslm-partial/checks.bin", signal: "SIGKILL", code: null },
+    { file: "killed/.tslm-partial/train-00000.bin", signal: "SIGINT", code: 130 },
+    { file: "killed/.tslm-partial/train-00000.bin", signal: "SIGKILL", code: null },
   ] as const;
   for (const { file, signal, code } of ways) {
     for (let tries = 0; (await endedWhenGrown(file, signal)) !== code; tries++) {
       expect(tries).toBeLessThan(5); // it was done before we came to end it: once more
       fs.rmSync(at("killed"), { recursive: true });
     }
-    expect(fs.existsSync(at("killed"))).toBe(false);
-    expect(fs.existsSync(at("killed.partial/manifest.json"))).toBe(false);
-    expect(tslm("data", "inspect", "killed.partial").err).toContain("holds no prepared data");
+    expect(fs.existsSync(at("killed/manifest.json"))).toBe(false);
+    expect(fs.existsSync(at("killed/.tslm-partial/manifest.json"))).toBe(false);
+    expect(tslm("data", "inspect", "killed").err).toContain("holds no prepared data");
   }
   expect(tslm(...prepare("killed", "--workers", "2")).status).toBe(0);
   const found = contentOf("killed");
@@ -96,7 +97,7 @@ test("one thread or three, killed on the way or not: the same bytes", async () =
     name === "croissant.json" ? text.replace('"killed"', '"whole"') : text,
   ]);
   expect(renamed).toEqual(wanted);
-  expect(fs.existsSync(at("killed.partial"))).toBe(false);
+  expect(fs.existsSync(at("killed/.tslm-partial"))).toBe(false);
 });
 
 const sizeOf = (name: string) => fs.statSync(at(name), { throwIfNoEntry: false })?.size ?? 0;

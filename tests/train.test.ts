@@ -117,10 +117,12 @@ test("a run leaves metrics with the agreed keys, two checkpoints, the model and 
   const html = fs.readFileSync(at("whole", "report.html"), "utf8");
   expect(html).toContain("Plotly.newPlot");
   expect(html.replace(/<script>.*?<\/script>/gs, "")).not.toMatch(/(src|href)=/); // nothing to fetch
+  expect(html).toContain("&#34;warmup&#34;: 3,");
 });
 
-test("Ctrl-C saves, says the command that goes on, and the run ends with the same bits", async () => {
+test("Ctrl-C saves, though it has ended whoever read what stderr says, and the run ends with the same bits", async () => {
   const stopped = await startUntil(begin("stopped"), (child) => {
+    child.stderr!.destroy(); // as in `tslm train 2>&1 | tee log`
     const enough = metrics("stopped").length >= 3;
     if (enough) child.kill("SIGINT");
     return enough;
@@ -149,10 +151,11 @@ test("sources are mixed by their weights, and a stopped run of them goes on to t
   expect(whole.err).toContain("Sources by weight: songs 1, lists 3.");
   const stopped = await startUntil(begin("mixed-stopped", "--data", "mixed"), (child) => {
     const enough = metrics("mixed-stopped").length >= 7;
-    if (enough) child.kill("SIGINT");
+    if (enough) for (const stream of [child.stdout!, child.stderr!]) stream.destroy();
+    if (enough) child.kill("SIGHUP"); // as a terminal does that closes
     return enough;
   });
-  expect(stopped.code).toBe(130);
+  expect(stopped.code).toBe(129);
   expect(tslm("train", "--out", "mixed-stopped", "--data", "mixed", "--resume").status).toBe(0);
   expect(outcome("mixed-stopped")).toEqual(outcome("mixed-whole"));
   const { cursor } = JSON.parse(outcome("mixed-whole").state);
@@ -192,16 +195,20 @@ test("a damaged checkpoint is named, an older one is never taken silently, and t
   expect(outcome("damaged")).toEqual(outcome("whole"));
 }, 120_000);
 
-test("a run with measured kernels keeps their names and goes on with them, whatever was measured since", () => {
+test("a run with measured kernels, and without validation, goes on with them, whatever was measured since", () => {
   const cache = at("cache", "tuning.json");
   const tuned = (...args: string[]) =>
     spawnSync(process.execPath, [binary, ...args], {
       cwd: folder,
       env: { ...process.env, TSLM_CACHE: at("cache") },
     });
-  const tiny = ["--set", "steps=2", "checkpoint_every=1", "optimizer.kind=adamw"];
+  const tiny = ["--set", "steps=2", "checkpoint_every=1", "optimizer.kind=adamw", "val_fraction=0"];
   const begun = tuned(...begin("tuned", "--tune", ...tiny));
   expect(begun.stderr.toString()).toMatch(/Measuring products: \d+ new ones, \d+ faster/);
+  expect(begun.stderr.toString()).toContain("Without validation, which takes more tokens than");
+  expect(fs.readFileSync(at("tuned", "report.txt"), "utf8")).toMatch(
+    /\nvalidation not measured, entropy 0\.\d+\n$/,
+  );
   const { choices } = JSON.parse(fs.readFileSync(at("tuned", "tuning.json"), "utf8"));
   expect(Object.keys(choices).join()).toContain("residual");
   expect(JSON.parse(fs.readFileSync(cache, "utf8")).choices).toEqual(choices);
@@ -213,6 +220,8 @@ test("a run with measured kernels keeps their names and goes on with them, whate
   });
   expect(fs.readFileSync(cache, "utf8")).toBe("damaged");
   expect(metrics("tuned").map(({ step }) => step)).toEqual([1, 2, 3]);
+  const page = fs.readFileSync(at("tuned", "report.html"), "utf8");
+  expect(page).toContain("&#34;warmup&#34;: 1,"); // of the 3 that were asked for
 });
 
 test("a run is not written over, and goes on only as it was begun", () => {

@@ -22,7 +22,7 @@ async function main() {
   const child = spawn(process.execPath, [program, ...trainArguments(rest)], options);
   // Ctrl-C reaches the run too, which saves and says how to go on; we wait for it.
   process.on("SIGINT", () => {});
-  process.on("SIGTERM", () => child.kill("SIGTERM"));
+  for (const signal of ["SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("exit", (code) => resolve(code ?? 1));

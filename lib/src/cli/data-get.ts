@@ -1,9 +1,10 @@
 import fs from "node:fs";
 import { type Command, InvalidArgumentError } from "commander";
-import { download, hashFile } from "./download.js";
-import { writeFileAtomically } from "./files.js";
-import { inWords, startProgress } from "./progress.js";
-import { UsageError, examples, printJson } from "./run.js";
+import { replaceFile } from "../data/files.js";
+import { byteSize } from "./options.js";
+import { download, hashFile, partialOf } from "./download.js";
+import { inWords, readableSize, startProgress } from "./progress.js";
+import { UsageError, advise, examples, printJson } from "./run.js";
 import { suggestion } from "./suggest.js";
 
 /** A public text that can be had by name. */
@@ -43,6 +44,7 @@ export interface DownloadCard {
 interface GetOptions {
   out: string;
   sha256?: string;
+  maxSize: number;
   json?: boolean;
 }
 
@@ -53,6 +55,7 @@ export function registerGet(data: Command): void {
     .description("Download a text: checked by its sha256, taken up again where a connection broke.")
     .requiredOption("--out <file>", "where to put it; what is known about it goes to FILE.json")
     .option("--sha256 <hex>", "for a URL: what the file must hash to", sha256Text)
+    .option("--max-size <n>", "for a URL: the most that is taken, such as 20GB", byteSize, 1e9)
     .option("--json", "print what was downloaded as one JSON object")
     .action(get);
   const names = Object.entries(publicSets).map(
@@ -60,7 +63,7 @@ export function registerGet(data: Command): void {
   );
   command.addHelpText(
     "after",
-    `\nKnown by name:\n${names.join("\n")}\n\nA run that was stopped goes on when it is called again. Proxies are Node's own: NODE_USE_ENV_PROXY=1\nmakes it use HTTPS_PROXY and NO_PROXY (from Node 24 on).`,
+    `\nKnown by name:\n${names.join("\n")}\n\nA run that was stopped goes on when it is called again. Proxies are Node's own: NODE_USE_ENV_PROXY=1\nmakes it use HTTPS_PROXY and NO_PROXY (from Node 24 on). Nothing that is there already is written over.`,
   );
   examples(
     command,
@@ -74,26 +77,19 @@ function sha256Text(text: string): string {
   throw new InvalidArgumentError("It must be 64 hexadecimal digits.");
 }
 
-/** A number of bytes as a person says it: 1.1 MB. */
-export function readableSize(bytes: number): string {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  const power = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
-  return `${(bytes / 1000 ** power).toFixed(power > 0 && bytes / 1000 ** power < 100 ? 1 : 0)} ${units[power]}`;
-}
-
 /** What is known about the file that a name or a URL stands for, before it is downloaded. */
 function wanted(
   what: string,
-  sha256: string | undefined,
-): Omit<DownloadCard, "bytes" | "sha256" | "kind"> & { sha256?: string } {
+  { sha256, maxSize }: GetOptions,
+): Omit<DownloadCard, "bytes" | "sha256" | "kind"> & { sha256?: string; maxBytes: number } {
   const set = Object.hasOwn(publicSets, what) ? publicSets[what] : undefined;
   if (set) {
     if (sha256 && sha256 !== set.sha256)
       throw new UsageError(`the sha256 of ${what} is known, and it is ${set.sha256}`);
     const { url, license, page } = set;
-    return { name: what, url, sha256: set.sha256, license, page };
+    return { name: what, url, sha256: set.sha256, license, page, maxBytes: set.bytes };
   }
-  if (/^https?:\/\//i.test(what) && URL.canParse(what)) return { url: what, sha256 };
+  if (/^https?:\/\//i.test(what) && URL.canParse(what)) return { url: what, sha256, maxBytes: maxSize };
   const names = Object.keys(publicSets);
   throw new UsageError(
     `${what} is neither a URL nor a name that is known${suggestion(what, names)}; the names are: ${names.join(", ")}`,
@@ -101,17 +97,33 @@ function wanted(
 }
 
 async function get(what: string, options: GetOptions): Promise<void> {
-  const { sha256, ...known } = wanted(what, options.sha256);
+  const { sha256, maxBytes, ...known } = wanted(what, options);
+  const note = `${options.out}.json`;
+  const before = readCard(note);
   const found =
-    (await alreadyThere(options.out, sha256)) ?? (await fetchWatched(known.url, options.out, sha256));
+    (await alreadyThere(options.out, sha256)) ??
+    (await fetchWatched(known.url, options.out, { sha256, maxBytes }));
   const card: DownloadCard = { kind: "download", ...known, ...found };
-  writeFileAtomically(`${options.out}.json`, `${JSON.stringify(card, null, 2)}\n`);
+  // What somebody has added to the card of this very file stays.
+  if (before?.sha256 !== card.sha256) replaceFile(note, `${JSON.stringify(card, null, 2)}\n`);
   if (options.json) return printJson({ file: options.out, ...card });
   process.stdout.write(`${options.out}: ${found.bytes} bytes, sha256 ${found.sha256}\n`);
   if (!sha256)
     process.stderr.write(
       "There was no checksum to hold it against: give this one with --sha256 next time.\n",
     );
+}
+
+/** What `data get` wrote beside a file. Throws if something else lies there. */
+function readCard(file: string): DownloadCard | undefined {
+  if (!fs.existsSync(file)) return undefined;
+  try {
+    const card = JSON.parse(fs.readFileSync(file, "utf8"));
+    if (card.kind === "download" && typeof card.url === "string") return card;
+  } catch {} // it is not JSON
+  throw new Error(
+    `${file} is not tslm's, and what is known about the download would be written there: name another file.`,
+  );
 }
 
 /** The file, where it was downloaded before. A file that cannot be told to be it is not written over. */
@@ -129,9 +141,9 @@ async function alreadyThere(
 }
 
 /** Downloads with a bar that says how fast it goes and how long it still takes. */
-async function fetchWatched(url: string, file: string, sha256: string | undefined) {
+async function fetchWatched(url: string, file: string, wanted: { sha256?: string; maxBytes: number }) {
   const began = performance.now();
-  const before = fs.statSync(`${file}.partial`, { throwIfNoEntry: false })?.size ?? 0;
+  const before = fs.statSync(partialOf(file).file, { throwIfNoEntry: false })?.size ?? 0;
   let progress: ReturnType<typeof startProgress> | undefined;
   const bar = (total?: number) => {
     progress ??= startProgress("Downloading", total ?? Number.POSITIVE_INFINITY);
@@ -145,11 +157,12 @@ async function fetchWatched(url: string, file: string, sha256: string | undefine
   };
   const onRetry = (reason: string, seconds: number) => bar().say(`${reason}; trying again in ${seconds} s`);
   try {
-    const got = await download(url, file, { sha256, onBytes, onRetry });
+    const got = await download(url, file, { ...wanted, onBytes, onRetry });
     progress?.done(`${readableSize(got.bytes)} in ${inWords((performance.now() - began) / 1000)}`);
     return got;
   } catch (error) {
     progress?.done("stopped");
+    advise(error, "What has arrived is kept: mend that and run it again to go on.");
     throw error;
   }
 }

@@ -1,11 +1,11 @@
 import path from "node:path";
 import type { Command } from "commander";
-import { readableSize } from "./data-get.js";
-import { writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
 import { type OverlapReport, splitOverlap } from "./inspect-overlap.js";
 import { inspectPage } from "./inspect-page.js";
 import { type DataReport, type SourceReport, inspectData } from "./inspect-report.js";
 import { wholeNumber } from "./options.js";
+import { readableSize } from "./progress.js";
 import { examples, printJson } from "./run.js";
 
 /** `tslm data inspect`: what is in a folder of prepared data. */
@@ -36,7 +36,7 @@ async function inspect(folder: string, flags: InspectFlags): Promise<void> {
     const found = await inspectData(folder, opened, flags.samples);
     if (flags.overlap) found.report.overlap = await splitOverlap(opened);
     const page = path.join(folder, "inspect.html");
-    writeFileAtomically(page, await inspectPage(found));
+    replaceFile(page, await inspectPage(found));
     if (flags.json) return printJson(found.report);
     process.stdout.write(`${inspectText(found.report)}\nPlots: ${page}\n`);
   } finally {

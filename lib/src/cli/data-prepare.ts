@@ -1,13 +1,13 @@
+import fs from "node:fs";
 import os from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import { libraryVersion } from "../../bin/machine.mjs";
 import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/prepare.js";
 import type { Manifest } from "../data/shards.js";
 import type { NormalStep } from "../data/sources.js";
-import { readableSize } from "./data-get.js";
 import { numberBetween, wholeNumber } from "./options.js";
-import { type Progress, inWords, startProgress } from "./progress.js";
-import { UsageError, examples, printJson } from "./run.js";
+import { type Progress, inWords, readableSize, startProgress } from "./progress.js";
+import { UsageError, advise, examples, printJson, stopSignals } from "./run.js";
 import { suggestion } from "./suggest.js";
 import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
 
@@ -42,8 +42,8 @@ A document longer than 4 MB comes in parts, and is neither filtered nor compared
 better source first. "near" compares a document with the last one to two million that stayed, which takes half a gigabyte at
 most. Of --contamination, texts of fewer than 13 words cannot be found.
 
-A run that was stopped or killed leaves DIR.partial; the same command goes on from there. The number of workers changes nothing
-but the time.`;
+A run that was stopped or killed, or that ended on a full disk, leaves what it did in the folder; the same command goes on from
+there. The number of workers changes nothing but the time. A folder that holds anything else is left alone.`;
 
 /** `tslm data prepare`: from piles of text to token shards. */
 export function registerPrepare(data: Command): void {
@@ -162,7 +162,9 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
   const { prepareCorpus } = await import("../data/prepare.js");
   const { chooseFilters } = await import("../data/filters.js");
   const { workInThreads } = await import("./prepare-pool.js");
+  const { checkApart } = await import("../data/folders.js");
   const { textField, onError, valFraction, dedup, contamination } = flags;
+  if (fs.existsSync(flags.tokenizer)) checkApart(flags.out, [flags.tokenizer]);
   const watch = watchCorpus();
   const stop = stopOnce();
   const options: CorpusOptions = {
@@ -183,19 +185,25 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     else process.stdout.write(corpusSummary(manifest));
   } catch (error) {
     watch.done("stopped");
+    advise(
+      error,
+      `What is done is kept in ${flags.out}: mend that and run the same command, which goes on from there.`,
+    );
     if (!stop.signal.aborted) throw error;
-    process.stderr.write(`Stopped. The same command goes on from ${flags.out}.partial.\n`);
+    process.stderr.write(
+      `Stopped. What is done is kept in ${flags.out}; the same command goes on from there.\n`,
+    );
   }
 }
 
-/** Turns Ctrl-C and `kill` into a signal for the run; a second one ends the process at once. */
+/** Turns Ctrl-C, `kill` and a terminal that closes into a signal for the run; a second one ends the process at once. */
 function stopOnce(): AbortController {
   const stop = new AbortController();
-  const onSignal = (name: NodeJS.Signals) => {
-    process.exitCode = name === "SIGINT" ? 130 : 143; // what a shell says of a program that a signal ended
-    stop.abort(new Error("Stopped."));
-  };
-  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  for (const [name, code] of Object.entries(stopSignals))
+    process.once(name, () => {
+      process.exitCode = code;
+      stop.abort(new Error("Stopped."));
+    });
   return stop;
 }
 

@@ -1,10 +1,10 @@
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { registerGet } from "./data-get.js";
 import { registerInspect } from "./data-inspect.js";
 import { registerPrepare } from "./data-prepare.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
-import { wholeNumber } from "./options.js";
+import { byteSize, wholeNumber } from "./options.js";
 
 /** `tslm data`: make or fetch a corpus, turn text into token shards, look at them. */
 export function register(program: Command): void {
@@ -14,16 +14,6 @@ export function register(program: Command): void {
   registerPrepare(data);
   registerInspect(data);
   examples(data, "npx tslm data synth --out corpus.txt --bytes 4MB --seed 1");
-}
-
-/** A size such as 500000, 64kB, 4MB or 1GiB, in bytes. */
-export function byteSize(text: string): number {
-  const [, digits, unit = ""] = /^([\d_]*\.?\d+)\s*([kmg]?i?)b?$/i.exec(text.trim()) ?? [];
-  const power = "kmg".indexOf(unit[0]?.toLowerCase() ?? "-") + 1;
-  const bytes = Math.round(Number(digits?.replaceAll("_", "")) * (unit.length === 2 ? 1024 : 1000) ** power);
-  if (!(bytes >= 1))
-    throw new InvalidArgumentError("It must be a number of bytes, such as 500000, 64kB or 4MB.");
-  return bytes;
 }
 
 function registerSynth(data: Command): void {
@@ -42,8 +32,15 @@ function registerSynth(data: Command): void {
 
 async function synth(options: { out: string; bytes: number; seed: number; json?: boolean }): Promise<void> {
   const { writeSynthetic } = await import("../data/synthetic.js");
+  const { lockFile } = await import("../data/folders.js");
+  const lock = lockFile(options.out, "tslm data synth");
   const progress = startProgress("Writing", options.bytes);
-  const card = writeSynthetic(options.out, options.seed, options.bytes, (done) => progress.update(done));
+  let card: ReturnType<typeof writeSynthetic>;
+  try {
+    card = writeSynthetic(options.out, options.seed, options.bytes, (done) => progress.update(done));
+  } finally {
+    lock.release();
+  }
   progress.done(`${card.bytes} bytes to ${options.out}`);
   if (options.json) return printJson({ file: options.out, ...card });
   process.stdout.write(`entropy ${card.entropy_bits_per_byte.toFixed(4)} bits per byte\n`);

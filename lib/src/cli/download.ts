@@ -2,12 +2,16 @@
 import crypto from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
-import { writeFileAtomically } from "./files.js";
+import { naming, realPlace, replaceFile } from "../data/files.js";
+import { lockFile } from "../data/folders.js";
+import { readableSize } from "./progress.js";
 
 /** What `download` may be told. */
 export interface DownloadOptions {
   /** What the bytes must hash to, in hex. Without it the server's word on the length is all that is checked. */
   sha256?: string;
+  /** The most bytes that are taken, whatever the server says or sends; any number unless told. */
+  maxBytes?: number;
   /** Called as bytes arrive: how many there are, of how many (unknown where the server does not say). */
   onBytes?: (done: number, total: number | undefined) => void;
   /** Called before another try, with what went wrong and the seconds until then. */
@@ -20,32 +24,53 @@ export interface DownloadOptions {
   wait?: (seconds: number) => Promise<void>;
 }
 
-/** A file that is not all there yet, `FILE.partial`, and what it is the beginning of, `FILE.partial.json`. */
-interface Partial {
+/** A file that is not all there yet, `.FILE.tslm-partial`, and what it is the beginning of, `.FILE.tslm-partial.json`. */
+export interface Partial {
   file: string;
   note: string;
 }
 
-/** Which file the bytes of a partial one belong to: `validator` is its ETag, or when it was last changed. */
+/** Which file the bytes of a partial one belong to: `validator` is its ETag, or when it was last changed; `total` its length. */
 interface PartialNote {
   url: string;
   validator?: string;
+  total?: number;
+}
+
+/** The partial file of a file. */
+export function partialOf(file: string): Partial {
+  const place = realPlace(file);
+  const partial = path.join(path.dirname(place), `.${path.basename(place).slice(0, 60)}.tslm-partial`);
+  return { file: partial, note: `${partial}.json` };
 }
 
 /** An answer that another try would not change. */
 class Refusal extends Error {}
 
 /**
- * Downloads `url` to `file`. What has arrived lies in `file.partial` and is gone on with, also by a later call, if the server
- * says that its file is still the same. `file` is there only when the checksum holds. Throws one sentence that names the URL.
+ * Downloads `url` to `file`. What has arrived lies beside it under a hidden name and is gone on with, also by a later call, if the
+ * server says that its file is still the same. `file` is there only when the checksum holds, and nothing that was there before is
+ * written over. Throws one sentence that names the URL.
  */
 export async function download(
   url: string,
   file: string,
   options: DownloadOptions = {},
 ): Promise<{ bytes: number; sha256: string }> {
-  const partial = { file: `${file}.partial`, note: `${file}.partial.json` };
-  fs.mkdirSync(path.dirname(path.resolve(file)), { recursive: true });
+  const lock = lockFile(file, "tslm data get");
+  try {
+    return await fetchChecked(url, file, options);
+  } finally {
+    lock.release();
+  }
+}
+
+async function fetchChecked(
+  url: string,
+  file: string,
+  options: DownloadOptions,
+): Promise<{ bytes: number; sha256: string }> {
+  const partial = partialOf(file);
   let stitched = await fetchAll(url, partial, options);
   let sha256 = await hashFile(partial.file);
   if (stitched && options.sha256 && sha256 !== options.sha256) {
@@ -61,7 +86,8 @@ export async function download(
       `${url} is not what it should be: its sha256 is ${sha256}, not ${options.sha256}. Nothing was kept.`,
     );
   }
-  fs.renameSync(partial.file, file);
+  if (fs.existsSync(file)) throw new Error(`${file} was put there meanwhile: move it away and run it again.`);
+  fs.renameSync(partial.file, realPlace(file));
   fs.rmSync(partial.note, { force: true });
   return { bytes, sha256 };
 }
@@ -83,7 +109,7 @@ const sizeOf = (file: string): number => fs.statSync(file, { throwIfNoEntry: fal
 /** Tries until all bytes are there. Says whether they came in more than one piece. */
 async function fetchAll(url: string, partial: Partial, options: DownloadOptions): Promise<boolean> {
   const { tries = 5, wait = sleep, onRetry } = options;
-  let stitched = false;
+  let [stitched, restarts] = [false, 0];
   for (let failed = 0; ; ) {
     const before = sizeOf(partial.file);
     try {
@@ -92,10 +118,11 @@ async function fetchAll(url: string, partial: Partial, options: DownloadOptions)
       if (whole) return stitched;
       throw new Error("the connection ended too early");
     } catch (error) {
-      if (error instanceof Refusal) throw error;
+      if (error instanceof Refusal || "path" in Object(error)) throw error; // of the server, or of our disk
+      if (sizeOf(partial.file) < before) restarts++; // a file that changes all the time never comes
       failed = sizeOf(partial.file) > before ? 1 : failed + 1;
       const reason = reasonOf(error);
-      if (failed >= tries)
+      if (failed >= tries || restarts >= tries)
         throw new Error(`${url} could not be downloaded: ${reason}. Run it again to go on.`);
       const seconds = Math.max(2 ** (failed - 1), error instanceof Busy ? error.seconds : 0);
       onRetry?.(reason, seconds);
@@ -136,10 +163,16 @@ async function fetchOnce(
     if (!response.ok) await response.body?.cancel();
     if (response.status === 416) return emptyRange(response, partial, asked.from);
     checkStatus(url, response);
-    const { from, total } = givenRange(response, asked.from);
-    const note: PartialNote = { url, validator: validatorOf(response) };
-    writeFileAtomically(partial.note, JSON.stringify(note));
+    const { from, total, end } = givenRange(response, asked, partial);
+    checkSize(url, total, from, partial, options.maxBytes);
+    const note: PartialNote = { url, validator: validatorOf(response) ?? asked.note.validator, total };
+    replaceFile(partial.note, JSON.stringify(note));
+    const most = Math.min(
+      end ?? total ?? Number.POSITIVE_INFINITY,
+      options.maxBytes ?? Number.POSITIVE_INFINITY,
+    );
     const done = await appendBody(response, partial.file, from, (bytes) => {
+      if (bytes > most) refuseMore(url, partial, bytes, options.maxBytes);
       patience.renew();
       options.onBytes?.(bytes, total);
     });
@@ -157,18 +190,25 @@ function alarm(seconds: number) {
   return { signal: controller.signal, renew: () => void timer.refresh(), end: () => clearTimeout(timer) };
 }
 
+/** What a request asked for: the bytes from an offset on, of the file that the note tells of. */
+interface Asked {
+  from: number;
+  headers: Record<string, string>;
+  note: Omit<PartialNote, "url">;
+}
+
 /** Where to go on, and the headers that say so. From the start unless what is there can be told to belong to the file. */
-function askedOffset(url: string, partial: Partial, checked: boolean) {
+function askedOffset(url: string, partial: Partial, checked: boolean): Asked {
   // Compressed on the way, lengths and ranges would not be those of the file.
   const headers: Record<string, string> = { "accept-encoding": "identity" };
   const from = sizeOf(partial.file);
-  const { validator, url: begun } = readNote(partial.note);
-  if (from === 0 || begun !== url || !(validator || checked)) return { from: 0, headers };
-  if (validator) headers["if-range"] = validator;
-  return { from, headers: { ...headers, range: `bytes=${from}-` } };
+  const { url: begun, ...note } = readNote(partial.note);
+  if (from === 0 || begun !== url || !(note.validator || checked)) return { from: 0, headers, note: {} };
+  if (note.validator) headers["if-range"] = note.validator;
+  return { from, headers: { ...headers, range: `bytes=${from}-` }, note };
 }
 
-function readNote(file: string): { url?: string; validator?: string } {
+function readNote(file: string): globalThis.Partial<PartialNote> {
   try {
     return JSON.parse(fs.readFileSync(file, "utf8"));
   } catch {
@@ -199,14 +239,64 @@ function checkStatus(url: string, { ok, status, statusText, headers }: Response)
   throw new Refusal(`${url} cannot be downloaded: ${said}${hint}.`);
 }
 
-/** Where the bytes of an answer belong, and how long the whole file is. */
-function givenRange({ status, headers }: Response, asked: number): { from: number; total?: number } {
+/** Where the bytes of an answer belong and end, and how long the whole file is. */
+function givenRange(
+  response: Response,
+  asked: Asked,
+  partial: Partial,
+): { from: number; total?: number; end?: number } {
+  const { status, headers } = response;
   const length = headers.get("content-length");
-  if (status !== 206) return { from: 0, total: length === null ? undefined : Number(length) };
-  const [, from, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(headers.get("content-range") ?? "") ?? [];
-  if (Number(from) !== asked)
+  // Packed against our wish, it is unpacked as it comes: the length is not that of the file.
+  const packed = !["", "identity"].includes(headers.get("content-encoding") ?? "");
+  if (status === 200) return { from: 0, total: length === null || packed ? undefined : Number(length) };
+  if (status !== 206 || packed || asked.from === 0)
+    throw new Refusal(`The server sent something else than the file that was asked for (status ${status}).`);
+  const [, from, last, of] = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(headers.get("content-range") ?? "") ?? [];
+  const total = of === "*" ? asked.note.total : Number(of);
+  const end = Number(last) + 1;
+  if (Number(from) !== asked.from || end <= asked.from || end > (total ?? end))
     throw new Refusal("The server sent another part of the file than was asked for.");
-  return { from: asked, total: total === "*" ? undefined : Number(total) };
+  if (total === undefined || isOther(headers, asked.note, total)) {
+    discard(partial);
+    throw new Error("the file has changed since the download was begun");
+  }
+  return { from: asked.from, total, end };
+}
+
+/** Whether a part is of another version than what is there: an ETag has to be the same, a date may be left out (RFC 9110, 15.3.7). */
+function isOther(headers: Headers, { validator, total }: Asked["note"], nowTotal: number): boolean {
+  if (total !== undefined && total !== nowTotal) return true;
+  if (validator === undefined) return false;
+  const now = headers.get(validator.startsWith('"') ? "etag" : "last-modified");
+  return validator.startsWith('"') ? now !== validator : now !== null && now !== validator;
+}
+
+/** Refuses a file that is larger than it may be, or than the disk has room for. */
+function checkSize(
+  url: string,
+  total: number | undefined,
+  from: number,
+  partial: Partial,
+  max = Number.POSITIVE_INFINITY,
+) {
+  if (total === undefined) return;
+  if (total > max) refuseMore(url, partial, total, max);
+  const { bavail, bsize } = fs.statfsSync(path.dirname(partial.file));
+  if (total - from > bavail * bsize)
+    throw new Refusal(
+      `${url} has ${readableSize(total)}, and the disk has room for ${readableSize(bavail * bsize)}: make room and run it again.`,
+    );
+}
+
+/** Ends a download that brings more than it may. */
+function refuseMore(url: string, partial: Partial, bytes: number, max = Number.POSITIVE_INFINITY): never {
+  discard(partial);
+  if (bytes <= max)
+    throw new Refusal(`${url} cannot be downloaded: more bytes came than the server had said.`);
+  throw new Refusal(
+    `${url} has ${readableSize(bytes)} or more, and at most ${readableSize(max)} are taken: allow more with --max-size. Nothing was kept.`,
+  );
 }
 
 /** Writes the body of an answer to `file` from an offset on. Gives the length of the file. */
@@ -220,14 +310,25 @@ async function appendBody(
   let at = from;
   try {
     for await (const chunk of response.body ?? []) {
+      onBytes(at + chunk.length); // before it is written: it may be too much
       for (let written = 0; written < chunk.length; )
-        written += (await handle.write(chunk, written, chunk.length - written, at + written)).bytesWritten;
+        written += (await writeAt(handle, file, chunk.subarray(written), at + written)).bytesWritten;
       at += chunk.length;
-      onBytes(at);
     }
     await handle.sync();
   } finally {
     await handle.close();
   }
   return at;
+}
+
+/** Writes to an open file; an error names it. */
+async function writeAt(handle: fs.promises.FileHandle, file: string, bytes: Uint8Array, at: number) {
+  try {
+    return await handle.write(bytes, 0, bytes.length, at);
+  } catch (error) {
+    return naming(file, () => {
+      throw error;
+    });
+  }
 }

@@ -1,6 +1,5 @@
-// Reading and writing for the commands: nothing is left half-written, and an error names the file.
+// Reading for the commands: an error names the file. (Writing is in data/files.)
 import fs from "node:fs";
-import path from "node:path";
 
 /** The bytes of a file, or of standard input where `file` is "-". */
 export function readBytes(file: string): Uint8Array {
@@ -53,49 +52,4 @@ export function readJson(file: string): unknown {
   } catch (error) {
     throw new Error(`${file} is not JSON: ${(error as Error).message}`);
   }
-}
-
-/** Writes a file so that a reader sees the old one or the whole new one: beside it first, then renamed. */
-export function writeFileAtomically(file: string, data: string | Uint8Array): void {
-  const temporary = besideName(file);
-  try {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
-    const handle = fs.openSync(temporary, "w");
-    try {
-      fs.writeFileSync(handle, data);
-      fs.fsyncSync(handle);
-    } finally {
-      fs.closeSync(handle);
-    }
-    fs.renameSync(temporary, file);
-  } catch (error) {
-    fs.rmSync(temporary, { force: true });
-    throw error;
-  }
-}
-
-/**
- * Lets `fill` write files into a fresh folder, and moves it to `folder` once all are there. Where `folder` exists, files of
- * the same name are replaced and others stay. When `fill` fails, nothing is left.
- */
-export async function writeFolderAtomically(
-  folder: string,
-  fill: (temporary: string) => void | Promise<void>,
-): Promise<void> {
-  const temporary = besideName(folder);
-  try {
-    fs.mkdirSync(temporary, { recursive: true });
-    await fill(temporary);
-    if (!fs.existsSync(folder)) return fs.renameSync(temporary, folder);
-    for (const name of fs.readdirSync(temporary))
-      fs.renameSync(path.join(temporary, name), path.join(folder, name));
-  } finally {
-    fs.rmSync(temporary, { recursive: true, force: true });
-  }
-}
-
-/** A hidden name in the same folder, hence on the same disk, where renaming is one step. */
-function besideName(file: string): string {
-  const whole = path.resolve(file);
-  return path.join(path.dirname(whole), `.${path.basename(whole)}.${process.pid}.part`);
 }

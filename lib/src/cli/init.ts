@@ -26,7 +26,7 @@ async function init(options: { config: string; seed: number; out: string; json?:
   const { countParameters, randomModelFiles } = await import("../model/weights.js");
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
-  await writeModel(options.out, randomModelFiles(config, options.seed));
+  writeModel(options.out, [options.config], () => randomModelFiles(config, options.seed));
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
   const ofThem = active === total ? "" : `, of which a token meets ${active}`;
   process.stdout.write(`${total} parameters${ofThem}, in ${options.out}\n`);

@@ -137,7 +137,7 @@ function examplesHtml({ samples, dropped }: DataReport, text: (text: string) => 
 
 /** The page, which needs no network. */
 export async function inspectPage({ report, lengths, counts }: Inspected): Promise<string> {
-  const { htmlText, reportScript, reportStyle } = await import("../train/monitor.js");
+  const { htmlText, reportScript, reportStyle, scriptJson } = await import("../train/monitor.js");
   const { sources, folder, steps, vocab_size } = report;
   const figures = [
     sharesFigure(sources),
@@ -150,7 +150,7 @@ export async function inspectPage({ report, lengths, counts }: Inspected): Promi
     createRequire(import.meta.url).resolve("plotly.js-cartesian-dist-min"),
     "utf8",
   );
-  // Inside a script element only "</" could end it early.
+  // Of code that is our own, only "</" could end its element early.
   const script = (source: string) => `<script>${source.replaceAll("</", "<\\/")}</script>`;
   const tokens = sources.reduce((sum, { train }) => sum + train.tokens, 0).toLocaleString("en");
   return `<!doctype html>
@@ -162,6 +162,6 @@ ${style}</style></head><body><main>
 <h2>Sources</h2>${sourceTable(sources, htmlText)}
 ${steps.length > 0 ? `<h2>What was done</h2><ul>${steps.map((step) => `<li>${htmlText(step)}</li>`).join("")}</ul>` : ""}
 ${examplesHtml(report, htmlText)}
-</main>${script(plotly)}${script(`const figures = ${JSON.stringify(figures)};${reportScript}`)}</body></html>
+</main>${script(plotly)}${script(`const figures = ${scriptJson(figures)};${reportScript}`)}</body></html>
 `;
 }

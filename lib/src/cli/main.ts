@@ -7,7 +7,7 @@ import * as data from "./data.js";
 import * as doctor from "./doctor.js";
 import * as generate from "./generate.js";
 import * as init from "./init.js";
-import { ending, examples, finish } from "./run.js";
+import { ending, examples, finish, outliveReaders } from "./run.js";
 import * as score from "./score.js";
 import * as tokenizer from "./tokenizer.js";
 import * as train from "./train.js";
@@ -45,10 +45,7 @@ export function withSubcommands(command: Command): Command[] {
 
 /** Runs the command that `argv` (as in process.argv) names, and ends the process with its exit code. */
 export async function main(argv: string[]): Promise<void> {
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0); // the reader had enough, as in `tslm generate | head`
-    throw error;
-  });
+  outliveReaders();
   try {
     await buildProgram().parseAsync(argv);
     await finish(Number(process.exitCode ?? 0));

@@ -1,11 +1,13 @@
 // Models in folders: config.json beside model.safetensors, or beside the several files that an index names.
 import fs from "node:fs";
 import path from "node:path";
+import { writeSynced } from "../data/files.js";
+import { writeWholeFolder } from "../data/folders.js";
 import { isRecord } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
 import type { Model } from "../model/decoder.js";
 import type { ModelFiles } from "../model/weights.js";
-import { readJson, writeFolderAtomically } from "./files.js";
+import { readJson } from "./files.js";
 
 /** The bytes that Node reads or writes at once. */
 const largestFile = 2 ** 31 - 1;
@@ -48,10 +50,11 @@ export async function openModel(folder: string): Promise<Model> {
   }
 }
 
-/** Writes a model's files into a folder. A reader never sees half of them. */
-export async function writeModel(folder: string, { config, weights }: ModelFiles): Promise<void> {
-  await writeFolderAtomically(folder, (temporary) => {
-    fs.writeFileSync(path.join(temporary, "config.json"), config);
-    fs.writeFileSync(path.join(temporary, "model.safetensors"), weights);
+/** Makes a model's files and writes them into a folder; `inputs` are the files that they are made of. A reader never sees half of them. */
+export function writeModel(folder: string, inputs: string[], make: () => ModelFiles): void {
+  writeWholeFolder(folder, "init", { last: "config.json", inputs }, (partial) => {
+    const { config, weights } = make();
+    writeSynced(path.join(partial, "model.safetensors"), weights);
+    writeSynced(path.join(partial, "config.json"), config);
   });
 }

@@ -22,3 +22,13 @@ export function numberBetween(least: number, most: number): (text: string) => nu
     return value;
   };
 }
+
+/** A size such as 500000, 64kB, 4MB or 1GiB, in bytes. */
+export function byteSize(text: string): number {
+  const [, digits, unit = ""] = /^([\d_]*\.?\d+)\s*([kmg]?i?)b?$/i.exec(text.trim()) ?? [];
+  const power = "kmg".indexOf(unit[0]?.toLowerCase() ?? "-") + 1;
+  const bytes = Math.round(Number(digits?.replaceAll("_", "")) * (unit.length === 2 ? 1024 : 1000) ** power);
+  if (!(bytes >= 1))
+    throw new InvalidArgumentError("It must be a number of bytes, such as 500000, 64kB or 4MB.");
+  return bytes;
+}

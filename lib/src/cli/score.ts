@@ -2,7 +2,8 @@ import type { Command } from "commander";
 import { float32Tensor, writeSafetensors } from "../formats/safetensors.js";
 import type { ModelConfig } from "../formats/config.js";
 import type { Model } from "../model/decoder.js";
-import { readJson, writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
+import { readJson } from "./files.js";
 import { checkFileSize, openModel } from "./model.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
@@ -48,7 +49,7 @@ async function score(options: ScoreOptions): Promise<void> {
   const result = await scoreRows(model, rows, logits);
   if (options.logits && logits) {
     const stored = float32Tensor([rows.length, tokens, vocab], logits);
-    writeFileAtomically(options.logits, writeSafetensors(new Map([["logits", stored]])));
+    replaceFile(options.logits, writeSafetensors(new Map([["logits", stored]])));
   }
   if (options.json) printJson(result);
   else

@@ -4,7 +4,7 @@ import path from "node:path";
 import { type Command, Option } from "commander";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import type { PatternName } from "../tokenizer/pretokenize.js";
-import { readBytes, readJson, writeFileAtomically } from "./files.js";
+import { readBytes, readJson } from "./files.js";
 import { countPiecesWithWorkers } from "./count-pieces.js";
 import { wholeNumber } from "./options.js";
 import { startProgress } from "./progress.js";
@@ -91,18 +91,40 @@ async function train(
   inputs: string[],
   options: { vocabSize: number; out: string; workers: number; json?: boolean },
 ): Promise<void> {
+  const { mergesFor } = await import("../tokenizer/merges.js");
+  const { claimFolder } = await import("../data/folders.js");
+  const { writeSynced } = await import("../data/files.js");
+  mergesFor(options.vocabSize); // to find mistakes at once
+  const claim = claimFolder(options.out, "tokenizer train", inputs);
+  try {
+    const trained = await learnTokenizer(inputs, options);
+    claim.discard();
+    fs.mkdirSync(claim.partial);
+    writeSynced(path.join(claim.partial, "tokenizer.json"), JSON.stringify(trained.toJson()));
+    claim.install("tokenizer.json");
+    const file = path.join(options.out, "tokenizer.json");
+    if (trained.vocabSize < options.vocabSize)
+      process.stderr.write(`The text has no more pairs: the vocabulary is ${trained.vocabSize}.\n`);
+    if (options.json) printJson({ file, vocab_size: trained.vocabSize });
+    else process.stdout.write(`vocabulary ${trained.vocabSize}\n`);
+  } finally {
+    claim.discard();
+    claim.release();
+  }
+}
+
+/** Counts the pieces of files and merges them, with bars that say how far it is. */
+async function learnTokenizer(
+  inputs: string[],
+  { vocabSize, workers }: { vocabSize: number; workers: number },
+): Promise<Tokenizer> {
   const { bpeTokenizer, learnMerges, mergesFor } = await import("../tokenizer/merges.js");
-  const count = mergesFor(options.vocabSize);
-  const pieces = await countFiles(inputs, options.workers);
-  const progress = startProgress("Merging", options.vocabSize);
-  const trained = bpeTokenizer(learnMerges(pieces, count, (done) => progress.update(done + 257)));
-  const file = path.join(options.out, "tokenizer.json");
-  writeFileAtomically(file, JSON.stringify(trained.toJson()));
-  progress.done(`${trained.vocabSize} tokens in ${file}`);
-  if (trained.vocabSize < options.vocabSize)
-    process.stderr.write(`The text has no more pairs: the vocabulary is ${trained.vocabSize}.\n`);
-  if (options.json) printJson({ file, vocab_size: trained.vocabSize });
-  else process.stdout.write(`vocabulary ${trained.vocabSize}\n`);
+  const pieces = await countFiles(inputs, workers);
+  const progress = startProgress("Merging", vocabSize);
+  const merges = learnMerges(pieces, mergesFor(vocabSize), (done) => progress.update(done + 257));
+  const trained = bpeTokenizer(merges);
+  progress.done(`${trained.vocabSize} tokens`);
+  return trained;
 }
 
 /** The counted pieces of files. Throws if there is no text in them. */

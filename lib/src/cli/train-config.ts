@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { ModelConfig } from "../formats/config.js";
+import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import { readJson } from "./files.js";
 import { UsageError } from "./run.js";
@@ -24,10 +25,58 @@ export interface TrainFlags {
   json?: boolean;
 }
 
-/** The run that a folder holds, if it holds one. */
-export function readRunFile(folder: string): RunFile | undefined {
+/** How run.json begins. */
+const format = { format: "tslm run", version: 1 };
+
+/** The text of run.json. */
+export async function runFileText({ config, data_sha256 }: RunFile): Promise<string> {
+  const { checkedJson } = await import("../data/files.js");
+  return checkedJson({ ...format, config, data_sha256 });
+}
+
+/** What a text of run.json says, every setting checked. Throws a few words on what is wrong with it. */
+async function parseRunFile(text: string): Promise<RunFile> {
+  const { parseChecked } = await import("../data/files.js");
+  const { parseTrainConfig } = await import("../train/configuration.js");
+  const { config, data_sha256, ...others } = parseChecked(text, { unsigned: true });
+  const known = [{}, format].some((each) => JSON.stringify(each) === JSON.stringify(others));
+  if (!known) throw new Error("it is not of version 1, or holds what does not belong there");
+  if (typeof data_sha256 !== "string" || !/^[0-9a-f]{64}$/.test(data_sha256))
+    throw new Error("its data_sha256 is no checksum");
+  return { config: parseTrainConfig(config), data_sha256 };
+}
+
+/** The run that a folder holds, if it holds one: what run.json says, or where that is missing, the checkpoint. */
+export async function readRunFile(folder: string, checkpoint?: Checkpoint): Promise<RunFile | undefined> {
   const file = path.join(folder, "run.json");
-  return fs.existsSync(file) ? (readJson(file) as RunFile) : undefined;
+  const copy = checkpoint?.files.get("run.json");
+  const saved = copy && (await parseRunFile(new TextDecoder().decode(copy)));
+  if (!fs.existsSync(file)) return saved;
+  try {
+    const begun = await parseRunFile(fs.readFileSync(file, "utf8"));
+    if (saved) await checkBelongs(begun, saved);
+    return begun;
+  } catch (error) {
+    const advice = copy
+      ? "Remove it and resume: the settings are then those of the last checkpoint."
+      : "Begin the run again, in another folder.";
+    const problem = (error as Error).message.replace(/\.$/, "");
+    throw new Error(
+      `${file} is damaged or was edited: ${problem}. ${advice} Settings are changed with --set.`,
+    );
+  }
+}
+
+/** Throws if run.json is not that of the run that a checkpoint is of. */
+async function checkBelongs(begun: RunFile, saved: RunFile): Promise<void> {
+  const { changeableSettings, settingsThatDiffer } = await import("../train/configuration.js");
+  if (begun.data_sha256 !== saved.data_sha256)
+    throw new Error("it is of a run on other data than the checkpoint");
+  const other = settingsThatDiffer(saved.config, begun.config).find(
+    ({ name }) => !changeableSettings.includes(name),
+  );
+  if (other)
+    throw new Error(`it says ${other.name} ${other.is}, and the checkpoint was made with ${other.was}`);
 }
 
 /** The configuration that the options ask for, whole and checked. File names in it are absolute. */

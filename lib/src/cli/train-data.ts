@@ -3,7 +3,7 @@ import fs from "node:fs";
 import path from "node:path";
 import type { OpenShards, PrepareOptions } from "../data/shards.js";
 import type { TrainConfig } from "../train/configuration.js";
-import { writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
 import { openTokenizer } from "./tokenizer.js";
 
@@ -21,7 +21,7 @@ export async function openRunData(config: TrainConfig, folder: string): Promise<
     fs.mkdirSync(folder, { recursive: true });
     const text = typeof data === "string" ? data : await synthesize(data.synthetic, folder);
     await prepare(config, text, shards);
-    writeFileAtomically(note, source);
+    replaceFile(note, source);
   }
   return openShards(shards, { verify: true });
 }

@@ -38,15 +38,6 @@ export function runPaths(folder: string): RunPaths {
   };
 }
 
-/** Waits until what was appended to files is on the disk: a checkpoint must not know of a step that they do not. */
-export function syncFiles(files: string[]): void {
-  for (const file of files.filter((name) => fs.existsSync(name))) {
-    const handle = fs.openSync(file, "r+");
-    fs.fsyncSync(handle);
-    fs.closeSync(handle);
-  }
-}
-
 /** What of a run its output needs. */
 interface Described {
   config: TrainConfig;
@@ -54,14 +45,17 @@ interface Described {
   gpu: Gpu;
 }
 
-/** Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. */
+/**
+ * Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. Files that are
+ * as they should be are left alone, so that a run that goes on can make sure that they are.
+ */
 export async function writeModelFolder(
   run: Run,
   files: CheckpointFiles,
   paths: RunPaths,
   { data }: Described,
 ): Promise<void> {
-  const { replaceFile } = await import("../train/checkpoint.js");
+  const { removeLeftovers, replaceFile } = await import("../data/files.js");
   const { eosTokenIds } = run.model.config;
   const settings = { do_sample: true, temperature: 0.8, top_p: 0.95, eos_token_id: eosTokenIds[0] ?? null };
   const contents: Record<string, string | Uint8Array> = {
@@ -72,7 +66,18 @@ export async function writeModelFolder(
     "README.md": modelCard(run, data),
   };
   fs.mkdirSync(paths.model, { recursive: true });
-  for (const [name, content] of Object.entries(contents)) replaceFile(path.join(paths.model, name), content);
+  removeLeftovers(paths.model);
+  for (const [name, content] of Object.entries(contents)) {
+    const file = path.join(paths.model, name);
+    if (!holds(file, content)) replaceFile(file, content);
+  }
+}
+
+/** Whether a file has this content and no other. */
+export function holds(file: string, content: string | Uint8Array): boolean {
+  const bytes = Buffer.from(content);
+  const found = fs.statSync(file, { throwIfNoEntry: false });
+  return found?.isFile() === true && found.size === bytes.length && fs.readFileSync(file).equals(bytes);
 }
 
 /** A short card of the model: what it learned from, how far it came, how to run it. */
@@ -105,13 +110,14 @@ ${sources.join("\n")}
 `;
 }
 
-/** What a sample begins with: the configured words, or those that the validation text begins with. */
+/** What a sample begins with: the configured words, or those that the validation text (if any) begins with. */
 export function samplePrompt({ config, data }: Described): string {
-  const { tokenizer, val } = data;
+  const { tokenizer, train, val } = data;
   const { sample_prompt: prompt, context } = config;
   if (prompt === "") {
-    const count = Math.max(1, Math.min(8, Math.floor(context / 2), val.length));
-    return new TextDecoder().decode(tokenizer.decode(val.read(0, count)));
+    const text = val.length > 0 ? val : train;
+    const count = Math.max(1, Math.min(8, Math.floor(context / 2), text.length));
+    return new TextDecoder().decode(tokenizer.decode(text.read(0, count)));
   }
   const tokens = encoded(prompt, tokenizer).length;
   if (tokens > context)
@@ -134,10 +140,13 @@ export async function describeStart(run: Run, { data, gpu }: Described): Promise
   const { train, val } = data.manifest.splits;
   const number = (value: number) => value.toLocaleString("en");
   const text = `${number(train.tokens)} tokens to learn from, ${number(val.tokens)} to validate with, vocabulary ${data.manifest.vocab_size}`;
+  const unjudged = run.evaluation
+    ? ""
+    : `\nWithout validation, which takes more tokens than the context of ${run.plan.context}.`;
   const sources = (data.mixture ?? []).map(({ name, weight }) => `${name} ${weight}`);
   const mixed = sources.length > 0 ? `\nSources by weight: ${sources.join(", ")}.` : "";
   const size = `${number(countParameters(config).total)} parameters in ${config.layers} layers, ${config.hiddenSize} wide`;
-  return `Text: ${text}.${mixed}\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
+  return `Text: ${text}.${mixed}${unjudged}\nModel: ${config.modelType}, ${size}, on ${gpu.facts.name}.`;
 }
 
 /** Some text that the model writes, the same for the same weights. */
@@ -163,7 +172,7 @@ export async function writeReport(
   parts: Described,
 ): Promise<{ text: string; summary: Record<string, unknown> }> {
   const { readLines, reportHtml, reportText } = await import("../train/monitor.js");
-  const { replaceFile } = await import("../train/checkpoint.js");
+  const { replaceFile } = await import("../data/files.js");
   const metrics = readLines<Metrics>(paths.metrics);
   const loads = readLines<ExpertLoad>(paths.experts);
   const summary = await describeRun(run, paths, parts);
@@ -175,6 +184,11 @@ export async function writeReport(
   return { text, summary: { ...measured, ...known } };
 }
 
+/** The schedule as the run has it: a warm-up that was too long for its steps is shortened. */
+function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["schedule"] {
+  return { ...schedule, warmup: plan.schedule.warmup };
+}
+
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
   const { countParameters } = await import("../model/weights.js");
   const { modelConfigToJson } = await import("../formats/config.js");
@@ -182,10 +196,10 @@ async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Des
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),
-    config: { ...config, model: undefined },
+    config: { ...config, model: undefined, schedule: scheduleUsed(run, config) },
     model: modelConfigToJson(run.model.config),
     parameters: countParameters(run.model.config),
-    valSize: manifest.splits.val,
+    valSize: run.evaluation ? manifest.splits.val : manifest.splits.train,
     entropy: manifest.entropy_bits_per_byte,
     environment: {
       adapter: `${gpu.facts.name} (${gpu.facts.kind === "cpu" ? "software" : "graphics processor"})`,

@@ -1,6 +1,7 @@
 import crypto from "node:crypto";
 import fs from "node:fs";
 import os from "node:os";
+import path from "node:path";
 import type { Command } from "commander";
 import type { OpenShards } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
@@ -8,25 +9,28 @@ import type { Model } from "../model/decoder.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run, StepReport } from "../train/loop.js";
-import { writeFileAtomically } from "./files.js";
+import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
+import type { LogState, RunLog } from "../train/monitor.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
-import { examples, printJson } from "./run.js";
+import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
   chosenConfig,
   modelOf,
   readRunFile,
   resumeCommand,
+  runFileText,
   type RunFile,
   type TrainFlags,
 } from "./train-config.js";
 import { openRunData } from "./train-data.js";
+import { checkFolder, inRunFolder, leavingNothing } from "./train-folder.js";
 import {
   describeStart,
+  holds,
   type RunPaths,
   runPaths,
   samplePrompt,
   sampleText,
-  syncFiles,
   writeModelFolder,
   writeReport,
 } from "./train-output.js";
@@ -54,7 +58,7 @@ export function register(program: Command): void {
     )
     .option("--no-tune", "take the kernels that a rule of thumb chooses")
     .option("--json", "print what the run reached as one JSON object")
-    .action(train);
+    .action((flags: TrainFlags) => inRunFolder(flags.out, () => train(flags)));
   examples(
     command,
     "npx tslm train --config configs/default.json --out runs/default",
@@ -64,57 +68,105 @@ export function register(program: Command): void {
 }
 
 async function train(flags: TrainFlags): Promise<void> {
-  const begun = readRunFile(flags.out);
+  const { latestCheckpoint } = await import("../train/checkpoint.js");
+  const checkpoint = flags.resume ? latestCheckpoint(flags.out) : undefined;
+  const begun = await readRunFile(flags.out, checkpoint);
   const config = await chosenConfig(flags, begun?.config);
   await checkFolder(flags, config, begun);
   const { openGpu } = await import("../gpu/device.js");
   const gpu = await openGpu({ robust: false }); // first, so that a machine without one is told at once
   const paths = runPaths(flags.out);
-  const { data, run, checkpoint } = await leavingNothing(flags.out, async () => {
+  const kept = await linesToKeep(paths, checkpoint);
+  const { data, run, runFile } = await leavingNothing(flags.out, async () => {
+    for (const folder of [paths.folder, paths.data]) removeLeftovers(folder);
     const opened = await openRunData(config, paths.data);
     const sha256 = checkData(opened, begun);
     samplePrompt({ config, gpu, data: opened }); // to find mistakes at once
-    const found = await openRun({ flags, config, gpu, data: opened }, paths);
-    writeFileAtomically(paths.run, `${JSON.stringify({ config, data_sha256: sha256 }, null, 2)}\n`);
-    return { data: opened, ...found };
+    const found = await openRun({ flags, config, gpu, data: opened }, paths, checkpoint);
+    const text = await runFileText({ config, data_sha256: sha256 });
+    if (!holds(paths.run, text)) replaceFile(paths.run, text);
+    return { data: opened, run: found, runFile: text };
   });
   try {
-    await runToEnd(run, checkpoint !== undefined, paths, { flags, config, gpu, data });
+    const logs = await openLogs(kept);
+    const parts = { flags, config, gpu, data, runFile, logs };
+    if (checkpoint) await takeUp(run, checkpoint, paths, parts, begun?.config);
+    await runToEnd(run, paths, parts);
+  } catch (error) {
+    throw await withWhatIsKept(error, flags.out);
   } finally {
     data.close();
   }
 }
 
-/** Does what must be done before a run begins; if that fails, a folder that was not there before is gone again. */
-async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
-  const existed = fs.existsSync(folder);
-  try {
-    return await work();
-  } catch (error) {
-    if (!existed) fs.rmSync(folder, { recursive: true, force: true });
-    throw error;
-  }
+/** The logs of a run, by the names of their files. */
+type Logs = Record<string, RunLog>;
+
+/** The lines of each log that belong to a checkpoint; none of a run that begins. Says so where a log is missing. */
+async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[string, string[]][]> {
+  const { keptLines, noLines } = await import("../train/monitor.js");
+  const saved = checkpoint?.files.get("logs.json");
+  const known: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
+  const older = checkpoint && !saved ? { step: checkpoint.state.step } : noLines;
+  return [paths.metrics, paths.experts, paths.samples].map((file) => {
+    const state = known[path.basename(file)] ?? older;
+    const lines = keptLines(file, state);
+    if ("lines" in state && lines.length < state.lines)
+      process.stderr.write(`${file} is missing: the run goes on without the lines it had.\n`);
+    return [file, lines];
+  });
 }
 
-/** Refuses to write over a run, and to go on with one under other settings. */
-async function checkFolder(
-  flags: TrainFlags,
-  config: TrainConfig,
-  begun: RunFile | undefined,
+/** Opens the logs at the lines that they keep. */
+async function openLogs(kept: [string, string[]][]): Promise<Logs> {
+  const { openLog } = await import("../train/monitor.js");
+  return Object.fromEntries(kept.map(([file, lines]) => [file, openLog(file, lines)]));
+}
+
+/** Takes a run up again: whatever lies outside of its checkpoint is made what the checkpoint says. */
+async function takeUp(
+  run: Run,
+  { files }: Checkpoint,
+  paths: RunPaths,
+  parts: Parts,
+  begun?: TrainConfig,
 ): Promise<void> {
-  const { checkSameRun } = await import("../train/configuration.js");
-  const { out, resume = false } = flags;
-  if (begun && !resume)
-    throw new Error(
-      `${out} holds a run already. Go on with it: ${resumeCommand(out)}; or name another folder with --out.`,
+  const { tidyCheckpoints } = await import("../train/checkpoint.js");
+  const { settingsThatDiffer } = await import("../train/configuration.js");
+  tidyCheckpoints(paths.folder);
+  const tuning = files.get("tuning.json");
+  if (tuning && !holds(paths.tuning, tuning)) replaceFile(paths.tuning, tuning);
+  await writeModelFolder(run, files, paths, parts);
+  process.stderr.write(`Going on after step ${run.step} of ${run.plan.steps}.\n`);
+  for (const { name, was, is } of settingsThatDiffer(begun ?? parts.config, parts.config))
+    process.stderr.write(`${name} is ${is} from here on; it was ${was}.\n`);
+}
+
+/** The error that ends a run, with what of the run is kept, and how to go on from there. */
+async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
+  const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
+  const { LostRun } = await import("../train/loop.js");
+  advise(error, ""); // it follows below
+  const system = systemErrorSentence(error as NodeJS.ErrnoException);
+  if (!(error instanceof Error) || (!system && error.name !== "Error")) return error; // a fault of ours is no sentence
+  const [before, newest] = [undefined, undefined, ...listCheckpoints(out)].slice(-2);
+  const words = `${(system ?? error.message).replace(/\.$/, "")}.`;
+  if (newest === undefined)
+    return new Error(`${words} No checkpoint was written yet: begin again with: ${resumeCommand(out)}`, {
+      cause: error,
+    });
+  const step = checkpointStep(newest);
+  const kept = `${words} The run is kept up to step ${step}.`;
+  if (error instanceof LostRun && error.step === step + 1)
+    return new Error(
+      before
+        ? `${kept} But its last step may be what went wrong: remove ${path.join(out, newest)} to go on from ${before}.`
+        : `${kept} But its last step may be what went wrong, and there is no checkpoint before: begin again.`,
+      { cause: error },
     );
-  if (begun) return checkSameRun(begun.config, config);
-  const names = fs.existsSync(out) ? fs.readdirSync(out) : [];
-  // A run that was killed while it prepared its data, or wrote its first file, leaves only these.
-  const others = names.filter((name) => !["data", "tuning.json"].includes(name) && !name.startsWith("."));
-  if (others.length > 0)
-    throw new Error(`${out} holds other files (${others[0]}); name a new or an empty folder.`);
-  if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
+  return new Error(`${kept} ${system ? "When that is mended, go" : "Go"} on with: ${resumeCommand(out)}`, {
+    cause: error,
+  });
 }
 
 /** Holds the data against what the run was begun with; gives the checksum that stands for it. */
@@ -127,20 +179,23 @@ function checkData({ manifest, mixture }: OpenShards, begun: RunFile | undefined
   return sha256;
 }
 
-/** What a run is made of. */
-interface Parts {
+/** What a run is opened with. */
+interface Opened {
   flags: TrainFlags;
   config: TrainConfig;
   gpu: Gpu;
   data: OpenShards;
 }
 
+/** What a run is made of, besides itself: also the text of its run.json, and its logs. */
+interface Parts extends Opened {
+  runFile: string;
+  logs: Logs;
+}
+
 /** Trains to the end and writes the report, or says how to go on when a signal stops it. */
-async function runToEnd(run: Run, resumed: boolean, paths: RunPaths, parts: Parts): Promise<void> {
-  const { keepLinesTo } = await import("../train/monitor.js");
-  for (const file of [paths.metrics, paths.experts, paths.samples]) keepLinesTo(file, run.step);
+async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> {
   process.stderr.write(`${await describeStart(run, parts)}\n`);
-  if (resumed) process.stderr.write(`Going on after step ${run.step} of ${run.plan.steps}.\n`);
   const stopped = await trainWatched(run, paths, parts);
   if (stopped) return sayStopped(run, parts.flags.out, stopped);
   const { text, summary } = await writeReport(run, paths, parts);
@@ -149,24 +204,28 @@ async function runToEnd(run: Run, resumed: boolean, paths: RunPaths, parts: Part
 }
 
 /** The run in memory: of its last checkpoint, or with a fresh model. */
-async function openRun(parts: Parts, paths: RunPaths): Promise<{ run: Run; checkpoint?: Checkpoint }> {
+async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
   const loop = await import("../train/loop.js");
-  const { latestCheckpoint } = await import("../train/checkpoint.js");
   const { planOf } = await import("../train/configuration.js");
-  const checkpoint = latestCheckpoint(paths.folder);
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
-  await recallChoices(paths.tuning, checkpoint !== undefined, tunes);
+  await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   const plan = planOf(parts.config, await separatorOf(parts));
   const run = loop.startRun(model, plan, data, checkpoint);
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
-  return { run, checkpoint };
+  return run;
+}
+
+/** The choices of kernels that a run was begun with. Older checkpoints do not hold them; then they stand beside them. */
+function savedTuning(checkpoint: Checkpoint | undefined, paths: RunPaths): Uint8Array | undefined {
+  const isOld = checkpoint && !checkpoint.files.has("run.json") && fs.existsSync(paths.tuning);
+  return isOld ? fs.readFileSync(paths.tuning) : checkpoint?.files.get("tuning.json");
 }
 
 /** The token between documents, if the configuration keeps them apart. */
-async function separatorOf({ config, data }: Parts): Promise<number | undefined> {
+async function separatorOf({ config, data }: Opened): Promise<number | undefined> {
   if (!config.separate_documents) return undefined;
   const { documentSeparator } = await import("../data/shards.js");
   const separator = documentSeparator(data.tokenizer);
@@ -178,7 +237,7 @@ async function separatorOf({ config, data }: Parts): Promise<number | undefined>
 }
 
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
-async function freshModel({ config, data, gpu }: Parts): Promise<Model> {
+async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
   const { randomModel } = await import("../model/decoder.js");
   const { checkRunFits } = await import("../train/loop.js");
@@ -207,7 +266,7 @@ interface Watched {
 }
 
 /** Trains with progress, metrics, checkpoints and samples. Returns the signal that stopped the run, if one did. */
-async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<NodeJS.Signals | undefined> {
+async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<StopSignal | undefined> {
   const { train } = await import("../train/loop.js");
   const { config } = parts;
   const progress = startProgress("Training", run.plan.steps);
@@ -234,43 +293,50 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<No
   }
 }
 
-/** Turns Ctrl-C and `kill` into a signal for the loop; a second one ends the process at once. */
+/** A signal that asks the run to stop. */
+type StopSignal = keyof typeof stopSignals;
+
+/** Turns Ctrl-C, `kill` and a terminal that closes into a signal for the loop; a second one ends the process at once. */
 function stopOnSignals(progress: Progress) {
   const controller = new AbortController();
-  let name: NodeJS.Signals | undefined;
+  let name: StopSignal | undefined;
   let at = 0;
-  const stop = (signal: NodeJS.Signals) => {
-    // npm hands on a Ctrl-C that the terminal has sent to us too: two within half a second are one.
-    if (name !== undefined && performance.now() - at > 500) process.exit(exitCodes[signal] ?? 1);
+  const stop = (given: NodeJS.Signals) => {
+    const signal = given as StopSignal;
+    // npm hands on a Ctrl-C that the terminal has sent to us too: two within half a second are one. And a terminal that
+    // closes sends SIGHUP and may take the shell along, which sends it again.
+    if (name !== undefined && signal !== "SIGHUP" && performance.now() - at > 500)
+      process.exit(stopSignals[signal]);
     if (name !== undefined) return;
     [name, at] = [signal, performance.now()];
     progress.say("Stopping after this step, with a checkpoint. Ctrl-C again ends at once.");
     controller.abort();
   };
-  process.on("SIGINT", stop).on("SIGTERM", stop);
+  const names = Object.keys(stopSignals) as StopSignal[];
+  for (const each of names) process.on(each, stop);
   return {
     signal: controller.signal,
     signalName: () => name,
-    end: () => void process.off("SIGINT", stop).off("SIGTERM", stop),
+    end: () => {
+      for (const each of names) process.off(each, stop);
+    },
   };
 }
 
-/** What a shell says of a program that a signal ended. */
-const exitCodes: Partial<Record<NodeJS.Signals, number>> = { SIGINT: 130, SIGTERM: 143 };
-
-function sayStopped(run: Run, out: string, signal: NodeJS.Signals): void {
+function sayStopped(run: Run, out: string, signal: StopSignal): void {
+  process.exitCode = stopSignals[signal];
   process.stdout.write(
     `Stopped after step ${run.step} of ${run.plan.steps}. Go on with: ${resumeCommand(out)}\n`,
   );
-  process.exitCode = exitCodes[signal];
 }
 
 /** Writes down what a step's report says, and shows it. */
 async function record(report: StepReport, { run, paths, parts, progress }: Watched): Promise<void> {
-  const { appendLine, expertLoad, metricsOf } = await import("../train/monitor.js");
+  const { expertLoad, metricsOf } = await import("../train/monitor.js");
+  const { logs } = parts;
   const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
-  if (validation || step % parts.config.log_every === 0) appendLine(paths.metrics, metricsOf(report));
-  if (report.load) appendLine(paths.experts, expertLoad(report));
+  if (validation || step % parts.config.log_every === 0) logs[paths.metrics].append(metricsOf(report));
+  if (report.load) logs[paths.experts].append(expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
   const left = ((run.plan.steps - step) * report.tokens) / step / tokensPerSecond;
   progress.update(step, `loss ${loss.toFixed(3)}, ${speed}, ${inWords(left)} left`);
@@ -285,20 +351,28 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   );
 }
 
-/** Writes a checkpoint, and the same model under `model`. */
+/**
+ * Writes a checkpoint, and the same model under `model`. The checkpoint knows the settings, the kernels and the logs of the run,
+ * which it must go on with.
+ */
 async function save({ run, paths, parts }: Watched): Promise<void> {
   const { runFiles, runState } = await import("../train/loop.js");
   const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);
-  syncFiles([paths.metrics, paths.experts, paths.samples]);
+  const states = Object.entries(parts.logs).map(([file, log]) => [path.basename(file), log.state()]);
+  const also = (name: string, text: string) => files.set(name, new TextEncoder().encode(text));
+  also("run.json", parts.runFile);
+  also("logs.json", `${JSON.stringify(Object.fromEntries(states), null, 2)}\n`);
+  if (fs.existsSync(paths.tuning)) files.set("tuning.json", fs.readFileSync(paths.tuning));
+  // What was appended is on the disk first: a checkpoint must not know of a step that the logs do not.
+  for (const file of Object.keys(parts.logs)) if (fs.existsSync(file)) syncFile(file);
   writeCheckpoint(paths.folder, runState(run), files);
   await writeModelFolder(run, files, paths, parts);
 }
 
 /** Takes a sample of what the model writes, shows it and writes it down. */
 async function sample({ run, paths, parts, progress }: Watched): Promise<void> {
-  const { appendLine } = await import("../train/monitor.js");
   const text = await sampleText(run, parts);
-  appendLine(paths.samples, { step: run.step, text });
+  parts.logs[paths.samples].append({ step: run.step, text });
   progress.say(`sample at step ${run.step}:\n${text.trim().replace(/^/gm, "  ")}`);
 }

@@ -4,7 +4,7 @@ import os from "node:os";
 import path from "node:path";
 import type { AdapterFacts } from "../gpu/device.js";
 import type { Run } from "../train/loop.js";
-import { writeFileAtomically } from "./files.js";
+import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
 
 /** What a tuning file holds. Choices of another version of the kernels do not count. */
@@ -25,18 +25,25 @@ export function tuningCache(): string {
 /** The choices in a file: none if there is no such file, or one that we did not write. */
 export function readChoices(file: string): Record<string, string> {
   try {
-    const content = JSON.parse(fs.readFileSync(file, "utf8")) as TuningFile;
-    return content.format === format ? content.choices : {};
+    return choicesIn(fs.readFileSync(file, "utf8"));
   } catch {
     return {}; // it can be measured again
   }
+}
+
+/** The choices in the text of such a file; what is no choice is left out, and can be measured again. */
+export function choicesIn(text: string): Record<string, string> {
+  const content = JSON.parse(text) as Partial<TuningFile> | null;
+  if (content?.format !== format) return {};
+  const known = Object.entries(content.choices ?? {}).filter(([, name]) => typeof name === "string");
+  return Object.fromEntries(known);
 }
 
 /** Adds choices to those in a file. One that cannot be written is no reason to stop: they are measured again next time. */
 export function rememberChoices(file: string, choices: Record<string, string>): void {
   const content: TuningFile = { format, choices: { ...readChoices(file), ...choices } };
   try {
-    writeFileAtomically(file, `${JSON.stringify(content, null, 2)}\n`);
+    replaceFile(file, `${JSON.stringify(content, null, 2)}\n`);
   } catch (error) {
     process.stderr.write(`What was measured cannot be kept in ${file}: ${(error as Error).message}\n`);
   }
@@ -46,9 +53,9 @@ export function rememberChoices(file: string, choices: Record<string, string>): 
  * Lets kernels be chosen by what this machine has measured. A run that goes on takes the choices that it was begun with,
  * and measures nothing: other kernels would round differently.
  */
-export async function recallChoices(runFile: string, resumed: boolean, tunes: boolean): Promise<void> {
+export async function recallChoices(saved: Uint8Array | undefined, tunes: boolean): Promise<void> {
   const { tunerChoices } = await import("../gpu/tuner.js");
-  if (resumed) Object.assign(tunerChoices, readChoices(runFile));
+  if (saved) Object.assign(tunerChoices, choicesIn(new TextDecoder().decode(saved)));
   else if (tunes) Object.assign(tunerChoices, readChoices(tuningCache()));
 }
 

@@ -6,7 +6,9 @@ import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
 import { PERMUTATIONS, contentHash, hashSet, recentIndex, textSignature } from "./duplicates.js";
+import { syncFile, writeWhole } from "./files.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
+import { type Claim, claimFolder } from "./folders.js";
 import {
   type Manifest,
   SHARD_FORMAT,
@@ -20,8 +22,6 @@ import {
   documentSeparator,
   jointEntropy,
   knownEntropy,
-  partialFolder,
-  takePlace,
   tokenType,
 } from "./shards.js";
 import {
@@ -35,7 +35,6 @@ import {
   openToRead,
   textDocuments,
 } from "./sources.js";
-import { writeWhole } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#in-order
 /** The results of `work` on each item, in the order of the items, with up to `width` of them being worked on at a time. */
@@ -620,8 +619,6 @@ export async function* corpusTasks(
 export interface CorpusState {
   /** What the run is made of: another corpus or other options begin anew. */
   plan: string;
-  /** The process that is at it: two at once would spoil it. */
-  pid: number;
   survey?: Survey;
   tasks: number;
   splits: { train: Split; val: Split };
@@ -629,11 +626,16 @@ export interface CorpusState {
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-plan
+/** The files that a corpus is made of, and those that it is held against. */
+export function corpusFiles({ sources, contamination = [] }: CorpusOptions): string[] {
+  return [...sources.flatMap((source) => source.files), ...contamination];
+}
+
 /** A checksum over all that decides what comes out: the files as they are now, how they are read, the tokenizer. */
 export function corpusPlan(options: CorpusOptions): string {
-  const { sources, contamination = [], tokenizer } = options;
+  const { tokenizer } = options;
   const fact = (file: string) => [path.resolve(file), fileSize(file), fs.statSync(file).mtimeMs];
-  const files = [...sources.flatMap((source) => source.files), ...contamination].map(fact);
+  const files = corpusFiles(options).map(fact);
   const encoder = tokenizer === "char" ? tokenizer : tokenizer.toJson();
   // Functions are no part of JSON; who does the work, who watches and who stops it does not matter.
   const all = { ...options, tokenizer: encoder, made: undefined, signal: undefined, files };
@@ -651,7 +653,7 @@ export function freshState(plan: string, sources: CorpusSource[]): CorpusState {
     train: empty(),
     val: empty(),
   }));
-  return { plan, pid: process.pid, tasks: 0, splits: { train: split(), val: split() }, mixture };
+  return { plan, tasks: 0, splits: { train: split(), val: split() }, mixture };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#save-state
@@ -662,13 +664,6 @@ export function saveState(partial: string, state: CorpusState): void {
     if (last) syncFile(path.join(partial, last.file));
   }
   writeWhole(path.join(partial, "state.json"), (write) => write(JSON.stringify(state)));
-}
-
-/** Waits until a file is on the disk. */
-export function syncFile(file: string): void {
-  const handle = fs.openSync(file, "r+");
-  fs.fsyncSync(handle);
-  fs.closeSync(handle);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#trim-shards
@@ -691,30 +686,13 @@ export function trimShards(
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#open-state
-/**
- * The state of an unfinished run of the same plan in a folder; none if there is no such, or one of another plan. Throws if a
- * process that is still alive is filling the folder.
- */
+/** The state of an unfinished run of the same plan in a folder; none if there is no such, or one of another plan. */
 export function unfinishedState(partial: string, plan: string): CorpusState | undefined {
-  let state: CorpusState;
   try {
-    state = JSON.parse(fs.readFileSync(path.join(partial, "state.json"), "utf8"));
+    const state = JSON.parse(fs.readFileSync(path.join(partial, "state.json"), "utf8"));
+    return state.plan === plan ? state : undefined;
   } catch {
     return undefined; // there is none
-  }
-  if (state.pid !== process.pid && isAlive(state.pid))
-    throw new Error(
-      `${partial} is being filled by process ${state.pid}; wait for it, or name another folder.`,
-    );
-  return state.plan === plan ? { ...state, pid: process.pid } : undefined;
-}
-
-/** Whether there is a process of this number. */
-export function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0); // signal 0 only asks
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
   }
 }
 
@@ -977,9 +955,9 @@ export function checkCorpus({ sources, valFraction = 0.1 }: CorpusOptions): void
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#fill-corpus
-/** Does what is left to do. */
+/** Does what is left to do; `name` is what the corpus is called. */
 export async function fillCorpus(
-  folder: string,
+  name: string,
   partial: string,
   options: CorpusOptions,
   state: CorpusState,
@@ -1005,32 +983,50 @@ export async function fillCorpus(
   const manifest = corpusManifest(partial, options, state, tokenizer);
   fs.writeFileSync(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
   fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-  writeCards(partial, path.basename(path.resolve(folder)), options, manifest);
-  for (const name of ["state.json", "verdicts.bin", "checks.bin"])
-    fs.rmSync(path.join(partial, name), { force: true });
-  takePlace(partial, folder);
+  writeCards(partial, name, options, manifest);
   return manifest;
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#prepare-corpus
+/** Files that hold where a run stands, and go when it is done. */
+export const PROGRESS_FILES = ["state.json", "verdicts.bin", "checks.bin"];
+
+/** Gives prepared data its place. */
+export function installCorpus(claim: Claim, { splits }: Manifest): void {
+  claim.check();
+  for (const name of PROGRESS_FILES) fs.rmSync(path.join(claim.partial, name), { force: true });
+  const shards = [...splits.train.shards, ...splits.val.shards];
+  claim.install("manifest.json", new Map(shards.map(({ file, sha256 }) => [file, sha256])));
+}
+
 /**
  * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a file that holds
  * a single text the last part is for validation, as in `prepareText`; of documents, those whose hash says so. A run that was
- * killed or stopped by its signal leaves `folder.partial`, and the next with the same options goes on there, to the same bytes.
- * Throws one sentence on bad input, and then leaves nothing.
+ * killed, stopped by its signal or ended by a full disk leaves what it did in the folder, under a hidden name, and the next with
+ * the same options goes on there, to the same bytes. Throws one sentence on bad input, and then leaves nothing new.
  */
 export async function prepareCorpus(folder: string, options: CorpusOptions): Promise<Manifest> {
   checkCorpus(options);
-  const partial = partialFolder(folder, "manifest.json");
   const plan = corpusPlan(options);
-  const found = unfinishedState(partial, plan);
-  if (!found) fs.rmSync(partial, { recursive: true, force: true });
-  fs.mkdirSync(partial, { recursive: true });
-  const state = found ?? freshState(plan, options.sources);
+  const claim = claimFolder(folder, "data prepare", corpusFiles(options));
   try {
-    return await fillCorpus(folder, partial, options, state);
+    const found = unfinishedState(claim.partial, plan);
+    if (!found) claim.discard();
+    fs.mkdirSync(claim.partial, { recursive: true });
+    const name = path.basename(path.resolve(folder));
+    const manifest = await fillCorpus(
+      name,
+      claim.partial,
+      options,
+      found ?? freshState(plan, options.sources),
+    );
+    installCorpus(claim, manifest);
+    return manifest;
   } catch (error) {
-    if (!options.signal?.aborted) fs.rmSync(partial, { recursive: true, force: true });
+    const ofSystem = (error as NodeJS.ErrnoException).syscall !== undefined;
+    if (!options.signal?.aborted && !ofSystem) claim.discard();
     throw error;
+  } finally {
+    claim.release();
   }
 }

@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
+import { writeWholeFolder } from "./folders.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
 
@@ -225,36 +226,6 @@ export function writeSplit(
   return { bytes, tokens: shards.reduce((sum, shard) => sum + shard.tokens, 0), shards };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#whole-folder
-/** Where a folder is filled before it has its name. Throws if what has that name now is not ours to replace: it lacks the file `mark`. */
-export function partialFolder(folder: string, mark: string): string {
-  const old = fs.existsSync(folder) ? fs.readdirSync(folder) : [];
-  if (old.length > 0 && !old.includes(mark))
-    throw new Error(`The folder ${folder} holds other files; name a new or an empty one.`);
-  return `${path.resolve(folder)}.partial`;
-}
-
-/** Gives a filled folder its name. */
-export function takePlace(partial: string, folder: string): void {
-  fs.rmSync(folder, { recursive: true, force: true });
-  fs.renameSync(partial, folder);
-}
-
-/** Fills a folder wholly or not at all: `fill` writes into `folder.partial`, which then takes the place of `folder`. */
-export function writeWholeFolder<T>(folder: string, mark: string, fill: (partial: string) => T): T {
-  const partial = partialFolder(folder, mark);
-  fs.rmSync(partial, { recursive: true, force: true });
-  fs.mkdirSync(partial, { recursive: true });
-  try {
-    const result = fill(partial);
-    takePlace(partial, folder);
-    return result;
-  } catch (error) {
-    fs.rmSync(partial, { recursive: true, force: true });
-    throw error;
-  }
-}
-
 //| 01-tokenizer/7-shards-and-batches.ipynb#joint-entropy
 /** The entropy of sources together: the mean over their bytes, if it is known of each. */
 export function jointEntropy(sources: TextSource[]): { entropy_bits_per_byte?: number } {
@@ -314,7 +285,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
   const alphabet = new Set<string>();
   const sources = files.map((file) => describeSource(file, alphabet));
   const tokenizer = options.tokenizer === "char" ? characterTokenizer(alphabet) : options.tokenizer;
-  return writeWholeFolder(folder, "manifest.json", (partial) => {
+  return writeWholeFolder(folder, "data prepare", { last: "manifest.json", inputs: files }, (partial) => {
     const splits = writeSplits(partial, files, sources, tokenizer, options);
     const about = {
       tokenizer: "tokenizer.json",

@@ -1,7 +1,7 @@
 // Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
-import * as path from "node:path";
+import { type Write, checksumOf, realPlace, replaceFile, writeWhole } from "./files.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-stream
 /** A stream of numbers in [0, 1) that is the same for the same seed: Chris Doty-Humphrey's sfc32, 128 bits of state. */
@@ -625,27 +625,7 @@ export function bitsPerByte(natsPerToken: number, size: { tokens: number; bytes:
   return (natsPerToken / Math.LN2) * (size.tokens / size.bytes);
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-whole
-/** Writes a file wholly or not at all: into `file.partial` first, which takes the name when all is written. */
-export function writeWhole(file: string, fill: (write: (data: string | Uint8Array) => void) => void): void {
-  const partial = `${file}.partial`;
-  try {
-    fs.mkdirSync(path.dirname(file), { recursive: true });
-    const handle = fs.openSync(partial, "w");
-    try {
-      fill((data) => {
-        fs.writeFileSync(handle, data); // writes all of it, at the handle's position
-      });
-    } finally {
-      fs.closeSync(handle);
-    }
-    fs.renameSync(partial, file);
-  } catch (error) {
-    fs.rmSync(partial, { force: true });
-    throw error;
-  }
-}
-
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#gathered
 /** Joins small strings to strings of at least `size` characters (but for the last). */
 export function* gathered(texts: Iterable<string>, size: number): Generator<string> {
   let parts: string[] = [];
@@ -682,25 +662,52 @@ export interface SyntheticCard {
   entropy_bits_per_byte: number;
 }
 
-/** Writes `bytes` bytes of the corpus of a seed to `file`, and what is known about it to `file.json`. */
+/** Throws unless `file` and `file.json` are free, or hold a corpus as it was written here: only that may be written over. */
+export function checkOwnCorpus(file: string): void {
+  const note = `${file}.json`;
+  const other = (name: string) =>
+    new Error(`${name} exists, and is not what tslm data synth wrote: name another file.`);
+  let card: Partial<SyntheticCard> | undefined;
+  if (fs.existsSync(note)) {
+    try {
+      card = JSON.parse(fs.readFileSync(note, "utf8"));
+    } catch {} // it is not JSON, hence another program's
+    if (card?.kind !== "synthetic") throw other(note);
+  }
+  const found = fs.statSync(file, { throwIfNoEntry: false });
+  if (!found) return;
+  const same = found.isFile() && found.size === card?.bytes && checksumOf(file).sha256 === card.sha256;
+  if (!same) throw other(file);
+}
+
+/**
+ * Writes `bytes` bytes of the corpus of a seed to `file`, and what is known about it to `file.json`. Throws one sentence, and
+ * touches nothing, if something else lies there.
+ */
 export function writeSynthetic(
   file: string,
   seed: number,
   bytes: number,
   onBytes: (done: number) => void = () => {},
 ): SyntheticCard {
+  checkOwnCorpus(file);
   const hash = crypto.createHash("sha256");
   let done = 0;
-  writeWhole(file, (write) => {
+  const fill = (write: Write) => {
     for (const text of gathered(syntheticText(seed, bytes), 2 ** 20)) {
       hash.update(text);
       write(text);
       done += text.length;
       onBytes(done);
     }
+  };
+  let card: SyntheticCard | undefined;
+  writeWhole(file, fill, () => {
+    const known = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
+    card = { ...known, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
+    // Whenever we are stopped, the card never stands beside a corpus that it does not fit.
+    fs.rmSync(realPlace(file), { force: true });
+    replaceFile(`${file}.json`, `${JSON.stringify(card, null, 2)}\n`);
   });
-  const known = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
-  const card = { ...known, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
-  writeWhole(`${file}.json`, (write) => write(`${JSON.stringify(card, null, 2)}\n`));
-  return card;
+  return card!;
 }

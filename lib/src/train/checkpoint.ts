@@ -2,14 +2,10 @@
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { z } from "zod";
 import type { BatchCursor } from "../data/batches.js";
-import {
-  float32Tensor,
-  isRecord,
-  readSafetensors,
-  toFloat32,
-  writeSafetensors,
-} from "../formats/safetensors.js";
+import { checkedJson, parseChecked, syncFolder, writeSynced } from "../data/files.js";
+import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "../formats/safetensors.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 //| 04-training/6-checkpoints.ipynb#run-state
@@ -43,45 +39,6 @@ export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
 }
 
-//| 04-training/6-checkpoints.ipynb#sync
-/** Makes sure that what was written under an open file or folder is on the disk, and closes it. */
-export function syncAndClose(handle: number): void {
-  try {
-    fs.fsyncSync(handle);
-  } catch (error) {
-    // Windows cannot do this with a folder, and writes names through by itself.
-    if (!["EPERM", "EISDIR", "EINVAL"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
-  } finally {
-    fs.closeSync(handle);
-  }
-}
-
-/** Makes sure that the names in a folder are on the disk. */
-export function syncFolder(folder: string): void {
-  if (process.platform !== "win32") syncAndClose(fs.openSync(folder, "r"));
-}
-
-/** Writes a file and waits until it is on the disk. */
-export function writeSynced(file: string, bytes: Uint8Array | string): void {
-  const handle = fs.openSync(file, "w");
-  try {
-    fs.writeFileSync(handle, bytes);
-  } catch (error) {
-    fs.closeSync(handle);
-    throw error;
-  }
-  syncAndClose(handle);
-}
-
-//| 04-training/6-checkpoints.ipynb#replace-file
-/** Replaces a file in one step: whoever looks finds the old one or the new one, whole. */
-export function replaceFile(file: string, bytes: Uint8Array | string): void {
-  const partial = `${file}.partial`;
-  writeSynced(partial, bytes);
-  fs.renameSync(partial, file);
-  syncFolder(path.dirname(file));
-}
-
 //| 04-training/6-checkpoints.ipynb#names
 /** The files of a checkpoint by name, as bytes. */
 export type CheckpointFiles = Map<string, Uint8Array>;
@@ -97,11 +54,16 @@ export function checkpointName(step: number): string {
   return `step-${String(step).padStart(6, "0")}`;
 }
 
+/** The step that a checkpoint's name says. */
+export function checkpointStep(name: string): number {
+  return Number(name.slice("step-".length));
+}
+
 /** The checkpoints in the folder of a run, oldest first. One that was not finished has another name and does not count. */
 export function listCheckpoints(run: string): string[] {
   const names = fs.existsSync(run) ? fs.readdirSync(run) : [];
-  const step = (name: string) => Number(name.slice("step-".length));
-  return names.filter((name) => /^step-\d{6,}$/.test(name)).sort((a, b) => step(a) - step(b));
+  const checkpoints = names.filter((name) => /^step-\d{6,}$/.test(name));
+  return checkpoints.sort((a, b) => checkpointStep(a) - checkpointStep(b));
 }
 
 //| 04-training/6-checkpoints.ipynb#sha256
@@ -121,7 +83,7 @@ export function stateText(state: RunState, files: CheckpointFiles): string {
     { bytes: bytes.length, sha256: sha256Of(bytes) },
   ]);
   const content = { format: "tslm checkpoint", version: 1, ...state, files: Object.fromEntries(described) };
-  return `${JSON.stringify({ ...content, sha256: sha256Of(JSON.stringify(content)) }, null, 2)}\n`;
+  return checkedJson(content);
 }
 
 //| 04-training/6-checkpoints.ipynb#remove
@@ -141,6 +103,20 @@ export function removeUnfinished(run: string): void {
 }
 
 //| 04-training/6-checkpoints.ipynb#write-checkpoint
+/** Leaves of a run's checkpoints the newest `keep`, and nothing that is unfinished. */
+export function tidyCheckpoints(run: string, keep = 2): void {
+  removeUnfinished(run);
+  for (const old of listCheckpoints(run).slice(0, -keep)) removeCheckpoint(path.join(run, old));
+}
+
+/** Writes the files of a checkpoint, state.json last, and waits until all are on the disk. */
+export function fillCheckpoint(folder: string, state: RunState, files: CheckpointFiles): void {
+  fs.mkdirSync(folder);
+  for (const [name, bytes] of files) writeSynced(path.join(folder, name), bytes);
+  writeSynced(path.join(folder, "state.json"), stateText(state, files));
+  syncFolder(folder);
+}
+
 /**
  * Writes a checkpoint into the folder of a run and returns its own folder. It gets its name in one step after every byte
  * is on the disk; only then do older ones go, all but the newest `keep`.
@@ -150,14 +126,16 @@ export function writeCheckpoint(run: string, state: RunState, files: CheckpointF
   removeUnfinished(run);
   const folder = path.join(run, checkpointName(state.step));
   const partial = path.join(run, `.${checkpointName(state.step)}.partial`);
-  fs.mkdirSync(partial);
-  for (const [name, bytes] of files) writeSynced(path.join(partial, name), bytes);
-  writeSynced(path.join(partial, "state.json"), stateText(state, files));
-  syncFolder(partial);
-  if (fs.existsSync(folder)) removeCheckpoint(folder);
-  fs.renameSync(partial, folder);
+  try {
+    fillCheckpoint(partial, state, files);
+    if (fs.existsSync(folder)) removeCheckpoint(folder);
+    fs.renameSync(partial, folder);
+  } catch (error) {
+    fs.rmSync(partial, { recursive: true, force: true }); // where the disk is full, its room is wanted
+    throw error;
+  }
   syncFolder(run);
-  for (const old of listCheckpoints(run).slice(0, -keep)) removeCheckpoint(path.join(run, old));
+  tidyCheckpoints(run, keep);
   return folder;
 }
 
@@ -166,7 +144,7 @@ export function writeCheckpoint(run: string, state: RunState, files: CheckpointF
 export function damagedCheckpoint(folder: string, file: string, problem: string): Error {
   const run = path.dirname(folder);
   const before = listCheckpoints(run)
-    .filter((name) => name < path.basename(folder))
+    .filter((name) => checkpointStep(name) < checkpointStep(path.basename(folder)))
     .pop();
   const advice = before
     ? `To go on from ${before}, the checkpoint before it, remove the folder ${folder} and resume again.`
@@ -180,21 +158,41 @@ export interface SavedState extends RunState {
   files: Record<string, { bytes: number; sha256: string }>;
 }
 
-/** Reads state.json and holds it against its own checksum. */
+/** What state.json must hold. */
+export const stateSchema = (() => {
+  const count = z.int().nonnegative();
+  const place = { epoch: count, position: count };
+  const sources = z.array(z.strictObject({ ...place, windows: count })).min(1);
+  const measured = z.strictObject({ step: count, loss: z.number() }).optional();
+  const file = z.strictObject({ bytes: count, sha256: z.hex().length(64) });
+  return z.strictObject({
+    step: count,
+    tokens: count,
+    seed: count,
+    cursor: z.union([z.strictObject(place), z.strictObject({ sources })]),
+    best: measured,
+    last: measured,
+    files: z.record(z.string().regex(/^\w[\w.-]*$/), file),
+  });
+})();
+
+/** Reads state.json, and holds it against its own checksum and against the name of its folder. */
 export function readState(folder: string): SavedState {
   const damaged = (problem: string) => damagedCheckpoint(folder, "state.json", problem);
-  let json: unknown;
-  try {
-    json = JSON.parse(fs.readFileSync(path.join(folder, "state.json"), "utf8"));
-  } catch (error) {
-    throw damaged((error as NodeJS.ErrnoException).code === "ENOENT" ? "it is missing" : "it is not JSON");
-  }
-  const { sha256, ...content }: Record<string, unknown> = isRecord(json) ? json : {};
-  if (sha256 !== sha256Of(JSON.stringify(content))) throw damaged("its checksum is not the one it states");
-  const { format, version, ...saved } = content;
+  const { format, version, ...saved } = (() => {
+    try {
+      return parseChecked(fs.readFileSync(path.join(folder, "state.json"), "utf8"));
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw damaged(code === "ENOENT" ? "it is missing" : message);
+    }
+  })();
   if (format !== "tslm checkpoint" || version !== 1)
     throw new Error(`${folder} is not a checkpoint of version 1; it was written by another version of tslm.`);
-  return saved as unknown as SavedState;
+  const { data, error } = stateSchema.safeParse(saved);
+  if (error) throw damaged(`its ${error.issues[0].path.join(".") || "content"} makes no sense`);
+  if (checkpointName(data.step) !== path.basename(folder)) throw damaged(`it is of step ${data.step}`);
+  return data;
 }
 
 //| 04-training/6-checkpoints.ipynb#read-checkpoint

@@ -324,19 +324,38 @@ export const changeableSettings = [
   "sample_every",
   "sample_prompt",
   "sample_tokens",
+  // These two do change its numbers, from there on: they are the way out for a run whose loss is lost.
+  "optimizer.learning_rate",
+  "optimizer.clip",
 ];
+
+/** A setting by its dotted name. A setting that is newer than the run had its default then. */
+export function settingOf(config: TrainConfig, name: string): unknown {
+  const found = (from: object) =>
+    name.split(".").reduce<unknown>((inner, key) => (inner as Record<string, unknown>)?.[key], from);
+  return found(config) ?? found(defaultTrainConfig);
+}
+
+/** The settings in which two configurations differ, by their dotted names, each with both its values as JSON. */
+export function settingsThatDiffer(
+  before: TrainConfig,
+  after: TrainConfig,
+): { name: string; was: string; is: string }[] {
+  const inner = (key: string) => Object.keys(nestedSettings[key]).map((name) => `${key}.${name}`);
+  const names = [...Object.keys(defaultTrainConfig), "data"].flatMap((key) =>
+    ["optimizer", "schedule"].includes(key) ? inner(key) : [key],
+  );
+  const json = (config: TrainConfig, name: string) => JSON.stringify(settingOf(config, name)) ?? "none";
+  const all = names.map((name) => ({ name, was: json(before, name), is: json(after, name) }));
+  return all.filter(({ was, is }) => was !== is);
+}
 
 /** Throws, naming the setting, if a run is to go on with another setting that decides its numbers. */
 export function checkSameRun(begun: TrainConfig, now: TrainConfig): void {
-  for (const key of Object.keys({ ...begun, ...now }) as (keyof TrainConfig)[]) {
-    if (changeableSettings.includes(key)) continue;
-    // A setting that is newer than the run had its default then.
-    const [before, after] = [begun[key] ?? defaultTrainConfig[key], now[key]].map((value) =>
-      JSON.stringify(value),
-    );
-    if (before === after) continue;
-    throw new Error(
-      `The run was begun with ${key} ${before}, and cannot go on with ${after}: leave it as it was, or begin a new run.`,
-    );
-  }
+  const changed = settingsThatDiffer(begun, now).find(({ name }) => !changeableSettings.includes(name));
+  if (!changed) return;
+  const { name, was, is } = changed;
+  throw new Error(
+    `The run was begun with ${name} ${was}, and cannot go on with ${is}: leave it as it was, or begin a new run.`,
+  );
 }

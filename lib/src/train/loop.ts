@@ -58,7 +58,10 @@ export interface TrainingPlan {
   separator?: number;
 }
 
-/** Tokens to learn from (of one source, or of several by weight) and tokens to judge by. `valSize` makes bits per byte of a loss per token. */
+/**
+ * Tokens to learn from (of one source, or of several by weight) and tokens to judge by; a run whose `val` is too short for one
+ * window does without validation. `valSize` makes bits per byte of a loss per token.
+ */
 export interface TrainingData {
   train: TokenSource | WeightedSource[];
   val: TokenSource;
@@ -274,7 +277,8 @@ export interface Run {
   optimizer: Optimizer;
   batches: Batches;
   recorded: RecordedStep;
-  evaluation: Evaluation;
+  /** None where there is nothing to validate with. */
+  evaluation?: Evaluation;
   /** Steps handed to the GPU. */
   step: number;
   best?: { step: number; loss: number };
@@ -288,13 +292,19 @@ export function planOptimizer({ optimizer, precision }: TrainingPlan, model: Mod
   return precision === "f16" ? scaledOptimizer(plain) : plain;
 }
 
+/** The evaluation of a plan; none if the validation text is too short for one window. */
+export function planEvaluation(plan: TrainingPlan, model: Model, val: TokenSource): Evaluation | undefined {
+  if (val.length <= plan.context) return undefined;
+  return recordEvaluation(model, plan.batchSize, plan.context, plan.separator);
+}
+
 /** Records a run's step and its evaluation anew, as when a tuner has found better kernels for them. */
 export function recordAgain(run: Run): void {
-  const { model, plan, optimizer, recorded, evaluation } = run;
-  recorded.recording.free();
-  evaluation.recording.free();
+  const { model, plan, optimizer, data } = run;
+  run.recorded.recording.free();
+  run.evaluation?.recording.free();
   run.recorded = recordStep(model, optimizer, plan);
-  run.evaluation = recordEvaluation(model, plan.batchSize, plan.context, plan.separator);
+  run.evaluation = planEvaluation(plan, model, data.val);
 }
 
 //| 04-training/7-the-loop.ipynb#start-run
@@ -311,7 +321,7 @@ export function startRun(model: Model, plan: TrainingPlan, data: TrainingData, c
     optimizer,
     batches: batches(data.train, { batchSize, context, seed, separator }, state?.cursor),
     recorded: recordStep(model, optimizer, plan),
-    evaluation: recordEvaluation(model, batchSize, context, separator),
+    evaluation: planEvaluation(plan, model, data.val),
     step: state?.step ?? 0,
     best: state?.best,
     last: state?.last,
@@ -425,12 +435,20 @@ export interface StepReport {
   load?: Uint32Array[];
 }
 
-/** The error for a run whose numbers have left the real numbers. */
-export function lossIsLost(step: number, what: string): Error {
-  return new Error(
-    `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint, or begin again, ` +
-      "with a lower optimizer.learning_rate, a longer schedule.warmup, a smaller optimizer.clip, or with precision f32.",
-  );
+/** The error for a run whose numbers have left the real numbers, at a step. */
+export class LostRun extends Error {
+  constructor(
+    readonly step: number,
+    what: string,
+    { plan }: Pick<Run, "plan">,
+  ) {
+    const rate = Number((plan.schedule.peak / 2).toPrecision(3));
+    super(
+      `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint with a lower ` +
+        `learning rate (--resume --set optimizer.learning_rate=${rate}) or a smaller optimizer.clip, or begin again with a ` +
+        "longer schedule.warmup or with precision f32.",
+    );
+  }
 }
 
 /** Waits for a step's numbers and makes its report. Throws when they are no numbers. */
@@ -442,8 +460,8 @@ export async function reportOf(
   const [[loss], [norm], load, scale] = await numbers;
   const lossScale = scale?.[0];
   const skipped = !Number.isFinite(norm);
-  if (!Number.isFinite(loss)) throw lossIsLost(step, "The loss");
-  if (skipped && !(lossScale && lossScale > 1)) throw lossIsLost(step, "The norm of the gradient");
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The loss", run);
+  if (skipped && !(lossScale && lossScale > 1)) throw new LostRun(step, "The norm of the gradient", run);
   const counts = { tokens: step * tokensPerStep(run.plan), tokensPerSecond: clock.tick() };
   const scaled = lossScale === undefined ? {} : { lossScale, skipped };
   return { step, loss, norm, ...scaled, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
@@ -489,26 +507,30 @@ export function isPause(
 }
 
 //| 04-training/7-the-loop.ipynb#pause
-/** The model's loss on the validation split, noted in the run. */
+/** The model's loss on the validation split, noted in the run. Throws if there is nothing to validate with. */
 export async function validate(run: Run, maxTokens?: number): Promise<{ loss: number; bitsPerByte: number }> {
   const { evaluation, data, step } = run;
+  if (!evaluation) throw new Error("This run has no text to validate with.");
   const loss = await evaluate(evaluation, data.val, maxTokens);
-  if (!Number.isFinite(loss)) throw lossIsLost(step, "The validation loss");
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The validation loss", run);
   run.last = { step, loss };
   if (!run.best || loss < run.best.loss) run.best = run.last;
   return { loss, bitsPerByte: bitsPerByte(loss, data.valSize) };
 }
 
-/** What is due after a step: validation, the report, a checkpoint, a sample; all of them at the end. */
+/**
+ * What is due after a step: validation, the report, a sample, a checkpoint; all of them at the end. The checkpoint comes last:
+ * who goes on from it does none of the others again, so all of them must be done.
+ */
 export async function pause(run: Run, options: TrainOptions, report: StepReport): Promise<StepReport> {
   const { step, plan } = run;
   const atEnd = step === plan.steps;
-  const validates = atEnd || isDue(step, options.validateEvery);
+  const validates = run.evaluation && (atEnd || isDue(step, options.validateEvery));
   const tokens = atEnd ? options.finalTokens : options.validationTokens;
   const complete = validates ? { ...report, validation: await validate(run, tokens) } : report;
   await options.onStep?.(complete);
-  if (isSaved(run, options)) await options.onSave?.(run);
   if (atEnd || isDue(step, options.sampleEvery)) await options.onSample?.(run);
+  if (isSaved(run, options)) await options.onSave?.(run);
   return complete;
 }
 

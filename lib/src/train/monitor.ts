@@ -1,6 +1,7 @@
 // Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+import * as crypto from "node:crypto";
 import * as fs from "node:fs";
-import { replaceFile } from "./checkpoint.js";
+import { replaceFile } from "../data/files.js";
 import type { StepReport, TrainingData } from "./loop.js";
 
 //| 04-training/7-the-loop.ipynb#metrics
@@ -56,11 +57,76 @@ export function appendLine(file: string, value: unknown): void {
   fs.appendFileSync(file, `${JSON.stringify(value)}\n`);
 }
 
-/** Drops the lines after a step: a run that goes on from its checkpoint writes them again. */
-export function keepLinesTo(file: string, step: number): void {
-  if (!fs.existsSync(file)) return;
-  const kept = readLines<{ step: number }>(file).filter((line) => line.step <= step);
-  replaceFile(file, kept.map((line) => `${JSON.stringify(line)}\n`).join(""));
+//| 04-training/7-the-loop.ipynb#logs
+/** What a checkpoint knows of a log: how many lines it had, and their sha256. */
+export interface LogState {
+  lines: number;
+  sha256: string;
+}
+
+/** A log of a run, one JSON object a line. */
+export interface RunLog {
+  append(line: object): void;
+  state(): LogState;
+}
+
+/** What of a line its checksum is over: all but the speed. */
+export function lastingPart(line: object): string {
+  return `${JSON.stringify({ ...line, tokens_per_second: undefined })}\n`;
+}
+
+/** The log that begins with these lines, and with no others. */
+export function openLog(file: string, kept: string[]): RunLog {
+  const hash = crypto.createHash("sha256");
+  for (const line of kept) hash.update(lastingPart(JSON.parse(line)));
+  const text = kept.map((line) => `${line}\n`).join("");
+  if (fs.existsSync(file) && fs.readFileSync(file, "utf8") !== text) replaceFile(file, text);
+  let lines = kept.length;
+  return {
+    append(line) {
+      appendLine(file, line);
+      hash.update(lastingPart(line));
+      lines += 1;
+    },
+    state: () => ({ lines, sha256: hash.copy().digest("hex") }),
+  };
+}
+
+//| 04-training/7-the-loop.ipynb#kept-lines
+/** Of a log that nothing was written to. */
+export const noLines: LogState = { lines: 0, sha256: crypto.createHash("sha256").digest("hex") };
+
+/** A line of a log, if it is one: an object with a step, and its speed (if it says one) a number. */
+export function logLine(text: string): { step: number } | undefined {
+  try {
+    const line = JSON.parse(text);
+    const speed = line.tokens_per_second ?? 0;
+    return Number.isInteger(line.step) && Number.isFinite(speed) && speed >= 0 ? line : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The lines of a log that a checkpoint knows, or (of an older one, which knew none) those up to its step: all that was written
+ * later is dropped when a run goes on. None if the file is missing. Throws one sentence if the lines are not those.
+ */
+export function keptLines(file: string, known: LogState | { step: number }): string[] {
+  if (!fs.existsSync(file)) return [];
+  const whole = fs.readFileSync(file, "utf8").split("\n").slice(0, -1);
+  const advice = "Put it right, or remove it, and resume again: the run then goes on without what it said.";
+  const damaged = (what: string) => new Error(`${file} is damaged: ${what}. ${advice}`);
+  if ("step" in known) return whole.filter((line) => (logLine(line)?.step ?? Infinity) <= known.step);
+  const kept = whole.slice(0, known.lines);
+  if (kept.length < known.lines) throw damaged(`it has ${kept.length} of the ${known.lines} lines written`);
+  const hash = crypto.createHash("sha256");
+  kept.forEach((text, i) => {
+    const line = logLine(text);
+    if (!line) throw damaged(`line ${i + 1} is none of a log`);
+    hash.update(lastingPart(line));
+  });
+  if (hash.digest("hex") !== known.sha256) throw damaged("its lines are not those that were written");
+  return kept;
 }
 
 //| 04-training/7-the-loop.ipynb#load
@@ -96,7 +162,9 @@ export interface RunTrace {
   y: number[];
   z?: number[][];
   line?: { dash?: "dash"; color?: string; width?: number };
+  /** The values at the two ends of the colour scale; plotly heeds one only together with the other. */
   zmin?: number;
+  zmax?: number;
 }
 
 /** A figure: plotly traces with a layout, as `show` of tslm/notebook takes it. */
@@ -136,18 +204,16 @@ export function thinned(curve: [number, number][], points = 400): [number, numbe
 }
 
 //| 04-training/7-the-loop.ipynb#loss-figure
-/** Training and validation loss in bits a byte, over the entropy that no model passes where it is known. */
-export function lossFigure(
-  metrics: Metrics[],
-  valSize: TrainingData["valSize"],
-  entropy?: number,
-): RunFigure {
-  const factor = valSize.tokens / valSize.bytes / Math.LN2;
+/**
+ * Training and validation loss in bits a byte, over the entropy that no model passes where it is known. `size` is that of the
+ * validation text, or of any other text of the kind: it makes bits a byte of the training loss.
+ */
+export function lossFigure(metrics: Metrics[], size: TrainingData["valSize"], entropy?: number): RunFigure {
+  const factor = size.tokens / size.bytes / Math.LN2;
   const train = thinned(curveOf(metrics, "train_loss")).map(([x, y]): [number, number] => [x, y * factor]);
-  const data = [
-    lineTrace("training", train),
-    lineTrace("validation", curveOf(metrics, "val_bpb"), { mode: "lines+markers" }),
-  ];
+  const validation = curveOf(metrics, "val_bpb");
+  const data = [lineTrace("training", train)];
+  if (validation.length > 0) data.push(lineTrace("validation", validation, { mode: "lines+markers" }));
   const last = metrics.at(-1)?.step ?? 1;
   const floor: [number, number][] = [
     [0, entropy ?? 0],
@@ -169,6 +235,7 @@ export function metricFigure(metrics: Metrics[], key: keyof Metrics, title: stri
 export function loadFigure(loads: ExpertLoad[]): RunFigure {
   const { step = 0, shares = [] } = loads.at(-1) ?? {};
   const x = (shares[0] ?? []).map((_, expert) => expert);
+  const zmax = Math.max(...shares.flat(), 1 / Math.max(1, x.length));
   const y = shares.map((_, layer) => layer);
   const xaxis = { title: "expert", dtick: 1 };
   const layout = {
@@ -176,7 +243,7 @@ export function loadFigure(loads: ExpertLoad[]): RunFigure {
     xaxis,
     yaxis: { title: "layer", dtick: 1 },
   };
-  return { data: [{ type: "heatmap", x, y, z: shares, zmin: 0 }], layout };
+  return { data: [{ type: "heatmap", x, y, z: shares, zmin: 0, zmax }], layout };
 }
 
 /** How uneven each layer was over the run: the share of its busiest expert times their number. */
@@ -198,7 +265,7 @@ export interface RunSummary {
   config: object;
   model: object;
   parameters: { total: number; active: number };
-  /** Tokens and bytes of the validation split: they turn nats a token into bits a byte. */
+  /** Tokens and bytes of the validation split, or of that to learn from: they turn nats a token into bits a byte. */
   valSize: { tokens: number; bytes: number };
   /** Bits a byte that no model can get below, where the text's distribution is known. */
   entropy?: number;
@@ -311,6 +378,11 @@ export function htmlText(text: string): string {
   return text.replace(/[&<>"]/g, (sign) => `&#${sign.charCodeAt(0)};`);
 }
 
+/** JSON to stand in a script element, which `</script`, but also `<!--<script`, in a text of it would derange. */
+export function scriptJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll("<", "\\u003c");
+}
+
 /** The report as one HTML page that needs no network: `plotly` is the source of plotly.js. */
 export function reportHtml(
   metrics: Metrics[],
@@ -326,7 +398,7 @@ export function reportHtml(
     ({ step, text }) => `<p>Step ${step}</p><pre>${htmlText(text.trim())}</pre>`,
   );
   const json = (value: object) => `<pre>${htmlText(JSON.stringify(value, null, 2))}</pre>`;
-  // Inside a script element only "</" could end it early.
+  // Of code that is our own, only "</" could end its element early.
   const script = (source: string) => `<script>${source.replaceAll("</", "<\\/")}</script>`;
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -336,6 +408,6 @@ export function reportHtml(
 <h2>The run</h2><table>${rows.join("")}</table>
 <h2>Samples</h2>${samples.join("\n") || "<p>None were taken.</p>"}
 <h2>Configuration</h2>${json(summary.config)}<h2>Model</h2>${json(summary.model)}
-</main>${script(plotly)}${script(`const figures = ${JSON.stringify(figures)};${reportScript}`)}</body></html>
+</main>${script(plotly)}${script(`const figures = ${scriptJson(figures)};${reportScript}`)}</body></html>
 `;
 }

@@ -4,6 +4,7 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
+import { writeWhole } from "../../src/data/files.js";
 import {
   DOCUMENT_END,
   DOMAINS,
@@ -23,7 +24,6 @@ import {
   wordForm,
   wordsOf,
   writeSynthetic,
-  writeWhole,
 } from "../../src/data/synthetic.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-test
@@ -156,5 +156,32 @@ await test("a corpus on disk has exactly the bytes asked for, and its card besid
     });
   expect(fail).toThrow("stop");
   expect(fs.readdirSync(folder)).toEqual(["new"]);
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#keep-test
+await test("nothing but a corpus of ours, unchanged, is written over; links are followed", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const at = (name: string) => path.join(folder, name);
+  const refuse = (name: string) => {
+    const before = fs.readdirSync(folder).map((each) => [each, fs.readFileSync(at(each), "utf8")]);
+    expect(() => writeSynthetic(at(name), 1, 1000)).toThrow("name another file");
+    expect(fs.readdirSync(folder).map((each) => [each, fs.readFileSync(at(each), "utf8")])).toEqual(before);
+  };
+  fs.writeFileSync(at("notes.txt"), "mine");
+  refuse("notes.txt");
+  fs.writeFileSync(at("notes.md.json"), '{"mine": true}');
+  refuse("notes.md");
+  writeSynthetic(at("ours.txt"), 1, 1000);
+  writeSynthetic(at("ours.txt"), 2, 2000); // one's own may be made again
+  expect(fs.readFileSync(at("ours.txt"), "utf8")).toBe([...syntheticText(2, 2000)].join(""));
+  fs.appendFileSync(at("ours.txt"), "and mine");
+  refuse("ours.txt");
+  fs.writeFileSync(at("x.partial"), "mine");
+  fs.symlinkSync(at("far.txt"), at("x"));
+  writeSynthetic(at("x"), 3, 500);
+  expect(fs.lstatSync(at("x")).isSymbolicLink()).toBe(true);
+  expect(fs.statSync(at("far.txt")).size).toBe(500);
+  expect(fs.readFileSync(at("x.partial"), "utf8")).toBe("mine");
   fs.rmSync(folder, { recursive: true });
 });

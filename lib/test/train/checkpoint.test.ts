@@ -59,6 +59,8 @@ await test("a checkpoint is read back as it was written, and the newest two are 
     expect(latestCheckpoint(folder)).toEqual({ state: someState(1_000_000), files: someFiles(1_000_000) });
     writeCheckpoint(folder, someState(1_000_000), someFiles(2)); // once more, after going on from it
     expect(latestCheckpoint(folder)!.files).toEqual(someFiles(2));
+    fs.rmSync(path.join(folder, "step-1000000", "empty"));
+    expect(() => latestCheckpoint(folder)).toThrow("To go on from step-999999, the checkpoint before it");
   });
 });
 

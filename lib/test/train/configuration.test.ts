@@ -49,4 +49,8 @@ await test("a run goes on with its own settings only, but may become longer", ()
   expect(() => checkSameRun(begun, { ...begun, seed: 2 })).toThrow(
     "begun with seed 1, and cannot go on with 2",
   );
+  const slower = withSetting({ ...begun }, "optimizer.learning_rate", 1e-5);
+  expect(() => checkSameRun(begun, parseTrainConfig(slower))).not.toThrow(); // as a lost run advises
+  const other = withSetting({ ...begun }, "optimizer.momentum", 0.5);
+  expect(() => checkSameRun(begun, parseTrainConfig(other))).toThrow("begun with optimizer.momentum");
 });

@@ -120,6 +120,18 @@ await test("four parts of one sequence move the weights as one batch of four doe
   expect(largest).toBeGreaterThan(0); // the sums are made in another order: the same number, not the same bits
 });
 
+//| 04-training/7-the-loop.ipynb#no-validation-test
+await test("a run with too little text for validation trains without", async () => {
+  const data = { train: ruleTokens(400), val: ruleTokens(16), valSize: { tokens: 0, bytes: 0 } };
+  const run = startRun(tinyModel(1), tinyPlan(2), data);
+  const last = await train(run, { validateEvery: 1, onSave: ({ step }) => expect(step).toBe(2) });
+  expect({ validation: last!.validation, ...runState(run) }).toMatchObject({
+    validation: undefined,
+    step: 2,
+  });
+  expect(runState(run)).not.toHaveProperty("best");
+});
+
 //| 04-training/7-the-loop.ipynb#resume-test
 /** Trains to the end, or until after step `stopAfter`, saving into `folder` and going on from what is there. */
 async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY): Promise<StepReport[]> {

@@ -5,29 +5,40 @@ import * as path from "node:path";
 import { expect, test } from "vitest";
 import {
   type Metrics,
-  appendLine,
   expertLoad,
   imbalance,
-  keepLinesTo,
+  keptLines,
+  loadFigure,
+  noLines,
+  openLog,
   readLines,
   reportHtml,
   reportText,
+  scriptJson,
   thinned,
 } from "../../src/train/monitor.js";
 
 //| 04-training/7-the-loop.ipynb#lines-test
-await test("lines after the checkpoint and a line that a kill has cut are dropped, the rest stays", () => {
+await test("a log goes on from where a checkpoint knows it, and damage before that is named", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-lines-"));
   const file = path.join(folder, "metrics.jsonl");
-  keepLinesTo(file, 3);
+  const log = openLog(file, keptLines(file, noLines));
   expect(readLines(file)).toEqual([]);
-  for (let step = 1; step <= 5; step++) appendLine(file, { step, train_loss: 1 / step });
-  fs.appendFileSync(file, '{"step":6,"train_lo');
-  expect(readLines<Metrics>(file).map(({ step }) => step)).toEqual([1, 2, 3, 4, 5]);
-  keepLinesTo(file, 3);
-  expect(fs.readFileSync(file, "utf8").split("\n").length).toBe(4);
-  appendLine(file, { step: 4 });
-  expect(readLines<Metrics>(file).map(({ step }) => step)).toEqual([1, 2, 3, 4]);
+  for (let step = 1; step <= 3; step++)
+    log.append({ step, train_loss: 1 / step, tokens_per_second: Math.round(performance.now()) });
+  const known = log.state();
+  log.append({ step: 4 });
+  fs.appendFileSync(file, '{"step":5,"train_lo');
+  const again = openLog(file, keptLines(file, known));
+  expect(again.state()).toEqual(known);
+  expect(readLines<Metrics>(file).map(({ step }) => step)).toEqual([1, 2, 3]);
+  const text = fs.readFileSync(file, "utf8");
+  for (const bad of [text.slice(0, -4), text.replace("0.5", "0.6"), text.slice(text.indexOf("\n") + 1)]) {
+    fs.writeFileSync(file, bad);
+    expect(() => keptLines(file, known)).toThrow(`${file} is damaged`);
+  }
+  fs.rmSync(file); // who removes it does without
+  expect(keptLines(file, known)).toEqual([]);
   fs.rmSync(folder, { recursive: true });
 });
 
@@ -44,6 +55,13 @@ await test("imbalance is 1 when all experts do the same, and their number when o
       [1, 0],
     ],
   });
+});
+
+//| 04-training/7-the-loop.ipynb#load-figure-test
+await test("the heat map of the experts begins at none, so that white means a dead one", () => {
+  const trace = (shares: number[][]) => loadFigure([{ step: 1, shares }]).data[0];
+  expect(trace([[0.2, 0.8]])).toMatchObject({ zmin: 0, zmax: 0.8 });
+  expect(trace([[0, 0]])).toMatchObject({ zmin: 0, zmax: 0.5 });
 });
 
 //| 04-training/7-the-loop.ipynb#report-test
@@ -67,6 +85,7 @@ await test("the report ends with its verdict, and its page loads nothing and sho
   const page = reportHtml(lines, [], summary, "/* plotly </script> */");
   expect(page.match(/<script>/g)).toHaveLength(2);
   expect(page.match(/<\/script>/g)).toHaveLength(2);
+  expect(scriptJson({ name: "<!--<script>" })).toBe('{"name":"\\u003c!--\\u003cscript>"}');
   expect(page).toContain("a &#60;run&#62;");
   expect(page).not.toMatch(/(src|href)=/);
 });

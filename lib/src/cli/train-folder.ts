@@ -1,0 +1,78 @@
+// The folder of a run: one process at a time, nothing of others in it, and everything checked before anything is touched.
+import fs from "node:fs";
+import path from "node:path";
+import type { TrainConfig } from "../train/configuration.js";
+import { resumeCommand, type RunFile, type TrainFlags } from "./train-config.js";
+
+/** Does some work while no other process may train in a folder. A folder that is empty afterwards and was not there is gone. */
+export async function inRunFolder<T>(folder: string, work: () => Promise<T>): Promise<T> {
+  const { lockFolder } = await import("../data/folders.js");
+  const lock = lockFolder(folder, "tslm train");
+  try {
+    return await work();
+  } finally {
+    lock.release();
+  }
+}
+
+/** What a run that was killed before its first checkpoint leaves: the list that says whose it is, and what it had made. */
+const beginnings = [".tslm.json", "data", "tuning.json"];
+
+/** Does what must be done before a run begins; if that fails, what it made of these is gone again, and nothing else. */
+export async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
+  const { namesIn, readLedger, writeLedger } = await import("../data/folders.js");
+  const made = beginnings.filter((name) => !fs.existsSync(path.join(folder, name)));
+  try {
+    if (namesIn(folder).length === 0 && !readLedger(folder)) writeLedger(folder, "train", {});
+    return await work();
+  } catch (error) {
+    for (const name of made) fs.rmSync(path.join(folder, name), { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Refuses to write over a run or anything else, and to go on with one under other settings or with other data. */
+export async function checkFolder(
+  flags: TrainFlags,
+  config: TrainConfig,
+  begun: RunFile | undefined,
+): Promise<void> {
+  const { out, resume = false } = flags;
+  if (begun && !resume)
+    throw new Error(
+      `${out} holds a run already. Go on with it: ${resumeCommand(out)}; or name another folder with --out.`,
+    );
+  if (begun) return checkResumed(out, config, begun.config);
+  const { checkApart, namesIn, readLedger } = await import("../data/folders.js");
+  const inputs = [flags.config, config.data, config.tokenizer].flatMap((each) =>
+    typeof each === "string" && fs.existsSync(each) ? [each] : [],
+  );
+  checkApart(out, inputs);
+  const own = readLedger(out)?.made_by === "train" ? beginnings : [];
+  const other = namesIn(out).find((name) => !own.includes(name));
+  if (other) throw new Error(`${out} holds other files (${other}); name a new or an empty folder.`);
+  if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
+}
+
+async function checkResumed(out: string, config: TrainConfig, begun: TrainConfig): Promise<void> {
+  const { checkSameRun } = await import("../train/configuration.js");
+  const { listCheckpoints } = await import("../train/checkpoint.js");
+  checkSameRun(begun, config);
+  const done = Number(listCheckpoints(out).pop()?.slice("step-".length) ?? 0);
+  if (done > config.steps)
+    throw new Error(
+      `${out} has done ${done} steps already, more than ${config.steps}: name at least so many with --set steps=N.`,
+    );
+  if (JSON.stringify(config.data) !== JSON.stringify(begun.data)) await checkSameText(out, config);
+}
+
+/** The run's own shards are written anew only from a text with the same bytes. Shards of others are checked when they are opened. */
+async function checkSameText(out: string, { data }: TrainConfig): Promise<void> {
+  if (typeof data === "string" && fs.statSync(data, { throwIfNoEntry: false })?.isDirectory()) return;
+  const { fileChecksum } = await import("../data/sources.js");
+  const { readManifest } = await import("../data/shards.js");
+  const shards = path.join(out, "data", "shards");
+  const known = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
+  if (typeof data !== "string" || known.length !== 1 || fileChecksum(data) !== known[0])
+    throw new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
+}
