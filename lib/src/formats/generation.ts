@@ -82,8 +82,9 @@ export function chatTemplateOf(
   const inside = Array.isArray(given) ? (named as { template?: unknown } | undefined)?.template : given;
   if (inside !== undefined && typeof inside !== "string")
     throw new Error(`chat_template must be text, or a list of named templates, not ${shown(given)}.`);
-  if (jinja === undefined || inside === undefined || inside === jinja)
-    return { template: jinja ?? inside, warnings: [] };
+  const text = inside as string | undefined;
+  if (jinja === undefined || text === undefined || text === jinja)
+    return { template: jinja ?? text, warnings: [] };
   const warning =
     "chat_template in tokenizer_config.json is ignored, because chat_template.jinja says something else.";
   return { template: jinja, warnings: [warning] };

@@ -1,12 +1,13 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 03-moe/4-the-decoder.ipynb#is-record
+//| 03-moe/4-the-decoder.ipynb#shown-value
 /** A value as a sentence shows it: its JSON, cut where it is long. */
 export function shown(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
 }
 
+//| 03-moe/4-the-decoder.ipynb#is-record
 /** Whether a value is an object with keys: neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);

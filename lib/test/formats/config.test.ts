@@ -404,65 +404,6 @@ await test("sizes are multiplied out before anything is made of them", () => {
   expect(parsing("qwen3", { intermediate_size: most, hidden_size: most - 3 })).toThrow("multiply out to");
 });
 
-/** A value that a damaged or hostile config.json may have in place of another. */
-const oddValue = fc.oneof(
-  fc.constantFrom<unknown>(
-    null,
-    true,
-    "",
-    "x",
-    [],
-    {},
-    [[]],
-    [null],
-    0,
-    -1,
-    1.5,
-    1e300,
-    1e9,
-    2 ** 31,
-    2 ** 53,
-    -(2 ** 53),
-  ),
-  fc.integer({ min: -3, max: 300 }),
-  fc.jsonValue({ maxDepth: 2 }),
-);
-
-await test("whatever stands in a config.json, it is read or refused in one sentence", () => {
-  const keys = [
-    ...new Set(["llama", "qwen3", "qwen3_moe"].flatMap((family) => Object.keys(configOf(family)))),
-  ];
-  const changes = fc.dictionary(
-    fc.constantFrom(...keys, "num_experts", "rope_theta", "rope_scaling"),
-    oddValue,
-    {
-      minKeys: 1,
-      maxKeys: 3,
-    },
-  );
-  fc.assert(
-    fc.property(
-      fc.constantFrom("llama", "qwen3", "qwen3_moe"),
-      changes,
-      fc.boolean(),
-      (family, changed, strict) => {
-        try {
-          const json = { ...configOf(family), ...changed };
-          const config = parseModelConfig(json, { strict });
-          configWarnings(json);
-          expect(config.layers * (16 + (config.moe?.experts ?? 0))).toBeLessThan(1e6);
-          expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
-        } catch (error) {
-          expect(error).toBeInstanceOf(Error);
-          expect((error as Error).constructor.name).toBe("Error");
-          expect((error as Error).message).toMatch(/^[^\n]{10,600}[.?]$/);
-        }
-      },
-    ),
-    { numRuns: 400, seed: 7 },
-  );
-});
-
 //| 03-moe/4-the-decoder.ipynb#config-round-trip-test
 /** Any configuration that can be: sizes that fit each other, all settings in all combinations. */
 const anyConfig = fc
@@ -528,6 +469,66 @@ await test("a configuration that was saved is read back as it was, and is strict
       expect(parseModelConfig(modelConfigToJson(config), { strict: true })).toEqual(config);
       expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
     }),
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-fuzz-test
+/** A value that a damaged or hostile config.json may have in place of another. */
+const oddValue = fc.oneof(
+  fc.constantFrom<unknown>(
+    null,
+    true,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [null],
+    0,
+    -1,
+    1.5,
+    1e300,
+    1e9,
+    2 ** 31,
+    2 ** 53,
+    -(2 ** 53),
+  ),
+  fc.integer({ min: -3, max: 300 }),
+  fc.jsonValue({ maxDepth: 2 }),
+);
+
+await test("whatever stands in a config.json, it is read or refused in one sentence", () => {
+  const keys = [
+    ...new Set(["llama", "qwen3", "qwen3_moe"].flatMap((family) => Object.keys(configOf(family)))),
+  ];
+  const changes = fc.dictionary(
+    fc.constantFrom(...keys, "num_experts", "rope_theta", "rope_scaling"),
+    oddValue,
+    {
+      minKeys: 1,
+      maxKeys: 3,
+    },
+  );
+  fc.assert(
+    fc.property(
+      fc.constantFrom("llama", "qwen3", "qwen3_moe"),
+      changes,
+      fc.boolean(),
+      (family, changed, strict) => {
+        try {
+          const json = { ...configOf(family), ...changed };
+          const config = parseModelConfig(json, { strict });
+          configWarnings(json);
+          expect(config.layers * (16 + (config.moe?.experts ?? 0))).toBeLessThan(1e6);
+          expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Error);
+          expect((error as Error).constructor.name).toBe("Error");
+          expect((error as Error).message).toMatch(/^[^\n]{10,600}[.?]$/);
+        }
+      },
+    ),
+    { numRuns: 400, seed: 7 },
   );
 });
 
