@@ -47,7 +47,11 @@ describe("tslm init", () => {
     });
     run(["init", "--config", config, "--seed", "3", "--out", "two"]);
     run(["init", "--config", config, "--seed", "4", "--out", "three"]);
-    expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual(["config.json", "model.safetensors"]);
+    expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual([
+      "config.json",
+      "generation_config.json",
+      "model.safetensors",
+    ]);
     expect(bytesOf("two", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(true);
     expect(bytesOf("three", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(false);
     const scored = run(["score", "--model", "one", "--ids", writeJson("rows.json", rows)]);
@@ -215,7 +219,7 @@ describe("tslm score", () => {
       status: 1,
       stdout: "",
       stderr: expect.stringMatching(
-        /^tslm: damaged: The safetensors file is cut off: 5000 bytes of \d+. Copy it again.\n$/,
+        /^tslm: damaged\/model.safetensors: it has 5000 bytes where its head says \d+: copy it again.\n$/,
       ),
     });
     expect(run(["score", "--model", "nowhere", "--ids", file]).stderr).toBe(

@@ -16,6 +16,7 @@ export * from "./tokenizer/measure.js";
 export * from "./tokenizer/merges.js";
 export * from "./tokenizer/pretokenize.js";
 export * from "./formats/config.js";
+export * from "./formats/generation.js";
 export * from "./formats/safetensors.js";
 export * from "./kernels/activation.js";
 export * from "./kernels/adamw.js";

@@ -4,6 +4,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { isRecord } from "../formats/safetensors.js";
 import { readJson } from "./files.js";
 import { checkFileSize, writeModel } from "./model.js";
+import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
 import { wholeNumber } from "./options.js";
 import { examples, printJson } from "./run.js";
 import { openTokenizer } from "./tokenizer.js";
@@ -12,7 +13,9 @@ import { openTokenizer } from "./tokenizer.js";
 export function register(program: Command): void {
   const command = program
     .command("init")
-    .description("Write a model with random weights: config.json and model.safetensors.")
+    .description(
+      "Write a model with random weights: config.json, model.safetensors and what belongs to them.",
+    )
     .requiredOption("--config <file>", "a config.json, or a training configuration with a model in it")
     .option("--seed <s>", "the same seed gives the same bytes", wholeNumber(), 1)
     .requiredOption("--out <dir>", "the folder to write into")
@@ -22,47 +25,69 @@ export function register(program: Command): void {
 }
 
 async function init(options: { config: string; seed: number; out: string; json?: boolean }): Promise<void> {
-  const config = await readConfig(options.config);
+  const { config, tokenizer, chatTemplate } = await readDescription(options.config);
   const { countParameters, randomModelFiles } = await import("../model/weights.js");
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
-  writeModel(options.out, [options.config], () => randomModelFiles(config, options.seed));
+  await writeModel(options.out, [options.config], () => {
+    const { weights } = randomModelFiles(config, options.seed);
+    return modelFolder({ config, weights, tokenizer, chatTemplate });
+  });
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
   const ofThem = active === total ? "" : `, of which a token meets ${active}`;
   process.stdout.write(`${total} parameters${ofThem}, in ${options.out}\n`);
 }
 
+/** A model that a file describes, and the tokenizer that a training configuration names. */
+type Description = Pick<ModelParts, "config" | "tokenizer" | "chatTemplate">;
+
 /** The model that a file describes: a config.json, or a training configuration whose `model` is one or names one. */
-async function readConfig(file: string): Promise<ModelConfig> {
-  const { completeModelConfig, parseModelConfig } = await import("../formats/config.js");
+async function readDescription(file: string): Promise<Description> {
   const json = readJson(file);
   const given = isRecord(json) ? json.model : undefined;
-  if (typeof given === "string") return readConfig(path.resolve(path.dirname(file), given));
+  if (typeof given === "string") return readDescription(path.resolve(path.dirname(file), given));
   try {
-    if (!isRecord(json) || !isRecord(given)) return parseModelConfig(json, { strict: true });
-    const sizes = await sizesOf(json, given, path.dirname(file));
-    return parseModelConfig(completeModelConfig(given, sizes), { strict: true });
+    if (!isRecord(json) || !isRecord(given)) return { config: await checkedConfig(json) };
+    return await trainingDescription(json, given, path.dirname(file));
   } catch (error) {
     throw new Error(`${file}: ${(error as Error).message}`);
   }
 }
 
+/** Reads a configuration that a person wrote, in which nothing may be left over. */
+async function checkedConfig(json: unknown): Promise<ModelConfig> {
+  const { parseModelConfig, strayValues } = await import("../formats/config.js");
+  const config = parseModelConfig(json, { strict: true });
+  const [stray] = strayValues(json as Record<string, unknown>, config);
+  if (stray) throw new Error(stray);
+  return config;
+}
+
 /**
- * What a training configuration says of its model in other places: the vocabulary's size and the context's length. File
+ * What a training configuration says of its model, and in other places: the vocabulary's size and the context's length. File
  * names in it are seen from its `folder`.
  */
-async function sizesOf(
+async function trainingDescription(
   json: Record<string, unknown>,
   model: Record<string, unknown>,
   folder: string,
-): Promise<{ vocab_size?: number; max_position_embeddings?: number }> {
+): Promise<Description> {
+  const { completeModelConfig } = await import("../formats/config.js");
   const { defaultTrainConfig } = await import("../train/configuration.js");
-  const { context, tokenizer } = { ...defaultTrainConfig, ...json };
+  const { context, tokenizer: choice } = { ...defaultTrainConfig, ...json };
   const length = { max_position_embeddings: Number(context) };
-  if (model.vocab_size !== undefined) return length;
-  if (isRecord(tokenizer)) return { ...length, vocab_size: Number(tokenizer.vocab_size) };
-  if (typeof tokenizer !== "string" || tokenizer === "char")
+  const whole = (sizes: object) => checkedConfig(completeModelConfig(model, { ...length, ...sizes }));
+  if (isRecord(choice)) return { config: await whole({ vocab_size: Number(choice.vocab_size) }) };
+  if (typeof choice !== "string" || choice === "char") {
+    if (model.vocab_size !== undefined) return { config: await whole({}) };
     throw new Error("model.vocab_size is missing; without data to count characters in it has to be given.");
-  const name = tokenizer === "bytes" ? tokenizer : path.resolve(folder, tokenizer);
-  return { ...length, vocab_size: (await openTokenizer(name)).vocabSize };
+  }
+  const name = choice === "bytes" ? choice : path.resolve(folder, choice);
+  const tokenizer = await openTokenizer(name);
+  const config = await whole({ vocab_size: tokenizer.vocabSize });
+  if (config.vocabSize < tokenizer.vocabSize)
+    throw new Error(
+      `model.vocab_size is ${config.vocabSize}, but the tokenizer has ${tokenizer.vocabSize} tokens.`,
+    );
+  return { config, tokenizer, chatTemplate: await readChatTemplate(name) };
 }

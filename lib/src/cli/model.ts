@@ -1,12 +1,13 @@
 // Models in folders: config.json beside model.safetensors, or beside the several files that an index names.
 import fs from "node:fs";
+import os from "node:os";
 import path from "node:path";
-import { writeSynced } from "../data/files.js";
-import { writeWholeFolder } from "../data/folders.js";
-import { isRecord } from "../formats/safetensors.js";
+import { readExactly, writeSynced } from "../data/files.js";
+import { claimFolder } from "../data/folders.js";
+import type { GenerationConfig } from "../formats/generation.js";
+import { isRecord, readSafetensorsHeader, safetensorsHeaderLength, shown } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
 import type { Model } from "../model/decoder.js";
-import type { ModelFiles } from "../model/weights.js";
 import { readJson } from "./files.js";
 
 /** The bytes that Node reads or writes at once. */
@@ -19,42 +20,176 @@ export function checkFileSize(bytes: number, what: string): void {
   throw new Error(`${what} needs ${needed}, but one file holds at most ${most} here: choose a smaller size.`);
 }
 
-/** The files that hold a model's weights: those that its index names, or the only one. */
-export function weightFiles(folder: string): string[] {
+/** Where the weights of a model lie, and what its folder says that is ignored. */
+interface WeightFiles {
+  files: string[];
+  /** Where an index is followed: the name of the file in which each weight is said to be. */
+  places?: Record<string, string>;
+  warnings: string[];
+}
+
+/** The files that hold a model's weights: model.safetensors, else those that its index names. */
+export function weightFiles(folder: string): WeightFiles {
+  const single = path.join(folder, "model.safetensors");
   const index = path.join(folder, "model.safetensors.index.json");
-  if (!fs.existsSync(index)) return [path.join(folder, "model.safetensors")];
+  if (fs.existsSync(single)) {
+    const warning = "model.safetensors.index.json is ignored, because there is a model.safetensors.";
+    return { files: [single], warnings: fs.existsSync(index) ? [warning] : [] };
+  }
+  if (!fs.existsSync(index)) throw new Error(noWeights(folder));
+  const places = readIndex(index);
+  const names = [...new Set(Object.values(places))].sort();
+  const missing = names.filter((name) => !fs.existsSync(path.join(folder, name)));
+  if (missing.length > 0)
+    throw new Error(
+      `${folder}: ${missing.length} of ${names.length} files of weights are missing: ${missing[0]}.`,
+    );
+  return { files: names.map((name) => path.join(folder, name)), places, warnings: [] };
+}
+
+/** The sentence for a folder without weights that we read; other kinds of weights in it are named. */
+function noWeights(folder: string): string {
+  const names = fs.existsSync(folder) && fs.statSync(folder).isDirectory() ? fs.readdirSync(folder) : [];
+  const other = names.find((name) => /\.(safetensors|bin|pth?|gguf|onnx|h5|npz)$/.test(name));
+  const but = other ? ` (but ${other}, which is not read)` : "";
+  return `${folder} has no model.safetensors and no model.safetensors.index.json${but}.`;
+}
+
+/** What an index says: the file of each weight. Throws unless each is a name in the same folder. */
+function readIndex(index: string): Record<string, string> {
   const { weight_map: places } = Object(readJson(index));
-  if (!isRecord(places) || !Object.values(places).every((name) => typeof name === "string"))
+  if (!isRecord(places) || Object.keys(places).length === 0)
     throw new Error(`${index} has no weight_map, the list of which weight is in which file.`);
-  const names = new Set(Object.values(places) as string[]);
-  return [...names].map((name) => path.join(folder, path.basename(name)));
+  for (const name of Object.values(places))
+    if (typeof name !== "string" || !/^[^/\\]+\.safetensors$/.test(name))
+      throw new Error(`${index} names ${shown(name)}, which is not a safetensors file in its folder.`);
+  return places as Record<string, string>;
 }
 
-/** The bytes of a weights file. */
-function readWeightFile(file: string): Uint8Array {
-  checkFileSize(fs.statSync(file).size, file);
-  return fs.readFileSync(file);
-}
-
-/** Opens the model in a folder, on the GPU. Errors name the folder. */
-export async function openModel(folder: string): Promise<Model> {
-  const config = readJson(path.join(folder, "config.json"));
-  const files = weightFiles(folder).map(readWeightFile);
-  const { openGpu } = await import("../gpu/device.js");
-  const { loadModel } = await import("../model/weights.js");
-  await openGpu({ robust: false });
+/** The bytes of a weights file, its head checked before the rest is read. Errors name the file. */
+function readWeightFile(file: string): { bytes: Uint8Array; names: Iterable<string> } {
+  const handle = fs.openSync(file, "r");
   try {
-    return loadModel(config, ...files);
+    const stat = fs.fstatSync(handle);
+    if (!stat.isFile()) throw new Error("it is not a file.");
+    const { tensors, fileLength } = readSafetensorsHeader(readHead(path.basename(file), handle, stat.size));
+    if (fileLength !== stat.size)
+      throw new Error(`it has ${stat.size} bytes where its head says ${fileLength}: copy it again.`);
+    checkFileSize(stat.size, "it");
+    return { bytes: fs.readFileSync(file), names: tensors.keys() };
   } catch (error) {
-    throw new Error(`${folder}: ${(error as Error).message}`);
+    throw "code" in (error as Error) ? error : new Error(`${file}: ${(error as Error).message}`);
+  } finally {
+    fs.closeSync(handle);
   }
 }
 
-/** Makes a model's files and writes them into a folder; `inputs` are the files that they are made of. A reader never sees half of them. */
-export function writeModel(folder: string, inputs: string[], make: () => ModelFiles): void {
-  writeWholeFolder(folder, "init", { last: "config.json", inputs }, (partial) => {
-    const { config, weights } = make();
-    writeSynced(path.join(partial, "model.safetensors"), weights);
-    writeSynced(path.join(partial, "config.json"), config);
-  });
+/** The start of a safetensors file of `size` bytes: its whole head, or what there is of it. */
+function readHead(file: string, handle: number, size: number): Uint8Array {
+  const read = (length: number) => {
+    const bytes = new Uint8Array(Math.min(length, size));
+    readExactly(file, handle, bytes, 0);
+    return bytes;
+  };
+  return read(safetensorsHeaderLength(read(8)));
+}
+
+/** A sentence if an index says of weights that they are in files which do not hold them. */
+function misplaced(places: Record<string, string>, held: Map<string, Set<string>>): string[] {
+  const wrong = Object.keys(places).filter((weight) => !held.get(places[weight])?.has(weight));
+  if (wrong.length === 0) return [];
+  const more = wrong.length > 1 ? ` and is wrong about ${wrong.length - 1} more` : "";
+  return [
+    `model.safetensors.index.json says that ${shown(wrong[0])} is in ${places[wrong[0]]}, where it is not${more}: it is ignored there.`,
+  ];
+}
+
+/** Throws if files of weights are more than the memory that this process may have. */
+function checkMemory(files: string[], available: number): void {
+  const needed = files.reduce((total, file) => total + fs.statSync(file).size, 0);
+  if (needed > available)
+    throw new Error(
+      `${path.dirname(files[0])}: its weights need ${readableBytes(needed)} of memory, and there are ${readableBytes(available)}.`,
+    );
+}
+
+/** The generation_config.json of a folder, where there is one. Errors name the file. */
+async function readGenerationConfig(folder: string): Promise<GenerationConfig | undefined> {
+  const { parseGenerationConfig } = await import("../formats/generation.js");
+  const file = path.join(folder, "generation_config.json");
+  if (!fs.existsSync(file)) return undefined;
+  const json = readJson(file);
+  try {
+    return parseGenerationConfig(json);
+  } catch (error) {
+    throw new Error(`${file}: ${(error as Error).message}`);
+  }
+}
+
+/**
+ * Opens the model in a folder, on the GPU; the ids that end its texts are those of config.json and of generation_config.json.
+ * Errors name the folder; what is ignored, since two of its files disagree, is said on stderr.
+ */
+export async function openModel(folder: string): Promise<Model> {
+  const { parseModelConfig } = await import("../formats/config.js");
+  const { stopTokenIds } = await import("../formats/generation.js");
+  const { loadModel } = await import("../model/weights.js");
+  const { openGpu } = await import("../gpu/device.js");
+  const json = readJson(path.join(folder, "config.json"));
+  named(path.join(folder, "config.json"), () => parseModelConfig(json));
+  const generation = await readGenerationConfig(folder);
+  const { files, places, warnings } = weightFiles(folder);
+  checkMemory(files, machineMemory());
+  const read = files.map(readWeightFile);
+  if (places)
+    warnings.push(
+      ...misplaced(places, new Map(files.map((file, i) => [path.basename(file), new Set(read[i].names)]))),
+    );
+  await openGpu({ robust: false });
+  const {
+    config,
+    weights,
+    warnings: others,
+  } = named(folder, () => loadModel(json, ...read.map(({ bytes }) => bytes)));
+  for (const warning of [...warnings, ...others]) process.stderr.write(`${folder}: ${warning}\n`);
+  return { config: { ...config, eosTokenIds: stopTokenIds(config, generation) }, weights };
+}
+
+/** Does something with a file or folder whose name goes before the message of an error. */
+function named<T>(name: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`);
+  }
+}
+
+/** Bytes of memory that this process may have: its limit where it has one, else all of the machine's. */
+function machineMemory(): number {
+  const limit = process.constrainedMemory?.() || Number.POSITIVE_INFINITY;
+  return Math.min(limit, os.totalmem());
+}
+
+/**
+ * Writes the files of a model, by name, into a folder; `inputs` are what they are made of. The folder is claimed before they
+ * are made, and a reader never sees half of them.
+ */
+export async function writeModel(
+  folder: string,
+  inputs: string[],
+  make: () => Promise<Record<string, string | Uint8Array>>,
+): Promise<void> {
+  const claim = claimFolder(folder, "init", inputs);
+  try {
+    claim.discard();
+    fs.mkdirSync(claim.partial);
+    for (const [name, content] of Object.entries(await make()))
+      writeSynced(path.join(claim.partial, name), content);
+    claim.install("config.json");
+  } catch (error) {
+    claim.discard();
+    throw error;
+  } finally {
+    claim.release();
+  }
 }

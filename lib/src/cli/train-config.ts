@@ -5,6 +5,7 @@ import type { ModelConfig } from "../formats/config.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import { readJson } from "./files.js";
+import { readChatTemplate } from "./model-folder.js";
 import { UsageError } from "./run.js";
 
 /** What a run's folder says about it, in run.json. */
@@ -90,7 +91,14 @@ export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undef
   }
   if (flags.data !== undefined) json = { ...json, data: flags.data };
   const config = parseTrainConfig(resolved(json, process.cwd()));
-  await modelOf(config, { vocab_size: 2, max_position_embeddings: config.context }); // to find mistakes at once
+  // To find mistakes at once; how many tokens there are is not known yet.
+  const ids = [config.model.bos_token_id, config.model.eos_token_id].flat().map((id) => Number(id) || 0);
+  const sizes = {
+    vocab_size: Math.min(2 ** 31 - 1, Math.max(2, 1 + Math.max(...ids))),
+    max_position_embeddings: config.context,
+  };
+  await modelOf(config, sizes);
+  if (typeof config.tokenizer === "string") await readChatTemplate(config.tokenizer);
   return config;
 }
 
@@ -99,9 +107,13 @@ export async function modelOf(
   config: TrainConfig,
   sizes: { vocab_size: number; max_position_embeddings: number },
 ): Promise<ModelConfig> {
-  const { completeModelConfig, parseModelConfig } = await import("../formats/config.js");
+  const { completeModelConfig, parseModelConfig, strayValues } = await import("../formats/config.js");
   try {
-    return parseModelConfig(completeModelConfig(config.model, sizes), { strict: true });
+    const json = completeModelConfig(config.model, sizes);
+    const parsed = parseModelConfig(json, { strict: true });
+    const [stray] = strayValues(json, parsed);
+    if (stray) throw new Error(stray);
+    return parsed;
   } catch (error) {
     throw new Error(`model: ${(error as Error).message}`);
   }

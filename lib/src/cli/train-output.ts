@@ -9,6 +9,7 @@ import type { CheckpointFiles } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run } from "../train/loop.js";
 import type { ExpertLoad, Metrics, RunSummary } from "../train/monitor.js";
+import { modelFolder, readChatTemplate } from "./model-folder.js";
 
 /** Where the things of a run lie. */
 export interface RunPaths {
@@ -53,18 +54,16 @@ export async function writeModelFolder(
   run: Run,
   files: CheckpointFiles,
   paths: RunPaths,
-  { data }: Described,
+  { config, data }: Described,
 ): Promise<void> {
   const { removeLeftovers, replaceFile } = await import("../data/files.js");
-  const { eosTokenIds } = run.model.config;
-  const settings = { do_sample: true, temperature: 0.8, top_p: 0.95, eos_token_id: eosTokenIds[0] ?? null };
-  const contents: Record<string, string | Uint8Array> = {
-    "config.json": files.get("config.json")!,
-    "model.safetensors": files.get("model.safetensors")!,
-    "tokenizer.json": JSON.stringify(data.tokenizer.toJson()),
-    "generation_config.json": `${JSON.stringify(settings, null, 2)}\n`,
-    "README.md": modelCard(run, data),
-  };
+  const contents = await modelFolder({
+    config: run.model.config,
+    weights: files.get("model.safetensors")!,
+    tokenizer: data.tokenizer,
+    chatTemplate: typeof config.tokenizer === "string" ? await readChatTemplate(config.tokenizer) : undefined,
+    card: modelCard(run, data),
+  });
   fs.mkdirSync(paths.model, { recursive: true });
   removeLeftovers(paths.model);
   for (const [name, content] of Object.entries(contents)) {

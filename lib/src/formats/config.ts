@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import { closestMatch } from "leven";
 import { z } from "zod";
-import { compareText, isRecord } from "./safetensors.js";
+import { compareText, isRecord, shown } from "./safetensors.js";
 
 //| 03-moe/4-the-decoder.ipynb#model-sizes
 /** The sizes of a model, in numbers of elements. */
@@ -139,7 +139,7 @@ export function readKeys<T>(schema: KeySchema<T>, json: Record<string, unknown>,
   const key = where + path.join(".");
   const value = path.reduce<unknown>((inner, step) => (inner as Record<PropertyKey, unknown>)[step], json);
   if (value === undefined) throw new Error(`${key} is missing; it must be ${message}.`);
-  throw new Error(`${key} must be ${message}, not ${JSON.stringify(value)}.`);
+  throw new Error(`${key} must be ${message}, not ${shown(value)}.`);
 }
 
 //| 03-moe/4-the-decoder.ipynb#without-nulls
@@ -149,6 +149,18 @@ export function withoutNulls(json: Record<string, unknown>): Record<string, unkn
 }
 
 //| 03-moe/4-the-decoder.ipynb#read-sizes
+/** The largest size that a configuration may state: positions and ids are counted with 32 bits. */
+export const largestSize = 2 ** 31 - 1;
+
+/** The schema of one size: a whole number above 0 that 32 bits hold. */
+export function sizeSchema() {
+  const error = "a whole number above 0";
+  return z
+    .int({ error })
+    .positive({ error })
+    .max(largestSize, { error: `at most ${largestSize}` });
+}
+
 /** The sizes of a config.json, under their own names. */
 export interface ConfigSizes {
   hidden_size: number;
@@ -163,8 +175,7 @@ export interface ConfigSizes {
 
 /** Reads the sizes, all whole numbers above 0. */
 export function readSizes(json: Record<string, unknown>): ConfigSizes {
-  const error = "a whole number above 0";
-  const size = z.int({ error }).positive({ error });
+  const size = sizeSchema();
   const schema = z.object({
     hidden_size: size,
     num_hidden_layers: size,
@@ -227,15 +238,16 @@ export interface ConfigSettings {
 
 /** Reads the settings; those left out have the values that transformers gives them. */
 export function readSettings(json: Record<string, unknown>): ConfigSettings {
-  const positive = { error: "a number above 0" };
+  const share = { error: "a number above 0 and up to 1" };
+  const small = z.number(share).positive(share).max(1, share);
   const flag = z.boolean({ error: "true or false" }).default(false);
   const notNegative = { error: "a whole number from 0 up" };
   const id = z.int(notNegative).nonnegative(notNegative);
   const schema = z.object({
-    rms_norm_eps: z.number(positive).positive(positive).default(1e-6),
+    rms_norm_eps: small.default(1e-6),
     attention_bias: flag,
     tie_word_embeddings: flag,
-    initializer_range: z.number(positive).positive(positive).default(0.02),
+    initializer_range: small.default(0.02),
     bos_token_id: id.optional(),
     eos_token_id: z.union([id, z.array(id)], { error: "a token id or a list of token ids" }).optional(),
   });
@@ -256,20 +268,54 @@ export interface ConfigExperts {
 
 /** Reads the keys of the experts. */
 export function readExperts(json: Record<string, unknown>): ConfigExperts {
-  const error = "a whole number above 0";
-  const size = z.int({ error }).positive({ error });
-  const weight = { error: "a number from 0 up" };
+  const size = sizeSchema();
+  const weight = { error: "a number from 0 to 1000" };
   const layers = { error: "a list of layer numbers" };
   const schema = z.object({
     num_experts: size,
     num_experts_per_tok: size,
     moe_intermediate_size: size,
     norm_topk_prob: z.boolean({ error: "true or false" }).default(false),
-    router_aux_loss_coef: z.number(weight).nonnegative(weight).default(0.001),
+    router_aux_loss_coef: z.number(weight).nonnegative(weight).max(1000, weight).default(0.001),
     decoder_sparse_step: size.default(1),
     mlp_only_layers: z.array(z.int(layers).nonnegative(layers), layers).default([]),
   });
   return readKeys(schema, json);
+}
+
+//| 03-moe/4-the-decoder.ipynb#check-extent
+/** The most tensors that a model may be made of. The largest released ones have some 75,000. */
+export const largestTensorCount = 500_000;
+
+/** At most how many tensors the sizes of a model make, and how many numbers. */
+export function modelExtent(
+  sizes: ModelSizes,
+  experts?: ConfigExperts,
+): { tensors: number; parameters: number } {
+  const { hiddenSize: hidden, layers, heads, kvHeads, headDim } = sizes;
+  const attention = 2 * hidden * headDim * (heads + kvHeads);
+  const dense = 3 * hidden * sizes.intermediateSize;
+  const sparse = experts ? experts.num_experts * hidden * (1 + 3 * experts.moe_intermediate_size) : 0;
+  return {
+    tensors: layers * (16 + 3 * (experts?.num_experts ?? 0)),
+    parameters: 2 * sizes.vocabSize * hidden + layers * (attention + Math.max(dense, sparse)),
+  };
+}
+
+/** Throws if sizes multiply out to more than can be a model. Nothing is made whose length depends on them. */
+export function checkExtent(sizes: ModelSizes, experts?: ConfigExperts): void {
+  const { tensors, parameters } = modelExtent(sizes, experts);
+  if (tensors > largestTensorCount) {
+    const [of, or] = experts ? [` of ${experts.num_experts} experts`, " or num_experts"] : ["", ""];
+    throw new Error(
+      `${sizes.layers} layers${of} make ${tensors} tensors, but a model may have ${largestTensorCount}: lower num_hidden_layers${or}.`,
+    );
+  }
+  if (4 * parameters <= Number.MAX_SAFE_INTEGER) return;
+  const gigabytes = (4 * parameters) / 2 ** 30;
+  throw new Error(
+    `The sizes multiply out to ${parameters.toPrecision(3)} parameters, ${gigabytes.toPrecision(3)} GiB, but at most ${2 ** 23} GiB can be addressed: lower them.`,
+  );
 }
 
 //| 03-moe/4-the-decoder.ipynb#parse-moe
@@ -277,8 +323,7 @@ export function readExperts(json: Record<string, unknown>): ConfigExperts {
  * The mixture-of-experts part of a configuration. Layer i (from 0) is sparse if `decoder_sparse_step` divides i + 1 and
  * `mlp_only_layers` does not name it.
  */
-export function parseMoeConfig(json: Record<string, unknown>, layers: number): MoeConfig {
-  const keys = readExperts(json);
+export function parseMoeConfig(keys: ConfigExperts, layers: number): MoeConfig {
   const experts = keys.num_experts;
   const expertsPerToken = keys.num_experts_per_tok;
   if (expertsPerToken > experts) {
@@ -286,8 +331,8 @@ export function parseMoeConfig(json: Record<string, unknown>, layers: number): M
       `num_experts_per_tok is ${expertsPerToken}, but there are only ${experts} experts (num_experts).`,
     );
   }
-  const isSparse = (i: number) =>
-    (i + 1) % keys.decoder_sparse_step === 0 && !keys.mlp_only_layers.includes(i);
+  const dense = new Set(keys.mlp_only_layers);
+  const isSparse = (i: number) => (i + 1) % keys.decoder_sparse_step === 0 && !dense.has(i);
   return {
     experts,
     expertsPerToken,
@@ -299,7 +344,7 @@ export function parseMoeConfig(json: Record<string, unknown>, layers: number): M
 }
 
 //| 03-moe/4-the-decoder.ipynb#runnable
-/** The values that we run of settings which change what a model computes. Of a list, each element is compared. */
+/** The values that we run of settings which change what a model computes. Of layer types, each is compared. */
 export const runnableValues: Record<string, unknown[]> = {
   hidden_act: ["silu", "swish"],
   mlp_bias: [false],
@@ -307,31 +352,58 @@ export const runnableValues: Record<string, unknown[]> = {
   layer_types: ["full_attention"],
   partial_rotary_factor: [1],
   quantization_config: [],
+  per_layer_config: [],
+  transformers_weights: [],
 };
 
 /** Throws, naming the key, if a configuration asks for something that we do not run. */
 export function checkRunnable(json: Record<string, unknown>, runnable = runnableValues): void {
   for (const [key, values] of Object.entries(runnable)) {
-    const given = json[key] === undefined ? [] : [json[key]].flat();
+    const given = json[key] === undefined ? [] : key === "layer_types" ? [json[key]].flat() : [json[key]];
     for (const value of given.filter((value) => !values.includes(value))) {
       if (values.length === 0) throw new Error(`${key} is given, but such models are not run so far.`);
-      const stated = `${key} is ${JSON.stringify(value)}`;
+      const stated = `${key} is ${shown(value)}`;
       throw new Error(`${stated}, but only ${JSON.stringify(values[0])} is run so far.`);
     }
   }
+}
+
+//| 03-moe/4-the-decoder.ipynb#check-idle
+/** Checks the types of settings that change nothing here, and that there is one layer type for each layer. */
+export function checkIdleKeys(json: Record<string, unknown>, layers: number): void {
+  const flag = z.boolean({ error: "true or false" }).optional();
+  const whole = z.int({ error: "a whole number" }).optional();
+  const text = z.string({ error: "text" }).optional();
+  const share = { error: "a number from 0 to 1" };
+  const names = { error: "a list of names" };
+  const types = { error: `a list of ${layers} layer types, one for each layer` };
+  const schema = z.object({
+    architectures: z.array(z.string(names), names).optional(),
+    attention_dropout: z.number(share).min(0, share).max(1, share).optional(),
+    dtype: text,
+    torch_dtype: text,
+    transformers_version: text,
+    layer_types: z.array(z.string(types), types).length(layers, types).optional(),
+    max_window_layers: whole,
+    pad_token_id: whole,
+    pretraining_tp: whole,
+    sliding_window: whole,
+    output_router_logits: flag,
+    use_cache: flag,
+  });
+  readKeys(schema, json);
 }
 
 //| 03-moe/4-the-decoder.ipynb#parse-llama3
 /** Reads the four numbers of Llama 3's rescaling from `json`, which stands under the key `where`. */
 export function parseLlama3Scaling(json: Record<string, unknown>, where: string): Llama3Scaling {
   const positive = { error: "a number above 0" };
-  const number = z.number(positive).positive(positive);
-  const length = { error: "a whole number above 0" };
+  const number = z.number(positive).positive(positive).max(1e30, { error: "at most 1e30" });
   const schema = z.object({
     factor: number,
     low_freq_factor: number,
     high_freq_factor: number,
-    original_max_position_embeddings: z.int(length).positive(length),
+    original_max_position_embeddings: sizeSchema(),
   });
   const keys = readKeys(schema, json, `${where}.`);
   if (keys.high_freq_factor <= keys.low_freq_factor) {
@@ -349,40 +421,55 @@ export function parseLlama3Scaling(json: Record<string, unknown>, where: string)
 }
 
 //| 03-moe/4-the-decoder.ipynb#parse-rope
+/** The object that says how positions turn, and its key: `rope_scaling`, unless it is empty, else `rope_parameters`. */
+export function ropeObject(json: Record<string, unknown>): { where: string; rope: Record<string, unknown> } {
+  const isEmpty = (value: unknown) =>
+    value === undefined || (isRecord(value) && Object.keys(value).length === 0);
+  const where = isEmpty(json.rope_scaling) ? "rope_parameters" : "rope_scaling";
+  const given = json[where] ?? {};
+  if (!isRecord(given)) throw new Error(`${where} must be an object, not ${shown(given)}.`);
+  return { where, rope: withoutNulls(given) };
+}
+
 /**
  * Reads the rotary positions in both spellings: `rope_parameters`, and the older `rope_theta` beside `rope_scaling`
  * (whose type is called `rope_type` or, older still, `type`). `rope_scaling` wins, as in transformers.
  */
 export function parseRopeConfig(json: Record<string, unknown>): RopeConfig {
-  const where = json.rope_scaling === undefined ? "rope_parameters" : "rope_scaling";
-  const given = json[where] ?? {};
-  if (!isRecord(given)) throw new Error(`${where} must be an object, not ${JSON.stringify(given)}.`);
+  const { where, rope } = ropeObject(json);
   const positive = { error: "a number above 0" };
-  const theta = z.object({ rope_theta: z.number(positive).positive(positive).default(10000) });
-  const rope = withoutNulls(given);
+  const most = { error: "at most 1e30" };
+  const theta = z.object({
+    rope_theta: z.number(positive).positive(positive).max(1e30, most).default(10000),
+  });
   checkRunnable(rope);
+  const nested = Object.keys(rope).find((key) => isRecord(rope[key]));
+  if (nested)
+    throw new Error(`${where}.${nested} is an object: positions for each layer type are not run so far.`);
   const { rope_theta } =
     rope.rope_theta === undefined ? readKeys(theta, json) : readKeys(theta, rope, `${where}.`);
   const type = rope.rope_type ?? rope.type ?? "default";
   if (type === "default") return { theta: rope_theta };
-  if (type === "llama3") return { theta: rope_theta, scaling: parseLlama3Scaling(rope, where) };
-  throw new Error(
-    `${where} has the rope_type ${JSON.stringify(type)}; the types run so far are default and llama3.`,
-  );
+  if (type === "llama3")
+    return {
+      theta: rope_theta,
+      scaling: parseLlama3Scaling(
+        { original_max_position_embeddings: json.max_position_embeddings, ...rope },
+        where,
+      ),
+    };
+  throw new Error(`${where} has the rope_type ${shown(type)}; the types run so far are default and llama3.`);
 }
 
 //| 03-moe/4-the-decoder.ipynb#aliases
 /** Old and new spellings of the same key: what transformers 5 writes, and what we read. */
 export const configAliases: Record<string, string> = { num_local_experts: "num_experts" };
 
-/** Renames aliased keys. Throws if both spellings stand there with different values. */
+/** Renames aliased keys. Where both spellings stand, transformers takes the alias, and so do we. */
 export function renameAliases(json: Record<string, unknown>): Record<string, unknown> {
   const renamed = { ...json };
   for (const [alias, key] of Object.entries(configAliases)) {
-    if (json[alias] === undefined) continue;
-    if (json[key] !== undefined && json[key] !== json[alias]) {
-      throw new Error(`${key} is ${json[key]} but ${alias} is ${json[alias]}; they mean the same: give one.`);
-    }
+    if (json[alias] === undefined || json[alias] === null) continue;
     delete renamed[alias];
     renamed[key] = json[alias];
   }
@@ -396,7 +483,7 @@ export function readModelType(json: Record<string, unknown>): ModelType {
   const known = Object.keys(modelFamilies).join(", ");
   if (type === undefined) throw new Error(`model_type is missing; it must be one of ${known}.`);
   if (typeof type === "string" && Object.hasOwn(modelFamilies, type)) return type as ModelType;
-  throw new Error(`model_type ${JSON.stringify(type)} is not run so far; these are: ${known}.`);
+  throw new Error(`model_type ${shown(type)} is not run so far; these are: ${known}.`);
 }
 
 /** Builds a configuration from keys in their current spelling, nulls removed. */
@@ -404,10 +491,13 @@ export function buildModelConfig(json: Record<string, unknown>, modelType: Model
   const sizes = parseModelSizes(json, modelType);
   const settings = readSettings(json);
   const { qkNorm, sparse } = modelFamilies[modelType];
+  const experts = sparse ? readExperts(json) : undefined;
+  checkExtent(sizes, experts);
+  checkIdleKeys(json, sizes.layers);
   return {
     modelType,
     ...sizes,
-    ...(sparse ? { moe: parseMoeConfig(json, sizes.layers) } : {}),
+    ...(experts ? { moe: parseMoeConfig(experts, sizes.layers) } : {}),
     normEps: settings.rms_norm_eps,
     qkNorm,
     rope: parseRopeConfig(json),
@@ -417,6 +507,52 @@ export function buildModelConfig(json: Record<string, unknown>, modelType: Model
     ...(settings.bos_token_id === undefined ? {} : { bosTokenId: settings.bos_token_id }),
     eosTokenIds: [settings.eos_token_id ?? []].flat(),
   };
+}
+
+//| 03-moe/4-the-decoder.ipynb#config-conflicts
+/** Keys that `rope_parameters` may have, by the type of positions that uses them. */
+export const ropeKeys: Record<string, string[]> = {
+  default: ["rope_theta", "rope_type", "type", "partial_rotary_factor"],
+  llama3: ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
+};
+
+/** A sentence for each key of positions that is ignored. */
+export function ropeConflicts(json: Record<string, unknown>): string[] {
+  const { where, rope } = ropeObject(json);
+  const type = String(rope.rope_type ?? rope.type ?? "default");
+  const used = [...ropeKeys.default, ...(type === "default" ? [] : (ropeKeys[type] ?? []))];
+  const unused = Object.keys(rope).filter((key) => !used.includes(key));
+  return [
+    ...(where === "rope_scaling" ? ignoredKey(json, "rope_parameters", "rope_scaling", rope) : []),
+    ...ignoredKey(json, "rope_theta", `${where}.rope_theta`, rope.rope_theta),
+    ...ignoredKey(rope, "type", `${where}.rope_type`, rope.rope_type),
+    ...unused.map((key) => `${where}.${key} is ignored: positions of the type ${type} have no such setting.`),
+  ];
+}
+
+/** The sentence that a key is ignored, if it is given and says something else than the one that wins. */
+export function ignoredKey(
+  json: Record<string, unknown>,
+  key: string,
+  winner: string,
+  value: unknown,
+): string[] {
+  const given = json[key] ?? undefined;
+  if (given === undefined || value === undefined || value === null) return [];
+  if (JSON.stringify(given) === JSON.stringify(value)) return [];
+  return [`${key} is ${shown(given)} and is ignored, because ${winner} is ${shown(value)}.`];
+}
+
+/** A sentence for each key of a config.json that is ignored, since another says the same thing differently. */
+export function configConflicts(json: Record<string, unknown>): string[] {
+  const architecture = modelFamilies[readModelType(json)].architecture;
+  const named = Array.isArray(json.architectures) ? json.architectures : [architecture];
+  return [
+    ...ignoredKey(json, "num_experts", "num_local_experts", json.num_local_experts),
+    ...ignoredKey(json, "torch_dtype", "dtype", json.dtype),
+    ...ropeConflicts(json),
+    ...(named.includes(architecture) ? [] : ignoredKey(json, "architectures", "model_type", json.model_type)),
+  ];
 }
 
 //| 03-moe/4-the-decoder.ipynb#nearest-name
@@ -463,7 +599,8 @@ export function checkConfigKeys(json: Record<string, unknown>, modelType: ModelT
 /**
  * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
  * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
- * and so is a setting that would change training. Throws one sentence that names the key.
+ * so is a setting that would change training, and so is one that contradicts another (`configWarnings` lists those
+ * otherwise). Throws one sentence that names the key.
  */
 export function parseModelConfig(json: unknown, { strict = false } = {}): ModelConfig {
   if (!isRecord(json)) throw new Error("A model configuration must be a JSON object.");
@@ -472,7 +609,41 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   const keys = withoutNulls({ ...modelFamilies[modelType].defaults, ...renameAliases(json) });
   checkRunnable(keys);
   if (strict) checkRunnable(keys, { attention_dropout: [0] });
-  return buildModelConfig(keys, modelType);
+  const config = buildModelConfig(keys, modelType);
+  const [conflict] = strict ? configConflicts(json) : [];
+  if (conflict) throw new Error(`${conflict} Give one of them.`);
+  return config;
+}
+
+//| 03-moe/4-the-decoder.ipynb#config-warnings
+/** A sentence for each value of a configuration that has no meaning in its model: ids that are no tokens, layers that are not there. */
+export function strayValues(
+  json: Record<string, unknown>,
+  { vocabSize, layers, bosTokenId, eosTokenIds }: ModelConfig,
+): string[] {
+  const ids: [string, number][] = eosTokenIds.map((id) => ["eos_token_id", id]);
+  if (bosTokenId !== undefined) ids.push(["bos_token_id", bosTokenId]);
+  const others = Array.isArray(json.mlp_only_layers) ? (json.mlp_only_layers as number[]) : [];
+  const beyond = others.find((layer) => layer >= layers);
+  return [
+    ...ids
+      .filter(([, id]) => id >= vocabSize)
+      .map(
+        ([key, id]) => `${key} is ${id}, but the vocabulary ends at ${vocabSize - 1}: no token has that id.`,
+      ),
+    ...(beyond === undefined
+      ? []
+      : [`mlp_only_layers names the layer ${beyond}, but there are only ${layers}.`]),
+  ];
+}
+
+/** What is ignored of a config.json that `parseModelConfig` reads: a sentence for each such key; usually none. */
+export function configWarnings(json: unknown): string[] {
+  const config = parseModelConfig(json);
+  return [
+    ...configConflicts(json as Record<string, unknown>),
+    ...strayValues(json as Record<string, unknown>, config),
+  ];
 }
 
 //| 03-moe/4-the-decoder.ipynb#complete-experts
@@ -481,7 +652,7 @@ export function completeExperts(given: Record<string, unknown>): Record<string, 
   const visited = Number(given.num_experts_per_tok ?? 2);
   const inner = Math.max(1, Math.round(Number(given.intermediate_size) / visited));
   return {
-    num_experts: 8,
+    ...(given.num_local_experts === undefined ? { num_experts: 8 } : {}),
     num_experts_per_tok: visited,
     moe_intermediate_size: inner,
     norm_topk_prob: true,
@@ -512,7 +683,7 @@ export function completeModelConfig(
     bos_token_id: null,
     eos_token_id: null,
   };
-  const whole = { ...shape, ...sizes, ...renameAliases(given) };
+  const whole = { ...shape, ...sizes, ...given };
   return whole.model_type === "qwen3_moe" ? completeExperts(whole) : whole;
 }
 

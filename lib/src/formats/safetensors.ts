@@ -1,5 +1,12 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 
+//| 03-moe/4-the-decoder.ipynb#shown-value
+/** A value as a sentence shows it: its JSON, cut where it is long. */
+export function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
+}
+
 //| 03-moe/4-the-decoder.ipynb#is-record
 /** Whether a value is an object with keys: neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
@@ -94,16 +101,30 @@ export function safetensorsHeaderLength(bytes: Uint8Array): number {
 }
 
 //| 03-moe/4-the-decoder.ipynb#duplicate-key
+/** Where the string of a JSON text ends that begins at `at`: the place after its closing quote. */
+export function jsonStringEnd(json: string, at: number): number {
+  for (let i = at + 1; i < json.length; i++) {
+    if (json[i] === "\\") i++;
+    else if (json[i] === '"') return i + 1;
+  }
+  return json.length;
+}
+
 /**
  * Finds the first key that stands twice in the same object of a JSON text, which must be valid. `JSON.parse` would
  * quietly keep the last of the two.
  */
 export function findDuplicateKey(json: string): string | undefined {
   const open: Set<string>[] = [];
-  for (const [token, text, colon] of json.matchAll(/("(?:[^"\\]|\\.)*")(\s*:)?|[{}]/g)) {
-    if (token === "{") open.push(new Set());
-    else if (token === "}") open.pop();
-    else if (colon !== undefined) {
+  let text = "";
+  for (let i = 0; i < json.length; i++) {
+    if (json[i] === "{") open.push(new Set());
+    else if (json[i] === "}") open.pop();
+    else if (json[i] === '"') {
+      const end = jsonStringEnd(json, i);
+      text = json.slice(i, end);
+      i = end - 1;
+    } else if (json[i] === ":") {
       const key: string = JSON.parse(text);
       const keys = open[open.length - 1];
       if (keys.has(key)) return key;
@@ -130,7 +151,8 @@ export function parseHeaderJson(bytes: Uint8Array): Record<string, unknown> {
     throw new Error("The safetensors header is not valid JSON.");
   }
   const duplicate = findDuplicateKey(text);
-  if (duplicate !== undefined) throw new Error(`The safetensors header has the key "${duplicate}" twice.`);
+  if (duplicate !== undefined)
+    throw new Error(`The safetensors header has the key ${shown(duplicate)} twice.`);
   return header as Record<string, unknown>;
 }
 
@@ -151,8 +173,9 @@ export function tensorByteLength(name: string, dtype: SafetensorsDtype, shape: n
     bits *= size;
     overflows ||= !Number.isSafeInteger(bits);
   }
-  if (overflows) throw new Error(`Tensor "${name}" of shape [${shape}] is too large to address.`);
-  if (bits % 8 !== 0) throw new Error(`Tensor "${name}" of ${dtype} [${shape}] does not fill whole bytes.`);
+  if (overflows) throw new Error(`Tensor ${shown(name)} of shape ${shown(shape)} is too large to address.`);
+  if (bits % 8 !== 0)
+    throw new Error(`Tensor ${shown(name)} of ${dtype} ${shown(shape)} does not fill whole bytes.`);
   return bits / 8;
 }
 
@@ -162,21 +185,29 @@ export function readSafetensorsEntry(name: string, entry: unknown, dataStart: nu
   const stated = isRecord(entry) ? entry : ({} as Record<string, unknown>);
   const { dtype, shape } = stated;
   const offsets = stated.data_offsets;
-  if (typeof dtype !== "string") throw new Error(`Tensor "${name}" states no dtype.`);
+  if (typeof dtype !== "string") throw new Error(`Tensor ${shown(name)} states no dtype.`);
   if (!Object.hasOwn(safetensorsBits, dtype)) {
-    throw new Error(`Tensor "${name}" has the dtype "${dtype}", which safetensors does not define.`);
+    throw new Error(
+      `Tensor ${shown(name)} has the dtype ${shown(dtype)}, which safetensors does not define.`,
+    );
   }
   if (!Array.isArray(shape) || !shape.every(isCount)) {
-    throw new Error(`Tensor "${name}" has no valid shape: it must be a list of whole numbers from 0 up.`);
+    throw new Error(
+      `Tensor ${shown(name)} has no valid shape: it must be a list of whole numbers from 0 up.`,
+    );
   }
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isCount)) {
-    throw new Error(`Tensor "${name}" has no valid data_offsets: they must be two whole numbers from 0 up.`);
+    throw new Error(
+      `Tensor ${shown(name)} has no valid data_offsets: they must be two whole numbers from 0 up.`,
+    );
   }
   const known = dtype as SafetensorsDtype;
   const bytes = tensorByteLength(name, known, shape);
   if (offsets[1] - offsets[0] !== bytes) {
     const range = `data_offsets ${offsets[0]} to ${offsets[1]}`;
-    throw new Error(`Tensor "${name}" of ${dtype} [${shape}] takes ${bytes} bytes, but has ${range}.`);
+    throw new Error(
+      `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${range}.`,
+    );
   }
   return { dtype: known, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
 }
@@ -187,7 +218,7 @@ export function readSafetensorsMetadata(value: unknown): Record<string, string> 
   const metadata = value ?? {};
   if (!isRecord(metadata)) throw new Error("The __metadata__ of a safetensors file must be an object.");
   for (const [key, text] of Object.entries(metadata)) {
-    if (typeof text !== "string") throw new Error(`The __metadata__ key "${key}" must hold text.`);
+    if (typeof text !== "string") throw new Error(`The __metadata__ key ${shown(key)} must hold text.`);
   }
   return metadata as Record<string, string>;
 }
@@ -204,9 +235,9 @@ export function checkContiguous(
   const sorted = [...entries].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end);
   let position = dataStart;
   for (const [name, { begin, end }] of sorted) {
-    if (begin < position) throw new Error(`Tensor "${name}" overlaps the tensor before it.`);
+    if (begin < position) throw new Error(`Tensor ${shown(name)} overlaps the tensor before it.`);
     if (begin > position)
-      throw new Error(`${begin - position} bytes before tensor "${name}" belong to none.`);
+      throw new Error(`${begin - position} bytes before tensor ${shown(name)} belong to none.`);
     position = end;
   }
   return sorted;
@@ -269,7 +300,7 @@ export function orderTensors(tensors: Map<string, SafetensorsTensor>): [string, 
     const bytes = tensorByteLength(name, dtype, shape);
     if (data.length !== bytes) {
       throw new Error(
-        `Tensor "${name}" of ${dtype} [${shape}] takes ${bytes} bytes, but has ${data.length}.`,
+        `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${data.length}.`,
       );
     }
   }

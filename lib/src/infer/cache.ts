@@ -1,5 +1,6 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
+import { checkFits } from "../gpu/buffers.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import type { AttentionCache } from "../model/block.js";
 import { type Tensor, launchInto, zeros } from "../tensor/tensor.js";
@@ -37,10 +38,11 @@ export interface KeyValueCache {
 
 /**
  * An empty cache for one sequence: for every layer keys and values [1, kvHeads, capacity, headDim], all zeros (attention
- * multiplies unused places by zero, so they must be numbers).
+ * multiplies unused places by zero, so they must be numbers). Throws if the adapter cannot hold that many.
  */
 export function keyValueCache(config: ModelConfig, capacity: number): KeyValueCache {
   const { layers, kvHeads, headDim } = config;
+  checkFits(4 * kvHeads * capacity * headDim, `The keys of ${capacity} tokens`);
   const place = () => zeros([1, kvHeads, capacity, headDim]);
   const stored = Array.from({ length: layers }, (): [Tensor, Tensor] => [place(), place()]);
   return {

@@ -1,5 +1,5 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
-import { type ModelConfig, modelConfigText, parseModelConfig } from "../formats/config.js";
+import { type ModelConfig, configWarnings, modelConfigText, parseModelConfig } from "../formats/config.js";
 import {
   type SafetensorsTensor,
   float32Tensor,
@@ -39,7 +39,8 @@ export function fileShapes(config: ModelConfig): Map<string, number[]> {
 //| 03-moe/4-the-decoder.ipynb#some-of
 /** Names some of many: all up to three, else the first and how many more there are. */
 export function someOf(names: string[]): string {
-  return names.length <= 3 ? names.join(", ") : `${names[0]} and ${names.length - 1} more`;
+  const short = names.slice(0, 3).map((name) => (name.length <= 100 ? name : `${name.slice(0, 99)}…`));
+  return names.length <= 3 ? short.join(", ") : `${short[0]} and ${names.length - 1} more`;
 }
 
 /** Tensors that files of some models carry and that say nothing new: computed turns, and the output layer when tied. */
@@ -110,20 +111,52 @@ export function mergeFiles(files: Uint8Array[]): Map<string, SafetensorsTensor> 
   return merged;
 }
 
+//| 03-moe/4-the-decoder.ipynb#settle-head
+/** Whether two tensors of a file hold the same numbers. */
+export function sameNumbers(name: string, one: SafetensorsTensor, other: SafetensorsTensor): boolean {
+  if (one.shape.join() !== other.shape.join()) return false;
+  const [left, right] = [numbersOf(name, one), numbersOf(name, other)];
+  return left.every((value, i) => value === right[i]);
+}
+
+/**
+ * Holds the output layer of a tied configuration against the tensors of the file. One with other values than the embedding is
+ * used, and said; where it is all there is, it becomes the embedding (in `tensors`). So does transformers.
+ */
+export function settleHead(
+  config: ModelConfig,
+  tensors: Map<string, SafetensorsTensor>,
+): { config: ModelConfig; warnings: string[] } {
+  const [table, output] = ["model.embed_tokens.weight", "lm_head.weight"];
+  const [embedding, head] = [tensors.get(table), tensors.get(output)];
+  if (!config.tied || !head) return { config, warnings: [] };
+  if (!embedding) tensors.set(table, head);
+  if (!embedding || sameNumbers(output, embedding, head)) return { config, warnings: [] };
+  const warning = `tie_word_embeddings is true and is ignored, because the file has a ${output} of other values than ${table}.`;
+  return { config: { ...config, tied: false }, warnings: [warning] };
+}
+
 //| 03-moe/4-the-decoder.ipynb#load-model
+/** A model from files, and a sentence for each thing that was ignored in them. */
+export interface LoadedModel extends Model {
+  warnings: string[];
+}
+
 /**
  * Makes a model from its config.json (parsed) and the bytes of its safetensors file or files. Numbers of 16 bits become
- * f32. Throws one sentence for a configuration that we do not run, and for weights that do not belong to it.
+ * f32. `warnings` says what was ignored, where two places contradict each other. Throws one sentence for a configuration that
+ * we do not run, and for weights that do not belong to it.
  */
-export function loadModel(config: unknown, ...files: Uint8Array[]): Model {
-  const parsed = parseModelConfig(config);
+export function loadModel(config: unknown, ...files: Uint8Array[]): LoadedModel {
+  const stated = parseModelConfig(config);
   const tensors = mergeFiles(files);
+  const { config: parsed, warnings } = settleHead(stated, tensors);
   checkTensors(parsed, tensors);
   checkWeightsFit(parsed);
   const weights: Weights = new Map();
   for (const [name, shape] of weightShapes(parsed))
     weights.set(name, parameter(tensor(readWeight(name, shape, tensors), shape)));
-  return { config: parsed, weights };
+  return { config: parsed, weights, warnings: [...configWarnings(config), ...warnings] };
 }
 
 //| 03-moe/4-the-decoder.ipynb#weights-file

@@ -5,6 +5,7 @@ import { expect, test } from "vitest";
 import {
   type ModelConfig,
   completeModelConfig,
+  configWarnings,
   didYouMean,
   modelConfigText,
   modelConfigToJson,
@@ -175,7 +176,7 @@ await test("both spellings of positions mean the same", () => {
 await test("num_experts and num_local_experts mean the same", () => {
   expect(parsing("qwen3_moe", { num_local_experts: undefined, num_experts: 4 })().moe?.experts).toBe(4);
   expect(parsing("qwen3_moe", { num_experts: 4 })().moe?.experts).toBe(4);
-  expect(parsing("qwen3_moe", { num_experts: 8 })).toThrow("num_experts is 8 but num_local_experts is 4");
+  expect(parsing("qwen3_moe", { num_experts: 8 })().moe?.experts).toBe(4); // as in transformers
 });
 
 await test("what is left out has the value that transformers gives it", () => {
@@ -213,7 +214,9 @@ await test("a key that is missing or of the wrong type is named", () => {
   for (const value of [0, -8, 1.5, 1e300, true, [8], {}]) {
     expect(parsing("qwen3", { vocab_size: value })).toThrow("vocab_size must be a whole number above 0, not");
   }
-  expect(parsing("qwen3", { rms_norm_eps: 0 })).toThrow("rms_norm_eps must be a number above 0, not 0.");
+  expect(parsing("qwen3", { rms_norm_eps: 0 })).toThrow(
+    "rms_norm_eps must be a number above 0 and up to 1, not 0.",
+  );
   expect(parsing("qwen3", { tie_word_embeddings: 1 })).toThrow(
     "tie_word_embeddings must be true or false, not 1.",
   );
@@ -309,6 +312,98 @@ await test("all reference configurations are strictly valid", () => {
   for (const family of ["qwen3_moe", "qwen3", "llama"]) expect(parsing(family, {}, true)).not.toThrow();
 });
 
+//| 03-moe/4-the-decoder.ipynb#config-conflicts-test
+/** What is ignored of a reference configuration with some keys changed. */
+function ignored(family: string, changes: Record<string, unknown>): string[] {
+  return configWarnings(JSON.parse(JSON.stringify({ ...configOf(family), ...changes })));
+}
+
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 32,
+};
+
+await test("where two keys contradict each other, the one wins that wins in transformers", () => {
+  const theta = (changes: Record<string, unknown>) => parsing("qwen3", changes)().rope.theta;
+  const parameters = { rope_theta: 7000, rope_type: "default" };
+  // Each value was asked of transformers 5.18.
+  expect(theta({ rope_theta: 5000, rope_parameters: parameters })).toBe(7000);
+  expect(theta({ rope_theta: 5000, rope_parameters: { rope_type: "default" } })).toBe(5000);
+  expect(theta({ rope_scaling: llama3, rope_parameters: parameters })).toBe(10000);
+  expect(theta({ rope_scaling: llama3, rope_parameters: parameters, rope_theta: 123 })).toBe(123);
+  expect(theta({ rope_scaling: {}, rope_parameters: parameters })).toBe(7000);
+  expect(parsing("qwen3", { rope_parameters: { ...parameters, type: "llama3" } })().rope.scaling).toBe(
+    undefined,
+  );
+  const { original_max_position_embeddings: _, ...rest } = llama3;
+  expect(parsing("qwen3", { rope_parameters: rest })().rope.scaling?.originalContextLength).toBe(256);
+});
+
+await test("what is ignored is said", () => {
+  for (const family of ["llama", "qwen3", "qwen3_moe"]) expect(ignored(family, {})).toEqual([]);
+  expect(ignored("qwen3_moe", { num_experts: 8 })).toEqual([
+    "num_experts is 8 and is ignored, because num_local_experts is 4.",
+  ]);
+  expect(ignored("qwen3_moe", { num_experts: 4 })).toEqual([]);
+  expect(ignored("qwen3", { rope_theta: 5000 })).toEqual([
+    "rope_theta is 5000 and is ignored, because rope_parameters.rope_theta is 10000.",
+  ]);
+  expect(ignored("qwen3", { rope_scaling: llama3 })[0]).toMatch(/^rope_parameters is .* and is ignored/);
+  expect(ignored("qwen3", { rope_parameters: { rope_theta: 10000, factor: 8 } })).toEqual([
+    "rope_parameters.factor is ignored: positions of the type default have no such setting.",
+  ]);
+  expect(ignored("qwen3", { torch_dtype: "bfloat16" })).toEqual([
+    'torch_dtype is "bfloat16" and is ignored, because dtype is "float32".',
+  ]);
+  expect(ignored("qwen3", { architectures: ["LlamaForCausalLM"] })[0]).toMatch(/^architectures is/);
+  expect(ignored("llama", { eos_token_id: [2, 64] })).toEqual([
+    "eos_token_id is 64, but the vocabulary ends at 63: no token has that id.",
+  ]);
+  expect(ignored("qwen3_moe", { mlp_only_layers: [7] })).toEqual([
+    "mlp_only_layers names the layer 7, but there are only 2.",
+  ]);
+  expect(parsing("qwen3_moe", { num_experts: 8 }, true)).toThrow("num_local_experts is 4. Give one of them.");
+});
+
+await test("settings that change nothing must have their type", () => {
+  expect(parsing("qwen3", { use_cache: "yes" })).toThrow('use_cache must be true or false, not "yes".');
+  expect(parsing("qwen3", { mlp_bias: [] })).toThrow("mlp_bias is []");
+  expect(parsing("qwen3", { layer_types: ["full_attention"] })).toThrow(
+    "layer_types must be a list of 2 layer types, one for each layer",
+  );
+  expect(parsing("qwen3", { rope_parameters: { full_attention: { rope_theta: 7 } } })).toThrow(
+    "rope_parameters.full_attention is an object",
+  );
+  expect(parsing("qwen3", { initializer_range: 2 })).toThrow(
+    "initializer_range must be a number above 0 and up to 1",
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-extent-test
+await test("sizes are multiplied out before anything is made of them", () => {
+  const most = 2 ** 31 - 1;
+  for (const key of ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim"])
+    for (const value of [most + 1, 2 ** 40, Number.MAX_SAFE_INTEGER])
+      expect(parsing("llama", { [key]: value })).toThrow(`${key} must be at most ${most}, not ${value}.`);
+  for (const key of ["num_experts_per_tok", "moe_intermediate_size", "max_position_embeddings"])
+    expect(parsing("qwen3_moe", { [key]: 2 ** 31 })).toThrow(`${key} must be at most ${most}`);
+  const layers = { layer_types: null, num_hidden_layers: 1e6 };
+  for (const family of ["llama", "qwen3"])
+    expect(parsing(family, layers)).toThrow(
+      "1000000 layers make 16000000 tensors, but a model may have 500000: lower num_hidden_layers.",
+    );
+  expect(parsing("qwen3_moe", { num_local_experts: 1e6 })).toThrow(
+    "2 layers of 1000000 experts make 6000032 tensors, but a model may have 500000: lower num_hidden_layers or num_experts.",
+  );
+  expect(parsing("llama", { hidden_size: 2 ** 30, vocab_size: 2 ** 30 })).toThrow(
+    /^The sizes multiply out to 2\.31e\+18 parameters, 8\.59e\+9 GiB, but at most 8388608 GiB can be addressed: lower them\.$/,
+  );
+  expect(parsing("qwen3", { intermediate_size: most, hidden_size: most - 3 })).toThrow("multiply out to");
+});
+
 //| 03-moe/4-the-decoder.ipynb#config-round-trip-test
 /** Any configuration that can be: sizes that fit each other, all settings in all combinations. */
 const anyConfig = fc
@@ -374,6 +469,66 @@ await test("a configuration that was saved is read back as it was, and is strict
       expect(parseModelConfig(modelConfigToJson(config), { strict: true })).toEqual(config);
       expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
     }),
+  );
+});
+
+//| 03-moe/4-the-decoder.ipynb#config-fuzz-test
+/** A value that a damaged or hostile config.json may have in place of another. */
+const oddValue = fc.oneof(
+  fc.constantFrom<unknown>(
+    null,
+    true,
+    "",
+    "x",
+    [],
+    {},
+    [[]],
+    [null],
+    0,
+    -1,
+    1.5,
+    1e300,
+    1e9,
+    2 ** 31,
+    2 ** 53,
+    -(2 ** 53),
+  ),
+  fc.integer({ min: -3, max: 300 }),
+  fc.jsonValue({ maxDepth: 2 }),
+);
+
+await test("whatever stands in a config.json, it is read or refused in one sentence", () => {
+  const keys = [
+    ...new Set(["llama", "qwen3", "qwen3_moe"].flatMap((family) => Object.keys(configOf(family)))),
+  ];
+  const changes = fc.dictionary(
+    fc.constantFrom(...keys, "num_experts", "rope_theta", "rope_scaling"),
+    oddValue,
+    {
+      minKeys: 1,
+      maxKeys: 3,
+    },
+  );
+  fc.assert(
+    fc.property(
+      fc.constantFrom("llama", "qwen3", "qwen3_moe"),
+      changes,
+      fc.boolean(),
+      (family, changed, strict) => {
+        try {
+          const json = { ...configOf(family), ...changed };
+          const config = parseModelConfig(json, { strict });
+          configWarnings(json);
+          expect(config.layers * (16 + (config.moe?.experts ?? 0))).toBeLessThan(1e6);
+          expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
+        } catch (error) {
+          expect(error).toBeInstanceOf(Error);
+          expect((error as Error).constructor.name).toBe("Error");
+          expect((error as Error).message).toMatch(/^[^\n]{10,600}[.?]$/);
+        }
+      },
+    ),
+    { numRuns: 400, seed: 7 },
   );
 });
 

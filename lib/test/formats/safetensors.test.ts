@@ -262,3 +262,56 @@ await test("a tensor whose bytes do not match its shape is not written", () => {
   const taken = new Map([["__metadata__", float32Tensor([0], new Float32Array(0))]]);
   expect(() => writeSafetensors(taken)).toThrow('cannot be named "__metadata__"');
 });
+
+//| 03-moe/4-the-decoder.ipynb#safetensors-fuzz-test
+/** A file of three tensors, damaged: its header changed at one place as a value, or its bytes cut, flipped, doubled. */
+const damaged = fc
+  .record({
+    key: fc.constantFrom("dtype", "shape", "data_offsets"),
+    value: fc.oneof(
+      fc.jsonValue({ maxDepth: 2 }),
+      fc.array(fc.integer({ min: -2, max: 40 }), { maxLength: 3 }),
+      fc.constantFrom("F64", "U8", "F4", "F6_E2M3"),
+      fc.constantFrom([2 ** 53], [1e300], [2 ** 31, 2 ** 31], [0, 2 ** 40], [4, 4], [0], []),
+    ),
+    way: fc.constantFrom("value", "cut", "flip", "double", "length"),
+    at: fc.nat(),
+  })
+  .map(({ key, value, way, at }) => {
+    const header: Record<string, Record<string, unknown>> = {
+      a: entry("F32", [2], 0, 8),
+      b: entry("BF16", [2, 2], 8, 16),
+      c: entry("U8", [3], 16, 19),
+    };
+    if (way === "value") header["abc"[at % 3]][key] = value;
+    const bytes = fileWith(header, 19);
+    const place = at % bytes.length;
+    if (way === "cut") return bytes.slice(0, place);
+    if (way === "double") return new Uint8Array([...bytes.slice(0, place), ...bytes.slice(place >> 1)]);
+    if (way === "flip") bytes[place] ^= 1 << (at % 8);
+    if (way === "length") new DataView(bytes.buffer).setBigUint64(0, BigInt(at) ** 2n, true);
+    return bytes;
+  });
+
+await test("whatever happens to a file, it is read whole or refused in one sentence", () => {
+  const run = (bytes: Uint8Array) => {
+    let file: ReturnType<typeof readSafetensors>;
+    try {
+      file = readSafetensors(bytes);
+    } catch (error) {
+      expect((error as Error).constructor.name).toBe("Error");
+      expect((error as Error).message).toMatch(/^[^\n]{10,400}\.$/);
+      return;
+    }
+    const total = [...file.tensors.values()].reduce((sum, { data }) => sum + data.length, 0);
+    expect(total).toBe(bytes.length - safetensorsHeaderLength(bytes)); // every byte belongs to one tensor
+  };
+  fc.assert(fc.property(damaged, run), { numRuns: 600, seed: 7 });
+});
+
+await test("a header of one long text, or of a long shape, is no trouble", () => {
+  const long = "x".repeat(30_000_000); // longer than a regular expression could cross
+  expect(readSafetensors(fileWith({ __metadata__: { long } })).metadata.long.length).toBe(long.length);
+  const shape = Array.from({ length: 10_000 }, () => 1);
+  expect(() => readSafetensors(fileWith({ a: entry("F32", shape, 0, 8) }, 8))).toThrow(/^.{1,300}$/);
+});

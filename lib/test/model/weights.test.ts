@@ -95,6 +95,26 @@ await test("weights may come in several files", () => {
   );
 });
 
+//| 03-moe/4-the-decoder.ipynb#weights-head-test
+await test("a tied model whose file has another output layer keeps it, as transformers does, and says so", async () => {
+  const tied = { tie_word_embeddings: true };
+  const other = loadChanged(() => {}, tied);
+  expect(other.config.tied).toBe(false);
+  expect(other.warnings).toEqual([
+    "tie_word_embeddings is true and is ignored, because the file has a lm_head.weight of other values than model.embed_tokens.weight.",
+  ]);
+  const [table, head] = ["model.embed_tokens.weight", "lm_head.weight"];
+  const same = loadChanged((tensors) => tensors.set(head, tensors.get(table)!), tied);
+  expect([same.config.tied, same.weights.has(head), same.warnings]).toEqual([true, false, []]);
+  const alone = loadChanged((tensors) => tensors.delete(table), tied);
+  expect([alone.config.tied, alone.warnings]).toEqual([true, []]);
+  expect(await alone.weights.get(table)!.array()).toEqual(await other.weights.get(head)!.array());
+  const short: SafetensorsTensor = { dtype: "F32", shape: [2, 32], data: new Uint8Array(256) };
+  expect(() => loadChanged((tensors) => tensors.set(head, short), tied)).toThrow(
+    "The weight lm_head.weight is [2, 32], but the configuration wants [64, 32].",
+  );
+});
+
 //| 03-moe/4-the-decoder.ipynb#weights-refused-test
 await test("weights that do not belong to the configuration are refused in one sentence", () => {
   const gate = "model.layers.0.mlp.gate.weight";
@@ -117,7 +137,12 @@ await test("weights that do not belong to the configuration are refused in one s
 });
 
 await test("a tied model has no output layer of its own, and a file that has one all the same is read", () => {
-  const model = loadChanged(() => {}, { tie_word_embeddings: true });
+  const model = loadChanged(
+    (tensors) => tensors.set("lm_head.weight", tensors.get("model.embed_tokens.weight")!),
+    {
+      tie_word_embeddings: true,
+    },
+  );
   expect(model.weights.has("lm_head.weight")).toBe(false);
   expect(readSafetensors(randomModelFiles(model.config, 1).weights).tensors.has("lm_head.weight")).toBe(
     false,
