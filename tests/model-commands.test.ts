@@ -48,6 +48,7 @@ describe("tslm init", () => {
     run(["init", "--config", config, "--seed", "3", "--out", "two"]);
     run(["init", "--config", config, "--seed", "4", "--out", "three"]);
     expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual([
+      ".tslm.json",
       "config.json",
       "generation_config.json",
       "model.safetensors",

@@ -107,7 +107,14 @@ test("a run leaves metrics with the agreed keys, two checkpoints, the model and 
   const names = fs.readdirSync(at("whole"), { encoding: "utf8" });
   expect(names.filter((name) => name.includes("step-"))).toEqual(["step-000055", "step-000060"]);
   expect(fs.readdirSync(at("whole", "model")).sort()).toEqual(
-    ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"].sort(),
+    [
+      "README.md",
+      "config.json",
+      "generation_config.json",
+      "model.safetensors",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ].sort(),
   );
   expect(fs.readFileSync(at("whole", "step-000060", "model.safetensors"))).toEqual(
     fs.readFileSync(at("whole", "model", "model.safetensors")),
@@ -167,7 +174,7 @@ test("kill -9 while a checkpoint is being written, and again later: the same bit
     fs.existsSync(at("killed")) && fs.readdirSync(at("killed")).some((name) => name.endsWith(".partial"));
   const kill = (when: () => boolean) => (child: ChildProcess) => when() && child.kill("SIGKILL");
   fs.mkdirSync(at("killed"));
-  fs.writeFileSync(at("killed", ".run.json.1.part"), "{"); // as of a kill before the run began
+  fs.writeFileSync(at("killed", ".run.json.tslm-0123456789abcdef"), "{"); // as of a kill before the run began
   const first = await startUntil(begin("killed"), kill(unfinished));
   expect(first.signal).toBe("SIGKILL");
   const second = await startUntil(
