@@ -4,6 +4,11 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { readRunFile } from "../lib/src/cli/train-config.ts";
+import { readManifest } from "../lib/src/data/shards.ts";
+import { randomStream } from "../lib/src/data/synthetic.ts";
+import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
+import { keptLines } from "../lib/src/train/monitor.ts";
 import { type Fault, failAndResume, filesIn, problemOf, shortRun, trainHere } from "./strain.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-strain-"));
@@ -74,4 +79,39 @@ test("a run.json that is damaged, edited, or of another run is refused, and so i
     (text) => text.replace("train_loss", "train_lost"),
     "metrics.jsonl is damaged",
   );
+});
+
+test("no bit flip or cut in what a run reads again is taken for the truth, or ends in a fault of ours", async () => {
+  const run = path.join(folder, "flipped", "run");
+  fs.cpSync(whole, run, { recursive: true });
+  const checkpoint = latestCheckpoint(run)!;
+  const logs = JSON.parse(new TextDecoder().decode(checkpoint.files.get("logs.json")));
+  const readers: [string, () => unknown][] = [
+    ["run.json", () => readRunFile(run, checkpoint)],
+    ["data/shards/manifest.json", () => readManifest(path.join(run, "data", "shards"))],
+    ["step-000003/state.json", () => readState(path.join(run, "step-000003"))],
+    ["experts.jsonl", () => keptLines(path.join(run, "experts.jsonl"), logs["experts.jsonl"])],
+    ["samples.jsonl", () => keptLines(path.join(run, "samples.jsonl"), logs["samples.jsonl"])],
+  ];
+  const random = randomStream(10);
+  for (const [name, read] of readers) {
+    const file = path.join(run, name);
+    const good = fs.readFileSync(file);
+    const content = JSON.stringify(await read());
+    for (let i = 0; i < 60; i++) {
+      const at = Math.floor(random() * good.length);
+      const bad = i % 2 ? Buffer.from(good) : good.subarray(0, at);
+      if (i % 2) bad[at] ^= 1 << (i % 8);
+      fs.writeFileSync(file, bad);
+      const found = await Promise.resolve()
+        .then(read)
+        .then(JSON.stringify, (error: Error) => error);
+      if (found !== content)
+        expect(found).toMatchObject({
+          name: "Error",
+          message: expect.stringContaining(name.split("/").at(-1)!),
+        });
+    }
+    fs.writeFileSync(file, good);
+  }
 });
