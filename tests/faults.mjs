@@ -42,14 +42,14 @@ function half(original, name, args) {
 }
 
 /**
- * Lets the call number `at` (from 1) go wrong: "kill" dies before it, "torn" halfway, "ENOSPC" refuses it and all after it that
+ * Lets the call number `at` (from 1) of those whose name and file match `of` go wrong: "kill" dies before it, "torn" halfway, "ENOSPC" refuses it and all after it that
  * take room, "EIO" refuses it alone. `die` ends the process; without it, every later call throws as if it were dead. Returns
  * the names of the calls so far and what takes the fault away.
  */
-export function injectFault({ kind = "none", at = 0, die = undefined } = {}) {
+export function injectFault({ kind = "none", at = 0, of = /(?:)/, die = undefined } = {}) {
   const originals = Object.fromEntries(changing.map((name) => [name, fs[name]]));
   const calls = [];
-  let [depth, dead] = [0, false];
+  let [depth, dead, matching] = [0, false, 0];
   const kill = () => {
     dead = true;
     die?.();
@@ -62,16 +62,19 @@ export function injectFault({ kind = "none", at = 0, die = undefined } = {}) {
       if (depth > 0 || !counts(name, args)) return original(...args);
       if (dead) throw new Killed("killed");
       calls.push(`${name} ${typeof args[0] === "number" ? "" : args[0]}`);
+      const matches = of.test(calls.at(-1));
+      if (matches) matching += 1;
+      const isIt = matches && matching === at;
       depth += 1;
       try {
-        if (calls.length === at && kind === "kill") kill();
-        if (calls.length === at && kind === "torn") {
+        if (isIt && kind === "kill") kill();
+        if (isIt && kind === "torn") {
           half(original, name, args);
           kill();
         }
-        const full = kind === "ENOSPC" && calls.length >= at && takesRoom.test(name);
+        const full = kind === "ENOSPC" && matching >= at && takesRoom.test(name);
         if (full && /^(write|append)/.test(name)) half(original, name, args);
-        if (full || (kind === "EIO" && calls.length === at)) throw systemError(kind, name, args[0]);
+        if (full || (kind === "EIO" && isIt)) throw systemError(kind, name, args[0]);
         return original(...args);
       } finally {
         depth -= 1;

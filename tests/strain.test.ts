@@ -4,37 +4,36 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterAll, expect, test } from "vitest";
+import { readRunFile } from "../lib/src/cli/train-config.ts";
+import { readManifest } from "../lib/src/data/shards.ts";
+import { randomStream } from "../lib/src/data/synthetic.ts";
+import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
+import { keptLines } from "../lib/src/train/monitor.ts";
 import { type Fault, failAndResume, filesIn, problemOf, shortRun, trainHere } from "./strain.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-strain-"));
 const config = path.join(folder, "config.json");
 const whole = path.join(folder, "whole", "run");
 fs.writeFileSync(config, JSON.stringify(shortRun));
-const { calls } = await trainHere(["--config", config, "--out", whole]);
+await trainHere(["--config", config, "--out", whole]);
 const expected = filesIn(whole);
 afterAll(() => fs.rmSync(folder, { recursive: true }));
 
-/** Where a call on such a file stands among all, the last of them. */
-function lastCall(words: RegExp): number {
-  const at = calls.findLastIndex((call) => words.test(call)) + 1;
-  expect(at, `a call like ${words}`).toBeGreaterThan(0);
-  return at;
-}
-
-const points: [Fault["kind"], string, RegExp][] = [
-  ["kill", "before the last sample", /^append.*samples/],
-  ["torn", "in the last line of metrics", /^append.*metrics/],
-  ["kill", "before the last checkpoint has its name", /^rename.*step-000003.partial/],
-  ["torn", "while the oldest checkpoint is removed", /^rm.*step-000001/],
-  ["kill", "before model/ has the last weights", /^rename.*model.safetensors/],
-  ["torn", "just after model/ has the last weights", /^rename.*model.safetensors/],
-  ["kill", "before the report", /^open.*report.txt/],
-  ["ENOSPC", "in the last checkpoint", /^open.*step-000003.partial.model/],
-  ["EIO", "as the last checkpoint gets its name", /^rename.*step-000003.partial/],
+const points: [string, Fault][] = [
+  ["before the last sample", { kind: "kill", at: 2, of: /^append.*samples/ }],
+  ["in the last line of metrics", { kind: "torn", at: 3, of: /^append.*metrics/ }],
+  ["before the last checkpoint has its name", { kind: "kill", at: 1, of: /^rename.*step-000003.partial/ }],
+  ["while the oldest checkpoint is removed", { kind: "torn", at: 2, of: /^rm.*step-000001/ }],
+  ["before model/ has the last weights", { kind: "kill", at: 3, of: /^rename.*model.safetensors/ }],
+  ["just after model/ has the last weights", { kind: "torn", at: 3, of: /^rename.*model.safetensors/ }],
+  ["before the report", { kind: "kill", at: 1, of: /^open.*report.txt/ }],
+  ["in the last checkpoint", { kind: "ENOSPC", at: 1, of: /^open.*step-000003.partial.model/ }],
+  ["as the last checkpoint gets its name", { kind: "EIO", at: 1, of: /^rename.*step-000003.partial/ }],
 ];
 
-test.each(points)("%s %s", async (kind, _, words) => {
-  const outcome = await failAndResume(folder, { kind, at: lastCall(words) });
+test.each(points)("a fault %s: %o", async (_, fault) => {
+  const { kind } = fault;
+  const outcome = await failAndResume(folder, fault);
   expect(outcome.failed).toBeDefined();
   expect(problemOf(outcome, expected, kind)).toBeUndefined();
 });
@@ -59,7 +58,7 @@ test("a run.json that is damaged, edited, or of another run is refused, and so i
     fs.writeFileSync(file, change(text));
     const { error, calls: made } = await trainHere(["--out", run, "--resume"]);
     expect(error).toContain(words);
-    expect(made).toEqual([]); // nothing was touched
+    expect(made.filter((call) => !/^mkdir|tslm-lock/.test(call))).toEqual([]); // nothing was touched
     fs.writeFileSync(file, text);
   };
   await refused(
@@ -80,4 +79,39 @@ test("a run.json that is damaged, edited, or of another run is refused, and so i
     (text) => text.replace("train_loss", "train_lost"),
     "metrics.jsonl is damaged",
   );
+});
+
+test("no bit flip or cut in what a run reads again is taken for the truth, or ends in a fault of ours", async () => {
+  const run = path.join(folder, "flipped", "run");
+  fs.cpSync(whole, run, { recursive: true });
+  const checkpoint = latestCheckpoint(run)!;
+  const logs = JSON.parse(new TextDecoder().decode(checkpoint.files.get("logs.json")));
+  const readers: [string, () => unknown][] = [
+    ["run.json", () => readRunFile(run, checkpoint)],
+    ["data/shards/manifest.json", () => readManifest(path.join(run, "data", "shards"))],
+    ["step-000003/state.json", () => readState(path.join(run, "step-000003"))],
+    ["experts.jsonl", () => keptLines(path.join(run, "experts.jsonl"), logs["experts.jsonl"])],
+    ["samples.jsonl", () => keptLines(path.join(run, "samples.jsonl"), logs["samples.jsonl"])],
+  ];
+  const random = randomStream(10);
+  for (const [name, read] of readers) {
+    const file = path.join(run, name);
+    const good = fs.readFileSync(file);
+    const content = JSON.stringify(await read());
+    for (let i = 0; i < 60; i++) {
+      const at = Math.floor(random() * good.length);
+      const bad = i % 2 ? Buffer.from(good) : good.subarray(0, at);
+      if (i % 2) bad[at] ^= 1 << (i % 8);
+      fs.writeFileSync(file, bad);
+      const found = await Promise.resolve()
+        .then(read)
+        .then(JSON.stringify, (error: Error) => error);
+      if (found !== content)
+        expect(found).toMatchObject({
+          name: "Error",
+          message: expect.stringContaining(name.split("/").at(-1)!),
+        });
+    }
+    fs.writeFileSync(file, good);
+  }
 });

@@ -36,6 +36,7 @@ export const shortRun = {
 export interface Fault {
   kind: "kill" | "torn" | "ENOSPC" | "EIO";
   at: number;
+  of?: RegExp;
 }
 
 /** Runs `tslm train` in this process, silently and in no time. Gives its error's sentence, if it ended with one, and its calls. */
@@ -82,7 +83,7 @@ export async function failAndResume(folder: string, fault: Fault) {
   const resumed = await trainHere(["--config", config, "--out", run, "--resume"]);
   const files = fs.existsSync(run) ? filesIn(run) : {};
   fs.rmSync(path.dirname(run), { recursive: true, force: true });
-  return { failed: failed.error, call: failed.calls[fault.at - 1], kept, resumed: resumed.error, files };
+  return { failed: failed.error, calls: failed.calls, kept, resumed: resumed.error, files };
 }
 
 /** What is wrong with how a failed run said it and ended, if anything is. */

@@ -23,7 +23,7 @@ for (const kind of kinds.split(",") as Fault["kind"][]) {
   for (let at = from; at <= to; at++) {
     const outcome = await failAndResume(folder, { kind, at });
     const problem = problemOf(outcome, expected, kind);
-    if (problem) say(`${kind} ${at} (${outcome.call}): ${problem}; failed with: ${outcome.failed}`);
+    if (problem) say(`${kind} ${at} (${outcome.calls[at - 1]}): ${problem}; failed with: ${outcome.failed}`);
     else equal += 1;
     if (outcome.failed === undefined) unharmed += 1;
     else

@@ -26,6 +26,7 @@ export async function leavingNothing<T>(folder: string, work: () => Promise<T>):
     if (namesIn(folder).length === 0 && !readLedger(folder)) writeLedger(folder, "train", {});
     return await work();
   } catch (error) {
+    if (fs.existsSync(path.join(folder, "run.json"))) throw error; // it has begun: all of that belongs to it
     for (const name of made) fs.rmSync(path.join(folder, name), { recursive: true, force: true });
     throw error;
   }

@@ -6,7 +6,7 @@ import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
 import { PERMUTATIONS, contentHash, hashSet, recentIndex, textSignature } from "./duplicates.js";
-import { syncFile, writeWhole } from "./files.js";
+import { checkedJson, syncFile, writeWhole } from "./files.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import { type Claim, claimFolder } from "./folders.js";
 import {
@@ -982,7 +982,7 @@ export async function fillCorpus(
   countDocuments(options, state, verdicts, dropReasons(options));
   const manifest = corpusManifest(partial, options, state, tokenizer);
   fs.writeFileSync(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
-  fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+  fs.writeFileSync(path.join(partial, "manifest.json"), checkedJson(manifest));
   writeCards(partial, name, options, manifest);
   return manifest;
 }

@@ -1,9 +1,11 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { z } from "zod";
 import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
+import { checkedJson, parseChecked, readExactly } from "./files.js";
 import { writeWholeFolder } from "./folders.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
@@ -302,7 +304,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
       splits,
     };
     fs.writeFileSync(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
-    fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+    fs.writeFileSync(path.join(partial, "manifest.json"), checkedJson(manifest));
     return manifest;
   });
 }
@@ -358,7 +360,7 @@ export function tokenFile(
     const values = new (dtype === "u16" ? Uint16Array : Uint32Array)(
       checkedEnd(start, count, tokens) - start,
     );
-    fs.readSync(handle, new Uint8Array(values.buffer), 0, values.byteLength, start * size);
+    readExactly(file, handle, new Uint8Array(values.buffer), start * size);
     return Uint32Array.from(values);
   };
   return { length: tokens, read, close: () => fs.closeSync(handle) };
@@ -385,6 +387,63 @@ export function joinedTokens(sources: TokenSource[]): TokenSource {
   return { length, read };
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#manifest-schema
+/** What a manifest must hold; its type is `Manifest`. */
+export const manifestSchema = (() => {
+  const count = z
+    .int({ error: "a whole number from 0 up" })
+    .nonnegative({ error: "a whole number from 0 up" });
+  const text = z.string({ error: "text" });
+  const name = z
+    .string({ error: "the name of a file" })
+    .regex(/^\w[\w.-]*$/, { error: "the name of a file" });
+  const sha256 = z.hex({ error: "a sha256" }).length(64, { error: "a sha256" });
+  const split = z.strictObject({
+    bytes: count,
+    tokens: count,
+    shards: z.array(z.strictObject({ file: name, tokens: count, sha256 })),
+  });
+  const bits = z.number({ error: "a number from 0 to 8" }).min(0).max(8).optional();
+  const place = z.strictObject({ start: count, tokens: count, bytes: count });
+  const documents = z.strictObject({ read: count, kept: count, dropped: z.record(z.string(), count) });
+  const share = {
+    ...{ name: text, license: text.optional(), url: text.optional(), documents, train: place, val: place },
+    weight: z.number({ error: "a number above 0" }).positive({ error: "a number above 0" }).optional(),
+  };
+  const source = { file: text, sha256, bytes: count, characters: count, source: text.optional() };
+  return z.strictObject({
+    ...{ tokenizer: name, vocab_size: count, separator: count.optional() },
+    dtype: z.enum(["u16", "u32"], { error: "u16 or u32" }),
+    val_fraction: z.number({ error: "a number from 0 to below 1" }).min(0).lt(1),
+    steps: z.array(text).optional(),
+    sources: z.array(z.strictObject({ ...source, entropy_bits_per_byte: bits })),
+    mixture: z.array(z.strictObject(share)).optional(),
+    entropy_bits_per_byte: bits,
+    splits: z.strictObject({ train: split, val: split }),
+  });
+})();
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#check-manifest
+/** What in a manifest contradicts the rest of it, in a few words; nothing if all agrees. */
+export function contradiction({
+  vocab_size,
+  dtype,
+  separator,
+  splits,
+  mixture = [],
+}: Manifest): string | undefined {
+  for (const [name, { tokens, shards }] of Object.entries(splits)) {
+    if (shards.reduce((sum, shard) => sum + shard.tokens, 0) !== tokens)
+      return `splits.${name}.tokens is not the sum over its shards`;
+    const places = mixture.map((source) => source[name as "train" | "val"]);
+    if (places.some(({ start, tokens: length }) => start + length > tokens))
+      return `a source reaches beyond the tokens of ${name}`;
+  }
+  if (dtype === "u16" && vocab_size > 2 ** 16) return `vocab_size ${vocab_size} does not fit into 16 bits`;
+  if (separator !== undefined && separator >= vocab_size) return `separator ${separator} is no token`;
+  return undefined;
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#read-manifest
 /** The JSON in a file, or one sentence on why there is none. */
 export function readJson(file: string): unknown {
@@ -396,17 +455,31 @@ export function readJson(file: string): unknown {
   }
 }
 
-/** The manifest of a folder of shards. */
+/** The manifest of a folder of shards, every value checked. Throws one sentence that names the file and what is wrong in it. */
 export function readManifest(folder: string): Manifest {
   const file = path.join(folder, "manifest.json");
   if (!fs.existsSync(file))
     throw new Error(`${folder} holds no prepared data (no manifest.json); make it with: tslm data prepare`);
-  const manifest = readJson(file) as Manifest;
-  const splits = manifest?.splits;
-  const whole = Array.isArray(splits?.train?.shards) && Array.isArray(splits?.val?.shards);
-  if (manifest?.format !== SHARD_FORMAT.format || manifest.version !== SHARD_FORMAT.version || !whole) {
-    throw new Error(`${file} is not a manifest of token shards of version 1; prepare the data again.`);
+  const wrong = (what: string) =>
+    new Error(`${file} is damaged or was edited: ${what}. Prepare the data again.`);
+  let json: Record<string, unknown>;
+  try {
+    json = parseChecked(fs.readFileSync(file, "utf8"), { unsigned: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall) throw error;
+    throw wrong((error as Error).message);
   }
+  const { format, version, ...content } = json;
+  if (format !== SHARD_FORMAT.format || version !== SHARD_FORMAT.version)
+    throw new Error(`${file} is not a manifest of token shards of version 1; prepare the data again.`);
+  const { data, error } = manifestSchema.safeParse(content);
+  if (error) {
+    const [{ path: where, message }] = error.issues;
+    throw wrong(where.length > 0 ? `${where.join(".")} must be ${message}` : message);
+  }
+  const manifest: Manifest = { ...SHARD_FORMAT, ...data };
+  const problem = contradiction(manifest);
+  if (problem) throw wrong(problem);
   return manifest;
 }
 
@@ -468,9 +541,14 @@ export function openShards(folder: string, options: { verify?: boolean } = {}): 
   const [train, val] = [open(manifest.splits.train), open(manifest.splits.val)];
   if (options.verify) verifyShards(folder, manifest);
   const whole = joinedTokens(train);
+  const tokenizer = loadTokenizer(readJson(path.join(folder, manifest.tokenizer)) as object);
+  if (tokenizer.vocabSize !== manifest.vocab_size)
+    throw new Error(
+      `${path.join(folder, manifest.tokenizer)} has ${tokenizer.vocabSize} tokens where the manifest says ${manifest.vocab_size}. Prepare the data again.`,
+    );
   return {
     manifest,
-    tokenizer: loadTokenizer(readJson(path.join(folder, manifest.tokenizer)) as object),
+    tokenizer,
     train: whole,
     val: joinedTokens(val),
     mixture: weightedSources(manifest, whole),

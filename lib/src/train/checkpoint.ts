@@ -163,7 +163,7 @@ export const stateSchema = (() => {
   const count = z.int().nonnegative();
   const place = { epoch: count, position: count };
   const sources = z.array(z.strictObject({ ...place, windows: count })).min(1);
-  const measured = z.strictObject({ step: count, loss: z.number() }).optional();
+  const measured = z.strictObject({ step: count, loss: z.number().nonnegative() }).optional();
   const file = z.strictObject({ bytes: count, sha256: z.hex().length(64) });
   return z.strictObject({
     step: count,

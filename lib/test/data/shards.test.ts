@@ -116,9 +116,40 @@ await test("missing and damaged data is named", () => {
     "its checksum is not the manifest's",
     { verify: true },
   );
-  damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{"), "cannot be read as JSON");
+  const manifest = path.join(out, "manifest.json");
+  damage(() => fs.writeFileSync(manifest, "{"), "manifest.json is damaged or was edited: it is not JSON");
+  const edited = (change: (content: Record<string, unknown>) => object) => () => {
+    const { sha256: _, ...content } = JSON.parse(fs.readFileSync(manifest, "utf8"));
+    fs.writeFileSync(manifest, JSON.stringify(change(content)));
+  };
+  damage(
+    edited((content) => ({ ...content, sha256: "0" })),
+    "its checksum is not the one it states",
+  );
+  damage(
+    edited((content) => ({ ...content, vocab_size: -1 })),
+    "vocab_size must be a whole number from 0 up",
+  );
+  damage(
+    edited((content) => ({ ...content, vocab: 1 })),
+    'Unrecognized key: "vocab"',
+  );
+  damage(
+    edited((content) => ({ ...content, splits: null })),
+    "splits must be",
+  );
+  damage(
+    edited((content) => ({ ...content, vocab_size: 9999 })),
+    "where the manifest says 9999",
+  );
   damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{}"), "is not a manifest");
   expect(() => openShards(folder)).toThrow("holds no prepared data");
+  fs.rmSync(out, { recursive: true });
+  make();
+  const shards = openShards(out);
+  fs.truncateSync(shard, 10); // a file may shrink while it is open, and a read then gives less than it was asked for
+  expect(() => shards.val.read(0, 20)).toThrow("val-00000.bin is cut short: it ends at byte 10");
+  shards.close();
   fs.rmSync(folder, { recursive: true });
 });
 
