@@ -81,7 +81,7 @@ describe("judging an answer", () => {
 
   test("an answer that never comes is given up on", async () => {
     const check = { ...reversed, patience: 30 };
-    expect(await said(check, () => new Promise(() => {}))).toContain("did not finish within 0.03 s");
+    expect(await said(check, () => new Promise(() => {}))).toMatch(/did not finish within [\d.]+ s/);
   });
 
   test("so is a loop that never ends, in a function and in what a check runs", async () => {
@@ -89,7 +89,7 @@ describe("judging an answer", () => {
     const endless = () => {
       for (;;);
     };
-    expect(await said(check, endless)).toContain("did not finish within 0.03 s: does every loop end");
+    expect(await said(check, endless)).toMatch(/did not finish within [\d.]+ s: does every loop end/);
     expect(await said({ ...check, run: (answer) => answer() }, endless)).toContain("did not finish");
   });
 

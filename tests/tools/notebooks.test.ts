@@ -1,8 +1,12 @@
+import { spawnSync } from "node:child_process";
 import path from "node:path";
 import { expect, test } from "vitest";
+import { findPython, gpuEnvironment, patience } from "../../lib/bin/machine.mjs";
+import { kernelEnvironment, writeKernelSpec } from "../../tools/kernelspec.mjs";
 import { notebookNames, readNotebook, repository } from "../../tools/notebook.js";
 import { checkOptions, runInJupyter, runNotebooks, selectNotebooks } from "../../tools/notebooks.js";
 import { runCells } from "../../tools/run-notebook.js";
+import { buildLibrary } from "../../tools/setup.mjs";
 import { type Cell, makeBook, ONE, read, TWO } from "./small-book.js";
 
 const here = path.join(repository, "tests");
@@ -148,6 +152,90 @@ test("Jupyter's own protocol sees a cell that fails", ({ skip }) => {
   const { skipped, failure } = runInJupyter(path.join(root, "chapters", ONE));
   if (skipped) skip(skipped);
   expect(failure).toContain('throw new Error("boom");');
+});
+
+/** Runs cells with Jupyter's client, interrupts some where they first speak, and tells their replies. */
+const INTERRUPT = `
+import json, sys, time
+from jupyter_client.manager import start_new_kernel
+manager, client = start_new_kernel(kernel_name="tslab", cwd=sys.argv[1], startup_timeout=int(sys.argv[3]))
+limit = int(sys.argv[3])
+
+def run(source, interrupt):
+    texts, interrupted = [], False
+    asked = client.execute(source)
+    while True:
+        message = client.get_iopub_msg(timeout=limit)
+        if message["parent_header"].get("msg_id") != asked: continue
+        content = message["content"]
+        if content.get("execution_state") == "idle": break
+        if message["msg_type"] == "stream": texts.append(content["text"])
+        if "data" in content: texts.append(content["data"]["text/plain"])
+        if texts and interrupt and not interrupted:
+            interrupted = True
+            manager.interrupt_kernel()
+    while True:
+        reply = client.get_shell_msg(timeout=limit)
+        if reply["parent_header"].get("msg_id") == asked: break
+    if reply["content"]["status"] != "abort": return [reply["content"]["status"], texts]
+    time.sleep(0.1) # for a moment after a failure the kernel takes nothing
+    return run(source, interrupt)
+
+try:
+    told = [run(*cell) for cell in json.loads(sys.argv[2])]
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+print(json.dumps(told))
+`;
+
+/** Cells of one notebook, each with whether it is interrupted. */
+const INTERRUPTED: [source: string, interrupt: boolean][] = [
+  [
+    'import { check, progress, untilInterrupted } from "tslm/notebook";\nconst seen: number[] = [];\nconst turn = () => new Promise((done) => setTimeout(done, 2));\nconst double = { exercise: "0/0", id: "x", title: "x", hints: [], mistakes: [], patience: 1e6, inputs: () => [1], expected: () => 2 };',
+    false,
+  ],
+  [
+    'const got = await untilInterrupted(async (signal) => {\n  let count = 0;\n  for (console.log("begun"); !signal.aborted; await turn()) count++;\n  return count;\n});',
+    true,
+  ],
+  ["got > 0", false],
+  [
+    'const bar = progress("loop", 1e9);\nfor (let i = 0; ; i++) {\n  seen.push(i);\n  bar.update(i);\n  await turn();\n}',
+    true,
+  ],
+  [
+    "await new Promise((done) => setTimeout(done, 300));\nconst soon = seen.length;\nawait new Promise((done) => setTimeout(done, 100));\nsoon === seen.length",
+    false,
+  ],
+  [
+    // The client hears nothing of a cell that never waits: this one interrupts itself.
+    'await check(double as never, () => {\n  process.kill(process.pid, "SIGINT");\n  for (;;);\n});',
+    false,
+  ],
+  ['console.log("still here");', false],
+];
+
+test("an interrupt from Jupyter stops what runs, keeps what it has, and leaves the kernel alive", async ({
+  skip,
+}) => {
+  const python = findPython("jupyter_client", repository);
+  if (!python || process.platform === "win32") return skip("no Python with jupyter_client was found");
+  buildLibrary();
+  writeKernelSpec(repository);
+  const env = kernelEnvironment(repository, gpuEnvironment());
+  const args = ["-c", INTERRUPT, here, JSON.stringify(INTERRUPTED), String(Math.ceil(patience(300)))];
+  const { stdout, stderr } = spawnSync(python, args, { env, encoding: "utf8" });
+  expect(stdout, stderr).toMatch(/^\[/);
+  const [, graceful, kept, loop, ended, answer, alive] = JSON.parse(stdout) as [string, string[]][];
+  expect(graceful).toEqual(["ok", ["begun\n"]]);
+  expect(kept).toEqual(["ok", ["true\n"]]);
+  expect(loop[0]).toBe("error");
+  expect(loop[1]).toContain("Interrupted.\n");
+  expect(ended).toEqual(["ok", ["true\n"]]);
+  expect(answer[0]).toBe("ok");
+  expect(answer[1].join("")).toContain("It was interrupted before it returned.");
+  expect(alive).toEqual(["ok", ["still here\n"]]);
 });
 
 const first = notebookNames(repository)[0];

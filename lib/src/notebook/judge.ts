@@ -115,6 +115,7 @@ async function attempt(
   args: unknown[],
   { patience, signal }: Limits,
 ): Promise<Outcome> {
+  if (signal?.aborted) return { ended: "interrupted" };
   const own = args.map(copyValue);
   if (check.output !== undefined) poison(own[check.output]);
   const end = endOf(patience, signal);
