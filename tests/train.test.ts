@@ -164,7 +164,7 @@ test("kill -9 while a checkpoint is being written, and again later: the same bit
     fs.existsSync(at("killed")) && fs.readdirSync(at("killed")).some((name) => name.endsWith(".partial"));
   const kill = (when: () => boolean) => (child: ChildProcess) => when() && child.kill("SIGKILL");
   fs.mkdirSync(at("killed"));
-  fs.writeFileSync(at("killed", ".run.json.1.part"), "{"); // as of a kill before the run began
+  fs.writeFileSync(at("killed", ".run.json.tslm-0123456789abcdef"), "{"); // as of a kill before the run began
   const first = await startUntil(begin("killed"), kill(unfinished));
   expect(first.signal).toBe("SIGKILL");
   const second = await startUntil(
