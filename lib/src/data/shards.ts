@@ -4,6 +4,7 @@ import * as path from "node:path";
 import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
+import { naming, writeSynced } from "./files.js";
 import { writeWholeFolder } from "./folders.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
@@ -187,7 +188,8 @@ export function appendTokens(
     }
     const shard = shards[shards.length - 1];
     const part = ids.subarray(at, at + limit - shard.tokens);
-    fs.appendFileSync(path.join(folder, shard.file), tokenBytes(part, dtype));
+    const file = path.join(folder, shard.file);
+    naming(file, () => fs.appendFileSync(file, tokenBytes(part, dtype)));
     shard.tokens += part.length;
     at += part.length;
   }
@@ -301,8 +303,8 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
       ...jointEntropy(sources),
       splits,
     };
-    fs.writeFileSync(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
-    fs.writeFileSync(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
+    writeSynced(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
+    writeSynced(path.join(partial, "manifest.json"), `${JSON.stringify(manifest, null, 2)}\n`);
     return manifest;
   });
 }
