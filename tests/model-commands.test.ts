@@ -47,7 +47,11 @@ describe("tslm init", () => {
     });
     run(["init", "--config", config, "--seed", "3", "--out", "two"]);
     run(["init", "--config", config, "--seed", "4", "--out", "three"]);
-    expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual(["config.json", "model.safetensors"]);
+    expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual([
+      ".tslm.json",
+      "config.json",
+      "model.safetensors",
+    ]);
     expect(bytesOf("two", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(true);
     expect(bytesOf("three", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(false);
     const scored = run(["score", "--model", "one", "--ids", writeJson("rows.json", rows)]);
