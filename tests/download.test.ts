@@ -6,10 +6,11 @@ import http from "node:http";
 import type { AddressInfo } from "node:net";
 import os from "node:os";
 import path from "node:path";
+import zlib from "node:zlib";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { publicSets } from "../lib/src/cli/data-get.js";
-import { type DownloadOptions, download } from "../lib/src/cli/download.js";
+import { type DownloadOptions, download, partialOf } from "../lib/src/cli/download.js";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm get "));
 const file = path.join(folder, "file.txt");
@@ -24,6 +25,7 @@ let faults: (
   | { cut: number }
   | { status: number; headers?: Record<string, string> }
   | { after: () => void; cut: number }
+  | { send: (response: http.ServerResponse) => void }
 )[] = [];
 let asked: http.IncomingHttpHeaders[] = [];
 
@@ -31,6 +33,7 @@ function answer(request: http.IncomingMessage, response: http.ServerResponse): v
   asked.push(request.headers);
   const fault = faults.shift();
   if (fault && "status" in fault) return void response.writeHead(fault.status, fault.headers).end("no");
+  if (fault && "send" in fault) return void fault.send(response);
   const { bytes, ranges, length } = served;
   const validator = {
     etag: `"${hashOf(bytes)}"`,
@@ -114,6 +117,7 @@ test("a server without ranges, or without versions where no checksum is known, i
   expect(fs.readFileSync(file)).toEqual(served.bytes);
   served = { ...served, ranges: true, validator: "none" };
   faults = [{ cut: 5000 }];
+  fs.rmSync(file);
   await fetchIt({ sha256: undefined });
   expect(asked.at(-1)?.range).toBeUndefined();
   expect(fs.readFileSync(file)).toEqual(served.bytes);
@@ -144,16 +148,16 @@ test("a stopped download is gone on with by the next call, and one of another ad
   await expect(fetchIt()).rejects.toThrow(
     "the server answered 500 Internal Server Error. Run it again to go on.",
   );
-  expect(left()).toEqual(["file.txt.partial", "file.txt.partial.json"]);
+  expect(left()).toEqual([".file.txt.tslm-partial", ".file.txt.tslm-partial.json"]);
   asked = [];
   await fetchIt();
   expect(asked.map(({ range }) => range)).toEqual(["bytes=40000-"]);
-  fs.renameSync(file, `${file}.partial`); // all of it, but not yet under its name
-  fs.writeFileSync(`${file}.partial.json`, JSON.stringify({ url, validator: `"${hashOf(served.bytes)}"` }));
+  fs.renameSync(file, partialOf(file).file); // all of it, but not yet under its name
+  fs.writeFileSync(partialOf(file).note, JSON.stringify({ url, validator: `"${hashOf(served.bytes)}"` }));
   await fetchIt();
   expect(fs.readFileSync(file)).toEqual(served.bytes);
-  fs.renameSync(file, `${file}.partial`);
-  fs.writeFileSync(`${file}.partial.json`, JSON.stringify({ url: `${url}?other`, validator: "x" }));
+  fs.renameSync(file, partialOf(file).file);
+  fs.writeFileSync(partialOf(file).note, JSON.stringify({ url: `${url}?other`, validator: "x" }));
   await fetchIt();
   expect(asked.at(-1)?.range).toBeUndefined();
 });
@@ -195,6 +199,81 @@ test("a connection that falls silent counts as cut, and a server that is not the
   await expect(download(address, file, options)).rejects.toThrow("ECONNREFUSED");
 });
 
+test("a part that was not asked for, or is of another version, is never joined nor taken for the whole", async () => {
+  const part = (range: string, headers = {}, body = served.bytes.subarray(0, 100)) => ({
+    send: (response: http.ServerResponse) =>
+      void response.writeHead(206, { "content-range": range, ...headers }).end(body),
+  });
+  for (const range of ["bytes 0-99/*", "bytes 0-99/100", "bytes 0-99/300000", "nothing"]) {
+    faults = [part(range)];
+    await expect(fetchIt({ sha256: undefined })).rejects.toThrow("something else than the file");
+    expect(left()).toEqual([]);
+  }
+  const tail = served.bytes.subarray(1000);
+  const others = [
+    { etag: '"another"' }, // of another version
+    {}, // does not say of which
+  ];
+  for (const headers of others) {
+    faults = [{ cut: 1000 }, part("bytes 1000-299999/300000", headers, Buffer.alloc(tail.length))];
+    await fetchIt({ sha256: undefined });
+    expect(fs.readFileSync(file)).toEqual(served.bytes);
+    fs.rmSync(file);
+  }
+  const etag = { etag: `"${hashOf(served.bytes)}"` };
+  for (const range of ["bytes 1000-299999/400000", "bytes 1000-299999/*"]) {
+    faults = [{ cut: 1000 }, part(range, etag, tail)];
+    await fetchIt({ sha256: undefined }); // begun again where the length is another, gone on with where it is not said
+    expect(fs.readFileSync(file)).toEqual(served.bytes);
+    fs.rmSync(file);
+  }
+  faults = [{ cut: 1000 }, part("bytes 2000-299999/300000", etag, tail)];
+  await expect(fetchIt()).rejects.toThrow("another part of the file");
+});
+
+test("no more is taken than is allowed, or than the server had said; what is packed is counted unpacked", async () => {
+  const refuse = async (send: (response: http.ServerResponse) => void, words: string) => {
+    faults = [{ send }];
+    await expect(fetchIt({ sha256: undefined, maxBytes: 200_000 })).rejects.toThrow(words);
+    expect(left()).toEqual([]);
+  };
+  await refuse(
+    (response) => response.writeHead(200, { "content-length": 10 ** 13 }).end(),
+    "has 10.0 TB or more",
+  );
+  await refuse((response) => response.writeHead(200).end(served.bytes), "at most 200 kB are taken");
+  const bomb = zlib.gzipSync(Buffer.alloc(10 ** 7));
+  await refuse(
+    (response) =>
+      response.writeHead(200, { "content-encoding": "gzip", "content-length": bomb.length }).end(bomb),
+    "at most 200 kB are taken",
+  );
+  faults = [
+    {
+      send: (response) =>
+        response.writeHead(200, { "content-encoding": "gzip" }).end(zlib.gzipSync(served.bytes)),
+    },
+  ];
+  await fetchIt();
+  expect(fs.readFileSync(file)).toEqual(served.bytes);
+});
+
+test("files of others beside it are neither read nor touched, and two downloads of one file are one too many", async () => {
+  const theirs = {
+    "file.txt.partial": "mine",
+    "file.txt.partial.json": `{"url": "${url}"}`,
+    "file.txt.part": "mine",
+  };
+  for (const [name, text] of Object.entries(theirs)) fs.writeFileSync(path.join(folder, name), text);
+  const first = fetchIt();
+  await expect(fetchIt()).rejects.toThrow("file.txt is in use");
+  await first;
+  expect(asked[0].range).toBeUndefined();
+  expect(left()).toEqual(["file.txt", ...Object.keys(theirs)].sort());
+  for (const [name, text] of Object.entries(theirs))
+    expect(fs.readFileSync(path.join(folder, name), "utf8")).toBe(text);
+});
+
 /** `tslm data get` as a process of its own; our server answers meanwhile. */
 function get(...args: string[]): Promise<{ code: number | null; out: string; err: string }> {
   const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
@@ -225,6 +304,11 @@ test("the command leaves the file and what is known about it, and does not fetch
   const other = await get(url, "--out", "new/a.txt", "--sha256", "1".repeat(64));
   expect(other).toMatchObject({ code: 1 });
   expect(other.err).toContain("exists and is something else");
+  fs.writeFileSync(path.join(folder, "c.txt.json"), '{"mine": true}');
+  expect((await get(url, "--out", "c.txt")).err).toContain("c.txt.json is not tslm's");
+  expect(fs.readFileSync(path.join(folder, "c.txt.json"), "utf8")).toBe('{"mine": true}');
+  fs.rmSync(path.join(folder, "c.txt.json"));
+  expect((await get(url, "--out", "c.txt", "--max-size", "100kB")).err).toContain("--max-size");
   expect((await get("tinyshakespear", "--out", "b.txt")).err).toContain('did you mean "tinyshakespeare"?');
   expect((await get(url, "--out", "b.txt", "--sha256", "12")).code).toBe(2);
   expect(left()).toEqual(["new"]);

@@ -6,6 +6,8 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { RunFile } from "../lib/src/cli/train-config.js";
+import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm train "));
@@ -241,6 +243,43 @@ test("a run is not written over, and goes on only as it was begun", () => {
   fs.writeFileSync(at("mine", "letter.txt"), "dear");
   expectRefusal(tslm(...begin("mine")), "mine holds other files");
 });
+
+test("everything is checked before anything is touched: other data, fewer steps, files of others", async () => {
+  const look = (name: string) =>
+    fs
+      .readdirSync(at(name), { recursive: true, encoding: "utf8" })
+      .sort()
+      .map((each) => {
+        const { size, mtimeMs, ino } = fs.statSync(at(name, each));
+        return [each, size, mtimeMs, ino];
+      });
+  const before = look("whole");
+  const begun: RunFile = JSON.parse(fs.readFileSync(at("whole", "run.json"), "utf8"));
+  const resume = { out: at("whole"), resume: true };
+  fs.writeFileSync(at("wrong.txt"), "another text ".repeat(2000));
+  const other = { ...begun.config, data: at("wrong.txt") };
+  await expect(checkFolder(resume, other, begun)).rejects.toThrow(
+    "The data is not what the run was begun with",
+  );
+  const fewer = { ...begun.config, steps: 20 };
+  await expect(checkFolder(resume, fewer, begun)).rejects.toThrow("has done 60 steps already, more than 20");
+  fs.copyFileSync(at("whole", "data", "corpus.txt"), at("moved.txt"));
+  await checkFolder(resume, { ...begun.config, data: at("moved.txt") }, begun); // the same text in another place
+  fs.mkdirSync(at("theirs", "data"), { recursive: true });
+  fs.writeFileSync(at("theirs", "data", "corpus.txt"), "mine");
+  const fresh = checkFolder({ out: at("theirs") }, begun.config, undefined);
+  await expect(fresh).rejects.toThrow("holds other files (data)");
+  const inside = checkFolder({ out: folder }, { ...begun.config, data: at("wrong.txt") }, undefined);
+  await expect(inside).rejects.toThrow("is read and lies in");
+  const mistake = leavingNothing(at("theirs"), () => Promise.reject(new Error("a mistake")));
+  await expect(mistake).rejects.toThrow("a mistake");
+  expect(look("theirs").map(([name]) => name)).toEqual(["data", path.join("data", "corpus.txt")]);
+  await inRunFolder(at("whole"), async () => {
+    const second = tslm("train", "--config", "run.json", "--out", "whole", "--resume");
+    expectRefusal(second, `whole is in use: process ${process.pid} on`);
+  });
+  expect(look("whole")).toEqual(before);
+}, 60_000);
 
 test("mistakes in a configuration are named with what may be meant, and leave nothing behind", () => {
   const before = fs.readdirSync(folder).sort();

@@ -40,7 +40,7 @@ export function advise(error: unknown, advice: string): void {
 export function systemErrorSentence(error: NodeJS.ErrnoException & { advice?: string }): string | undefined {
   const { code = "", path: file, syscall, advice = mend[code] } = error;
   const reason = systemErrors[code];
-  if (!reason || syscall === undefined) return undefined;
+  if (!reason || (syscall === undefined && file === undefined)) return undefined;
   // Errors of an open file do not say which it was.
   return `${file ?? `a ${syscall} failed`}: ${reason}${advice ? `. ${advice}` : ""}`;
 }

@@ -6,7 +6,7 @@ import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { type CorpusRecord, type SourceRecord, croissant, datasetCard } from "./card.js";
 import { PERMUTATIONS, contentHash, hashSet, recentIndex, textSignature } from "./duplicates.js";
-import { checkedJson, syncFile, writeWhole } from "./files.js";
+import { checkedJson, naming, syncFile, writeSynced, writeWhole } from "./files.js";
 import { type Benchmark, addToBenchmark, benchmarkRuns, overlapWith, rejectedBy } from "./filters.js";
 import { type Claim, claimFolder } from "./folders.js";
 import {
@@ -506,7 +506,7 @@ export async function surveyChecked(
   try {
     const tasks = checkTasks(surveyCorpus(options), judge.verdicts.length, onEnd);
     for await (const [, found] of inOrder(tasks, (texts) => work.check(texts), work.width)) {
-      fs.appendFileSync(records, recordBytes(found, checks));
+      naming(records, () => fs.appendFileSync(records, recordBytes(found, checks)));
       judge.judge(found);
     }
   } finally {
@@ -793,7 +793,7 @@ export async function encodeCorpus(
   } finally {
     await work.close();
   }
-  if (verdicts.length > 0) fs.writeFileSync(path.join(partial, "dropped.jsonl"), drops.lines());
+  if (verdicts.length > 0) writeSynced(path.join(partial, "dropped.jsonl"), drops.lines());
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-steps
@@ -931,8 +931,8 @@ export function writeCards(partial: string, name: string, options: CorpusOptions
       bytes: tokens * (dtype === "u16" ? 2 : 4),
     })),
   };
-  fs.writeFileSync(path.join(partial, "README.md"), datasetCard(record));
-  fs.writeFileSync(path.join(partial, "croissant.json"), `${JSON.stringify(croissant(record), null, 2)}\n`);
+  writeSynced(path.join(partial, "README.md"), datasetCard(record));
+  writeSynced(path.join(partial, "croissant.json"), `${JSON.stringify(croissant(record), null, 2)}\n`);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#check-corpus
@@ -968,7 +968,7 @@ export async function fillCorpus(
     const { survey, verdicts } = await surveyChecked(partial, options);
     if (verdicts.every((verdict) => verdict !== 0) && verdicts.length > 0)
       throw new Error("No document was left: all were dropped. Ask for fewer filters.");
-    fs.writeFileSync(verdictFile, verdicts);
+    writeSynced(verdictFile, verdicts);
     state.survey = survey;
     saveState(partial, state);
   }
@@ -981,8 +981,8 @@ export async function fillCorpus(
     throw new Error("A file of the corpus was changed while it was read; begin again.");
   countDocuments(options, state, verdicts, dropReasons(options));
   const manifest = corpusManifest(partial, options, state, tokenizer);
-  fs.writeFileSync(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
-  fs.writeFileSync(path.join(partial, "manifest.json"), checkedJson(manifest));
+  writeSynced(path.join(partial, manifest.tokenizer), JSON.stringify(tokenizer.toJson()));
+  writeSynced(path.join(partial, "manifest.json"), checkedJson(manifest));
   writeCards(partial, name, options, manifest);
   return manifest;
 }

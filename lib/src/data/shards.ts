@@ -5,7 +5,7 @@ import { z } from "zod";
 import { END_OF_TEXT } from "../tokenizer/bpe.js";
 import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
-import { checkedJson, parseChecked, readExactly } from "./files.js";
+import { checkedJson, naming, parseChecked, readExactly, writeSynced } from "./files.js";
 import { writeWholeFolder } from "./folders.js";
 import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
@@ -189,7 +189,8 @@ export function appendTokens(
     }
     const shard = shards[shards.length - 1];
     const part = ids.subarray(at, at + limit - shard.tokens);
-    fs.appendFileSync(path.join(folder, shard.file), tokenBytes(part, dtype));
+    const file = path.join(folder, shard.file);
+    naming(file, () => fs.appendFileSync(file, tokenBytes(part, dtype)));
     shard.tokens += part.length;
     at += part.length;
   }
@@ -303,8 +304,8 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
       ...jointEntropy(sources),
       splits,
     };
-    fs.writeFileSync(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
-    fs.writeFileSync(path.join(partial, "manifest.json"), checkedJson(manifest));
+    writeSynced(path.join(partial, about.tokenizer), JSON.stringify(tokenizer.toJson()));
+    writeSynced(path.join(partial, "manifest.json"), checkedJson(manifest));
     return manifest;
   });
 }

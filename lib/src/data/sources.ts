@@ -9,6 +9,7 @@ import { Decompress } from "fzstd";
 import { type AsyncBuffer, parquetMetadataAsync, parquetRead, parquetSchema } from "hyparquet";
 import { compressors as unpackers } from "hyparquet-compressors";
 import { invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
+import { readExactly } from "./files.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#document
 /** One document, or (of a very long text) one part of it. */
@@ -371,9 +372,7 @@ export function fileBuffer(file: string): AsyncBuffer & { close(): void } {
     byteLength,
     slice: (start, end = byteLength) => {
       const bytes = new Uint8Array(end - start);
-      let filled = 0;
-      for (let got = -1; got !== 0 && filled < bytes.length; filled += got)
-        got = fs.readSync(handle, bytes, filled, bytes.length - filled, start + filled);
+      readExactly(file, handle, bytes, start);
       return bytes.buffer;
     },
     close: () => fs.closeSync(handle),
