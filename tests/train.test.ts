@@ -107,7 +107,14 @@ test("a run leaves metrics with the agreed keys, two checkpoints, the model and 
   const names = fs.readdirSync(at("whole"), { encoding: "utf8" });
   expect(names.filter((name) => name.includes("step-"))).toEqual(["step-000055", "step-000060"]);
   expect(fs.readdirSync(at("whole", "model")).sort()).toEqual(
-    ["README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"].sort(),
+    [
+      "README.md",
+      "config.json",
+      "generation_config.json",
+      "model.safetensors",
+      "tokenizer.json",
+      "tokenizer_config.json",
+    ].sort(),
   );
   expect(fs.readFileSync(at("whole", "step-000060", "model.safetensors"))).toEqual(
     fs.readFileSync(at("whole", "model", "model.safetensors")),

@@ -66,10 +66,11 @@ function readIndex(index: string): Record<string, string> {
 
 /** The bytes of a weights file, its head checked before the rest is read. Errors name the file. */
 function readWeightFile(file: string): { bytes: Uint8Array; names: Iterable<string> } {
+  // Before it is opened: opening a pipe would wait for whoever writes into it.
+  if (!fs.statSync(file).isFile()) throw new Error(`${file} is not a file.`);
   const handle = fs.openSync(file, "r");
   try {
     const stat = fs.fstatSync(handle);
-    if (!stat.isFile()) throw new Error("it is not a file.");
     const { tensors, fileLength } = readSafetensorsHeader(readHead(handle, stat.size));
     if (fileLength !== stat.size)
       throw new Error(`it has ${stat.size} bytes where its head says ${fileLength}: copy it again.`);
