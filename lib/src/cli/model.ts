@@ -59,7 +59,7 @@ function readIndex(index: string): Record<string, string> {
   if (!isRecord(places) || Object.keys(places).length === 0)
     throw new Error(`${index} has no weight_map, the list of which weight is in which file.`);
   for (const name of Object.values(places))
-    if (typeof name !== "string" || !/^[^/\\]+\.safetensors$/.test(name))
+    if (typeof name !== "string" || !/^[^/\\]{1,200}\.safetensors$/.test(name))
       throw new Error(`${index} names ${shown(name)}, which is not a safetensors file in its folder.`);
   return places as Record<string, string>;
 }
