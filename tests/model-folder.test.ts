@@ -153,6 +153,12 @@ describe("the files of a folder that disagree", () => {
     await expect(openModel(place(`bad-${name}`, files))).rejects.toThrow(sentence);
   });
 
+  test("a folder in the place of a file of weights", async () => {
+    const made = place("bad-kind", {});
+    fs.mkdirSync(path.join(made, "model.safetensors"));
+    await expect(openModel(made)).rejects.toThrow(/model.safetensors is not a file\.$/);
+  });
+
   test("texts end at the ids of config.json and of generation_config.json", async () => {
     const made = place("stops", {
       "model.safetensors": weights,

@@ -61,17 +61,18 @@ function readIndex(index: string): Record<string, string> {
   if (!isRecord(places) || Object.keys(places).length === 0)
     throw new Error(`${index} has no weight_map, the list of which weight is in which file.`);
   for (const name of Object.values(places))
-    if (typeof name !== "string" || !/^[^/\\]+\.safetensors$/.test(name))
+    if (typeof name !== "string" || !/^[^/\\]{1,200}\.safetensors$/.test(name))
       throw new Error(`${index} names ${shown(name)}, which is not a safetensors file in its folder.`);
   return places as Record<string, string>;
 }
 
 /** The bytes of a weights file, its head checked before the rest is read. Errors name the file. */
 function readWeightFile(file: string): { bytes: Uint8Array; names: Iterable<string> } {
+  // Before it is opened: opening a pipe would wait for whoever writes into it.
+  if (!fs.statSync(file).isFile()) throw new Error(`${file} is not a file.`);
   const handle = fs.openSync(file, "r");
   try {
     const stat = fs.fstatSync(handle);
-    if (!stat.isFile()) throw new Error("it is not a file.");
     const { tensors, fileLength } = readSafetensorsHeader(readHead(path.basename(file), handle, stat.size));
     if (fileLength !== stat.size)
       throw new Error(`it has ${stat.size} bytes where its head says ${fileLength}: copy it again.`);

@@ -115,8 +115,8 @@ export function mergeFiles(files: Uint8Array[]): Map<string, SafetensorsTensor> 
 /** Whether two tensors of a file hold the same numbers. */
 export function sameNumbers(name: string, one: SafetensorsTensor, other: SafetensorsTensor): boolean {
   if (one.shape.join() !== other.shape.join()) return false;
-  const [left, right] = [numbersOf(name, one), numbersOf(name, other)];
-  return left.every((value, i) => value === right[i]);
+  const others = numbersOf(name, other);
+  return numbersOf(name, one).every((value, i) => value === others[i]);
 }
 
 /**
@@ -127,12 +127,14 @@ export function settleHead(
   config: ModelConfig,
   tensors: Map<string, SafetensorsTensor>,
 ): { config: ModelConfig; warnings: string[] } {
-  const [table, output] = ["model.embed_tokens.weight", "lm_head.weight"];
-  const [embedding, head] = [tensors.get(table), tensors.get(output)];
+  const source = "model.embed_tokens.weight";
+  const target = "lm_head.weight";
+  const embedding = tensors.get(source);
+  const head = tensors.get(target);
   if (!config.tied || !head) return { config, warnings: [] };
-  if (!embedding) tensors.set(table, head);
-  if (!embedding || sameNumbers(output, embedding, head)) return { config, warnings: [] };
-  const warning = `tie_word_embeddings is true and is ignored, because the file has a ${output} of other values than ${table}.`;
+  if (!embedding) tensors.set(source, head);
+  if (!embedding || sameNumbers(target, embedding, head)) return { config, warnings: [] };
+  const warning = `tie_word_embeddings is true and is ignored, because the file has a ${target} of other values than ${source}.`;
   return { config: { ...config, tied: false }, warnings: [warning] };
 }
 
@@ -150,13 +152,14 @@ export interface LoadedModel extends Model {
 export function loadModel(config: unknown, ...files: Uint8Array[]): LoadedModel {
   const stated = parseModelConfig(config);
   const tensors = mergeFiles(files);
-  const { config: parsed, warnings } = settleHead(stated, tensors);
+  const settled = settleHead(stated, tensors);
+  const parsed = settled.config;
   checkTensors(parsed, tensors);
   checkWeightsFit(parsed);
   const weights: Weights = new Map();
   for (const [name, shape] of weightShapes(parsed))
     weights.set(name, parameter(tensor(readWeight(name, shape, tensors), shape)));
-  return { config: parsed, weights, warnings: [...configWarnings(config), ...warnings] };
+  return { config: parsed, weights, warnings: [...configWarnings(config), ...settled.warnings] };
 }
 
 //| 03-moe/4-the-decoder.ipynb#weights-file
