@@ -38,6 +38,18 @@ describe("a learner's kernel", () => {
     await expect(runBody("if (thread < count) { y[thread] = 1.0;", frame)).rejects.toThrow("At its end");
   });
 
+  test("an array that is to be gone over once is not gone over twice", async () => {
+    const many = Float32Array.from({ length: 64 }, (_, i) => i);
+    const rows = { ...frame, reads: { x: many }, writes: { y: 1 }, workgroupSize: 1, once: "x" };
+    const loop =
+      "for (var j = 0u; j < 64; j++) { let place = j; // x[ is not read here\n y[0] = max(y[0], x[place]) + x[j]; }";
+    expect((await runBody(`y[0] = 0.0; ${loop} y[0] += x[3];`, rows)).y[0]).toBeGreaterThan(63);
+    await expect(runBody(`y[0] = 0.0; ${loop} ${loop}`, rows)).rejects.toThrow(
+      "Your kernel goes over x more than once: it reads 128 times from 64 elements.",
+    );
+    await expect(runBody(`${loop}\ny[0] = b;`, rows)).rejects.toThrow(/Line 3, `y\[0\] = b;`/);
+  });
+
   test("what is no text is refused with a sentence", async () => {
     await expect(runBody(() => 1, frame)).rejects.toThrow("as a string of WGSL");
   });
