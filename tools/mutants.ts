@@ -24,7 +24,7 @@ type Stretch = [start: number, end: number];
 function solvedParts(source: string): Stretch[] {
   const marks = /^[ \t]*\/\/\| solution\n([\s\S]*?)^[ \t]*\/\/\| end$/gm;
   return [...source.matchAll(marks)].map((found) => {
-    const start = found.index + found[0].indexOf("\n") + 1;
+    const start = found.index! + found[0].indexOf("\n") + 1;
     return [start, start + found[1].length];
   });
 }
@@ -185,8 +185,8 @@ function kernelChanges(source: string, [start, end]: Stretch): Change[] {
   const part = source.slice(start, end);
   const all = KERNEL_RULES.flatMap(([pattern, becomes]) =>
     [...part.matchAll(pattern)].map((found) => ({
-      start: start + found.index,
-      end: start + found.index + found[0].length,
+      start: start + found.index!,
+      end: start + found.index! + found[0].length,
       text: becomes.replace("$1", found[1] ?? ""),
     })),
   ).filter(({ start, text }) => {
