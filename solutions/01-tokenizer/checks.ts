@@ -43,6 +43,7 @@ const drawIds = (random: Random, length: number, pool: number[]): number[] =>
 
 /** Ids in which a pair is likely, and two ids of them, one time in three the same. */
 function idsWithRepeats(random: Random, round: number): { ids: number[]; left: number; right: number } {
+  if (round === 3) return { ids: [10, 0, 1, 0, 0, 1, 10, 1, 0], left: 1, right: 0 };
   const pool = ID_POOLS[round % ID_POOLS.length];
   const ids = drawIds(random, round < 3 ? round : random.integer(2, 40), pool);
   const left = random.pick(pool);
@@ -225,7 +226,7 @@ export const writeEntropy: Check<[number[]]> = {
     "An outcome that never comes up adds nothing, yet `0 * Math.log2(0)` is NaN: leave it out.",
   ],
   inputs: (random, round) => {
-    if (round === 0) return [[1]];
+    if (round < 3) return [[[1], [0.996, 0.004], [0, 0.001, 0.999]][round]];
     const weights = random.list(random.integer(2, 6), () => (random.next() < 0.2 ? 0 : random.next()));
     weights[0] += 0.1; // so that the weights never sum to zero
     const sum = weights.reduce((a, b) => a + b, 0);
@@ -510,6 +511,7 @@ export const writeTeaserFilter: Check<[string]> = {
     if (round === 0) return [""];
     if (round === 1) return [`${"a...\n".repeat(3)}${"b.\n".repeat(7)}`];
     if (round === 2) return ["And then..."];
+    if (round === 4) return [`${"a...\n".repeat(7)}${"b.\n".repeat(16)}`];
     if (round === 3) return [`Well... well...\n${"It was late.\n".repeat(4)}`];
     const open = ["The miller said that...", "and then…", "So it ends... ", "Well... well...", "\tNo…\t"];
     const closed = ["It was late.", "He went... home.", "Then… nothing", "It was so..", "… and on"];
