@@ -1,4 +1,4 @@
-// Made from solutions/02-attention/checks.ts by `npm run exercises`, as 81b087faf8da4ccd
+// Made from solutions/02-attention/checks.ts by `npm run exercises`, as 0325cae4a706afed
 // The checks of chapter 2's exercises.
 import { causalSoftmax, indices, matmul, openGpu, rmsNorm, scope, softmax, type Tensor, tensor } from "tslm";
 import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
@@ -52,7 +52,7 @@ type Product = [a: Float32Array, b: Float32Array, rows: number, inner: number, c
 
 function drawProduct(random: Random, round: number): Product {
   const size = () => (round === 0 ? 1 : random.integer(1, 9));
-  const [rows, inner, columns] = [size(), size(), size()];
+  const [rows, inner, columns] = round === 1 ? [3, 17, 5] : [size(), size(), size()];
   return [normals(random, rows * inner), normals(random, inner * columns), rows, inner, columns];
 }
 
