@@ -19,9 +19,9 @@ function select(exercises: Generated[], words: string[]): Generated[] {
 async function check(exercises: Generated[], words: string[]): Promise<void> {
   const { stale, edited } = staleExercises(repository, exercises);
   let [passed, failed] = [0, 0];
-  const report = (name: string, problem?: string) => {
+  const report = (name: string, problem?: string, count = 1) => {
     if (problem) failed++;
-    else passed++;
+    else passed += count;
     console.log(`${problem ? "✗" : "✓"} ${name}${problem ? `\n${problem.replace(/^/gm, "    ")}` : ""}`);
   };
   for (const file of edited) console.log(`- ${file} was edited: it is left as it is`);

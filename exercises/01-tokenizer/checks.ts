@@ -1,4 +1,4 @@
-// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as cf0a354983dfe93f
+// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as 918d70aa3616811f
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
@@ -29,9 +29,28 @@ const NEARLY = "01-tokenizer/6-nearly-the-same";
 const SIFTING = "01-tokenizer/7-sifting";
 const TURNS = "01-tokenizer/8-whose-turn";
 
-/** Ids in which a pair is likely: few different values, so that runs and repeats occur. */
-function idsWithRepeats(random: Random, round: number): number[] {
-  return random.list(round < 3 ? round : random.integer(2, 30), () => random.integer(1, 3));
+/** Few different ids, so that pairs, runs and repeats occur. Written as text, some hold others: 1 is in 12, and 0 is no id that is missing. */
+const ID_POOLS = [
+  [1, 2, 3],
+  [1, 2, 12, 21],
+  [0, 1, 10],
+  [1, 11, 111],
+  [5, 25, 56, 256],
+  [0, 7, 70, 107],
+];
+
+const drawIds = (random: Random, length: number, pool: number[]): number[] =>
+  random.list(length, () => random.pick(pool));
+
+/** Ids in which a pair is likely, and two ids of them, one time in three the same. */
+function idsWithRepeats(random: Random, round: number): { ids: number[]; left: number; right: number } {
+  if (round === 3) return { ids: [10, 0, 1, 0, 1, 0, 0, 1, 10, 1, 0], left: 1, right: 0 };
+  if (round === 4) return { ids: [0, 7, 7, 7, 0, 7, 7], left: 7, right: 7 };
+  const pool = ID_POOLS[round % ID_POOLS.length];
+  const ids = drawIds(random, round < 3 ? round : random.integer(2, 40), pool);
+  const left = random.pick(pool);
+  // Where both halves are alike merging is easy to get wrong.
+  return { ids, left, right: random.next() < 1 / 3 ? left : random.pick(pool) };
 }
 
 export const predictMerges: Check<[]> = {
@@ -81,7 +100,7 @@ export const countNeighbours: Check<[number[]]> = {
     "The key of a pair is `pairKey(left, right)`; a key that is not in the map yet counts as 0.",
     "`counts.set(key, (counts.get(key) ?? 0) + 1)` inside a loop that stops one id before the end.",
   ],
-  inputs: (random, round) => [idsWithRepeats(random, round)],
+  inputs: (random, round) => [idsWithRepeats(random, round).ids],
   expected: (ids) => counted(neighbours(ids)),
   mistakes: [
     {
@@ -121,10 +140,8 @@ export const writeMerge: Check<[number[], number, number, number]> = {
     "If so, push `merged` and go on two ids further; else push `ids[i]` and go on one.",
   ],
   inputs: (random, round) => {
-    const ids = idsWithRepeats(random, round);
-    const left = random.integer(1, 3);
-    // One time in three both halves are alike, which is where merging is easy to get wrong.
-    return [ids, left, round % 3 === 0 ? left : random.integer(1, 3), 256 + random.integer(0, 99)];
+    const { ids, left, right } = idsWithRepeats(random, round);
+    return [ids, left, right, 300 + random.integer(0, 99)];
   },
   expected: mergePair,
   mistakes: [
@@ -153,6 +170,13 @@ export const writeMerge: Check<[number[], number, number, number]> = {
       makes: (ids, left, right, merged) => {
         const at = ids.findIndex((id, i) => id === left && ids[i + 1] === right);
         return at < 0 ? [...ids] : [...ids.slice(0, at), merged, ...ids.slice(at + 2)];
+      },
+    },
+    {
+      says: "You merge in text, where 1 2 is found in 11 2 and in 1 21 as well. Compare the ids themselves.",
+      makes: (ids, left, right, merged) => {
+        const text = ids.join(",").replaceAll(`${left},${right}`, `${merged}`);
+        return text === "" ? [] : text.split(",").map(Number);
       },
     },
   ],
@@ -204,7 +228,7 @@ export const writeEntropy: Check<[number[]]> = {
     "An outcome that never comes up adds nothing, yet `0 * Math.log2(0)` is NaN: leave it out.",
   ],
   inputs: (random, round) => {
-    if (round === 0) return [[1]];
+    if (round < 3) return [[[1], [0.996, 0.004], [0, 0.001, 0.999]][round]];
     const weights = random.list(random.integer(2, 6), () => (random.next() < 0.2 ? 0 : random.next()));
     weights[0] += 0.1; // so that the weights never sum to zero
     const sum = weights.reduce((a, b) => a + b, 0);
@@ -233,7 +257,7 @@ export const writeEntropy: Check<[number[]]> = {
 
 /** A template with choices in choices, at most `depth` deep. */
 function randomParts(random: Random, depth: number): Part[] {
-  return random.list(random.integer(1, 3), (): Part => {
+  return random.list(random.integer(0, 3), (): Part => {
     if (depth === 0 || random.next() < 0.4)
       return { kind: "text", text: random.pick(["the", "cat", "sat", "on"]) };
     return {
@@ -253,6 +277,13 @@ function bitsWith(parts: Part[], ofChoice: (bits: number[]) => number): number {
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 const mean = (values: number[]) => sum(values) / values.length;
+/** The bits of a template as if all its texts were equally likely. */
+const bitsOfCount = (parts: Part[]): number =>
+  sum(
+    parts.map((part) =>
+      part.kind === "choice" ? Math.log2(sum(part.options.map((option) => 2 ** bitsOfCount(option)))) : 0,
+    ),
+  );
 
 export const writeTemplateBits: Check<[Part[]]> = {
   exercise: ENTROPY,
@@ -265,6 +296,7 @@ export const writeTemplateBits: Check<[Part[]]> = {
     "Each of n options is taken one time in n, so their bits count with weight 1/n. Let `templateBits` call itself on an option.",
   ],
   inputs: (random, round) => [randomParts(random, Math.min(round, 3))],
+  rounds: 40,
   expected: bitsOf,
   mistakes: [
     {
@@ -278,6 +310,10 @@ export const writeTemplateBits: Check<[Part[]]> = {
     {
       says: "You count the bits of choosing, but not those of the choices inside the option that is taken.",
       makes: (parts) => bitsWith(parts, (bits) => Math.log2(bits.length)),
+    },
+    {
+      says: "You counted the texts that are possible, as if all were equally likely. An option with more texts is not taken more often.",
+      makes: bitsOfCount,
     },
   ],
 };
@@ -322,9 +358,30 @@ function sharedShare(a: string[], b: string[], of: (common: number, a: number, b
 const distinct = (values: string[]) => [...new Set(values)];
 const either = (common: number, a: number, b: number) => a + b - common;
 
+/** The similarity of two texts by shingles found in another way. */
+function similarityBy(a: string[], b: string[], shingles: (words: string[]) => string[]): number {
+  return sharedShare(distinct(shingles(a)), distinct(shingles(b)), either);
+}
+
+/** Two texts and a number of words: first those that are as short as a run, or shorter. */
+function drawShingling(random: Random, round: number): [string[], string[], number] {
+  const words = random.list(3, () => random.pick(WORDS));
+  const short: [string[], string[], number][] = [
+    [["fox"], ["fox"], 2],
+    [words, [...words], 3],
+    [words.slice(0, 2), words, 3],
+    [[], [], 1],
+    [["tat", "a"], ["ta", "ta"], 2],
+  ];
+  return short[round] ?? [...wordsInCommon(random, round), random.integer(1, 3)];
+}
+
+/** Words that are parts of each other, so that it matters where one ends. */
+const WORDS = ["a", "at", "ta", "tat", "t"];
+
 /** Few different words, so that runs come again, and a second text that shares some of the first. */
 function wordsInCommon(random: Random, round: number): [string[], string[]] {
-  const draw = (length: number) => random.list(length, () => random.pick(["the", "fox", "ran", "home"]));
+  const draw = (length: number) => random.list(length, () => random.pick(WORDS));
   const first = draw(round < 3 ? round : random.integer(3, 20));
   return [first, [...draw(random.integer(0, 4)), ...first.slice(random.integer(0, 3)), ...draw(round % 4)]];
 }
@@ -339,9 +396,9 @@ export const writeJaccard: Check<[string[], string[], number]> = {
     "m words have m - n + 1 runs of n, or none if that is below 1.",
     "What either has is the sizes of both sets together, less what they have in common, which was counted twice.",
   ],
-  inputs: (random, round) =>
-    round === 0 ? [["fox"], ["ran"], 2] : [...wordsInCommon(random, round), random.integer(1, 3)],
-  expected: (a, b, n) => sharedShare(distinct(runsOf(a, n)), distinct(runsOf(b, n)), either),
+  inputs: drawShingling,
+  rounds: 40,
+  expected: (a, b, n) => similarityBy(a, b, (words) => runsOf(words, n)),
   mistakes: [
     {
       says: "A shingle that comes twice counts once: the shingles of a text are a set.",
@@ -354,6 +411,16 @@ export const writeJaccard: Check<[string[], string[], number]> = {
     {
       says: "You compare words, not runs of n words.",
       makes: (a, b) => sharedShare(distinct(a), distinct(b), either),
+    },
+    {
+      says: "Without a blank between them, the words `tat a` and `ta ta` are the same run. Join with a blank.",
+      makes: (a, b, n) =>
+        similarityBy(a, b, (words) => runsOf(words, n).map((run) => run.replaceAll(" ", ""))),
+    },
+    {
+      says: "A text with fewer than n words has no shingles. Yours makes a shorter one of all its words.",
+      makes: (a, b, n) =>
+        similarityBy(a, b, (words) => (words.length < n ? [words.join(" ")] : runsOf(words, n))),
     },
     {
       says: "Two texts without shingles are no division by zero: their similarity is 0.",
@@ -384,6 +451,8 @@ export const writeMinhash: Check<[number[], Order[]]> = {
     "Keep the place, `(Math.imul(multiplier, hash) + addend) | 0`, and not the hash that has it.",
   ],
   inputs: (random, round) => {
+    // A place as large as there is: whoever starts from a smaller number has that for the smallest.
+    if (round === 0) return [[2 ** 31 - 1], [{ multiplier: 1, addend: 0 }]];
     const bits = () => random.integer(-(2 ** 31), 2 ** 31 - 1);
     const orders = random.list(random.integer(1, 5), () => ({ multiplier: bits() | 1, addend: bits() }));
     return [random.list(1 + (round % 12), bits), orders];
@@ -407,6 +476,11 @@ export const writeMinhash: Check<[number[], Order[]]> = {
         orders.map(({ multiplier, addend }) =>
           Math.min(...hashes.map((hash) => (multiplier * hash + addend) | 0)),
         ),
+    },
+    {
+      says: "Where all places are above 0, your smallest is 0: start from more than any place, or from the first one.",
+      makes: (hashes, orders) =>
+        orders.map((order) => Math.min(0, ...hashes.map((hash) => placeOf(order, hash)))),
     },
     {
       says: "A signature has one number for each order, not one for each hash.",
@@ -438,16 +512,19 @@ export const writeTeaserFilter: Check<[string]> = {
   inputs: (random, round) => {
     if (round === 0) return [""];
     if (round === 1) return [`${"a...\n".repeat(3)}${"b.\n".repeat(7)}`];
-    const lines = [
-      "The miller said that...",
-      "and then…",
-      "It was late.",
-      "So it ends... ",
-      "",
-      "  ",
-      "He went... home.",
-    ];
-    return [random.list(random.integer(1, 12), () => random.pick(lines)).join("\n")];
+    if (round === 2) return ["And then..."];
+    if (round === 4) return [`${"a...\n".repeat(7)}${"b.\n".repeat(16)}`];
+    if (round === 3) return [`Well... well...\n${"It was late.\n".repeat(4)}`];
+    const open = ["The miller said that...", "and then…", "So it ends... ", "Well... well...", "\tNo…\t"];
+    const closed = ["It was late.", "He went... home.", "Then… nothing", "It was so..", "… and on"];
+    // About three in ten lines end open, one more or less, among some that are empty.
+    const count = random.integer(1, 40);
+    const many =
+      random.next() < 0.3 ? random.integer(0, count) : Math.floor(0.3 * count) + random.integer(0, 1);
+    const lines = random.list(count, (i) => random.pick(i < many ? open : closed));
+    for (let empty = random.integer(0, 6); empty > 0; empty--)
+      lines.splice(random.integer(0, lines.length), 0, random.pick(["", "  ", "\t"]));
+    return [lines.join("\n")];
   },
   expected: (text) => FILTERS["gopher-ellipses"].rejects(textShape(text)),
   mistakes: [
@@ -478,6 +555,13 @@ export const writeTeaserFilter: Check<[string]> = {
         return lines.length > 0 && lines.filter(endsOpen).length / lines.length >= 0.3;
       },
     },
+    {
+      says: "You count every ellipsis. A line counts once, and only if it ends in one.",
+      makes: (text) => {
+        const { lines } = textShape(text);
+        return lines.length > 0 && (text.match(/\.\.\.|…/g) ?? []).length / lines.length > 0.3;
+      },
+    },
   ],
 };
 
@@ -486,14 +570,22 @@ export const writeSharedRuns: Check<[string[], string[][], number]> = {
   id: "write-shared-runs",
   title: "Shared runs of words",
   names: ["document", "benchmark", "n"],
+  rounds: 40,
   hints: [
     "First put the runs of all the benchmark's texts into one set.",
     "A run lies within one text: do not join the texts of the benchmark.",
     "Then go through the document's runs, each place once, and count those that are in the set.",
   ],
   inputs: (random, round) => {
-    const [document, first] = wordsInCommon(random, round);
-    return [document, [first.slice(0, 4), first.slice(4)], random.integer(1, 3)];
+    // A word of a run may begin within a word of the benchmark, or a run in one of its texts and end in the next.
+    if (round === 0) return [["at", "a"], [["tat", "at"]], 2];
+    if (round === 1) return [["a", "t"], [], 1];
+    const [document, second] = wordsInCommon(random, round);
+    const cuts = random
+      .list(random.integer(0, 3), () => random.integer(0, second.length))
+      .sort((a, b) => a - b);
+    const benchmark = [0, ...cuts].map((from, i) => second.slice(from, cuts[i]));
+    return [document, benchmark, random.integer(1, 4)];
   },
   expected: (document, benchmark, n) =>
     overlapWith(
@@ -525,6 +617,13 @@ export const writeSharedRuns: Check<[string[], string[][], number]> = {
         return runsOf(document.slice(0, -1), n).filter((run) => known.has(run)).length;
       },
     },
+    {
+      says: "You look for a run in the joined text, where `at a` is found within `tat at`. Compare whole words: put runs into a set.",
+      makes: (document, benchmark, n) => {
+        const texts = benchmark.map((words) => words.join(" "));
+        return runsOf(document, n).filter((run) => texts.some((text) => text.includes(run))).length;
+      },
+    },
   ],
 };
 
@@ -536,6 +635,12 @@ function turnsBy(weights: number[], count: number, pick: typeof nextSource): num
     taken[turn]++;
     return turn;
   });
+}
+
+/** How many windows each source has given after `count`. */
+function countsAfter(weights: number[], count: number): number[] {
+  const turns = turnsBy(weights, count, nextSource);
+  return weights.map((_, source) => turns.filter((turn) => turn === source).length);
 }
 
 export const predictTurns: Check<[]> = {
@@ -594,10 +699,17 @@ export const writeTurn: Check<[number[], number[]]> = {
       [2, 1, 1],
       [1, 2, 5],
       [4, 2, 1, 1],
+      [0.25, 0.5, 0.25],
+      [24, 40],
       [3, 5],
+      [1],
     ];
-    const weights = round < all.length ? all[round] : random.pick(all);
-    return [weights, weights.map(() => (round < all.length ? 0 : random.integer(0, 6)))];
+    const weights = all[round % all.length];
+    if (round < all.length) return [weights, weights.map(() => 0)];
+    // Counts as the rule itself leaves them, and then a few windows more or less, as after a change of the weights.
+    const taken = countsAfter(weights, random.integer(0, 40));
+    const off = round % 2 === 0 ? 0 : 3;
+    return [weights, taken.map((count) => Math.max(0, count + random.integer(-off, off)))];
   },
   expected: nextSource,
   mistakes: [
@@ -639,10 +751,12 @@ export const writeStarts: Check<[number[], number]> = {
     "A separator still belongs to its document, so note the start before you look whether the token is one.",
     "Behind a separator at place `at` the next document begins at `at + 1`.",
   ],
-  inputs: (random, round) => [
-    random.list(round < 4 ? round + 1 : random.integer(2, 14), () => random.integer(0, 3)),
-    0,
-  ],
+  inputs: (random, round) => {
+    if (round === 4) return [[5, 0, 7, 0, 0, 3], 0];
+    if (round === 5) return [[10, 0, 1, 10, 10, 2, 0], 10];
+    const pool = ID_POOLS[(2 + round) % ID_POOLS.length];
+    return [drawIds(random, round < 4 ? round + 1 : random.integer(2, 20), pool), random.pick(pool)];
+  },
   expected: (row, separator) => [...documentStarts(rowOf(row), separator)],
   mistakes: [
     {
@@ -660,17 +774,22 @@ export const writeStarts: Check<[number[], number]> = {
       makes: (row, separator) => row.map((_, at) => Math.max(0, row.slice(0, at).lastIndexOf(separator))),
     },
     {
+      says: "The separator is not always 0: compare with the argument `separator`.",
+      makes: (row) => [...documentStarts(rowOf(row), 0)],
+    },
+    {
       says: "You say for each token how far its document reaches back. Asked for is the place where it begins.",
       makes: (row, separator) => row.map((_, at) => at - (row.slice(0, at).lastIndexOf(separator) + 1)),
     },
   ],
 };
 
-/** Merges learned from random ids below 4: the key of a pair to the new id. */
-function randomMerges(random: Random): Map<number, number> {
-  const words = random.list(12, () => ({ ids: random.list(6, () => random.integer(1, 3)), count: 1 }));
-  const merges = learnMergesByDefinition(words, random.integer(2, 8));
-  return new Map(merges.map(([left, right], i) => [pairKey(left, right), 256 + i]));
+/** Merges learned from random ids: the key of a pair to the new id. The map holds them in any order: the ids say which came first. */
+function randomMerges(random: Random, pool: number[]): Map<number, number> {
+  const words = random.list(12, () => ({ ids: drawIds(random, 6, pool), count: 1 }));
+  const merges = learnMergesByDefinition(words, random.integer(2, 12));
+  const entries = merges.map(([left, right], i): [number, number] => [pairKey(left, right), 256 + i]);
+  return new Map(random.next() < 0.5 ? entries.reverse() : entries);
 }
 
 /** Merges pairs until none is left, each time the one that `choose` takes of the places where one fits. */
@@ -723,9 +842,20 @@ export const encodeByRank: Check<[number[], Map<number, number>]> = {
     "`merges.get(pairKey(ids[i], ids[i + 1]))` is the new id, or undefined where the pair has no merge.",
     "When no pair of neighbours has a merge, the ids are the answer. Work on a copy: `const result = [...ids]`.",
   ],
-  inputs: (random, round) => [random.list(round, () => random.integer(1, 3)), randomMerges(random)],
+  inputs: (random, round) => {
+    const pool = ID_POOLS[round % 4]; // of bytes
+    return [drawIds(random, round, pool), randomMerges(random, pool)];
+  },
   expected: (ids, merges) => encodePieceByDefinition(Uint8Array.from(ids), merges),
   mistakes: [
+    {
+      says: "You make the merges in the order of the map. Which was learned first is told by the new ids: the smallest.",
+      makes: (ids, merges) =>
+        mergeChoosing(ids, merges, (places) => {
+          const first = [...merges.values()].find((made) => places.some((place) => place.made === made));
+          return places.find(({ made }) => made === first)!;
+        }),
+    },
     {
       says: "You merge the first pair from the left that fits. The earliest merge goes first, wherever it stands.",
       makes: (ids, merges) => mergeChoosing(ids, merges, ([first]) => first),
@@ -750,16 +880,25 @@ export const encodeByRank: Check<[number[], Map<number, number>]> = {
   ],
 };
 
-/** Names that begin alike, so that it matters which is looked for first. */
-const NAMES = ["<|end|>", "<|end|><|call|>", "<|start|>", "<|"];
+/** Names that begin alike, that overlap, and that mean something else in a regular expression. */
+const NAMES = ["<|end|>", "<|end|><|call|>", "<|start|>", "<|", "|end|>", "><|", "[INST]", "(.)", "$&"];
 
 /** The parts of a text with the names found by a pattern as parts of their own. */
 const cutByPattern = (text: string, names: string[]) =>
   names.length === 0
     ? [text].filter((part) => part !== "")
     : text
-        .split(new RegExp(`(${names.map((name) => name.replace(/[|]/g, "\\$&")).join("|")})`))
+        .split(new RegExp(`(${names.map((name) => name.replace(/[|[\]().$]/g, "\\$&")).join("|")})`))
         .filter((part) => part !== "");
+
+const longestFirst = (names: string[]) => [...names].sort((a, b) => b.length - a.length);
+
+/** The parts of a text cut at one name after the other, in the order given. */
+const cutByName = (text: string, names: string[]) =>
+  names.reduce(
+    (parts, name) => parts.flatMap((part) => (names.includes(part) ? [part] : cutByPattern(part, [name]))),
+    [text].filter((part) => part !== ""),
+  );
 
 export const cutSpecials: Check<[string, string[]]> = {
   exercise: SPECIALS,
@@ -772,8 +911,10 @@ export const cutSpecials: Check<[string, string[]]> = {
     "Before a name, the text since the last name is a part, unless it is empty. Mind the rest at the end.",
   ],
   inputs: (random, round) => {
-    const parts = random.list(round, () => random.pick([...NAMES, "a", " b", "|>", "<"]));
-    return [parts.join(""), NAMES.filter(() => random.next() < 0.6)];
+    const pieces = [...NAMES, "a", " b", "|>", "<", "end", "I", "$", "."];
+    const text = random.list(round, () => random.pick(pieces)).join("");
+    const allowed = NAMES.filter(() => random.next() < 0.6);
+    return [text, random.next() < 0.5 ? allowed.reverse() : allowed];
   },
   expected: (text, allowed) => {
     const parts: string[] = [];
@@ -789,11 +930,7 @@ export const cutSpecials: Check<[string, string[]]> = {
   mistakes: [
     {
       says: "You find names that were not allowed. A name that is not in `allowed` is text like any other.",
-      makes: (text) =>
-        cutByPattern(
-          text,
-          [...NAMES].sort((a, b) => b.length - a.length),
-        ),
+      makes: (text) => cutByPattern(text, longestFirst(NAMES)),
     },
     {
       says: "Where one name is the beginning of another, the longer one is meant. Look for long names first.",
@@ -806,8 +943,19 @@ export const cutSpecials: Check<[string, string[]]> = {
     {
       says: "The names themselves are missing: they are parts too.",
       makes: (text, allowed) => {
-        const sorted = [...allowed].sort((a, b) => b.length - a.length);
-        return cutByPattern(text, sorted).filter((part) => !allowed.includes(part));
+        return cutByPattern(text, longestFirst(allowed)).filter((part) => !allowed.includes(part));
+      },
+    },
+    {
+      says: "Of names that overlap, the one that begins first counts. You cut at one name after the other: walk through the text instead.",
+      makes: (text, allowed) => cutByName(text, longestFirst(allowed)),
+    },
+    {
+      says: "In a regular expression characters such as `|`, `.`, `(` and `$` mean something else: put a backslash before each, or compare plain text.",
+      makes: (text, allowed) => {
+        if (allowed.length === 0) return cutByPattern(text, []);
+        const pattern = new RegExp(`(${longestFirst(allowed).join("|")})`);
+        return text.split(pattern).filter((part) => part);
       },
     },
   ],
@@ -825,7 +973,7 @@ export const writeBitsPerByte: Check<[number, number, number]> = {
   ],
   inputs: (random) => {
     const tokens = random.integer(10, 1000);
-    return [random.real(0.1, 5), tokens, tokens * random.integer(2, 6)];
+    return [random.real(0.1, 5), tokens, random.integer(2 * tokens, 6 * tokens)];
   },
   expected: (loss, tokens, bytes) => bitsPerByte(loss, { tokens, bytes }),
   mistakes: [

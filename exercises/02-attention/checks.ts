@@ -1,7 +1,7 @@
-// Made from solutions/02-attention/checks.ts by `npm run exercises`, as 5ae33f2af4c4e192
+// Made from solutions/02-attention/checks.ts by `npm run exercises`, as 0325cae4a706afed
 // The checks of chapter 2's exercises.
 import { causalSoftmax, indices, matmul, openGpu, rmsNorm, scope, softmax, type Tensor, tensor } from "tslm";
-import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
 const PRODUCTS = "02-attention/1-products-by-hand";
 const ROWS = "02-attention/2-rows-on-the-gpu";
@@ -52,7 +52,7 @@ type Product = [a: Float32Array, b: Float32Array, rows: number, inner: number, c
 
 function drawProduct(random: Random, round: number): Product {
   const size = () => (round === 0 ? 1 : random.integer(1, 9));
-  const [rows, inner, columns] = [size(), size(), size()];
+  const [rows, inner, columns] = round === 1 ? [3, 17, 5] : [size(), size(), size()];
   return [normals(random, rows * inner), normals(random, inner * columns), rows, inner, columns];
 }
 
@@ -200,14 +200,16 @@ export const predictGrid: Check<[]> = {
 
 type Rows = [x: Float32Array, rows: number, columns: number];
 
-/** Rows of numbers; some far from zero, as scores are when a model is sure of itself. */
-function drawRows(random: Random, round: number): Rows {
+/** How many rows and columns: one of each first, then as many rows as threads, one more, and odd numbers. */
+function drawSizes(random: Random, round: number): { rows: number; columns: number } {
   const rows = [1, 3, 64, 65, 130][round] ?? random.integer(1, 150);
-  const columns = round === 0 ? 1 : random.integer(2, 40);
-  const x = random.list(rows, () => {
-    const middle = random.pick([0, 0, 120, -120]);
-    return random.list(columns, () => middle + 2 * random.normal());
-  });
+  return { rows, columns: round === 0 ? 1 : random.integer(2, 40) };
+}
+
+/** Rows of scores; most far from zero, as scores are when a model is sure of itself, and some at both ends at once. */
+function drawRows(random: Random, round: number): Rows {
+  const { rows, columns } = drawSizes(random, round);
+  const x = random.list(rows, () => scoreRow(random, columns, 120));
   return [Float32Array.from(x.flat()), rows, columns];
 }
 
@@ -274,6 +276,10 @@ export const mendSoftmax: Check<Rows> = {
       answer: softmaxBody({ start: "var highest = 0.0;" }),
     },
     {
+      says: "You subtract the row's first number. Where the largest lies far above it, exp overflows all the same: subtract `highest`.",
+      answer: softmaxBody({ shift: " - x[first]" }),
+    },
+    {
       says: "Some threads have no row, and yours write all the same. Keep the comparison of `thread` with `rows`.",
       answer: softmaxBody({ guard: "" }),
     },
@@ -310,10 +316,13 @@ export const writeNorm: Check<[x: Float32Array, rows: number, columns: number, w
     "`inverseSqrt(mean + epsilon)` is the factor. Second loop: `y[first + j] = x[first + j] * factor * weight[j];`",
   ],
   inputs: (random, round) => {
-    const [x, rows, columns] = drawRows(random, round);
-    // A row of zeros shows what epsilon is for.
-    if (round % 4 === 1) x.fill(0, 0, columns);
-    return [x, rows, columns, normals(random, columns)];
+    const { rows, columns } = drawSizes(random, round);
+    // Zeros show what epsilon is for, and numbers whose mean square is about as large as epsilon where it belongs.
+    const x = random.list(rows, (row) => {
+      const size = [1, 3e-3, 0, 120][(round + row) % 4];
+      return random.list(columns, () => size * random.normal());
+    });
+    return [Float32Array.from(x.flat()), rows, columns, normals(random, columns)];
   },
   run: (body, x, rows, columns, weight) => {
     const frame = rowFrame(rows, columns, { x, weight });
@@ -329,6 +338,14 @@ export const writeNorm: Check<[x: Float32Array, rows: number, columns: number, w
     {
       says: "A row of zeros gives NaN: add `epsilon` to the mean before the root.",
       answer: normBody({ factor: "inverseSqrt(squares / f32(columns))" }),
+    },
+    {
+      says: "You add `epsilon` to the root. It belongs inside: it is added to the mean square.",
+      answer: normBody({ factor: "1.0 / (sqrt(squares / f32(columns)) + epsilon)" }),
+    },
+    {
+      says: "You add `epsilon` to the sum. Divide by `f32(columns)` first: it is added to the mean square.",
+      answer: normBody({ factor: "inverseSqrt((squares + epsilon) / f32(columns))" }),
     },
     {
       says: "The weight is missing: element j of a row is multiplied by `weight[j]`.",
@@ -405,7 +422,8 @@ export const writeShares: Check<[scores: Float32Array, tokens: number]> = {
   ],
   inputs: (random, round) => {
     const tokens = round === 0 ? 1 : random.integer(2, 9);
-    return [normals(random, tokens * tokens), tokens];
+    const size = random.pick([1, 8]);
+    return [normals(random, tokens * tokens).map((score) => size * score), tokens];
   },
   expected: (scores, tokens) =>
     fromLibrary(() => {

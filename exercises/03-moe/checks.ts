@@ -1,4 +1,4 @@
-// Made from solutions/03-moe/checks.ts by `npm run exercises`, as 3ad60b51b78e3d0a
+// Made from solutions/03-moe/checks.ts by `npm run exercises`, as 93880e9f2828dca4
 // The checks of chapter 3's exercises.
 import {
   combineKernel,
@@ -49,11 +49,12 @@ export const predictChoice: Check<[]> = {
   ],
 };
 
-/** Logits in steps of a half, so that equal ones occur and different ones are clearly different. */
+/** Logits in steps of a half, so that equal ones occur and different ones are clearly different; at times all far from 0. */
 function drawLogits(random: Random, round: number): [number[], number] {
   const experts = [1, 2, 4][round] ?? random.integer(3, 12);
   const k = round === 0 ? 1 : random.integer(1, Math.min(4, experts));
-  return [random.list(experts, () => random.integer(-4, 4) / 2), k];
+  const middle = random.pick([0, 0, 40, -40]);
+  return [random.list(experts, () => middle + random.integer(-4, 4) / 2), k];
 }
 
 /** The router on arrays with its parts open to mistakes. */
@@ -107,11 +108,12 @@ export const writeRouter: Check<[number[], number]> = {
   ],
 };
 
-/** Weights that add up to 1, and a gradient for each. */
+/** Weights that add up to 1, at times all the same, and a gradient for each. */
 function drawWeights(random: Random, round: number): [number[], number[]] {
-  const logits = random.list([1, 2][round] ?? random.integer(2, 6), random.normal);
+  const spread = random.pick([0, 1, 3]);
+  const logits = random.list([1, 2][round] ?? random.integer(2, 6), () => spread * random.normal());
   const exps = logits.map((x) => Math.exp(x)).sort((a, b) => b - a);
-  return [exps.map((x) => x / total(exps)), random.list(exps.length, random.normal)];
+  return [exps.map((x) => x / total(exps)), random.list(exps.length, () => 3 * random.normal())];
 }
 
 export const writeRouterGradient: Check<[number[], number[]]> = {

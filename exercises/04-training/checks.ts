@@ -1,4 +1,4 @@
-// Made from solutions/04-training/checks.ts by `npm run exercises`, as 8039f612103f46c7
+// Made from solutions/04-training/checks.ts by `npm run exercises`, as 4d5a49c7973e7a01
 // The checks of chapter 4's exercises.
 import {
   crossEntropy,
@@ -19,7 +19,7 @@ import {
   tokenLosses,
   updateRules,
 } from "tslm";
-import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+import { type Check, type KernelResult, type Random, type RowKind, runBody, scoreRow } from "tslm/notebook";
 
 const STEPS = "04-training/1-surprise-and-steps";
 const KERNELS = "04-training/2-the-loss-on-the-gpu";
@@ -66,12 +66,11 @@ export const predictLoss: Check<[]> = {
 
 type Row = [logits: Float32Array, target: number];
 
-/** Logits and a target; some rows lie far from zero, where the naive formula overflows. */
+/** Logits and a target; from the fourth on rows lie far from zero, where the naive formula overflows, or reach far. */
 function drawRow(random: Random, round: number): Row {
   const columns = round === 0 ? 1 : random.integer(2, 12);
-  const middle = round < 4 ? 0 : random.pick([0, 0, 800, -800]);
-  const logits = Float32Array.from(random.list(columns, () => middle + 3 * random.normal()));
-  return [logits, random.integer(0, columns - 1)];
+  const kind: RowKind = round < 4 ? "near" : (["wide", "high", "low", "near"] as const)[round % 4];
+  return [Float32Array.from(scoreRow(random, columns, 800, kind)), random.integer(0, columns - 1)];
 }
 
 const largestOf = (values: Float32Array) => values.reduce((a, b) => Math.max(a, b));
@@ -100,6 +99,17 @@ export const writeLoss: Check<Row> = {
       makes: (logits, target) => logSumBeyond(logits, 0) - logits[target],
     },
     {
+      says: "You took the first logit away. Where the largest lies far above it, exp overflows all the same: take the largest away.",
+      makes: (logits, target) => logits[0] + logSumBeyond(logits, logits[0]) - logits[target],
+    },
+    {
+      says: "The largest logit is not at least 0: where all lie around −800, every exp becomes 0. Start from the first logit, or from −Infinity.",
+      makes: (logits, target) => {
+        const largest = Math.max(0, largestOf(logits));
+        return largest + logSumBeyond(logits, largest) - logits[target];
+      },
+    },
+    {
       says: "You took the largest logit away and did not give it back: add it to the logarithm of the sum.",
       makes: (logits, target) => logSumBeyond(logits, largestOf(logits)) - logits[target],
     },
@@ -124,11 +134,14 @@ const ADAM = { ...defaultOptimizer, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, deca
 
 type Element = [p: number, g: number, mean: number, square: number, step: number, rate: number];
 
+/** A weight and its state: of usual size, with a gradient of 0, and with gradients so small that ε tells. */
 function drawElement(random: Random, round: number): Element {
-  const g = random.normal();
-  const step = round < 3 ? round : random.integer(0, 40);
-  const [mean, square] = step === 0 ? [0, 0] : [random.normal() * 0.5, random.real(0.1, 1)];
-  return [random.normal() * 2, g, mean, square, step, random.real(0.01, 0.3)];
+  const size = [1, 0, 1e-8, 20][round % 4];
+  const step = round < 4 ? 0 : random.integer(0, 40);
+  const before = size || 1;
+  const [mean, square] =
+    step === 0 ? [0, 0] : [0.5 * random.normal() * before, random.real(0.1, 1) * before ** 2];
+  return [2 * random.normal(), size * random.normal(), mean, square, step, random.real(0.01, 0.3)];
 }
 
 /** One step of the library's AdamW on a single element, a matrix of one row and one column. */
@@ -150,13 +163,22 @@ async function libraryStep([p, g, mean, square, step, rate]: Element) {
 /** AdamW's step with its parts open to mistakes. */
 function adamBy(
   [p, g, mean, square, step, rate]: Element,
-  { corrected = true, count = 1, inGradient = false, decay = 0.1, squared = true, betas = [0.9, 0.95] } = {},
+  {
+    corrected = true,
+    count = 1,
+    inGradient = false,
+    decay = 0.1,
+    squared = true,
+    betas = [0.9, 0.95],
+    epsilon = 1e-8,
+    inRoot = 0,
+  } = {},
 ) {
   const slope = g + (inGradient ? decay * p : 0);
   const m = betas[0] * mean + (1 - betas[0]) * slope;
   const s = betas[1] * square + (1 - betas[1]) * (squared ? slope * slope : slope);
   const correct = (beta: number) => (corrected ? 1 - beta ** (step + count) : 1);
-  const move = m / correct(betas[0]) / (Math.sqrt(s / correct(betas[1])) + 1e-8);
+  const move = m / correct(betas[0]) / (Math.sqrt(s / correct(betas[1]) + inRoot) + epsilon);
   return { p: p - rate * (move + (inGradient ? 0 : decay * p)), mean: m, square: s };
 }
 
@@ -199,6 +221,14 @@ export const writeAdamStep: Check<Element> = {
       says: "The two betas are exchanged: 0.9 is for the mean, 0.95 for the square.",
       makes: (...element) => adamBy(element, { betas: [0.95, 0.9] }),
     },
+    {
+      says: "Without ε a gradient that was always 0 gives 0 / 0. Add 1e-8 to the root.",
+      makes: (...element) => adamBy(element, { epsilon: 0 }),
+    },
+    {
+      says: "ε is added to the root, not inside it: next to the square of a small gradient, 1e-8 is much.",
+      makes: (...element) => adamBy(element, { epsilon: 0, inRoot: 1e-8 }),
+    },
   ],
 };
 
@@ -208,12 +238,14 @@ function drawMoment(random: Random, round: number): Moment {
   const warmup = round % 4 === 3 ? 0 : random.integer(1, 10);
   const steps = warmup + random.integer(3, 40);
   const ends = [0, warmup, steps - 1, Math.max(0, warmup - 1), warmup + 1];
+  // Every second step lies in the warm-up, which is the shorter part.
+  const end = round % 2 === 0 ? Math.max(0, warmup - 1) : steps - 1;
   return [
-    ends[round] ?? random.integer(0, steps - 1),
+    ends[round] ?? random.integer(0, end),
     warmup,
     steps,
     random.real(0.5, 2),
-    random.real(0.05, 0.3),
+    round % 5 === 4 ? 0 : random.real(0.05, 0.3),
   ];
 }
 
@@ -298,14 +330,11 @@ export const predictTraffic: Check<[]> = {
 
 type Batch = [x: Float32Array, targets: Uint32Array, logSums: Float32Array, rows: number, columns: number];
 
-/** Rows of logits with targets; some rows lie far from zero, as the logits of a model that is sure may. */
+/** Rows of logits with targets; most lie far from zero, as the logits of a model that is sure may, or reach far. */
 function drawBatch(random: Random, round: number): Batch {
   const rows = [1, 3, 64, 65, 130][round] ?? random.integer(2, 150);
-  const columns = round === 0 ? 3 : random.integer(2, 30);
-  const lines = random.list(rows, () => {
-    const middle = random.pick([0, 0, 120, -120]);
-    return Float32Array.from(random.list(columns, () => middle + 2 * random.normal()));
-  });
+  const columns = round === 0 ? 3 : random.integer(round % 2 === 0 ? 9 : 2, 30);
+  const lines = random.list(rows, () => Float32Array.from(scoreRow(random, columns, 120)));
   const targets = Uint32Array.from(random.list(rows, () => random.integer(0, columns - 1)));
   const sums = lines.map((line) => largestOf(line) + logSumBeyond(line, largestOf(line)));
   const x = Float32Array.from(lines.flatMap((line) => [...line]));
@@ -415,6 +444,17 @@ for (var j = 0u; j < columns; j++) {
 losses[thread] = ${loss};
 `;
 
+/** The right losses, in two readings. */
+const twoReadings = `
+if (thread >= rows) { return; }
+let first = thread * columns;
+var largest = x[first];
+for (var j = 0u; j < columns; j++) { largest = max(largest, x[first + j]); }
+var sum = 0.0;
+for (var j = 0u; j < columns; j++) { sum += exp(x[first + j] - largest); }
+losses[thread] = largest + log(sum) - x[first + targets[thread]];
+`;
+
 export const writeOnlineLoss: Check<Batch> = {
   exercise: KERNELS,
   id: "write-online-loss",
@@ -431,7 +471,7 @@ export const writeOnlineLoss: Check<Batch> = {
   inputs: drawBatch,
   run: (body, ...batch) => {
     const [x, targets] = batch;
-    return runBody(body, rowFrame({ x, targets }, { losses: targets.length }, batch));
+    return runBody(body, { ...rowFrame({ x, targets }, { losses: targets.length }, batch), once: "x" });
   },
   expected: async (x, targets, _, rows, columns): Promise<KernelResult> => ({
     losses: await fromLibrary(() => tokenLosses(tensor(x, [rows, columns]), indices(targets))),
@@ -444,6 +484,19 @@ export const writeOnlineLoss: Check<Batch> = {
     {
       says: "Rows near zero are right. In a row around 120 exp overflows: take the running maximum away within exp.",
       answer: lossBody({ rescale: "sum", shift: "", loss: "log(sum) - x[first + targets[thread]]" }),
+    },
+    {
+      says: "You measure against the row's first number. Where the largest lies far above it, exp overflows all the same: keep a running maximum.",
+      answer: lossBody({
+        start: "x[first]",
+        rescale: "sum",
+        shift: " - x[first]",
+        loss: "x[first] + log(sum) - x[first + targets[thread]]",
+      }),
+    },
+    {
+      says: "You go over the row twice: once for the largest number, once for the sum. Keep both as you go, and let the sum follow when the maximum grows.",
+      answer: twoReadings,
     },
     {
       says: "The largest number of a row is not at least 0: in a row of −120s every exp becomes 0. Start `largest` very low.",
@@ -491,21 +544,19 @@ export const predictBits: Check<[]> = {
 };
 
 /** All positive 16-bit floats in order, as the library reads them from a file; infinity is the last. */
-const allHalves = () =>
-  toFloat32({
-    dtype: "F16",
-    shape: [0x7c01],
-    data: new Uint8Array(Uint16Array.from({ length: 0x7c01 }, (_, i) => i).buffer),
-  });
+const HALVES = toFloat32({
+  dtype: "F16",
+  shape: [0x7c01],
+  data: new Uint8Array(Uint16Array.from({ length: 0x7c01 }, (_, i) => i).buffer),
+});
 
 /** The 16-bit float nearest to x by looking at all of them; where infinity stands, rounding goes on as if 65,536 did. */
 function nearestHalf(x: number): number {
-  const halves = allHalves();
-  let at = halves.findIndex((half) => half > Math.abs(x)) - 1;
-  const upper = at + 1 === 0x7c00 ? 65536 : halves[at + 1];
-  const distance = Math.abs(x) - halves[at] - (upper - Math.abs(x));
+  let at = HALVES.findIndex((half) => half > Math.abs(x)) - 1;
+  const upper = at + 1 === 0x7c00 ? 65536 : HALVES[at + 1];
+  const distance = Math.abs(x) - HALVES[at] - (upper - Math.abs(x));
   if (distance > 0 || (distance === 0 && at % 2 === 1)) at++;
-  return Math.sign(x) * halves[at];
+  return Math.sign(x) * HALVES[at];
 }
 
 /** Whole steps at the size of x; `least` is the smallest exponent. */
@@ -524,7 +575,7 @@ export const writeRounding: Check<[x: number]> = {
   title: "Round to 16 bits",
   names: ["x"],
   tolerance: 0,
-  rounds: 24,
+  rounds: 60,
   hints: [
     "A number between 2^e and 2^(e+1) is a multiple of the step 2^(e - 10). `Math.floor(Math.log2(Math.abs(x)))` is e.",
     "Divide by the step, take the whole number below, and look at what is left: above a half goes up, and a half goes to the even one.",
@@ -532,9 +583,25 @@ export const writeRounding: Check<[x: number]> = {
     "If the result is 65,536 or more in size, it is infinite, with the sign of x.",
   ],
   inputs: (random, round) => {
-    const size = 2 ** random.integer(-27, 15);
-    const tie = [2049, 2051, -1.00048828125, 65519, 65520, -3 * 2 ** -25, 0][round];
-    return [tie ?? random.pick([1, -1]) * size * random.real(1, 2)];
+    const first = [
+      2049,
+      2051,
+      -1.00048828125,
+      65519,
+      65520,
+      -3 * 2 ** -25,
+      0,
+      1,
+      2 ** -25,
+      -65520,
+      1e9,
+      -65504,
+    ];
+    const sign = random.pick([1, -1]);
+    const size = 2 ** random.integer(round % 2 ? -27 : -14, round % 2 ? -12 : 17);
+    // A tie at any size: a whole number of steps and a half.
+    const tie = (random.integer(1024, 2047) + 0.5) * 2 ** random.integer(-24, 5);
+    return [first[round] ?? sign * (round % 4 === 0 ? tie : size * random.real(1, 2))];
   },
   expected: (x) => nearestHalf(x),
   mistakes: [
@@ -563,11 +630,16 @@ type Norms = [norms: number[], factor: number, patience: number];
 /** The factor after each step; the rule, with what may be wrong in it. */
 function scalesBy(
   [norms, first, patience]: Norms,
-  { least = 1, keepsCount = false, keepsGood = false, onlyInfinite = false } = {},
+  {
+    least = 1,
+    keepsCount = false,
+    keepsGood = false,
+    skipped = (norm: number) => !Number.isFinite(norm),
+  } = {},
 ): number[] {
   let [factor, good] = [first, 0];
   return norms.map((norm) => {
-    if (onlyInfinite ? Math.abs(norm) === Infinity : !Number.isFinite(norm)) {
+    if (skipped(norm)) {
       if (!keepsGood) good = 0;
       factor = Math.max(least, factor / 2);
     } else if (++good >= patience && (keepsCount || good === patience)) {
@@ -590,8 +662,9 @@ export const writeLossScale: Check<Norms> = {
   ],
   inputs: (random, round) => {
     const bad = () => random.pick([Infinity, Number.NaN]);
-    const norms = random.list(round < 2 ? 6 : 24, () => (random.next() < 0.25 ? bad() : random.real(0.1, 9)));
-    return [round === 1 ? norms.map(bad) : norms, 2 ** random.integer(1, 5), random.integer(2, 3)];
+    const good = () => random.pick([0, 1e-30, 1e30, random.real(0.1, 9)]);
+    const norms = random.list(round < 2 ? 6 : 24, () => (random.next() < 0.25 ? bad() : good()));
+    return [round === 1 ? norms.map(bad) : norms, 2 ** random.integer(0, 5), random.integer(1, 4)];
   },
   expected: (...norms) => scalesBy(norms),
   mistakes: [
@@ -606,7 +679,15 @@ export const writeLossScale: Check<Norms> = {
     },
     {
       says: "NaN is not finite either: such a step is left out too.",
-      makes: (...norms) => scalesBy(norms, { onlyInfinite: true }),
+      makes: (...norms) => scalesBy(norms, { skipped: (norm) => norm === Infinity }),
+    },
+    {
+      says: "Infinity is no number to step by either: a step whose norm is infinite is left out too.",
+      makes: (...norms) => scalesBy(norms, { skipped: Number.isNaN }),
+    },
+    {
+      says: "A norm of 0 is finite, and its step a good one.",
+      makes: (...norms) => scalesBy(norms, { skipped: (norm) => !norm || !Number.isFinite(norm) }),
     },
   ],
 };

@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 78664c25d465a9f5
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as a818da5885813e6f
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -7,6 +7,7 @@ import {
   indices,
   keepMinP,
   keepTopP,
+  likelierFirst,
   launchInto,
   openGpu,
   rankedCandidates,
@@ -14,7 +15,7 @@ import {
   type Tensor,
   tensor,
 } from "tslm";
-import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
+import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
 const CHOOSING = "05-inference/1-choosing-a-token";
 const CACHE = "05-inference/2-keys-and-values";
@@ -64,10 +65,24 @@ export const predictCuts: Check<[]> = {
   ],
 };
 
-/** Probabilities of some tokens, very different from each other. */
+/** Probabilities of some tokens, very different from each other: at times by many powers of ten. */
 function drawProbabilities(random: Random, count: number): number[] {
-  const weights = random.list(count, () => Math.exp(2 * random.normal()));
+  const spread = random.pick([1, 2, 7]);
+  const weights = random.list(count, () => Math.exp(spread * random.normal()));
   return weights.map((weight) => weight / sum(weights));
+}
+
+/** Whole parts of 16, in any order. They add up to 1 without rounding, and some are 0 or alike. */
+function drawSixteenths(random: Random, round: number): number[] {
+  const parts = [
+    [0, 8, 4, 0, 4, 0],
+    [8, 4, 2, 1, 1],
+    [0, 16],
+    [5, 5, 3, 2, 1],
+    [9, 0, 3, 4],
+  ][round % 5];
+  const order = parts.map((part) => ({ part, place: random.next() })).sort((a, b) => a.place - b.place);
+  return order.map(({ part }) => part / 16);
 }
 
 /** The sum of the first `count` probabilities. */
@@ -78,12 +93,18 @@ export const writeDraw: Check<[probabilities: number[], uniform: number]> = {
   id: "write-draw",
   title: "Write the draw",
   names: ["probabilities", "uniform"],
+  rounds: 36,
   hints: [
     "Go through the ids in order and keep a running sum: how far along the line you are.",
     "The first id with which the running sum gets above `uniform` is the one.",
     "Return the last id after the loop, for a random number that falls off the end.",
   ],
   inputs: (random, round) => {
+    // On the border of two tokens, and before and behind those of probability 0.
+    if (round % 3 === 1) {
+      const exact = drawSixteenths(random, (round - 1) / 3);
+      return [exact, before(exact, random.integer(0, exact.lastIndexOf(Math.max(...exact))))];
+    }
     const probabilities = drawProbabilities(random, round === 0 ? 1 : random.integer(2, 8));
     // Every third time the sum is well below 1, and the random number behind it.
     if (round % 3 !== 2) return [probabilities, random.next()];
@@ -113,6 +134,13 @@ export const writeDraw: Check<[probabilities: number[], uniform: number]> = {
       says: "You are one token late: ask after adding the token's own probability, and return that token.",
       makes: (probabilities, uniform) => {
         const id = probabilities.findIndex((_, i) => uniform < before(probabilities, i));
+        return id < 0 ? probabilities.length - 1 : id;
+      },
+    },
+    {
+      says: "A number on the border of two tokens belongs to the second: ask whether it is below the sum. With ≤ even a token of probability 0 can be chosen.",
+      makes: (probabilities, uniform) => {
+        const id = probabilities.findIndex((_, i) => uniform <= before(probabilities, i + 1));
         return id < 0 ? probabilities.length - 1 : id;
       },
     },
@@ -148,12 +176,19 @@ export const writeNucleus: Check<[probabilities: number[], mass: number]> = {
     "Walk down that list with a running sum. Keep a token as long as the sum *before* it is below `mass`.",
     "Divide what is kept by the running sum at the end, and put it at its id in `result`.",
   ],
-  inputs: (random, round) => [
-    drawProbabilities(random, round === 0 ? 1 : random.integer(2, 9)),
-    random.real(0.3, 0.95),
-  ],
+  inputs: (random, round) => {
+    if (round % 3 !== 1)
+      return [drawProbabilities(random, round === 0 ? 1 : random.integer(2, 9)), random.real(0.3, 0.95)];
+    // Masses that are reached exactly, by tokens of which none left out is as likely as one that is kept.
+    const exact = drawSixteenths(random, (round - 1) / 3);
+    const falling = [...exact].sort((a, b) => b - a);
+    const ends = falling.flatMap((p, i) => (p > 0 && p !== falling[i + 1] ? [before(falling, i + 1)] : []));
+    return [exact, random.pick(ends)];
+  },
+  rounds: 36,
   expected: (probabilities, mass) => {
-    const kept = keepTopP(ranked(probabilities), mass);
+    const candidates = probabilities.map((probability, id) => ({ id, probability }));
+    const kept = keepTopP(candidates.sort(likelierFirst), mass);
     return probabilities.map((_, id) => kept.find((candidate) => candidate.id === id)?.probability ?? 0);
   },
   mistakes: [
@@ -174,6 +209,23 @@ export const writeNucleus: Check<[probabilities: number[], mass: number]> = {
       makes: (probabilities, mass) => {
         const kept = walk(probabilities, [...probabilities.keys()], mass);
         return keptOnly(probabilities, kept, totalOf(probabilities, kept));
+      },
+    },
+    {
+      says: "You go on when `mass` is reached exactly. The fewest tokens that reach it are enough.",
+      makes: (probabilities, mass) => {
+        const ids = byRank(probabilities);
+        const end = ids.findIndex((_, i) => totalOf(probabilities, ids.slice(0, i + 1)) > mass);
+        const kept = ids.slice(0, end < 0 ? ids.length : end + 1);
+        return keptOnly(probabilities, kept, totalOf(probabilities, kept));
+      },
+    },
+    {
+      says: "You look ids up by their probabilities. Where two are alike that finds the first one twice: sort a list of ids.",
+      makes: (probabilities, mass) => {
+        const kept = walk(probabilities, byRank(probabilities), mass);
+        const found = kept.map((id) => probabilities.indexOf(probabilities[id]));
+        return keptOnly(probabilities, found, totalOf(probabilities, kept));
       },
     },
     {
@@ -226,9 +278,16 @@ async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
 const normals = (random: Random, length: number, size = 1) =>
   Float32Array.from(random.list(length, () => size * random.normal()));
 
-/** Positions of `tokens` tokens that follow each other. */
-const following = (tokens: number, first: number) =>
-  Uint32Array.from({ length: tokens }, (_, t) => first + t);
+/** Different positions from `first` to `last`, in any order: tokens need not follow each other. */
+function drawPositions(random: Random, tokens: number, first: number, last: number): Uint32Array {
+  const places = random.list(last - first + 1, (i) => ({ place: first + i, key: random.next() }));
+  return Uint32Array.from(
+    places
+      .sort((a, b) => a.key - b.key)
+      .slice(0, tokens)
+      .map(({ place }) => place),
+  );
+}
 
 interface Sizes {
   rows: number;
@@ -248,12 +307,15 @@ function drawCacheWrite(random: Random, round: number): CacheWrite {
     width: random.integer(1, 8),
     capacity,
   };
-  // Every second time the last of the new tokens stand behind the end.
-  const first =
-    round % 2 === 0 ? random.integer(1, capacity - tokens) : capacity - random.integer(0, tokens - 1);
+  // Every second time some of the new tokens stand behind the end, one of them at the first place there.
+  const positions =
+    round % 2 === 0
+      ? drawPositions(random, tokens, 1, capacity - 1)
+      : drawPositions(random, tokens, capacity - tokens + 1, capacity + 1);
+  if (round % 2 === 1) positions[random.integer(0, tokens - 1)] = capacity;
   const { rows, width } = sizes;
   const [x, cache] = [normals(random, rows * tokens * width), normals(random, rows * capacity * width)];
-  return [x, cache, following(tokens, first), sizes];
+  return [x, cache, positions, sizes];
 }
 
 /** Runs a learner's kernel on a cache with something in it: what it leaves alone stays. */
@@ -317,6 +379,10 @@ export const mendCacheWrite: Check<CacheWrite> = {
       answer: cacheWriteBody({ row: "row * tokens" }),
     },
     {
+      says: "Tokens need not follow each other: token t belongs at `positions[t]`, not t places behind the first one.",
+      answer: cacheWriteBody({ place: "positions[0] + token" }),
+    },
+    {
       says: "You put token t at place t. It belongs where `positions` says: the text has begun before it.",
       answer: cacheWriteBody({ place: "token" }),
     },
@@ -325,17 +391,16 @@ export const mendCacheWrite: Check<CacheWrite> = {
 
 type Looking = [scores: Float32Array, positions: Uint32Array, tokens: number, capacity: number];
 
-/** Scores of some queries, one of them beyond what exp can do; behind what they see lies something else. */
+/** Scores of some queries, many of them beyond what exp can do; behind what they see lies something else. */
 function drawLooking(random: Random, round: number): Looking {
   const tokens = round === 0 ? 1 : random.integer(2, 70);
-  const first = random.integer(1, 9);
-  const capacity = first + tokens + random.integer(1, 9);
-  const scores = normals(random, tokens * capacity);
-  for (let t = 0; t < tokens; t++) {
-    const far = round % 3 === 1 ? random.pick([-130, 120]) : 0;
-    for (let j = 0; j < capacity; j++) scores[t * capacity + j] += j <= first + t ? far : 400;
-  }
-  return [scores, following(tokens, first), tokens, capacity];
+  const capacity = tokens + random.integer(3, 18);
+  const positions = drawPositions(random, tokens, 1, capacity - 2);
+  const scores = Array.from(positions, (last) => {
+    const seen = scoreRow(random, last + 1, 120, round === 0 ? "near" : undefined);
+    return [...seen, ...random.list(capacity - seen.length, () => 400 + random.normal())];
+  });
+  return [Float32Array.from(scores.flat()), positions, tokens, capacity];
 }
 
 /** The softmax of a cache's rows with its parts open to mistakes. */
@@ -394,6 +459,14 @@ export const writeCacheShares: Check<Looking> = {
     {
       says: "A query sees its own key too: j ≤ its position, not only j < its position.",
       answer: sharesBody({ upTo: "j < last", compared: "j < last" }),
+    },
+    {
+      says: "Queries need not follow each other: query t stands at `positions[t]`, not t places behind the first one.",
+      answer: sharesBody({ last: "positions[0] + thread" }),
+    },
+    {
+      says: "You subtract the row's first score. Where the highest lies far above it, exp overflows all the same: subtract the highest.",
+      answer: sharesBody({ shift: " - scores[first]" }),
     },
     {
       says: "Query t does not stand at place t: the text has begun before it. Its place is `positions[thread]`.",

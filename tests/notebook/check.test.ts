@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { firstDifference, showValue } from "../../lib/src/notebook/compare.js";
-import { type Check, judge, randomFrom, todo } from "../../lib/src/notebook/index.js";
+import { type Check, judge, randomFrom, scoreRow, todo } from "../../lib/src/notebook/index.js";
 
 const reversed: Check<[number[]]> = {
   exercise: "00-test/1-lists",
@@ -254,4 +254,16 @@ test("the random numbers are fresh by seed, and inside their bounds", () => {
   );
   expect(randomFrom(1).next()).toBe(randomFrom(1).next());
   expect(randomFrom(1).next()).not.toBe(randomFrom(2).next());
+});
+
+test("a row of scores has its first and its largest far apart when it is wide", () => {
+  fc.assert(
+    fc.property(fc.nat(), fc.integer({ min: 2, max: 40 }), (seed, length) => {
+      const row = scoreRow(randomFrom(seed), length, 120, "wide");
+      expect(row).toHaveLength(length);
+      expect([row[0], Math.max(...row)]).toEqual([-120, 120]);
+    }),
+    { numRuns: 20 },
+  );
+  expect(scoreRow(randomFrom(1), 1, 120, "high")[0]).toBeGreaterThan(100);
 });

@@ -62,6 +62,17 @@ workgroupBarrier();`;
     expect((await runBody(body, frame)).y).toEqual(new Float32Array(5).fill(1));
   });
 
+  test("an array that is to be gone over once is not gone over twice", async () => {
+    const once = { ...frame, writes: { y: 1 }, workgroupSize: 1, once: "x" };
+    const loop = "for (var j = 0u; j < count; j++) { total += x[j] * x[j]; } // x[ is not read here\n";
+    const total = `var total = 0.0;\n${loop}`;
+    expect((await runBody(`${total}y[0] = total + x[3];`, once)).y[0]).toBe(59);
+    await expect(runBody(`${total}${loop}y[0] = total;`, once)).rejects.toThrow(
+      "Your kernel goes over x more than once: it reads 10 times from 5 elements.",
+    );
+    await expect(runBody(`${total}y[0] = b;`, once)).rejects.toThrow(/Line 3, `y\[0\] = b;`/);
+  });
+
   test("what is no text is refused with a sentence", async () => {
     await expect(runBody(() => 1, frame)).rejects.toThrow("as a string of WGSL");
   });

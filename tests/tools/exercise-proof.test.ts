@@ -49,9 +49,10 @@ const answer = (solved: string, starter: string, name: string) =>
 test("all is proved where all is well", async () => {
   const good = check("good", 'expected: (x) => x + 1, mistakes: [{ says: "One too few.", makes: (x) => x }]');
   const lines = await prove(good, [IMPORT, answer("return x + 1;", "return todo();", "good")]);
+  // Besides the mistake: nothing, 0, an empty list, the argument; and x − 1, x + 2, x + 0.
   expect(lines).toEqual([
-    "00-t/1-t#good catches mistake 1",
     "00-t/1-t#good accepts the solution",
+    "00-t/1-t#good rejects 5 wrong answers and 3 mutants",
     '00-t/1-t#good answers "not yet"',
   ]);
 });
@@ -70,9 +71,10 @@ test("weak checks, wrong solutions and exercises that stop are found", async () 
       '//| solution\n//| starter: throw new Error("stops");\n//| end',
     ])
   ).join("\n");
-  expect(text).toContain("weak catches mistake 1: the check lets it pass: Never seen.");
+  expect(text).toContain("#weak: mistake 1: the check lets it pass: Never seen.");
   expect(text).toContain("#weak: the check lets an answer that returns 0 pass");
-  expect(text).toContain("unseen catches mistake 2: the check does not recognise it, but says: A.");
+  expect(text).toContain("#unseen: mistake 2: the check does not recognise it, but says: A.");
+  expect(text).toContain("#weak: the check lets a mutant pass: 00-t/1-t#c1:4: 1 → 0");
   expect(text).toMatch(/weak accepts the solution: It gives 1, and should be 0/);
   expect(text).toMatch(/an untouched exercise must run to its end\ncell c3: [\s\S]*Error: stops/);
 });

@@ -75,9 +75,10 @@ export async function hint(exercise: Check): Promise<void> {
   });
 }
 
-/** One thing that a rehearsal proved, or could not. */
+/** A wrong answer that a rehearsal gave to a check. */
 export interface Rehearsed {
-  name: string;
+  /** The check's key. */
+  key: string;
   /** What is wrong with the check; absent when all is well. */
   problem?: string;
 }
@@ -98,37 +99,37 @@ const EMPTY_ANSWERS: [string, unknown][] = [
 
 async function rehearseMistake(exercise: Check, at: number, seed: number): Promise<Rehearsed> {
   const mistake = exercise.mistakes[at];
-  const name = `${checkKey(exercise)} catches mistake ${at + 1}`;
+  const key = checkKey(exercise);
   const asFunction = (...args: unknown[]) => mistake.makes?.(...args);
   const made = exercise.inputs ? asFunction : mistake.makes?.();
   const answer = mistake.makes ? made : mistake.answer;
   // A mistake told by its results is put in the place of the learner's answer, around the check's own `run`.
   const played = mistake.makes ? { ...exercise, run: undefined } : exercise;
   const verdict = await judge(played, answer, seed);
-  if (verdict.passed) return { name, problem: `the check lets it pass: ${mistake.says}` };
-  if (verdict.mistake === mistake.says) return { name };
-  return {
-    name,
-    problem: `the check does not recognise it, but says: ${verdict.mistake ?? verdict.says.join(" ")}`,
-  };
+  const which = `mistake ${at + 1}`;
+  if (verdict.passed) return { key, problem: `${which}: the check lets it pass: ${mistake.says}` };
+  if (verdict.mistake === mistake.says) return { key };
+  const said = verdict.mistake ?? verdict.says.join(" ");
+  return { key, problem: `${which}: the check does not recognise it, but says: ${said}` };
 }
 
 /**
- * Proves the checks of a chapter against the mistakes they list: each must be caught with its own sentence,
- * and empty answers must not pass. Used by `npm run exercises -- --check`.
+ * Proves checks against the mistakes they list: each must be caught with its own sentence, and empty answers must not pass.
+ * Takes the checks of one exercise, or all of a chapter. Used by `npm run exercises -- --check`.
  */
-export async function rehearse(checks: object, seed = 1): Promise<void> {
+export async function rehearse(checks: object, exercise?: string, seed = 1): Promise<void> {
   const results: Rehearsed[] = [];
-  for (const exercise of Object.values(checks).filter(isCheck)) {
-    for (let at = 0; at < exercise.mistakes.length; at++)
-      results.push(await rehearseMistake(exercise, at, seed));
-    for (const [what, answer] of exercise.inputs && !exercise.run ? EMPTY_ANSWERS : []) {
-      const { passed } = await judge(exercise, answer, seed);
-      if (passed) results.push({ name: checkKey(exercise), problem: `the check lets ${what} pass` });
+  const chosen = Object.values(checks).filter(isCheck);
+  for (const each of chosen.filter((check) => exercise === undefined || check.exercise === exercise)) {
+    for (let at = 0; at < each.mistakes.length; at++) results.push(await rehearseMistake(each, at, seed));
+    for (const [what, answer] of each.inputs && !each.run ? EMPTY_ANSWERS : []) {
+      const { passed } = await judge(each, answer, seed);
+      const key = checkKey(each);
+      results.push(passed ? { key, problem: `the check lets ${what} pass` } : { key });
     }
   }
   const lines = results.map(
-    ({ name, problem }) => `${problem ? "✗" : "✓"} ${name}${problem ? `: ${problem}` : ""}`,
+    ({ key, problem }) => `${problem ? "✗" : "✓"} ${key}${problem ? `: ${problem}` : ""}`,
   );
   display({ [VERDICT_MIME]: results, "text/plain": lines.join("\n") });
 }

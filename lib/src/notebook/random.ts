@@ -35,3 +35,20 @@ export function randomFrom(seed: number): Random {
     list: (length, make) => Array.from({ length }, (_, i) => make(i)),
   };
 }
+
+/** Where a row of scores lies: around 0, around `far`, around −`far`, or from one to the other. */
+export type RowKind = "near" | "high" | "low" | "wide";
+
+/**
+ * A row of scores as a model may give them, `far` being beyond what exp can do. In a wide row the first score is the least
+ * and the largest, another one, lies 2·`far` above it: nothing but the largest will do to measure it against.
+ */
+export function scoreRow(random: Random, length: number, far: number, kind?: RowKind): number[] {
+  const drawn = kind ?? random.pick<RowKind>(["near", "high", "low", "wide"]);
+  const middle = { near: 0, high: far, low: -far, wide: 0 }[drawn];
+  const row = random.list(length, () => middle + 2 * random.normal());
+  if (drawn !== "wide" || length === 1) return row;
+  row[0] = -far;
+  row[random.pick([length - 1, random.integer(1, length - 1)])] = far;
+  return row;
+}
