@@ -242,7 +242,7 @@ function watchCorpus() {
 export function noValidation({ val_fraction, mixture = [] }: Manifest): string {
   if (val_fraction === 0) return "Nothing is kept for validation, as was asked for.";
   const count = mixture.reduce((sum, { documents }) => sum + documents.kept, 0);
-  return `No document was left for validation: of ${count}, none is among the ${val_fraction} that would be. Training goes without; more documents or a larger val_fraction mend it.`;
+  return `No document was left for validation: chance chose none of ${count} for its share of ${val_fraction}. Training goes without; give more documents, or a larger share, to have one.`;
 }
 
 /** What became of the text, in a few lines. */

@@ -656,14 +656,14 @@ export async function* jsonPieces(
   options: DocumentOptions,
 ): AsyncGenerator<JsonPiece, void, undefined> {
   const chunks = textBytes(file, options);
-  const first = await chunks.next();
-  if (first.done) return;
+  const first = (await chunks.next()).value as Uint8Array | undefined;
+  if (!first) return;
   async function* all(): AsyncGenerator<Uint8Array, void, undefined> {
-    yield first.value as Uint8Array;
+    yield first as Uint8Array;
     yield* chunks;
   }
   try {
-    const isArray = /^(?:\ufeff)?\s*\[/.test(Buffer.from(first.value).toString());
+    const isArray = /^(?:\ufeff)?\s*\[/.test(Buffer.from(first).toString());
     yield* isArray ? arrayElements(file, all()) : fileLines(file, all());
   } finally {
     await chunks.return();
