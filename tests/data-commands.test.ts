@@ -73,12 +73,23 @@ test("data prepare splits by characters and keeps what is known of the source", 
 test("data prepare makes a tokenizer of the characters it finds, also from several files", () => {
   fs.writeFileSync(at("one.txt"), "abcä".repeat(25));
   fs.writeFileSync(at("two.txt"), "xyz😀".repeat(5));
-  const args = ["--out", "characters", "--tokenizer", "char", "--val-fraction", "0.25", "--json"];
-  const manifest = JSON.parse(tslm(["data", "prepare", "one.txt", "two.txt", ...args]).out);
-  expect(manifest.vocab_size).toBe(8);
-  expect(manifest.splits.train.tokens).toBe(75 + 15);
-  expect(manifest.splits.val.tokens).toBe(25 + 5);
-  expect(manifest.splits.val.bytes).toBe(25 + 7 + 5 + 2 * 3);
+  const prepare = (...inputs: string[]) =>
+    JSON.parse(
+      tslm(
+        ["data", "prepare", ...inputs, "--out", "characters", "--tokenizer", "char", "--json"].concat([
+          "--val-fraction",
+          "0.25",
+        ]),
+      ).out,
+    );
+  const { splits, vocab_size } = prepare("one.txt", "two.txt");
+  expect(vocab_size).toBe(8);
+  expect(splits.train.tokens + splits.val.tokens).toBe(100 + 20);
+  expect([0, 20, 100]).toContain(splits.val.tokens); // of several texts, none is cut
+  expect(prepare("one.txt").splits).toMatchObject({
+    train: { tokens: 75 },
+    val: { tokens: 25, bytes: 25 + 7 },
+  });
 });
 
 test("what cannot be read is named, and nothing is left half-written", () => {

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import zlib from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { readSources } from "../lib/src/cli/data-prepare.js";
-import { isForValidation } from "../lib/src/data/prepare.js";
+import { isForValidation } from "../lib/src/data/shards.js";
 import { randomStream } from "../lib/src/data/synthetic.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));

@@ -146,7 +146,8 @@ test("Ctrl-C saves, though it has ended whoever read what stderr says, and the r
 }, 120_000);
 
 test("sources are mixed by their weights, and a stopped run of them goes on to the same bits", async () => {
-  const lines = (words: string) => Array.from({ length: 400 }, (_, i) => `${words} number ${i}.\n`).join("");
+  const lines = (words: string) =>
+    Array.from({ length: 400 }, (_, i) => `${words} number ${i}.\n`).join("<|endoftext|>\n");
   fs.writeFileSync(at("songs.txt"), lines("a song of"));
   fs.writeFileSync(at("lists.txt"), lines("item"));
   const weighted = (name: string, weight: number) => [

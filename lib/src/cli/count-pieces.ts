@@ -11,24 +11,24 @@ interface Counter {
   waiting: { resolve: (counts: Counts) => void; reject: (error: Error) => void }[];
 }
 
-/** The distinct pieces of texts with their counts, counted by `workers` threads; `onText` hears of each text as it is added. */
+/** The distinct pieces of lists of texts with their counts, counted by `workers` threads; `onTexts` hears of each list as it is added. */
 export async function countPiecesWithWorkers(
-  texts: Iterable<string>,
+  lists: AsyncIterable<string[]>,
   workers: number,
-  onText: (text: string) => void,
+  onTexts: (texts: string[]) => void,
 ): Promise<Counts> {
   const total: Counts = new Map();
   const counters: Counter[] = [];
-  const pending: { text: string; counts: Promise<Counts> }[] = [];
-  const add = async ({ text, counts }: (typeof pending)[number]) => {
+  const pending: { texts: string[]; counts: Promise<Counts> }[] = [];
+  const add = async ({ texts, counts }: (typeof pending)[number]) => {
     addPieceCounts(total, await counts);
-    onText(text);
+    onTexts(texts);
   };
   try {
     let next = 0;
-    for (const text of texts) {
+    for await (const texts of lists) {
       if (counters.length < workers) counters.push(startCounter());
-      pending.push({ text, counts: countWith(counters[next++ % workers], text) });
+      pending.push({ texts, counts: countWith(counters[next++ % workers], texts) });
       if (pending.length >= 2 * workers) await add(pending.shift()!); // what is in memory stays bounded
     }
     for (const each of pending) await add(each);
@@ -47,9 +47,9 @@ function startCounter(): Counter {
   return counter;
 }
 
-function countWith({ worker, waiting }: Counter, text: string): Promise<Counts> {
+function countWith({ worker, waiting }: Counter, texts: string[]): Promise<Counts> {
   const counts = new Promise<Counts>((resolve, reject) => waiting.push({ resolve, reject }));
   counts.catch(() => {}); // it is awaited later; until then a failure is not unhandled
-  worker.postMessage(text);
+  worker.postMessage(texts);
   return counts;
 }

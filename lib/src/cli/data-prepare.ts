@@ -7,7 +7,9 @@ import type { Manifest } from "../data/shards.js";
 import type { NormalStep } from "../data/sources.js";
 import { numberBetween, wholeNumber } from "./options.js";
 import { type Progress, inWords, readableSize, startProgress } from "./progress.js";
+import { endReading, watchedDocuments } from "./read-documents.js";
 import { UsageError, advise, examples, printJson, stopSignals } from "./run.js";
+import { isStream, keptFiles } from "./streams.js";
 import { suggestion } from "./suggest.js";
 import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
 
@@ -26,8 +28,10 @@ interface PrepareFlags extends TokenizerChoice {
 }
 
 const HELP = `
-Files are .txt, .jsonl or .parquet, each also packed as .gz or .zst. A file of any other name is a text. In a text file, lines
-that hold nothing but <|endoftext|> separate documents.
+Files are texts, JSON lines (.jsonl, .ndjson, .json), an array of JSON objects (.json) or .parquet, each also packed as .gz or
+.zst. A file of any other name is a text; archives, pictures and the like are refused. In a text, lines that hold nothing but
+<|endoftext|> separate documents. A pipe, <(...) or - (standard input) is kept in a temporary file while it is needed. Checksums
+in packed files are verified; a .zst file without one can only be held against the length of its content.
 
 Sources: after --source come what there is to say of it, and its files. Give --source once for each.
   name=NAME       what it is called in the manifest; needed
@@ -35,8 +39,8 @@ Sources: after --source come what there is to say of it, and its files. Give --s
   url=URL         where it is from
   weight=W        its share of training in relation to the others: all sources have one, or none
 
-What is for validation: of a file that holds a single text, the last part; of many documents, those whose SHA-256 says so
-(the first 32 bits, as a fraction, below --val-fraction), whatever their order.
+What is for validation: of a corpus that is a single text, the last part; of several documents, in one file or in many, those
+whose SHA-256 says so (the first 32 bits, as a fraction, below --val-fraction), whatever their order.
 
 A document longer than 4 MB comes in parts, and is neither filtered nor compared. Of equal documents the first stays: name the
 better source first. "near" compares a document with the last one to two million that stayed, which takes half a gigabyte at
@@ -52,7 +56,7 @@ export function registerPrepare(data: Command): void {
     .requiredOption("--out <dir>", "the folder to make")
     .option("--source <name=NAME,... file...>", "files as a named source (see below)")
     .option("--val-fraction <f>", "the share that is kept for validation", numberBetween(0, 1), 0.1)
-    .option("--text-field <name>", "where the text stands in a line of .jsonl or a row of .parquet", "text")
+    .option("--text-field <name>", "where the text stands in a JSON object or a row of .parquet", "text")
     .option(
       "--on-error <what>",
       "a document that cannot be read: fail, or skip it",
@@ -163,22 +167,29 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
   const { chooseFilters } = await import("../data/filters.js");
   const { workInThreads } = await import("./prepare-pool.js");
   const { checkApart } = await import("../data/folders.js");
-  const { textField, onError, valFraction, dedup, contamination } = flags;
   if (fs.existsSync(flags.tokenizer)) checkApart(flags.out, [flags.tokenizer]);
+  const { textField, onError, valFraction, dedup } = flags;
+  const chosen = chosenSources(inputs, flags.source ?? []);
+  const streams = chosen.some(({ files }) => files.some(isStream));
+  const sources: CorpusSource[] = [];
+  for (const source of chosen) sources.push({ ...source, files: await keptFiles(source.files) });
+  const contamination = flags.contamination && (await keptFiles(flags.contamination));
   const watch = watchCorpus();
   const stop = stopOnce();
   const options: CorpusOptions = {
     ...{ textField, onError, valFraction, dedup, contamination, normal: flags.normalise },
-    sources: chosenSources(inputs, flags.source ?? []),
+    sources,
     filters: flags.filter && chooseFilters(flags.filter),
     tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
     made: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
+    read: (file, how) => watchedDocuments(file, how, stop.signal),
     openWork: (settings) => workInThreads(flags.workers, settings),
     onSkip: watch.skip,
     onProgress: watch.update,
     signal: stop.signal,
   };
   try {
+    for (const file of contamination ?? []) for await (const _ of watchedDocuments(file, {}, stop.signal)); // faults are told at once
     const manifest = await prepareCorpus(flags.out, options);
     watch.done(`${flags.out} is ready`);
     if (flags.json) printJson(manifest);
@@ -190,9 +201,12 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
       `What is done is kept in ${flags.out}: mend that and run the same command, which goes on from there.`,
     );
     if (!stop.signal.aborted) throw error;
-    process.stderr.write(
-      `Stopped. What is done is kept in ${flags.out}; the same command goes on from there.\n`,
-    );
+    const onward = streams
+      ? "A stream cannot be read again from where it was: the same command begins anew."
+      : `What is done is kept in ${flags.out}; the same command goes on from there.`;
+    process.stderr.write(`Stopped. ${onward}\n`);
+  } finally {
+    await endReading();
   }
 }
 
@@ -230,12 +244,21 @@ function watchCorpus() {
   return { update, skip, done: (text: string) => bar?.done(text) };
 }
 
+/** Why there is nothing to validate with. */
+export function noValidation({ val_fraction, mixture = [] }: Manifest): string {
+  if (val_fraction === 0) return "Nothing is kept for validation, as was asked for.";
+  const count = mixture.reduce((sum, { documents }) => sum + documents.kept, 0);
+  return `No document was left for validation: chance chose none of ${count} for its share of ${val_fraction}. Training goes without; give more documents, or a larger share, to have one.`;
+}
+
 /** What became of the text, in a few lines. */
-function corpusSummary({ splits, mixture = [], vocab_size }: Manifest): string {
+function corpusSummary(manifest: Manifest): string {
+  const { splits, mixture = [], vocab_size } = manifest;
   const { train, val } = splits;
   const lines = [
     `train ${train.tokens} tokens of ${train.bytes} bytes, validation ${val.tokens} tokens of ${val.bytes} bytes, vocabulary ${vocab_size}`,
   ];
+  if (val.tokens === 0) lines.push(noValidation(manifest));
   for (const { name, documents } of mixture) {
     const dropped = Object.entries(documents.dropped).map(([reason, count]) => `${count} ${reason}`);
     if (dropped.length > 0)

@@ -1,5 +1,6 @@
 // What `tslm tokenizer inspect` reports: what a tokenizer is, and how it does on a text.
 import type { Tokenizer } from "../tokenizer/characters.js";
+import { documentLists } from "./read-documents.js";
 
 /** A value of the report on one line. */
 export function shownValue(value: unknown): string {
@@ -47,20 +48,18 @@ function patternsOf(json: object): string[] {
   return patterns;
 }
 
-/** How a tokenizer does on files of text; nothing without files. */
-export async function textReport(tokenizer: Tokenizer, files: string[]): Promise<object> {
+/** How a tokenizer does on the documents of files; nothing without files. */
+export async function textReport(tokenizer: Tokenizer, files: string[], textField: string): Promise<object> {
   if (files.length === 0) return {};
   const { tokenCounts } = await import("../tokenizer/measure.js");
-  const { textChunks } = await import("../data/shards.js");
+  const counts = new Float64Array(tokenizer.vocabSize);
   let bytes = 0;
-  function* texts(): Generator<string> {
-    for (const file of files)
-      for (const text of textChunks(file)) {
-        bytes += Buffer.byteLength(text);
-        yield text;
-      }
+  for await (const texts of documentLists(files, { textField })) {
+    for (const text of texts) bytes += Buffer.byteLength(text);
+    tokenCounts(tokenizer, texts).forEach((count, id) => {
+      counts[id] += count;
+    });
   }
-  const counts = tokenCounts(tokenizer, texts());
   const tokens = counts.reduce((sum, count) => sum + count, 0);
   if (tokens === 0) throw new Error(`There is no text in ${files.join(", ")}.`);
   const ids = Array.from(counts.keys());

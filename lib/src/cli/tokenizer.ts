@@ -4,11 +4,13 @@ import path from "node:path";
 import { type Command, Option } from "commander";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import type { PatternName } from "../tokenizer/pretokenize.js";
-import { readBytes, readJson } from "./files.js";
 import { countPiecesWithWorkers } from "./count-pieces.js";
+import { readBytes, readJson } from "./files.js";
 import { wholeNumber } from "./options.js";
 import { startProgress } from "./progress.js";
+import { documentLists, endReading } from "./read-documents.js";
 import { examples, printJson, UsageError } from "./run.js";
+import { keptFiles } from "./streams.js";
 import { shownValue, textReport, vocabularyReport } from "./tokenizer-report.js";
 
 /** `tslm tokenizer`: train one, put text through it both ways, and judge it. */
@@ -69,7 +71,9 @@ export async function openTokenizer(name: string, pattern?: PatternName): Promis
 function registerTrain(tokenizer: Command): void {
   const command = tokenizer
     .command("train <input...>")
-    .description("Learn a byte-pair vocabulary from UTF-8 text files and write tokenizer.json.")
+    .description(
+      "Learn a byte-pair vocabulary from documents (.txt, JSON, .parquet, also .gz or .zst) and write tokenizer.json.",
+    )
     .requiredOption(
       "--vocab-size <n>",
       "how many tokens: 256 bytes, the merges, and <|endoftext|>",
@@ -82,6 +86,7 @@ function registerTrain(tokenizer: Command): void {
       wholeNumber(1),
       os.availableParallelism(),
     )
+    .option("--text-field <name>", "where the text stands in a JSON object or a row of .parquet", "text")
     .option("--json", "print what was learned as one JSON object")
     .action(train);
   examples(command, "npx tslm tokenizer train corpus.txt --vocab-size 1024 --out tokenizer");
@@ -89,7 +94,7 @@ function registerTrain(tokenizer: Command): void {
 
 async function train(
   inputs: string[],
-  options: { vocabSize: number; out: string; workers: number; json?: boolean },
+  options: { vocabSize: number; out: string; workers: number; textField: string; json?: boolean },
 ): Promise<void> {
   const { mergesFor } = await import("../tokenizer/merges.js");
   const { claimFolder } = await import("../data/folders.js");
@@ -116,10 +121,10 @@ async function train(
 /** Counts the pieces of files and merges them, with bars that say how far it is. */
 async function learnTokenizer(
   inputs: string[],
-  { vocabSize, workers }: { vocabSize: number; workers: number },
+  { vocabSize, workers, textField }: { vocabSize: number; workers: number; textField: string },
 ): Promise<Tokenizer> {
   const { bpeTokenizer, learnMerges, mergesFor } = await import("../tokenizer/merges.js");
-  const pieces = await countFiles(inputs, workers);
+  const pieces = await countFiles(inputs, workers, textField);
   const progress = startProgress("Merging", vocabSize);
   const merges = learnMerges(pieces, mergesFor(vocabSize), (done) => progress.update(done + 257));
   const trained = bpeTokenizer(merges);
@@ -127,22 +132,24 @@ async function learnTokenizer(
   return trained;
 }
 
-/** The counted pieces of files. Throws if there is no text in them. */
-async function countFiles(inputs: string[], workers: number): Promise<Map<string, number>> {
-  const { textChunks } = await import("../data/shards.js");
-  function* texts(): Generator<string> {
-    for (const input of inputs) yield* textChunks(input);
-  }
-  const total = inputs.reduce(
-    (sum, input) => sum + (fs.statSync(input, { throwIfNoEntry: false })?.size ?? 0),
+/** The counted pieces of the documents of files. Throws if there is no text in them. */
+async function countFiles(
+  inputs: string[],
+  workers: number,
+  textField: string,
+): Promise<Map<string, number>> {
+  const files = await keptFiles(inputs);
+  const total = files.reduce(
+    (sum, file) => sum + (fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0),
     0,
   );
   const progress = startProgress("Counting", total);
   let done = 0;
-  const pieces = await countPiecesWithWorkers(texts(), workers, (text) => {
-    done += Buffer.byteLength(text);
-    progress.update(done);
+  const pieces = await countPiecesWithWorkers(documentLists(files, { textField }), workers, (texts) => {
+    for (const text of texts) done += Buffer.byteLength(text);
+    progress.update(Math.min(done, total)); // packed text is longer than its file
   });
+  await endReading();
   progress.done(`${pieces.size} different pieces`);
   if (pieces.size === 0) throw new Error(`There is no text in ${inputs.join(", ")}: nothing to learn from.`);
   return pieces;
@@ -177,15 +184,24 @@ function registerDecode(tokenizer: Command): void {
 function registerInspect(tokenizer: Command): void {
   const command = tokenizer
     .command("inspect [text...]")
-    .description("Say what a tokenizer holds and wastes; with UTF-8 text files, how it does on them.")
+    .description(
+      "Say what a tokenizer holds and wastes; with documents (.txt, JSON, .parquet, also .gz or .zst), how it does on them.",
+    )
+    .option("--text-field <name>", "where the text stands in a JSON object or a row of .parquet", "text")
     .option("--json", "print it as one JSON object");
   tokenizerOptions(command).action(inspect);
   examples(command, "npx tslm tokenizer inspect corpus.txt --tokenizer tokenizer");
 }
 
-async function inspect(texts: string[], options: TokenizerChoice & { json?: boolean }): Promise<void> {
+async function inspect(
+  texts: string[],
+  options: TokenizerChoice & { textField: string; json?: boolean },
+): Promise<void> {
   const tokenizer = await openTokenizer(options.tokenizer, options.pattern);
-  const report = { ...(await vocabularyReport(tokenizer)), ...(await textReport(tokenizer, texts)) };
+  const report = {
+    ...(await vocabularyReport(tokenizer)),
+    ...(await textReport(tokenizer, await keptFiles(texts), options.textField)),
+  };
   if (options.json) return printJson(report);
   for (const [name, value] of Object.entries(report))
     process.stdout.write(`${name.replaceAll("_", " ").padEnd(20)} ${shownValue(value)}\n`);

@@ -134,7 +134,7 @@ function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Recor
 /** The same configuration with file names seen from `folder`, and the model read where a file is named. */
 function resolved(json: Record<string, unknown>, folder: string): Record<string, unknown> {
   const { model, tokenizer, data } = json;
-  const whole = (name: string) => path.resolve(folder, name);
+  const whole = (name: string) => (name === "-" ? name : path.resolve(folder, name));
   return {
     ...json,
     ...(typeof model === "string" ? { model: readJson(whole(model)) } : {}),

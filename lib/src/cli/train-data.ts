@@ -1,10 +1,14 @@
 // Where a run's text and tokens come from: prepared shards, or text that is prepared into the run's own folder.
 import fs from "node:fs";
 import path from "node:path";
-import type { OpenShards, PrepareOptions } from "../data/shards.js";
+import type { OpenShards } from "../data/shards.js";
+import type { Tokenizer } from "../tokenizer/characters.js";
 import type { TrainConfig } from "../train/configuration.js";
 import { replaceFile } from "../data/files.js";
+import { noValidation } from "./data-prepare.js";
 import { startProgress } from "./progress.js";
+import { documentLists, endReading, watchedDocuments } from "./read-documents.js";
+import { isStream } from "./streams.js";
 import { openTokenizer } from "./tokenizer.js";
 
 /** Opens the data of a configuration, preparing it under `folder` first where that is needed and not yet done. */
@@ -27,6 +31,10 @@ export async function openRunData(config: TrainConfig, folder: string): Promise<
 }
 
 function isTextFile(name: string): boolean {
+  if (isStream(name))
+    throw new Error(
+      `${name} is a stream, which a resumed run could not read again. Prepare it first: tslm data prepare ${name} --out DIR`,
+    );
   if (!fs.existsSync(name)) throw new Error(`There is no data at ${name}.`);
   return fs.statSync(name).isFile();
 }
@@ -41,27 +49,39 @@ async function synthesize({ bytes, seed }: { bytes: number; seed: number }, fold
   return file;
 }
 
-/** Turns a text file into shards, with the tokenizer that the configuration wants. */
+/** Turns a file of documents into shards, with the tokenizer that the configuration wants. */
 async function prepare(config: TrainConfig, file: string, folder: string): Promise<void> {
-  const { prepareText } = await import("../data/shards.js");
+  const { prepareCorpus } = await import("../data/prepare.js");
   const tokenizer = await chosenTokenizer(config.tokenizer, file);
   const progress = startProgress("Encoding", 1);
-  const onBytes = (done: number, total: number) => progress.update(done / total);
-  const manifest = prepareText([file], folder, { tokenizer, valFraction: config.val_fraction, onBytes });
+  const manifest = await prepareCorpus(folder, {
+    sources: [{ name: "text", files: [file] }],
+    tokenizer,
+    valFraction: config.val_fraction,
+    read: watchedDocuments,
+    onProgress: ({ phase, done, total }) => phase === "encoding" && progress.update(done / total),
+  });
+  await endReading();
+  const { train, val } = manifest.splits;
   progress.done(
-    `${manifest.splits.train.tokens} tokens to learn from, ${manifest.splits.val.tokens} to validate with`,
+    `${train.tokens} tokens to learn from, ${val.tokens === 0 ? "none" : val.tokens} to validate with`,
   );
+  if (val.tokens === 0) process.stderr.write(`${noValidation(manifest)}\n`);
 }
 
-async function chosenTokenizer(
-  choice: TrainConfig["tokenizer"],
-  file: string,
-): Promise<PrepareOptions["tokenizer"]> {
+async function chosenTokenizer(choice: TrainConfig["tokenizer"], file: string): Promise<Tokenizer | "char"> {
   if (typeof choice === "string") return choice === "char" ? "char" : openTokenizer(choice);
-  const { trainBpe } = await import("../tokenizer/merges.js");
-  const { textChunks } = await import("../data/shards.js");
+  const { addPieceCounts, bpeTokenizer, countPieces, learnMerges, mergesFor } = await import(
+    "../tokenizer/merges.js"
+  );
+  const { patternSplitter, PATTERNS } = await import("../tokenizer/pretokenize.js");
+  const count = mergesFor(choice.vocab_size);
   const progress = startProgress("Learning a vocabulary", choice.vocab_size);
-  const trained = trainBpe(textChunks(file), choice.vocab_size, (done) => progress.update(done + 257));
+  const pieces = new Map<string, number>();
+  const splitter = patternSplitter(PATTERNS.house);
+  for await (const texts of documentLists([file])) addPieceCounts(pieces, countPieces(texts, splitter));
+  if (pieces.size === 0) throw new Error(`There is no text in ${file}: nothing to learn from.`);
+  const trained = bpeTokenizer(learnMerges(pieces, count, (done) => progress.update(done + 257)));
   progress.done(`${trained.vocabSize} tokens`);
   return trained;
 }

@@ -48,7 +48,7 @@ export function register(program: Command): void {
     .requiredOption("--out <dir>", "the folder of the run")
     .option(
       "--data <dir>",
-      "prepared data (tslm data prepare), or a text file; instead of the configuration's",
+      "prepared data (tslm data prepare), or a file of documents; instead of the configuration's",
     )
     .option("--set <key=value...>", "change a setting, such as steps=200 or optimizer.learning_rate=1e-3")
     .option("--resume", "go on with the run in the folder from its last checkpoint")

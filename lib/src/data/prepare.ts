@@ -20,6 +20,7 @@ import {
   codePoints,
   codeUnit,
   documentSeparator,
+  isForValidation,
   jointEntropy,
   knownEntropy,
   tokenType,
@@ -33,7 +34,6 @@ import {
   fileChecksum,
   normalise,
   openToRead,
-  textDocuments,
 } from "./sources.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#in-order
@@ -142,6 +142,8 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   normal?: NormalStep[];
   /** Who made it and when (2026-01-31), for the dataset card; without, there is none. */
   made?: { by: string; on: string };
+  /** Gives the documents of a file; `documents`, in this very thread, unless told. */
+  read?: (file: string, options: DocumentOptions) => AsyncIterable<Document>;
   /** Does the work; in this very thread unless told. */
   openWork?: (settings: WorkSettings) => CorpusWork;
   onProgress?: (progress: CorpusProgress) => void;
@@ -180,15 +182,6 @@ export async function* safeParts(parts: AsyncIterable<Document>): AsyncGenerator
     rest = text.slice(cut);
     if (cut > 0) yield { ...part, text: text.slice(0, cut) };
   }
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#hash-split
-/** Whether a document is for validation: if the first 32 bits of its SHA-256, as a fraction of 2^32, are below `valFraction`. */
-export function isForValidation(text: string, valFraction: number): boolean {
-  return (
-    valFraction > 0 &&
-    crypto.createHash("sha256").update(text).digest().readUInt32BE(0) < valFraction * 2 ** 32
-  );
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#encode-named
@@ -259,15 +252,8 @@ export function checkTexts(texts: string[], checks: CorpusChecks, benchmark: Ben
 /** The texts of some files as a benchmark; a long text counts part by part. */
 export async function readBenchmark(files: string[]): Promise<Benchmark> {
   const benchmark = benchmarkRuns([]);
-  for (const file of files)
-    for await (const { text } of namedDocuments(file, {})) addToBenchmark(benchmark, text);
+  for (const file of files) for await (const { text } of documents(file)) addToBenchmark(benchmark, text);
   return benchmark;
-}
-
-/** The documents of a file; one whose name does not say what it holds is a text. */
-export function namedDocuments(file: string, options: DocumentOptions): AsyncGenerator<Document> {
-  const known = /\.(txt|jsonl|parquet)(\.gz|\.zst)?$/.test(file);
-  return known ? documents(file, options) : textDocuments(file, options);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#work-here
@@ -287,7 +273,7 @@ export function workHere({ tokenizer, valFraction, checks }: WorkSettings): Corp
 //| 01-tokenizer/7-shards-and-batches.ipynb#file-documents
 /** The documents of a file of a corpus, normalised, long ones in parts that are safely cut. */
 export async function* corpusDocuments(file: string, options: CorpusOptions): AsyncGenerator<Document> {
-  for await (const part of safeParts(namedDocuments(file, options))) {
+  for await (const part of safeParts((options.read ?? documents)(file, options))) {
     const text = normalise(part.text, options.normal ?? []);
     if (text !== "") yield { ...part, text };
   }
@@ -375,7 +361,7 @@ export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<stri
       const onBytes = (bytes: number) => {
         options.signal?.throwIfAborted();
         // Packed text is longer than its file: a third of it is a fair guess until the file is through.
-        const read = /\.(gz|zst|parquet)$/.test(file) ? bytes / 3 : bytes;
+        const read = /\.(gz|zst|parquet)$/i.test(file) ? bytes / 3 : bytes;
         options.onProgress?.({ phase: "reading", done: before + Math.min(size, read), total });
       };
       const found = yield* surveyFile(file, options, onBytes, alphabet);
@@ -590,6 +576,7 @@ export async function* corpusTasks(
   onDrop: OnDrop = () => {},
 ): AsyncGenerator<CorpusTask> {
   const { valFraction = 0.1, taskSize = 2 ** 20 } = options;
+  const alone = survey.files.reduce((sum, { count }) => sum + count, 0) === 1;
   let [file, first] = [0, 0];
   for (const [source, { files }] of options.sources.entries()) {
     let [parts, length]: [CorpusPart[], number] = [[], 0];
@@ -598,7 +585,7 @@ export async function* corpusTasks(
       const texts = corpusDocuments(name, { ...options, onSkip: undefined });
       const kept = keptDocuments(texts, verdicts, first, onDrop);
       const cut = Math.floor(about.characters * (1 - valFraction));
-      for await (const part of count === 1 ? cutText(kept, cut) : splitByHash(kept, valFraction)) {
+      for await (const part of alone ? cutText(kept, cut) : splitByHash(kept, valFraction)) {
         for (const piece of shortPieces(part, taskSize)) {
           parts.push(piece);
           length += piece.text.length;
@@ -638,7 +625,14 @@ export function corpusPlan(options: CorpusOptions): string {
   const files = corpusFiles(options).map(fact);
   const encoder = tokenizer === "char" ? tokenizer : tokenizer.toJson();
   // Functions are no part of JSON; who does the work, who watches and who stops it does not matter.
-  const all = { ...options, tokenizer: encoder, made: undefined, signal: undefined, files };
+  const all = {
+    ...options,
+    split: "by document",
+    tokenizer: encoder,
+    made: undefined,
+    signal: undefined,
+    files,
+  };
   return crypto.createHash("sha256").update(JSON.stringify(all)).digest("hex");
 }
 
@@ -764,6 +758,18 @@ export async function* laterTasks(
   for await (const task of tasks) if (number++ >= done) yield task;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#whole-corpus
+/** Throws unless all text that was read first was encoded too (`dropped` bytes were left out), and some of it is there to learn from. */
+export function checkWhole({ survey, splits: { train, val } }: CorpusState, dropped: number): void {
+  const total = survey!.files.reduce((sum, { about }) => sum + about.bytes, 0);
+  if (train.bytes + val.bytes + dropped !== total)
+    throw new Error("The text is not what it was when it was first read; begin again.");
+  if (train.tokens > 0) return;
+  throw new Error(
+    "No document was left to learn from: all are for validation. Give more documents, or a smaller validation fraction.",
+  );
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#encode-corpus
 /** Encodes what is not yet encoded, and saves where it stands every few seconds. */
 export async function encodeCorpus(
@@ -793,6 +799,7 @@ export async function encodeCorpus(
   } finally {
     await work.close();
   }
+  checkWhole(state, drops.bytes());
   if (verdicts.length > 0) writeSynced(path.join(partial, "dropped.jsonl"), drops.lines());
 }
 
@@ -1000,8 +1007,8 @@ export function installCorpus(claim: Claim, { splits }: Manifest): void {
 }
 
 /**
- * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a file that holds
- * a single text the last part is for validation, as in `prepareText`; of documents, those whose hash says so. A run that was
+ * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a corpus of
+ * a single text the last part is for validation, as in `prepareText`; of several documents, those whose hash says so. A run that was
  * killed, stopped by its signal or ended by a full disk leaves what it did in the folder, under a hidden name, and the next with
  * the same options goes on there, to the same bytes. Throws one sentence on bad input, and then leaves nothing new.
  */

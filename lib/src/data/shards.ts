@@ -1,4 +1,5 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 import { z } from "zod";
@@ -7,7 +8,7 @@ import { type Tokenizer, characterTokenizer } from "../tokenizer/characters.js";
 import { loadTokenizer } from "../tokenizer/files.js";
 import { checkedJson, naming, parseChecked, readExactly, writeSynced } from "./files.js";
 import { writeWholeFolder } from "./folders.js";
-import { byteChunks, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
+import { byteChunks, checkPlainText, fileChecksum, fileText, lastCut, openToRead } from "./sources.js";
 import type { SyntheticCard } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#text-chunks
@@ -52,10 +53,13 @@ export interface TextSource {
   source?: string;
 }
 
-/** Reads a file once: that it is text, how much, its checksum, and (into `alphabet`) its characters. */
+/** Reads a text once: that it is one plain text, how much, its checksum, and (into `alphabet`) its characters. */
 export function describeSource(file: string, alphabet: Set<string>): TextSource {
+  checkPlainText(file);
   let [bytes, characters] = [0, 0];
   for (const text of textChunks(file)) {
+    if (/^<\|endoftext\|>\r?$/m.test(text))
+      throw new Error(`${file} holds several documents: prepareCorpus keeps them apart.`);
     bytes += Buffer.byteLength(text);
     for (const character of text) {
       alphabet.add(character);
@@ -246,13 +250,13 @@ export function jointEntropy(sources: TextSource[]): { entropy_bits_per_byte?: n
 export interface PrepareOptions {
   /** A tokenizer, or "char" for one made of the characters of all files. */
   tokenizer: Tokenizer | "char";
-  /** The last part of each file, from 0 up to (not including) 1, that is kept for validation. 0.1 unless told. */
+  /** The share of the text, from 0 up to (not including) 1, that is kept for validation. 0.1 unless told. */
   valFraction?: number;
   /** Called as text is encoded. */
   onBytes?: (done: number, total: number) => void;
 }
 
-/** Writes both splits of some files into a folder: of n characters the first floor(n * (1 - valFraction)) are for training. */
+/** Writes both splits of some files into a folder: of a single one of n characters the first floor(n * (1 - valFraction)) are for training. */
 export function writeSplits(
   folder: string,
   files: string[],
@@ -266,9 +270,14 @@ export function writeSplits(
     done += count;
     options.onBytes?.(done, total);
   };
-  const cuts = sources.map(({ characters }) => Math.floor(characters * (1 - (options.valFraction ?? 0.1))));
-  const first = files.map((file, i) => ({ file, from: 0, to: cuts[i] }));
-  const last = files.map((file, i) => ({ file, from: cuts[i], to: sources[i].characters }));
+  const { valFraction = 0.1 } = options;
+  const isWholly = (file: string) => isForValidation(textChunks(file).next().value ?? "", valFraction);
+  const cuts = sources.map(({ characters }, i) =>
+    files.length === 1 ? Math.floor(characters * (1 - valFraction)) : isWholly(files[i]) ? 0 : characters,
+  );
+  const parts = files.map((file, i) => ({ file, cut: cuts[i], to: sources[i].characters }));
+  const first = parts.filter(({ cut }) => cut > 0).map(({ file, cut }) => ({ file, from: 0, to: cut }));
+  const last = parts.filter(({ cut, to }) => cut < to).map(({ file, cut, to }) => ({ file, from: cut, to }));
   return {
     train: writeSplit(folder, "train", first, tokenizer, onBytes),
     val: writeSplit(folder, "val", last, tokenizer, onBytes),
@@ -277,8 +286,9 @@ export function writeSplits(
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#prepare-text
 /**
- * Turns UTF-8 text files into a folder of token shards with `manifest.json` and `tokenizer.json`. Of a file with n characters the
- * first floor(n * (1 - valFraction)) are for training and the rest for validation. Nothing is left behind on an error.
+ * Turns plain UTF-8 texts into a folder of token shards with `manifest.json` and `tokenizer.json`. Of a single text of n characters
+ * the first floor(n * (1 - valFraction)) are for training and the rest for validation; of several, whole ones are, by their hash.
+ * Nothing is left behind on an error.
  */
 export function prepareText(files: string[], folder: string, options: PrepareOptions): Manifest {
   const { valFraction = 0.1 } = options;
@@ -290,6 +300,7 @@ export function prepareText(files: string[], folder: string, options: PrepareOpt
   const tokenizer = options.tokenizer === "char" ? characterTokenizer(alphabet) : options.tokenizer;
   return writeWholeFolder(folder, "data prepare", { last: "manifest.json", inputs: files }, (partial) => {
     const splits = writeSplits(partial, files, sources, tokenizer, options);
+    if (splits.train.tokens === 0) throw new Error("No text was left to learn from: all is for validation.");
     const about = {
       tokenizer: "tokenizer.json",
       vocab_size: tokenizer.vocabSize,
@@ -557,4 +568,13 @@ export function openShards(folder: string, options: { verify?: boolean } = {}): 
       for (const file of [...train, ...val]) file.close();
     },
   };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#hash-split
+/** Whether a document is for validation: if the first 32 bits of its SHA-256, as a fraction of 2^32, are below `valFraction`. */
+export function isForValidation(text: string, valFraction: number): boolean {
+  return (
+    valFraction > 0 &&
+    crypto.createHash("sha256").update(text).digest().readUInt32BE(0) < valFraction * 2 ** 32
+  );
 }

@@ -11,7 +11,6 @@ import {
   type CorpusWork,
   type WorkSettings,
   inOrder,
-  isForValidation,
   prepareCorpus,
   readRecords,
   recordBytes,
@@ -19,7 +18,7 @@ import {
   safeCut,
   workHere,
 } from "../../src/data/prepare.js";
-import { type TokenSource, openShards, prepareText } from "../../src/data/shards.js";
+import { type TokenSource, isForValidation, openShards, prepareText } from "../../src/data/shards.js";
 import { randomStream, syntheticText } from "../../src/data/synthetic.js";
 import { SPLIT_PATTERN } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
@@ -158,25 +157,66 @@ function slowWork(width: number, random: () => number): (settings: WorkSettings)
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#corpus-equal-test
-await test("a corpus of single texts becomes what prepareText makes of them", async () => {
+await test("a corpus of one text or of several becomes what prepareText makes of them", async () => {
   const { place, options } = smallCorpus(3);
   const [, { files }] = options.sources;
   const out = path.join(place, "out");
-  for (const tokenizer of [options.tokenizer, "char" as const]) {
-    const plain = prepareText(files, path.join(place, "plain"), { tokenizer, valFraction: 0.2 });
+  for (const [tokenizer, count] of [
+    [options.tokenizer, 1],
+    ["char" as const, 1],
+    [options.tokenizer, files.length],
+  ] as const) {
+    const valFraction = count === 1 ? 0.2 : 0.02;
+    const plain = prepareText(files.slice(0, count), path.join(place, "plain"), { tokenizer, valFraction });
     const fast = await prepareCorpus(out, {
       ...options,
-      sources: [{ name: "texts", files }],
+      sources: [{ name: "texts", files: files.slice(0, count) }],
       tokenizer,
-      valFraction: 0.2,
+      valFraction,
       shardTokens: undefined,
     });
     expect(fast.splits).toEqual(plain.splits);
     expect(fast.sources).toEqual(plain.sources.map((source) => ({ ...source, source: "texts" })));
-    for (const name of ["train-00000.bin", "val-00000.bin", "tokenizer.json"])
+    for (const name of [
+      "tokenizer.json",
+      ...[...fast.splits.train.shards, ...fast.splits.val.shards].map(({ file }) => file),
+    ])
       expect(fs.readFileSync(path.join(out, name))).toEqual(fs.readFileSync(path.join(place, "plain", name)));
     openShards(out, { verify: true }).close();
   }
+  fs.rmSync(place, { recursive: true });
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#few-documents-test
+await test("texts are split whole over the corpus, without any for validation if so few are there, and never without any to learn from", async () => {
+  const place = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const texts = Array.from({ length: 50 }, (_, i) => `This is sentence number ${i}, and no more.`);
+  const files = texts.map((text, i) => {
+    fs.writeFileSync(path.join(place, `${i}.txt`), text);
+    return path.join(place, `${i}.txt`);
+  });
+  const out = path.join(place, "out");
+  const prepare = (count: number, valFraction: number) =>
+    prepareCorpus(out, {
+      sources: [{ name: "t", files: files.slice(0, count) }],
+      tokenizer: "char",
+      valFraction,
+    });
+  const sizeOf = (side: boolean) =>
+    texts.filter((text) => isForValidation(text, 0.2) === side).join("").length;
+  const { splits } = await prepare(50, 0.2);
+  expect([splits.train.bytes, splits.val.bytes]).toEqual([sizeOf(false), sizeOf(true)]);
+  expect(splits.val.bytes).toBeGreaterThan(0);
+  const few = texts.slice(0, 3).filter((text) => !isForValidation(text, 0.05));
+  expect(few.length).toBe(3);
+  expect((await prepare(3, 0.05)).splits.val).toEqual({ bytes: 0, tokens: 0, shards: [] });
+  expect((await prepare(1, 0)).splits.val.tokens).toBe(0);
+  const opened = openShards(out, { verify: true });
+  expect(opened.val.length).toBe(0);
+  opened.close();
+  fs.rmSync(out, { recursive: true });
+  await expect(prepare(2, 0.999999)).rejects.toThrow("No document was left to learn from");
+  expect(fs.existsSync(out)).toBe(false);
   fs.rmSync(place, { recursive: true });
 });
 

@@ -6,6 +6,7 @@ import { expect, test } from "vitest";
 import {
   type Shard,
   appendTokens,
+  isForValidation,
   joinedTokens,
   openShards,
   prepareText,
@@ -43,29 +44,52 @@ await test("what cannot be read as text is named, with the place", () => {
 });
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#prepare-test
-await test("prepared data is the text, split by characters and separated between files", () => {
+await test("prepared data is the text, split by characters; of several texts some are for validation, whole", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
-  const texts = ["äöü 🎉 one two three\n".repeat(30), "second file\n".repeat(11)];
+  const texts = [
+    "äöü 🎉 one two three\n".repeat(30),
+    ...Array.from({ length: 20 }, (_, i) => `file ${i * i}\n`.repeat(11)),
+  ];
   const files = texts.map((_, i) => path.join(folder, `${i}.txt`));
   for (const [i, file] of files.entries()) fs.writeFileSync(file, texts[i]);
-  const manifest = prepareText(files, path.join(folder, "out"), {
-    tokenizer: trainBpe(texts, 290),
-    valFraction: 0.3,
-  });
-  const { train, val, tokenizer, close } = openShards(path.join(folder, "out"), { verify: true });
-  const cuts = texts.map((text) => Math.floor([...text].length * 0.7));
-  const parts = (from: (i: number) => number, to?: (i: number) => number) =>
-    texts.map((text, i) => [...text].slice(from(i), to?.(i)).join("")).join("<|endoftext|>");
-  expect(textOfBytes(tokenizer.decode(train.read(0, train.length)))).toBe(
-    parts(
-      () => 0,
-      (i) => cuts[i],
-    ),
-  );
-  expect(textOfBytes(tokenizer.decode(val.read(0, val.length)))).toBe(parts((i) => cuts[i]));
-  expect(manifest.splits.train.bytes + manifest.splits.val.bytes).toBe(Buffer.byteLength(texts.join("")));
-  expect(manifest.sources.map(({ characters }) => characters)).toEqual(texts.map((text) => [...text].length));
-  close();
+  const splitOf = (count: number) => {
+    const manifest = prepareText(files.slice(0, count), path.join(folder, "out"), {
+      tokenizer: trainBpe(texts, 290),
+      valFraction: 0.3,
+    });
+    const { train, val, tokenizer, close } = openShards(path.join(folder, "out"), { verify: true });
+    const found = [train, val].map((tokens) => textOfBytes(tokenizer.decode(tokens.read(0, tokens.length))));
+    close();
+    expect(manifest.splits.train.bytes + manifest.splits.val.bytes).toBe(
+      Buffer.byteLength(texts.slice(0, count).join("")),
+    );
+    expect(manifest.sources.map(({ characters }) => characters)).toEqual(
+      texts.slice(0, count).map((text) => [...text].length),
+    );
+    return found;
+  };
+  const [first, cut] = [[...texts[0]], Math.floor([...texts[0]].length * 0.7)];
+  expect(splitOf(1)).toEqual([first.slice(0, cut).join(""), first.slice(cut).join("")]);
+  const sides = [false, true].map((side) => texts.filter((text) => isForValidation(text, 0.3) === side));
+  expect(splitOf(21)).toEqual(sides.map((side) => side.join("<|endoftext|>")));
+  expect(sides[1].length).toBeGreaterThan(1);
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#plain-text-test
+await test("what is not one plain text is not prepared as one", () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const refuse = (name: string, content: string | Uint8Array, words: string) => {
+    const file = path.join(folder, name);
+    fs.writeFileSync(file, content);
+    expect(() => prepareText([file], path.join(folder, "out"), { tokenizer: "char" })).toThrow(words);
+  };
+  refuse("a.jsonl", '{"text": "one"}\n', "a.jsonl is no plain text");
+  refuse("a.txt.gz", "one", "a.txt.gz is no plain text");
+  refuse("a.tar", "one", "a.tar is a .tar file");
+  refuse("b.txt", "PK\x03\x04", "a ZIP archive by its first bytes");
+  refuse("c.txt", '{"text": "one"}\n', "holds JSON objects with texts");
+  refuse("d.txt", "one\n<|endoftext|>\ntwo\n", "d.txt holds several documents");
   fs.rmSync(folder, { recursive: true });
 });
 

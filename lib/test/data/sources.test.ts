@@ -13,7 +13,7 @@ import {
   documents,
   normalise,
   textDocuments,
-  zstWindow,
+  zstHead,
 } from "../../src/data/sources.js";
 import { randomStream } from "../../src/data/synthetic.js";
 
@@ -69,6 +69,15 @@ await test("the same texts come out of every form, packed or not", () =>
     const forms = {
       txt: Buffer.from(texts.join("<|endoftext|>\n")),
       jsonl: Buffer.from(lines),
+      NDJSON: Buffer.from(lines),
+      Json: Buffer.from(lines),
+      json: Buffer.from(
+        `\ufeff${JSON.stringify(
+          texts.map((each) => ({ "[{": '"],', text: each })),
+          null,
+          1,
+        )}\n`,
+      ),
       parquet: new Uint8Array(parquetWriteBuffer({ columnData, rowGroupSize: 70 })),
     };
     for (const [kind, bytes] of Object.entries(forms)) {
@@ -101,12 +110,24 @@ await test("packed files that were put one after the other are all read", () =>
 await test("a .zst file whose window is too large to be unpacked rightly is refused", () =>
   inNewFolder(async (place) => {
     const frame = (head: number[]) => Buffer.from([0x28, 0xb5, 0x2f, 0xfd, ...head, ...Array(20).fill(0)]);
-    const [mark, single, none] = [storedZst(Buffer.from("x".repeat(70_000))), 0b1010_0000, 0b0000_0000];
-    expect(zstWindow(mark)).toBe(70_000);
-    expect(zstWindow(frame([none, 17 << 3]))).toBe(2 ** 27);
-    expect(zstWindow(frame([none, (13 << 3) + 4]))).toBe(2 ** 23 * 1.5);
-    expect(zstWindow(frame([single + 1, 99, 0, 0, 0, 8]))).toBe(2 ** 27); // behind the number of a dictionary
-    expect(zstWindow(frame([single | 0b1100_0000, 0, 0, 0, 0, 1, 0, 0, 0]))).toBe(2 ** 32);
+    const [single, none] = [0b1010_0000, 0b0000_0000];
+    expect(zstHead(storedZst(Buffer.from("x".repeat(70_000))).subarray(4))).toMatchObject({
+      length: 5,
+      window: 70_000,
+      contentSize: 70_000,
+    });
+    expect(zstHead(Buffer.of(none, 17 << 3)).window).toBe(2 ** 27);
+    expect(zstHead(Buffer.of(none, (13 << 3) + 4)).window).toBe(2 ** 23 * 1.5);
+    expect(zstHead(Buffer.of(single + 1, 0, 0, 0, 0, 8))).toMatchObject({
+      length: 6,
+      window: 2 ** 27,
+      dictionary: false,
+    });
+    expect(zstHead(Buffer.of(single | 0b1100_0100, 0, 0, 0, 0, 1, 0, 0, 0))).toMatchObject({
+      window: 2 ** 32,
+      checksum: true,
+    });
+    expect(zstHead(Buffer.of(0b0110_0001, 9, 1, 1))).toMatchObject({ contentSize: 513, dictionary: true });
     const skippable = Buffer.from([0x5f, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3]);
     for (const [content, large] of [
       [frame([none, 16 << 3]), true],
@@ -118,6 +139,36 @@ await test("a .zst file whose window is too large to be unpacked rightly is refu
         large ? "MiB, too large to unpack here" : "cut short or damaged",
       );
     }
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#flips-test
+await test("no flipped bit and no hole in a packed file gives another text", () =>
+  inNewFolder(async (place) => {
+    const text = "Some text, some text, some text.\nGrüße 🎉\n";
+    const [zst, gz] = [Buffer.from(REAL_ZST, "base64"), zlib.gzipSync(text)];
+    let refused = 0;
+    for (const [name, bytes] of Object.entries({ "a.txt.zst": zst, "a.txt.gz": gz })) {
+      for (let bit = 0; bit < 8 * bytes.length; bit += 7) {
+        const flipped = Buffer.from(bytes);
+        flipped[bit >> 3] ^= 1 << (bit & 7);
+        fs.writeFileSync(place(name), flipped);
+        const texts = await readAll(place(name)).then(
+          (found) => found.texts.join(""),
+          () => "refused",
+        );
+        expect(["refused", text]).toContain(texts);
+        if (texts === "refused") refused++;
+      }
+    }
+    expect(refused).toBeGreaterThan(60);
+    for (const behind of [Buffer.concat([Buffer.alloc(99), gz]), Buffer.from("more"), gz.subarray(0, 30)]) {
+      fs.writeFileSync(place("b.txt.gz"), Buffer.concat([gz, behind]));
+      await expect(readAll(place("b.txt.gz"))).rejects.toThrow("b.txt.gz is cut short or damaged");
+      fs.writeFileSync(place("b.txt.zst"), Buffer.concat([zst, behind]));
+      await expect(readAll(place("b.txt.zst"))).rejects.toThrow("b.txt.zst is cut short or damaged");
+    }
+    fs.writeFileSync(place("b.txt.gz"), Buffer.concat([gz, Buffer.alloc(512)])); // zeros fill a block of a tape
+    expect((await readAll(place("b.txt.gz"))).texts).toEqual([text]);
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parts-test
@@ -227,6 +278,29 @@ await test("a line that cannot be read is named, and left out if so told", () =>
     await expectFault(file, bad, "the byte 0xe9 at offset 16", ["good"]);
   }));
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#array-faults-test
+await test("an array of JSON is read element by element, and must be whole", () =>
+  inNewFolder(async (place) => {
+    const file = place("a.json");
+    const good = '{"text":"a ] , [ \\" \\\\"}';
+    const read = async (content: string) => {
+      fs.writeFileSync(file, content);
+      return (await readAll(file)).texts;
+    };
+    expect(await read(`\n [ ${good} ,\n${good}]\n`)).toEqual(Array(2).fill('a ] , [ " \\'));
+    expect(await read("[]")).toEqual([]);
+    await expect(read(`[${good}`)).rejects.toThrow("a.json is cut short or damaged (its array does not end)");
+    await expect(read(`[${good}] x`)).rejects.toThrow("something behind its array");
+    await expect(read(`[${good}]${good}`)).rejects.toThrow("something behind its array");
+    await expectFault(
+      file,
+      `[${good}, {"text": 1}, [2]]`.replace(", [2]", ""),
+      'a.json:2: its field "text" is not text.',
+      ['a ] , [ " \\'],
+    );
+    await expectFault(file, `[${good}, {"text"}]`, "a.json:2 is not JSON.", ['a ] , [ " \\']);
+  }));
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#utf8-faults-test
 await test("a document that is not UTF-8 is named, and left out if so told", () =>
   inNewFolder(async (place) => {
@@ -262,9 +336,62 @@ await test("a file that is cut short, missing or of an unknown kind is named, al
     );
     for (const name of ["b.txt", "b.txt.gz", "b.jsonl.zst", "b.parquet"])
       await expect(readAll(place(name))).rejects.toThrow("There is no file");
-    await expect(readAll(place("b.pdf"))).rejects.toThrow("b.pdf is none of .txt, .jsonl and .parquet");
+    await expect(readAll(place("b.pdf"))).rejects.toThrow("b.pdf is a .pdf file, which is no text");
     fs.mkdirSync(place("c.txt"));
     await expect(readAll(place("c.txt"))).rejects.toThrow("is a folder");
+  }));
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#no-text-test
+await test("what is no text by its name or by its first bytes is refused, and pipes are", () =>
+  inNewFolder(async (place) => {
+    const refuse = async (name: string, content: Uint8Array | string, words: string) => {
+      fs.writeFileSync(place(name), content);
+      await expect(readAll(place(name), { onError: "skip" })).rejects.toThrow(words);
+    };
+    for (const name of [
+      "two.tar.gz",
+      "a.ZIP",
+      "a.7z",
+      "a.txt.bz2",
+      "a.txt.xz",
+      "a.lz4",
+      "a.txt.br",
+      "a.PNG",
+      "a.pdf",
+    ])
+      await refuse(name, "some text", "file, which is no text");
+    const signed = (sign: string, at = 0) =>
+      Buffer.from(" ".repeat(at) + sign + " and so on".repeat(40), "latin1");
+    const contents = [
+      ...[
+        "PK\x03\x04",
+        "BZh91AY&SY",
+        "\xfd7zXZ\0",
+        "7z\xbc\xaf\x27\x1c",
+        "\x89PNG\r\n",
+        "%PDF-1.7",
+        "\xff\xfe",
+        "PAR1",
+      ].map((sign) => signed(sign)),
+      signed("ustar", 257),
+      zlib.gzipSync("one"),
+    ];
+    for (const bytes of contents) {
+      for (const name of ["a.txt", "README", "b.jsonl"])
+        await refuse(name, bytes, "by its first bytes, and no text");
+      await refuse("c.txt.gz", zlib.gzipSync(bytes), "by its first bytes, and no text");
+    }
+    await refuse("d.txt", Buffer.from("wide text", "utf16le"), "of its first 18 bytes, 9 are zero");
+    for (const name of ["e.txt", "e", "e.txt.gz"])
+      await refuse(
+        name,
+        name.endsWith("gz") ? zlib.gzipSync('{"id": 1, "text": "x"}\n') : ' [{"id": 1, "text" : "x"}]',
+        "give it the ending .jsonl",
+      );
+    fs.writeFileSync(place("f.md"), '{"name": "no text in it"}\n');
+    expect((await readAll(place("f.md"))).texts).toEqual(['{"name": "no text in it"}\n']);
+    if (fs.existsSync("/dev/null"))
+      await expect(readAll("/dev/null")).rejects.toThrow("is a pipe or a device");
   }));
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise-test
