@@ -24,7 +24,7 @@ export function register(program: Command): void {
 }
 
 /** The patterns by which a .tiktoken file may cut text; the file does not say which. */
-const patternNames: PatternName[] = ["gpt2", "cl100k", "o200k", "qwen2", "llama3"];
+const patternNames: PatternName[] = ["gpt2", "p50k_edit", "cl100k", "o200k", "qwen2", "llama3"];
 
 /** What says which tokenizer a command uses. */
 export interface TokenizerChoice {
