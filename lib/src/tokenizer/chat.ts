@@ -20,7 +20,7 @@ export interface ChatOptions {
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#limited-template
 /** How many steps a template may take; the longest conversations with the longest templates of today take tens of thousands. */
-export const TEMPLATE_STEPS = 2_000_000;
+export const TEMPLATE_STEPS = 20_000_000;
 
 /** An interpreter of templates that counts its steps and stops at a limit. */
 export function limitedInterpreter(environment: Environment): Interpreter {
