@@ -100,12 +100,14 @@ test("what is not a tokenizer is refused with the reason and the file, and nothi
     write("u.json", (file) => Object.assign(file.model, { type: "Unigram" })),
     "u.json: Its model is of type Unigram, which tslm does not run",
   );
-  const bad = { type: "Split", pattern: { Regex: "a(" }, behavior: "Isolated" };
+  const bad = { type: "Split", pattern: { Regex: "a(" }, behavior: "Isolated", invert: false };
   expectRefusal(
     write("r.json", (file) =>
-      Object.assign(file.pre_tokenizer, { pretokenizers: [bad, { type: "ByteLevel" }] }),
+      Object.assign(file.pre_tokenizer, {
+        pretokenizers: [bad, { type: "ByteLevel", add_prefix_space: false, trim_offsets: true }],
+      }),
     ),
-    'r.json: The pattern "a(" cannot be used: Unterminated group.',
+    'r.json: The pattern "a(" cannot be used: a group is not closed.',
   );
   fs.writeFileSync(at("small.tiktoken"), "YQ== 0\n");
   expectRefusal(encode("--tokenizer", "small.tiktoken", "--pattern", "gpt2"), "at least 256 tokens");

@@ -14,6 +14,7 @@ export * from "./tokenizer/chat.js";
 export * from "./tokenizer/files.js";
 export * from "./tokenizer/measure.js";
 export * from "./tokenizer/merges.js";
+export * from "./tokenizer/oniguruma.js";
 export * from "./tokenizer/pretokenize.js";
 export * from "./formats/config.js";
 export * from "./formats/generation.js";

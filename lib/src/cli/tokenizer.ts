@@ -26,7 +26,7 @@ export function register(program: Command): void {
 }
 
 /** The patterns by which a .tiktoken file may cut text; the file does not say which. */
-const patternNames: PatternName[] = ["gpt2", "cl100k", "o200k", "qwen2", "llama3"];
+const patternNames: PatternName[] = ["gpt2", "p50k_edit", "cl100k", "o200k", "qwen2", "llama3"];
 
 /** What says which tokenizer a command uses. */
 export interface TokenizerChoice {
@@ -53,6 +53,7 @@ export async function openTokenizer(name: string, pattern?: PatternName): Promis
   if (pattern && !isList) throw new UsageError(`--pattern is for .tiktoken files, and ${name} is none.`);
   if (name === "bytes") return (await import("../tokenizer/merges.js")).byteTokenizer();
   const { loadTiktoken, loadTokenizer } = await import("../tokenizer/files.js");
+  await import("./limit.js");
   const isFolder = fs.existsSync(name) && fs.statSync(name).isDirectory();
   const file =
     isList || name.endsWith(".json") || (fs.existsSync(name) && !isFolder)
@@ -61,7 +62,9 @@ export async function openTokenizer(name: string, pattern?: PatternName): Promis
   if (isList && !pattern)
     throw new UsageError(`${file} does not say how to cut text: give --pattern ${patternNames.join("|")}.`);
   try {
-    return isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(Object(readJson(file)));
+    const opened = isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(Object(readJson(file)));
+    for (const note of opened.notes ?? []) process.stderr.write(`${file}: ${note}\n`);
+    return opened;
   } catch (error) {
     if (!(error instanceof Error) || "code" in error || error.message.startsWith(file)) throw error;
     throw new Error(`${file}: ${error.message}`);

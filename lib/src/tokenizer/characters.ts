@@ -25,6 +25,8 @@ export interface Tokenizer {
   toJson(): object;
   /** The ids that its models expect before and after a text, where its file names some. */
   readonly around?: { readonly before: readonly number[]; readonly after: readonly number[] };
+  /** What a user of its file should know, a sentence each: settings in it that are not applied. */
+  readonly notes?: readonly string[];
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#character-name

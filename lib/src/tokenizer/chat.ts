@@ -1,5 +1,5 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
-import { Template } from "@huggingface/jinja";
+import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import type { Tokenizer } from "./characters.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-chat
@@ -18,6 +18,53 @@ export interface ChatOptions {
   variables?: { [name: string]: unknown };
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#limited-template
+/** How many steps a template may take; the longest conversations with the longest templates of today take tens of thousands. */
+export const TEMPLATE_STEPS = 20_000_000;
+
+/** An interpreter of templates that counts its steps and stops at a limit. */
+export function limitedInterpreter(environment: Environment): Interpreter {
+  const interpreter = new Interpreter(environment);
+  const evaluate = interpreter.evaluate.bind(interpreter);
+  let steps = 0;
+  interpreter.evaluate = (...given: Parameters<Interpreter["evaluate"]>) => {
+    const result = evaluate(...given);
+    steps += stepsOf(result.value);
+    if (steps > TEMPLATE_STEPS) throw new Error("it takes more steps than any conversation needs");
+    return result;
+  };
+  return interpreter;
+}
+
+/** A step for any value, and one for each entry of a list and every 64 characters of a text. */
+export function stepsOf(value: unknown): number {
+  if (Array.isArray(value)) return 1 + value.length;
+  if (value instanceof Map) return 1 + value.size;
+  return typeof value === "string" ? 1 + value.length / 64 : 1;
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#limited-globals
+/** The whole numbers of `range(stop)` or `range(start, stop, step)`, which may be no more than a hundred thousand. */
+export function boundedRange(...given: number[]): number[] {
+  const [start, stop, step = 1] = given.length === 1 ? [0, given[0]] : given;
+  const length = Math.max(0, Math.ceil((stop - start) / step));
+  if (!(length <= 1e5)) throw new Error(`range(${given.join(", ")}) has no sensible length`);
+  return Array.from({ length }, (_, i) => start + i * step);
+}
+
+/** Where a template's names live: what the package gives every template, our bounded range, and what the caller gives. */
+export function templateEnvironment(given: { [name: string]: unknown }): Environment {
+  const environment = new Environment();
+  const names = ["true", "True", "false", "False", "none", "None", "raise_exception", "strftime_now"];
+  const take = (values: ReturnType<Interpreter["evaluate"]>[]) =>
+    values.forEach((value, i) => {
+      environment.setVariable(names[i], value);
+    });
+  new Template(`{{ take([${names.join(", ")}]) }}`).render({ take }); // the package does not export them
+  for (const [name, value] of Object.entries({ range: boundedRange, ...given })) environment.set(name, value);
+  return environment;
+}
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#render-template
 /** The text of a conversation by a chat template (Jinja, as in `tokenizer_config.json`). Throws what the template says. */
 export function renderChat(
@@ -26,7 +73,9 @@ export function renderChat(
   { prompt = true, variables = {} }: ChatOptions = {},
 ): string {
   try {
-    return new Template(template).render({ ...variables, messages, add_generation_prompt: prompt });
+    const { parsed } = new Template(template);
+    const environment = templateEnvironment({ ...variables, messages, add_generation_prompt: prompt });
+    return String(limitedInterpreter(environment).run(parsed).value);
   } catch (error) {
     throw new Error(`The chat template cannot be used: ${(error as Error).message}`);
   }

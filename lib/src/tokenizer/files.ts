@@ -1,8 +1,9 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
+import { z } from "zod";
 import { END_OF_TEXT, MAX_VOCAB, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
 import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
-import { PATTERNS, type PatternName, type Splitter, patternSplitter } from "./pretokenize.js";
+import { PATTERNS, type PatternName, type Splitter, patternMatcher, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#read-tiktoken
 /** The tokens of a `.tiktoken` file by their ids. Throws, naming the line, where it is none. */
@@ -47,7 +48,7 @@ export function listVocabulary(tokens: Uint8Array[]): Vocabulary {
   const ranks = new PairMap();
   tokenParts(tokens, (left, right, whole) => ranks.set(left, right, whole));
   const made = Int32Array.from(tokens, (_, id) => id); // the rank of a merge is the id that it makes
-  return { tokens, byteIds: byteIdsOf(tokens), ranks, made, wholePieces: true };
+  return { tokens, byteIds: byteIdsOf(tokens), ranks, made, whole: tokens };
 }
 
 /** The ids of the 256 bytes. Throws, naming the first byte without one. */
@@ -66,10 +67,24 @@ export function byteIdsOf(tokens: (Uint8Array | undefined)[]): number[] {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-specials
-/** The special tokens of published vocabularies, by pattern and the number of their ordinary tokens; `<|endoftext|>` first. */
-export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [name: string]: number } } } = {
-  gpt2: { size: 50256, ids: { "<|endoftext|>": 50256 } },
+/** The special tokens of published vocabularies, by pattern and the number of ids in the list; `<|endoftext|>` first. */
+export const TIKTOKEN_SPECIALS: {
+  [name: string]: { pattern: PatternName; size: number; ids: { [name: string]: number } };
+} = {
+  r50k: { pattern: "gpt2", size: 50256, ids: { "<|endoftext|>": 50256 } },
+  p50k: { pattern: "gpt2", size: 50281, ids: { "<|endoftext|>": 50256 } }, // in a place that its list leaves free
+  p50k_edit: {
+    pattern: "p50k_edit",
+    size: 50281,
+    ids: {
+      "<|endoftext|>": 50256,
+      "<|fim_prefix|>": 50281,
+      "<|fim_middle|>": 50282,
+      "<|fim_suffix|>": 50283,
+    },
+  },
   cl100k: {
+    pattern: "cl100k",
     size: 100256,
     ids: {
       "<|endoftext|>": 100257,
@@ -80,6 +95,7 @@ export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [nam
     },
   },
   o200k: {
+    pattern: "o200k",
     size: 199998,
     ids: {
       "<|endoftext|>": 199999,
@@ -94,8 +110,13 @@ export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [nam
       "<|endofprompt|>": 200018,
     },
   },
-  qwen2: { size: 151643, ids: { "<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645 } },
+  qwen2: {
+    pattern: "qwen2",
+    size: 151643,
+    ids: { "<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645 },
+  },
   llama3: {
+    pattern: "llama3",
     size: 128000,
     ids: {
       "<|begin_of_text|>": 128000,
@@ -108,10 +129,20 @@ export const TIKTOKEN_SPECIALS: { [pattern: string]: { size: number; ids: { [nam
 };
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#specials-of-size
-/** The special tokens of a list of tokens: those of the published vocabulary, if it is one, else `<|endoftext|>` at the end. */
-export function tiktokenSpecials(pattern: PatternName, size: number): AddedToken[] {
-  const published = TIKTOKEN_SPECIALS[pattern];
-  const ids = published?.size === size ? published.ids : { [END_OF_TEXT]: size };
+/**
+ * The special tokens of a list of tokens: those of the published vocabulary, if it is one, else `<|endoftext|>` at the end.
+ * Throws where the list is a published one that goes with another pattern, or leaves places free that no special token takes.
+ */
+export function tiktokenSpecials(pattern: PatternName, tokens: (Uint8Array | undefined)[]): AddedToken[] {
+  const published = Object.values(TIKTOKEN_SPECIALS).filter(({ size }) => size === tokens.length);
+  const fitting = published.find((each) => each.pattern === pattern);
+  if (!fitting && published.length > 0)
+    throw new Error(
+      `A list of ${tokens.length} tokens goes with the pattern ${published[0].pattern}, not ${pattern}.`,
+    );
+  const ids = fitting?.ids ?? { [END_OF_TEXT]: tokens.length };
+  const free = tokens.findIndex((token, id) => !token && !Object.values(ids).includes(id));
+  if (free >= 0) throw new Error(`The .tiktoken file has no token of the id ${free}: it is damaged.`);
   return Object.entries(ids).map(([content, id]) => ({ id, content, special: true }));
 }
 
@@ -127,7 +158,12 @@ export function listJson(
   const merges: [number, number, number][] = [];
   tokenParts(tokens, (left, right, whole) => merges.push([whole, left, right]));
   merges.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
-  const vocab = Object.fromEntries(names.flatMap((name, id) => (name === undefined ? [] : [[name, id]])));
+  const ids = names.flatMap((name, id): [string, number][] => (name === undefined ? [] : [[name, id]]));
+  // The special tokens are listed too: their places may leave holes, which Hugging Face's library would close.
+  const vocab = Object.fromEntries([
+    ...ids,
+    ...added.map(({ content, id }): [string, number] => [content, id]),
+  ]);
   const file = bpeJson([]) as { pre_tokenizer: { pretokenizers: object[] } };
   const [split, byteLevel] = file.pre_tokenizer.pretokenizers;
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false };
@@ -152,91 +188,231 @@ export function listJson(
 /** A tokenizer from the content of a `.tiktoken` file and the name of the pattern by which it cuts text. */
 export function loadTiktoken(file: Uint8Array, pattern: PatternName): Tokenizer {
   const vocabulary = listVocabulary(readTiktoken(file));
-  const added = tiktokenSpecials(pattern, vocabulary.tokens.length);
+  const added = tiktokenSpecials(pattern, vocabulary.tokens);
   const toJson = () => listJson(vocabulary.tokens, pattern, added);
   return byteLevelTokenizer({ vocabulary, splitter: patternSplitter(PATTERNS[pattern]), added, toJson });
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file
-/** A step of a pipeline in a `tokenizer.json`: its type and what else it says. */
-export interface FileStep {
-  type?: string;
-  pretokenizers?: FileStep[];
-  normalizers?: FileStep[];
-  processors?: FileStep[];
-  decoders?: FileStep[];
-  pattern?: { Regex?: string; String?: string };
-  behavior?: string;
-  invert?: boolean;
-  individual_digits?: boolean;
-  add_prefix_space?: boolean;
-  use_regex?: boolean;
-  single?: { SpecialToken?: { id: string }; Sequence?: object }[];
-  special_tokens?: { [name: string]: { ids: number[] } };
-}
+/** Whether something can be the id of a token. */
+export const TOKEN_ID = z
+  .int()
+  .min(0)
+  .max(MAX_VOCAB - 1);
+export const FLAG = z.boolean();
+export const SETTING = z.boolean().nullish();
+
+/** `ByteLevel` in any part of the file. */
+export const BYTE_LEVEL = z.strictObject({
+  type: z.string(),
+  add_prefix_space: FLAG,
+  trim_offsets: FLAG,
+  use_regex: FLAG.default(true),
+});
+
+/** A template of the text with ids before and after it. The form for pairs of texts is not used here. */
+export const TEMPLATE = z.strictObject({
+  type: z.string(),
+  single: z.array(
+    z.strictObject({
+      SpecialToken: z.strictObject({ id: z.string(), type_id: z.int() }).optional(),
+      Sequence: z.strictObject({ id: z.literal("A"), type_id: z.int() }).optional(),
+    }),
+  ),
+  pair: z.array(z.unknown()),
+  special_tokens: z.record(
+    z.string(),
+    z.strictObject({ id: z.string(), ids: z.array(TOKEN_ID), tokens: z.array(z.string()) }),
+  ),
+});
+
+/** `Split`: a pattern, and what becomes of its matches. */
+export const SPLIT = z.strictObject({
+  type: z.string(),
+  pattern: z.union([z.strictObject({ Regex: z.string() }), z.strictObject({ String: z.string() })]),
+  behavior: z.enum(["Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext"]),
+  invert: FLAG,
+});
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file-parts
-/** The parts of a `tokenizer.json` that we read. */
-export interface TokenizerFile {
-  model?: {
-    type?: string;
-    vocab?: { [token: string]: number };
-    merges?: (string | [string, string])[];
-    ignore_merges?: boolean;
-    [setting: string]: unknown;
-  };
-  added_tokens?: AddedToken[];
-  normalizer?: FileStep | null;
-  pre_tokenizer?: FileStep | null;
-  post_processor?: FileStep | null;
-  decoder?: FileStep | null;
-}
+/** The parts of a file that are made of steps: under which name a sequence lists them, and the form of each step that we run. */
+export const STEP_FORMS = {
+  normalizer: ["normalizers", { NFC: 0, NFD: 0, NFKC: 0, NFKD: 0 }],
+  pre_tokenizer: [
+    "pretokenizers",
+    {
+      ByteLevel: BYTE_LEVEL,
+      Split: SPLIT,
+      Digits: z.strictObject({ type: z.string(), individual_digits: FLAG }),
+    },
+  ],
+  post_processor: ["processors", { ByteLevel: BYTE_LEVEL, TemplateProcessing: TEMPLATE }],
+  decoder: ["decoders", { ByteLevel: BYTE_LEVEL, Fuse: 0 }],
+} as const;
 
+/** A token of the list `added_tokens`. */
+export const ADDED_TOKEN = z.strictObject({
+  id: TOKEN_ID,
+  content: z.string(),
+  single_word: FLAG,
+  lstrip: FLAG,
+  rstrip: FLAG,
+  normalized: FLAG,
+  special: FLAG,
+});
+
+/** The model; its type, which the oldest files lack, is looked at first. */
+export const BPE_MODEL = z.strictObject({
+  type: z.string().optional(),
+  dropout: z.number().min(0).max(1).nullish(),
+  unk_token: z.string().nullish(),
+  continuing_subword_prefix: z.string().nullish(),
+  end_of_word_suffix: z.string().nullish(),
+  fuse_unk: SETTING,
+  byte_fallback: SETTING,
+  ignore_merges: SETTING,
+  vocab: z.unknown().optional(),
+  merges: z.unknown().optional(),
+});
+
+/** A `tokenizer.json`. */
+export const TOKENIZER_FILE = z.strictObject({
+  version: z.literal("1.0").optional(),
+  truncation: z.looseObject({}).nullish(),
+  padding: z.looseObject({}).nullish(),
+  added_tokens: z.array(ADDED_TOKEN).default([]),
+  normalizer: z.unknown().optional(),
+  pre_tokenizer: z.unknown().optional(),
+  post_processor: z.unknown().optional(),
+  decoder: z.unknown().optional(),
+  model: z.unknown().optional(),
+});
+
+/** The content of a file, its steps and its model still as they stand there. */
+export type TokenizerFile = z.infer<typeof TOKENIZER_FILE>;
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#checked-part
 /** The error for a step that we do not run. */
 export function unknownStep(part: string, what: string): Error {
   return new Error(`Its ${part} ${what}, which tslm does not run; loading it without would give wrong ids.`);
 }
 
+/** A part of a file, once its form is checked. Throws one sentence that names what is missing, unknown or of the wrong kind. */
+export function checkedPart<T>(part: string, form: z.ZodType<T>, value: unknown): T {
+  const { data, error } = form.safeParse(value);
+  if (!error) return data;
+  const { path, message } = error.issues[0];
+  const where = ["", part, ...path].join(".").replace(/^\.+/, "");
+  throw new Error(
+    `${where === "" ? "The file" : `Its ${where}`} is damaged, or newer than tslm: ${message}.`,
+  );
+}
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#split-steps
-/** The steps of a sequence, of a single step, or none. */
-export function fileSteps(step: FileStep | null | undefined): FileStep[] {
-  if (!step) return [];
-  const inner = step.pretokenizers ?? step.normalizers ?? step.processors ?? step.decoders;
-  return inner ? inner.flatMap(fileSteps) : [step];
+/** A step of a part, checked. */
+export type StepPart = keyof typeof STEP_FORMS;
+export type FileStep = { type: string; [setting: string]: unknown };
+
+/** The steps of a part: of a sequence, a single one, or none. Throws for a step that we do not run, or that is damaged. */
+export function fileSteps(part: StepPart, step: unknown, depth = 0): FileStep[] {
+  if (step === null || step === undefined) return [];
+  const [list, forms] = STEP_FORMS[part];
+  const { type } = checkedPart(part, z.looseObject({ type: z.string() }), step);
+  if (type === "Sequence") {
+    const sequence = z.strictObject({ type: z.string(), [list]: z.array(z.unknown()) });
+    const inner = checkedPart(part, sequence, step)[list] as unknown[];
+    if (depth > 10) throw unknownStep(part, "has sequences within sequences within sequences");
+    return inner.flatMap((each) => fileSteps(part, each ?? {}, depth + 1));
+  }
+  const form = Object.hasOwn(forms, type) ? (forms as { [type: string]: z.ZodType | 0 })[type] : undefined;
+  if (form === undefined) throw unknownStep(part, `has a step of type ${type}`);
+  return [checkedPart(part, form || z.strictObject({ type: z.string() }), step) as FileStep];
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#behaviors
+/** A stretch of a text, and whether it is a match. */
+export interface MatchStretch {
+  from: number;
+  to: number;
+  isMatch: boolean;
+}
+
+/** What becomes of the matches: pieces of their own, nothing, or parts of what stands beside them. */
+export function splitStretches(stretches: MatchStretch[], behavior: string): MatchStretch[] {
+  if (behavior === "Isolated") return stretches;
+  if (behavior === "Removed") return stretches.filter(({ isMatch }) => !isMatch);
+  const joins = (match: boolean, before: boolean) =>
+    behavior === "Contiguous" ? match === before : match && !before;
+  const backwards = behavior === "MergedWithNext";
+  const pieces: MatchStretch[] = [];
+  let before = false;
+  for (const stretch of backwards ? [...stretches].reverse() : stretches) {
+    const last = pieces.at(-1);
+    if (!last || !joins(stretch.isMatch, before)) pieces.push({ ...stretch });
+    else if (backwards) last.from = stretch.from;
+    else last.to = stretch.to;
+    before = stretch.isMatch;
+  }
+  return backwards ? pieces.reverse() : pieces;
+}
+
+/** The splitter of a pattern with a behavior. */
+export function behaviorSplitter(pattern: string, behavior: string, invert: boolean): Splitter {
+  if (behavior === "Isolated") return patternSplitter(pattern);
+  const matcher = patternMatcher(pattern);
+  return (text, each) => {
+    const stretches: MatchStretch[] = [];
+    matcher(text, (from, to, isMatch) => stretches.push({ from, to, isMatch: isMatch !== invert }));
+    for (const { from, to } of splitStretches(stretches, behavior)) if (to > from) each(text, from, to);
+  };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#step-splitter
+/** The pattern of a step `Split`. */
+export function stepPattern({ pattern }: z.infer<typeof SPLIT>): string {
+  return "Regex" in pattern ? pattern.Regex : pattern.String.replace(/[\\.+*?()|[\]{}^$#&\-~]/g, "\\$&");
+}
+
 /** The splitter of one step of a pre-tokenizer; nothing where it does not cut. */
 export function stepSplitter(step: FileStep): Splitter | undefined {
   if (step.type === "Digits") return patternSplitter(step.individual_digits ? "\\p{N}" : "\\p{N}+");
   if (step.type === "ByteLevel") {
     if (step.add_prefix_space)
       throw unknownStep("pre_tokenizer", "puts a space before the text (add_prefix_space)");
-    return step.use_regex === false ? undefined : patternSplitter(PATTERNS.gpt2);
+    return step.use_regex ? patternSplitter(PATTERNS.gpt2) : undefined;
   }
-  if (step.type !== "Split") throw unknownStep("pre_tokenizer", `has a step of type ${step.type}`);
-  // Both leave each match a piece; they differ in what no match covers, and there we keep the text.
-  const keepsMatches = step.behavior === "Isolated" || (step.behavior === "Removed" && step.invert);
-  if (!keepsMatches) throw unknownStep("pre_tokenizer", `splits with the behavior ${step.behavior}`);
-  const pattern = step.pattern?.Regex ?? step.pattern?.String?.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
-  if (pattern === undefined) throw unknownStep("pre_tokenizer", "splits without a pattern");
-  return patternSplitter(pattern);
+  const split = step as z.infer<typeof SPLIT>;
+  return behaviorSplitter(stepPattern(split), split.behavior, split.invert);
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-splitter
 /** The splitter of a pre-tokenizer: each step cuts the pieces of the one before. */
-export function fileSplitter(preTokenizer: FileStep | null | undefined): Splitter {
-  const steps = fileSteps(preTokenizer);
-  if (!steps.some(({ type }) => type === "ByteLevel"))
-    throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
-  const splitters = steps
-    .map(stepSplitter)
-    .filter((splitter): splitter is Splitter => splitter !== undefined);
+export function fileSplitter(preTokenizer: unknown): {
+  splitter: Splitter;
+  bytesOf?: (piece: string) => Uint8Array;
+} {
+  const steps = fileSteps("pre_tokenizer", preTokenizer);
+  const lastBytes = steps.findLastIndex(({ type }) => type === "ByteLevel");
+  if (lastBytes < 0) throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
+  const characters = byteCharacters();
+  const encoder = new TextEncoder();
+  const spell: Splitter = (text, each) => {
+    const spelled = visibleBytes(encoder.encode(text), characters);
+    each(spelled, 0, spelled.length);
+  };
+  const splitters = steps.flatMap((step, i) => {
+    const splitter = stepSplitter(step);
+    const isSpelled = step.type === "ByteLevel" && i < steps.length - 1;
+    return [...(splitter ? [splitter] : []), ...(isSpelled ? [spell] : [])];
+  });
   const whole: Splitter = (text, each) => each(text, 0, text.length);
-  return splitters.reduceRight(
-    (rest, first) => (text, each) => first(text, (_, from, to) => rest(text.slice(from, to), each)),
+  const splitter = splitters.reduceRight(
+    (rest, first) => (text, each) => first(text, (from, start, end) => rest(from.slice(start, end), each)),
     whole,
   );
+  if (lastBytes === steps.length - 1) return { splitter };
+  const bytes = new Map(characters.map((character, byte) => [character, byte]));
+  return { splitter, bytesOf: (piece) => Uint8Array.from(piece, (character) => bytes.get(character)!) };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-vocabulary
@@ -246,48 +422,62 @@ export const UNKNOWN_MODEL_SETTINGS = [
   "continuing_subword_prefix",
   "end_of_word_suffix",
   "byte_fallback",
-];
+] as const;
 
-/** The model of a file. Throws, naming it, for a type or a setting that we do not run. */
-export function fileModel({ model }: TokenizerFile): {
+/** The names of a model with their ids, its merges, and whether a piece that is a token stays whole. */
+export interface FileModel {
   vocab: Map<string, number>;
   merges: [string, string][];
   wholePieces: boolean;
-} {
-  if (model?.type !== "BPE")
-    throw unknownStep("model", model?.type ? `is of type ${model.type}` : "has no type");
-  const setting = UNKNOWN_MODEL_SETTINGS.find((name) => model[name]);
+}
+
+/** The model of a file. Throws, naming it, for a type or a setting that we do not run. */
+export function fileModel({ model }: TokenizerFile): FileModel {
+  const { type = "BPE" } = checkedPart("model", z.looseObject({ type: z.string().optional() }), model);
+  if (type !== "BPE") throw unknownStep("model", `is of type ${type}`);
+  const bpe = checkedPart("model", BPE_MODEL, model);
+  const setting = UNKNOWN_MODEL_SETTINGS.find((name) => bpe[name]);
   if (setting) throw unknownStep("model", `uses ${setting}`);
-  if (!model.vocab || !Array.isArray(model.merges))
+  if (typeof bpe.vocab !== "object" || bpe.vocab === null || !Array.isArray(bpe.merges))
     throw new Error("Its model lacks vocab or merges: the file is damaged.");
-  const merges = model.merges.map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
-  if (!merges.every((pair): pair is [string, string] => Array.isArray(pair) && pair.length === 2))
-    throw new Error("Its merges are not pairs of tokens: the file is damaged.");
-  return { vocab: new Map(Object.entries(model.vocab)), merges, wholePieces: model.ignore_merges === true };
+  const merges = bpe.merges
+    .filter((merge) => typeof merge !== "string" || !merge.startsWith("#version"))
+    .map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
+  const isPair = (pair: unknown): pair is [string, string] =>
+    Array.isArray(pair) && pair.length === 2 && pair.every((name) => typeof name === "string");
+  if (!merges.every(isPair)) throw new Error("Its merges are not pairs of tokens: the file is damaged.");
+  return { vocab: new Map(Object.entries(bpe.vocab)), merges, wholePieces: bpe.ignore_merges === true };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
-/** Whether something can be the id of a token. */
-export function isId(id: unknown): id is number {
-  return Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
+/** Throws where a name has no id of its own. `names` are those seen so far, by their ids. */
+export function claimId(name: string, id: unknown, names: string[]): void {
+  const isId = TOKEN_ID.safeParse(id).success;
+  if (isId && (names[id as number] ?? name) === name) names[id as number] = name;
+  else
+    throw new Error(
+      `The token ${JSON.stringify(name)} has the id ${JSON.stringify(id)}, which is taken or is none.`,
+    );
 }
 
-/** The bytes of a token's name, each byte spelled by its character; a name in other characters stands for itself. */
-export function bytesOfTokenName(name: string, bytes: Map<string, number>): Uint8Array {
+/** The bytes of a token's name where each is spelled by its character; nothing for a name in other characters. */
+export function spelledBytes(name: string, bytes: Map<string, number>): Uint8Array | undefined {
   const spelled = [...name].map((character) => bytes.get(character));
-  return spelled.includes(undefined) ? new TextEncoder().encode(name) : Uint8Array.from(spelled as number[]);
+  return spelled.includes(undefined) ? undefined : Uint8Array.from(spelled as number[]);
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#vocabulary-of-file
-/** The vocabulary of a byte-level file. Throws where it contradicts itself. */
-export function fileVocabulary(file: TokenizerFile): Vocabulary {
-  const { vocab, merges, wholePieces } = fileModel(file);
+/**
+ * The vocabulary of a byte-level file. Throws where it contradicts itself. A name that does not spell bytes stands for its
+ * own text, and is found in no text.
+ */
+export function fileVocabulary({ vocab, merges, wholePieces }: FileModel): Vocabulary {
   const bytes = new Map(byteCharacters().map((character, byte) => [character, byte]));
-  const tokens: (Uint8Array | undefined)[] = [];
+  const names: string[] = [];
+  const found: (Uint8Array | undefined)[] = [];
   for (const [name, id] of vocab) {
-    if (!isId(id) || tokens[id])
-      throw new Error(`The token ${JSON.stringify(name)} has the id ${id}, which is taken or is none.`);
-    tokens[id] = bytesOfTokenName(name, bytes);
+    claimId(name, id, names);
+    found[id] = spelledBytes(name, bytes);
   }
   const idOf = (name: string) => {
     const id = vocab.get(name);
@@ -298,38 +488,44 @@ export function fileVocabulary(file: TokenizerFile): Vocabulary {
   const ranks = new PairMap();
   merges.forEach(([left, right], rank) => ranks.set(idOf(left), idOf(right), rank));
   return {
-    tokens,
-    byteIds: byteIdsOf(tokens),
+    tokens: Array.from(names, (name, id) =>
+      name === undefined ? undefined : (found[id] ?? new TextEncoder().encode(name)),
+    ),
+    byteIds: byteIdsOf(found),
     ranks,
     made: merges.map(([left, right]) => idOf(left + right)),
-    wholePieces,
+    whole: wholePieces ? found : [],
   };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#around-text
-export const NORMALIZER_FORMS = ["NFC", "NFD", "NFKC", "NFKD"];
-
 /** What a normalizer does to a text. */
-export function fileNormalizer(normalizer: FileStep | null | undefined): (text: string) => string {
-  const forms = fileSteps(normalizer).map(({ type }) => type!);
-  const unknown = forms.find((form) => !NORMALIZER_FORMS.includes(form));
-  if (unknown) throw unknownStep("normalizer", `has a step of type ${unknown}`);
+export function fileNormalizer(normalizer: unknown): (text: string) => string {
+  const forms = fileSteps("normalizer", normalizer).map(({ type }) => type);
   return (text) => forms.reduce((before, form) => before.normalize(form), text);
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-around
 /** The ids that a post-processor puts before and after a text. */
-export function fileAround(processor: FileStep | null | undefined): Tokenizer["around"] {
-  const around = { before: [] as number[], after: [] as number[] };
-  for (const step of fileSteps(processor)) {
+export function fileAround(processor: unknown): Tokenizer["around"] {
+  let around = { before: [] as number[], after: [] as number[] };
+  for (const step of fileSteps("post_processor", processor)) {
     if (step.type === "ByteLevel") continue; // it moves offsets only
-    if (step.type !== "TemplateProcessing")
-      throw unknownStep("post_processor", `has a step of type ${step.type}`);
-    let side = around.before;
-    for (const { SpecialToken } of step.single ?? []) {
-      if (SpecialToken) side.push(...(step.special_tokens?.[SpecialToken.id]?.ids ?? []));
-      else side = around.after; // the text itself
-    }
+    const { single, special_tokens } = step as z.infer<typeof TEMPLATE>;
+    const ids = single.map(({ SpecialToken, Sequence }) => {
+      if (!SpecialToken) return Sequence ? undefined : [];
+      if (Object.hasOwn(special_tokens, SpecialToken.id)) return special_tokens[SpecialToken.id].ids;
+      throw new Error(
+        `Its post_processor names ${JSON.stringify(SpecialToken.id)}, of which it gives no ids.`,
+      );
+    });
+    const text = ids.indexOf(undefined);
+    if (text < 0 || text !== ids.lastIndexOf(undefined))
+      throw unknownStep("post_processor", "does not have the text once in its template");
+    around = {
+      before: [...ids.slice(0, text).flatMap((each) => each!), ...around.before],
+      after: [...around.after, ...ids.slice(text + 1).flatMap((each) => each!)],
+    };
   }
   return around.before.length + around.after.length > 0 ? around : undefined;
 }
@@ -340,47 +536,117 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
   const { vocab } = fileModel(file);
   const alphabet = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
   const tokenizer = alphabetTokenizer(alphabet);
-  const rules = ({ model, normalizer = null, pre_tokenizer, added_tokens }: TokenizerFile) =>
-    JSON.stringify([
-      normalizer,
-      pre_tokenizer?.pattern,
-      added_tokens,
-      model!.merges,
-      alphabet.map((each) => model!.vocab![each]),
+  const rules = (each: TokenizerFile) => {
+    const { merges, vocab: ids } = fileModel(each);
+    const pattern = fileSteps("pre_tokenizer", each.pre_tokenizer).map(({ type, ...step }) => step.pattern);
+    return JSON.stringify([
+      each.normalizer ?? null,
+      pattern,
+      each.added_tokens,
+      merges,
+      alphabet.map((name) => ids.get(name)),
     ]);
-  if (rules(tokenizer.toJson() as TokenizerFile) === rules(file)) return tokenizer;
+  };
+  if (rules(checkedPart("", TOKENIZER_FILE, tokenizer.toJson())) === rules(file)) return tokenizer;
   throw new Error(
     "It looks like a tokenizer of characters, but has other rules than tslm knows, or is damaged.",
   );
 }
 
-//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
-/** The added tokens of a file; one without a content can be found nowhere. */
-export function fileAdded({ added_tokens = [] }: TokenizerFile): AddedToken[] {
-  const isToken = ({ id, content }: AddedToken) => isId(id) && typeof content === "string";
-  if (!Array.isArray(added_tokens) || !added_tokens.every(isToken))
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-added
+/** The added tokens of a file. Throws where one takes the place of another token. One without a content is found nowhere. */
+export function fileAdded(
+  file: TokenizerFile,
+  { vocab }: FileModel,
+  normalize: (text: string) => string,
+): AddedToken[] {
+  const names: string[] = [];
+  for (const [name, id] of vocab) names[id] = name;
+  const seen = new Set<string>();
+  const added = file.added_tokens.filter(({ content }) => content !== "");
+  for (const { id, content, normalized } of added) {
+    claimId(content, vocab.get(content) === id || !vocab.has(content) ? id : undefined, names);
+    const found = JSON.stringify([normalized, normalized ? normalize(content) : content]);
+    if (seen.has(found)) throw new Error(`Its added_tokens list ${JSON.stringify(content)} twice.`);
+    seen.add(found);
+  }
+  if (names.length > 2 * (vocab.size + added.length))
     throw new Error(
-      "Its added_tokens are not a list of tokens with an id and a content: the file is damaged.",
+      `Its ids go up to ${names.length - 1}, for ${vocab.size + added.length} tokens: it is damaged.`,
     );
-  return added_tokens.filter(({ content }) => content !== "");
+  return added;
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-notes
+/** What a reader of a file should know: settings that are not applied, and ids about which programs disagree. */
+export function fileNotes(file: TokenizerFile, { vocab }: FileModel): string[] {
+  const notes = (["truncation", "padding"] as const)
+    .filter((name) => file[name])
+    .map((name) => `The file asks for ${name}, which tslm does not apply: every text is encoded as it is.`);
+  const unlisted = file.added_tokens.filter(({ content }) => content !== "" && !vocab.has(content));
+  const moved = unlisted.find(({ id }, i) => id !== vocab.size + i);
+  if (moved)
+    notes.push(
+      `The file gives ${moved.content} the id ${moved.id}; Hugging Face's tokenizers counts on from ${vocab.size} and gives it another.`,
+    );
+  return notes;
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#time-limit
+/**
+ * Runs work that something in a file may make endless, and gives what it gives, or nothing where it took longer than so many
+ * milliseconds. Here it cannot be stopped; a program that can, as Node with `node:vm`, puts its own way here.
+ */
+export const timeLimit: { run: <T>(work: () => T, milliseconds: number) => { result: T } | undefined } = {
+  run: (work) => ({ result: work() }),
+};
+
+/** Whether a file cuts text by a pattern that is not one of those we know. */
+export function hasForeignPattern({ pre_tokenizer }: TokenizerFile): boolean {
+  const known: string[] = Object.values(PATTERNS);
+  return fileSteps("pre_tokenizer", pre_tokenizer).some(
+    (step) => step.type === "Split" && !known.includes(stepPattern(step as z.infer<typeof SPLIT>)),
+  );
+}
+
+/** A tokenizer that gives up on a text for which its patterns take a thousand times what is usual. */
+export function withTimeLimit(tokenizer: Tokenizer): Tokenizer {
+  let isStopped = false; // its memory for pieces may be half written then
+  const within = (work: () => Uint32Array, length: number): Uint32Array => {
+    const done = isStopped ? undefined : timeLimit.run(work, 10_000 + length / 10);
+    isStopped = !done;
+    if (done) return done.result;
+    throw new Error(
+      "The pattern by which this tokenizer cuts text takes for ever on some text: it cannot be used.",
+    );
+  };
+  return {
+    ...tokenizer,
+    encode: (text, options) => within(() => tokenizer.encode(text, options), text.length),
+    encodeBytes: (bytes) => within(() => tokenizer.encodeBytes(bytes), bytes.length),
+  };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
 /**
  * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
  * them. Throws one sentence that names what it is if the file has a part that we do not run, or contradicts itself.
  */
 export function loadTokenizer(json: object): Tokenizer {
-  const file = json as TokenizerFile;
-  if (fileSteps(file.decoder).some(({ type }) => type === "Fuse")) return loadAlphabet(file);
-  const vocabulary = fileVocabulary(file);
-  for (const { type } of fileSteps(file.decoder))
-    if (type !== "ByteLevel") throw unknownStep("decoder", `has a step of type ${type}`);
-  const tokenizer = byteLevelTokenizer({
-    vocabulary,
-    splitter: fileSplitter(file.pre_tokenizer),
-    added: fileAdded(file),
-    normalize: fileNormalizer(file.normalizer),
-    toJson: () => structuredClone(file),
-  });
-  return { ...tokenizer, around: fileAround(file.post_processor) };
+  const file = checkedPart("", TOKENIZER_FILE, json);
+  const decoders = fileSteps("decoder", file.decoder);
+  if (decoders.some(({ type }) => type === "Fuse")) return loadAlphabet(file);
+  const model = fileModel(file);
+  const vocabulary = fileVocabulary(model);
+  const normalize = fileNormalizer(file.normalizer);
+  const added = fileAdded(file, model, normalize);
+  for (const { id, special } of added) if (special) delete vocabulary.whole[id]; // in a text they stay text
+  const toJson = () => structuredClone(json);
+  const parts = { vocabulary, ...fileSplitter(file.pre_tokenizer), added, normalize, toJson };
+  const tokenizer = {
+    ...byteLevelTokenizer(parts),
+    around: fileAround(file.post_processor),
+    notes: fileNotes(file, model),
+  };
+  return hasForeignPattern(file) ? withTimeLimit(tokenizer) : tokenizer;
 }

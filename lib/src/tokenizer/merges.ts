@@ -7,6 +7,7 @@ import {
   joinTokens,
   unknownSpecial,
 } from "./characters.js";
+import { characterSource } from "./oniguruma.js";
 import { PATTERNS, type Splitter, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#heap
@@ -311,8 +312,8 @@ export interface Vocabulary {
   ranks: PairMap;
   /** The id that the merge of a rank makes. */
   made: ArrayLike<number>;
-  /** Whether a piece that is a token becomes that token, whatever the merges say (`ignore_merges`). */
-  wholePieces: boolean;
+  /** By id, the tokens that a piece becomes which is one, whatever the merges say (`ignore_merges`); usually none. */
+  whole: (Uint8Array | undefined)[];
 }
 
 /** The vocabulary of merges as training makes them: merge number i joins two earlier ids into id 256 + i. */
@@ -324,7 +325,7 @@ export function mergedVocabulary(merges: [number, number][]): Vocabulary {
     byteIds: Array.from({ length: 256 }, (_, byte) => byte),
     ranks,
     made: merges.map((_, rank) => 256 + rank),
-    wholePieces: false,
+    whole: [],
   };
 }
 
@@ -525,13 +526,15 @@ export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[]
 /** A function that appends the ids of the piece of `text` from `from` to `to`, and remembers them. */
 export function pieceEncoder(
   vocabulary: Vocabulary,
+  bytesOf?: (piece: string) => Uint8Array,
 ): (text: string, from: number, to: number, ids: IdList) => void {
-  const whole = new TokenTable(vocabulary.wholePieces ? vocabulary.tokens : []);
+  const whole = new TokenTable(vocabulary.whole);
   const cache = new PieceCache();
   const encoder = new TextEncoder();
   return (text, from, to, ids) => {
     if (cache.recall(text, from, to, ids)) return;
-    const bytes = encoder.encode(text.slice(from, to));
+    const piece = text.slice(from, to);
+    const bytes = bytesOf ? bytesOf(piece) : encoder.encode(piece);
     const token = whole.find(bytes, 0, bytes.length);
     const made = token < 0 ? encodePiece(bytes, vocabulary) : [token];
     for (let i = 0; i < made.length; i++) ids.push(made[i]);
@@ -546,18 +549,21 @@ export interface AddedToken {
   content: string;
   /** Found only where the caller allows it by name; one that is not special is always found. */
   special: boolean;
-  /** Found only where no letter, digit or underscore touches it. */
+  /** Found only where no word touches it: no letter, mark, decimal digit, underscore or other connector. */
   single_word?: boolean;
   /** The space before it, or after it, belongs to it. */
   lstrip?: boolean;
   rstrip?: boolean;
-  /** Searched in the text after it was normalised. */
+  /** Searched, itself normalised, in the text after it was normalised. */
   normalized?: boolean;
 }
 
-/** The added tokens to look for. Throws, naming it, if a name is allowed that no special token has. */
-export function wantedTokens(added: AddedToken[], allowed: EncodeOptions["allowed"] = []): AddedToken[] {
-  if (allowed === "all") return added;
+/** Whether a token is looked for. Throws, naming it, if a name is allowed that no special token has. */
+export function wantedTokens(
+  added: AddedToken[],
+  allowed: EncodeOptions["allowed"] = [],
+): (token: AddedToken) => boolean {
+  if (allowed === "all") return () => true;
   const names = new Set(allowed);
   for (const name of names)
     if (!added.some(({ content }) => content === name))
@@ -565,41 +571,63 @@ export function wantedTokens(added: AddedToken[], allowed: EncodeOptions["allowe
         name,
         added.map(({ content }) => content),
       );
-  return added.filter(({ content, special }) => !special || names.has(content));
+  return ({ content, special }) => !special || names.has(content);
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#tokens-pattern
-/** A regular expression for the contents of tokens, the longest first. */
-export function tokensPattern(tokens: AddedToken[]): RegExp {
-  const sorted = [...tokens].sort((a, b) => b.content.length - a.content.length);
-  const patterns = sorted.map(({ content, single_word }) => {
-    const literal = content.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-    return single_word ? `(?<![\\p{L}\\p{M}\\p{N}_])${literal}(?![\\p{L}\\p{M}\\p{N}_])` : literal;
-  });
-  return new RegExp(patterns.join("|"), "gu");
+/** Finds tokens in a text, from left to right. */
+export type TokenFinder = (text: string, each: (token: AddedToken, from: number, to: number) => void) => void;
+
+/** A finder of tokens: at each place the longest, and the next search starts where it ends, whether it is used or not. */
+export function tokenFinder(tokens: ReadonlyMap<string, AddedToken>): TokenFinder {
+  const lengths = new Map<string, Set<number>>(); // by the first character, the longest first
+  for (const content of [...tokens.keys()].sort((a, b) => b.length - a.length)) {
+    const [first] = content;
+    lengths.set(first, (lengths.get(first) ?? new Set()).add(content.length));
+  }
+  const firsts = [...lengths.keys()].map((first) => characterSource(first.codePointAt(0)!));
+  const start = new RegExp(`[${firsts.join("")}]`, "gu");
+  return (text, each) => {
+    start.lastIndex = 0;
+    for (let match = start.exec(text); match; match = start.exec(text)) {
+      const from = match.index;
+      const isToken = (length: number) => tokens.has(text.slice(from, from + length));
+      const length = [...lengths.get(match[0])!].find(isToken);
+      if (length === undefined) continue;
+      start.lastIndex = from + length;
+      each(tokens.get(text.slice(from, from + length))!, from, from + length);
+    }
+  };
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#cut-added
-/** Calls `onText` and `onToken` for the stretches of text and the tokens among them, in order. The longest token wins. */
+export const WORD_BEFORE = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u;
+export const WORD_AFTER = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u;
+
+/** Whether a part of a text touches a word. */
+export function touchesWord(text: string, from: number, to: number): boolean {
+  return WORD_BEFORE.test(text.slice(Math.max(0, from - 2), from)) || WORD_AFTER.test(text.slice(to, to + 2));
+}
+
+/** Calls `onText` and `onToken` for the stretches of text and the tokens among them, in order. */
 export function cutAtTokens(
   text: string,
-  tokens: AddedToken[],
+  finder: TokenFinder,
+  isWanted: (token: AddedToken) => boolean,
   onText: (text: string) => void,
   onToken: (id: number) => void,
 ): void {
-  const byContent = new Map(tokens.map((token) => [token.content, token]));
   let done = 0;
-  for (const match of tokens.length > 0 ? text.matchAll(tokensPattern(tokens)) : []) {
-    const { id, content, lstrip, rstrip } = byContent.get(match[0])!;
-    let from = match.index!;
-    let to = from + content.length;
-    if (from < done) continue; // swallowed as the space after another token
-    while (lstrip && from > done && /\p{White_Space}/u.test(text[from - 1])) from--;
-    while (rstrip && to < text.length && /\p{White_Space}/u.test(text[to])) to++;
+  finder(text, (token, start, end) => {
+    if (!isWanted(token) || (token.single_word && touchesWord(text, start, end))) return;
+    let [from, to] = [start, end];
+    while (token.lstrip && from > done && /\p{White_Space}/u.test(text[from - 1])) from--;
+    while (token.rstrip && to < text.length && /\p{White_Space}/u.test(text[to])) to++;
+    if (token.lstrip) from = Math.max(from, done);
     if (from > done) onText(text.slice(done, from));
-    onToken(id);
+    if (to > from) onToken(token.id); // the one before may have taken all of its space
     done = to;
-  }
+  });
   if (done < text.length) onText(text.slice(done));
 }
 
@@ -608,6 +636,8 @@ export function cutAtTokens(
 export interface ByteLevelParts {
   vocabulary: Vocabulary;
   splitter: Splitter;
+  /** The bytes of a piece, where the splitter does not give pieces of the text itself. */
+  bytesOf?: (piece: string) => Uint8Array;
   added: AddedToken[];
   /** Applied to a text before it is cut, such as Unicode's NFC. Decoding gives the normalised text. */
   normalize?: (text: string) => string;
@@ -616,22 +646,36 @@ export interface ByteLevelParts {
 
 //| 01-tokenizer/3-fast-merges.ipynb#run-encoder
 /** A function that encodes stretches of text, with the bytes between them that are no text as themselves. */
-export function runEncoder({ vocabulary, splitter, added, normalize = (text) => text }: ByteLevelParts) {
-  const encodePieceOf = pieceEncoder(vocabulary);
+export function runEncoder({
+  vocabulary,
+  splitter,
+  bytesOf,
+  added,
+  normalize = (text) => text,
+}: ByteLevelParts) {
+  const encodePieceOf = pieceEncoder(vocabulary, bytesOf);
+  const finderOf = (tokens: AddedToken[], form: (text: string) => string) =>
+    tokenFinder(new Map(tokens.map((token) => [form(token.content), token])));
+  const early = finderOf(
+    added.filter((token) => !token.normalized),
+    (content) => content,
+  );
+  const late = finderOf(
+    added.filter((token) => token.normalized),
+    normalize,
+  );
   return (runs: Utf8Run[], { allowed, mark }: EncodeOptions = {}): Uint32Array => {
     const ids = new IdList();
     const pushId = (id: number) => ids.push(id);
-    const wanted = wantedTokens(added, allowed);
-    const early = wanted.filter((token) => !token.normalized);
-    const late = wanted.filter((token) => token.normalized);
+    const isWanted = wantedTokens(added, allowed);
     const pushPieces = (part: string) =>
       splitter(part, (text, from, to) => encodePieceOf(text, from, to, ids));
     const pushText = (part: string) => {
       const text = normalize(mark ? part.replaceAll(mark, "") : part);
-      cutAtTokens(text, late, pushPieces, pushId);
+      cutAtTokens(text, late, isWanted, pushPieces, pushId);
     };
     for (const { text, invalid } of runs) {
-      cutAtTokens(text, early, pushText, pushId);
+      cutAtTokens(text, early, isWanted, pushText, pushId);
       if (invalid !== undefined) ids.push(vocabulary.byteIds[invalid]);
     }
     return ids.toArray();

@@ -1,11 +1,16 @@
 // Extracted from chapters/01-tokenizer/3-fast-merges.ipynb: edit it there, or here and run `npm run backport`.
 import { SPLIT_PATTERN } from "./bpe.js";
+import { javascriptPattern } from "./oniguruma.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#patterns
 export const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
 export const UPPER_LETTERS = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
 export const LOWER_LETTERS = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
 export const SPACE_PATTERN = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/** GPT-2's, and that of OpenAI's first models of code. */
+export const GPT2_PATTERN =
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /** The family of `cl100k`, which differs in the digits that may stand together. */
 export const cl100kPattern = (digits: string) =>
@@ -17,7 +22,8 @@ export const cl100kPattern = (digits: string) =>
  */
 export const PATTERNS = {
   house: SPLIT_PATTERN,
-  gpt2: "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+  gpt2: GPT2_PATTERN,
+  p50k_edit: GPT2_PATTERN,
   cl100k: cl100kPattern("\\p{N}{1,3}"),
   o200k:
     `[^\\r\\n\\p{L}\\p{N}]?${UPPER_LETTERS}*${LOWER_LETTERS}+${CONTRACTIONS}?|[^\\r\\n\\p{L}\\p{N}]?${UPPER_LETTERS}+${LOWER_LETTERS}*${CONTRACTIONS}?|` +
@@ -29,107 +35,69 @@ export const PATTERNS = {
 /** The name of a pattern that we know. */
 export type PatternName = keyof typeof PATTERNS;
 
-//| 01-tokenizer/3-fast-merges.ipynb#ignore-case
-/** Characters besides its two cases that a letter equals when case is ignored (Unicode's CaseFolding.txt, status C and S). */
-export const CASE_FOLDS: { [letter: string]: string } = { s: "ſ", k: "\u212a" };
-
-/** A pattern of letters, and classes of them, that ignores their case: "'s" becomes "'[sSſ]". */
-export function ignoreCase(pattern: string): string {
-  const cases = (letter: string) =>
-    letter.toLowerCase() + letter.toUpperCase() + (CASE_FOLDS[letter.toLowerCase()] ?? "");
-  return pattern.replace(
-    /\[[a-z]+\]|[a-z]/gi,
-    (found) => `[${found.replace(/[[\]]/g, "").replace(/./g, cases)}]`,
-  );
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#translate-escape
-/** Escapes that mean something else in JavaScript. */
-export const TRANSLATED_ESCAPES: { [found: string]: string } = {
-  "\\s": "\\p{White_Space}",
-  "\\S": "\\P{White_Space}",
-  "\\d": "\\p{Nd}",
-  "\\D": "\\P{Nd}",
-  "\\A": "^",
-  "\\z": "$",
-};
-
-/** One escape in JavaScript's dialect. Throws for one whose meaning we do not know to be the same. */
-export function translateEscape(found: string): string {
-  if (TRANSLATED_ESCAPES[found]) return TRANSLATED_ESCAPES[found];
-  if (/^\\[pPxu]/.test(found) || /^\\[rntfv0^$\\.*+?()[\]{}|/-]$/.test(found)) return found;
-  if (/^\\[^A-Za-z0-9]$/.test(found)) return found[1]; // needless, and JavaScript refuses it
-  throw new Error(`it uses ${found}, which tslm does not translate`);
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#javascript-pattern
-/** The parts of a pattern: escapes, classes, groups without case, possessive operators, operators, all else. */
-export const PATTERN_PARTS =
-  /\\[pP]\{[^}]*\}|\\x[\dA-Fa-f]{2}|\\u[\dA-Fa-f]{4}|\\.|\[(?:\\.|[^\]\\])*\]|\(\?i:(?:[^()\\[\]]|\[[A-Za-z]+\])*\)|(?:[?*+]|\{\d+(?:,\d*)?\})\+|[\s\S]/gu;
-
-/** A class such as `[^\s\p{L}]` in JavaScript's dialect. */
-export function translateClass(part: string): string {
-  return part.replace(/\\[pP]\{[^}]*\}|\\./gu, (found) => (found === "\\-" ? found : translateEscape(found)));
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#translate-pattern
-/** A pattern of Rust's dialect (or Oniguruma's) as JavaScript reads it with the flag `u`. Throws what it cannot say. */
-export function javascriptPattern(pattern: string): string {
-  const atoms: string[] = []; // the pattern in parts that an operator may follow
-  const open: number[] = []; // where groups began
-  let kept = 0;
-  for (const part of pattern.match(PATTERN_PARTS) ?? []) {
-    if (/^[?*+{].*\+$/.test(part)) {
-      const name = `_${kept++}`;
-      atoms.push(`(?=(?<${name}>${atoms.pop()}${part.slice(0, -1)}))\\k<${name}>`);
-    } else if (part === ")" && open.length > 0) atoms.push(atoms.splice(open.pop()!).join("") + part);
-    else {
-      if (part === "(") open.push(atoms.length);
-      atoms.push(translatePart(part));
-    }
-  }
-  return atoms.join("");
-}
-
-/** A part that is no operator of its own. */
-export function translatePart(part: string): string {
-  if (part.startsWith("(?i:")) return `(?:${ignoreCase(part.slice(4, -1))})`;
-  if (part.length > 1 && part.startsWith("[")) return translateClass(part);
-  if (part.startsWith("\\")) return translateEscape(part.replace(/^\\-$/, "-"));
-  return part === "." ? "[^\\n]" : part;
-}
-
 //| 01-tokenizer/3-fast-merges.ipynb#split-by-pattern
-/** Gives the pieces of a text in order, each by where it starts and ends; together they cover the text. */
+/** Gives the pieces of a text in order, each by where it starts and ends; together they cover the text, or what is kept of it. */
 export type Splitter = (text: string, each: (text: string, from: number, to: number) => void) => void;
+
+/** Gives the stretches of a text in order: those that match, and those between them. A match may be empty. */
+export type Matcher = (text: string, each: (from: number, to: number, isMatch: boolean) => void) => void;
 
 /** The regular expression of a pattern. Throws one sentence if it cannot be had in JavaScript. */
 export function compilePattern(pattern: string, flags: string): RegExp {
   try {
     return new RegExp(javascriptPattern(pattern), flags);
   } catch (error) {
-    const why = (error as Error).message.replace(/^Invalid regular expression: .*: /, "");
-    throw new Error(`The pattern ${JSON.stringify(pattern)} cannot be used: ${why}.`);
+    const why = (error as Error).message.replace(/^Invalid regular expression: [\s\S]*: /, "");
+    const shown = JSON.stringify(pattern.length > 200 ? `${pattern.slice(0, 200)}…` : pattern);
+    throw new Error(`The pattern ${shown} cannot be used: ${why}.`);
   }
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-splitter
-/** A splitter for any pattern. What no match covers is a piece too. */
-export function patternSplitter(pattern: string): Splitter {
+/** The matches of any pattern, each from where the one before ended. An empty one counts unless it touches that one. */
+export function patternMatcher(pattern: string): Matcher {
   const here = compilePattern(pattern, "uy");
   const further = compilePattern(pattern, "gu");
   return (text, each) => {
-    for (let at = 0, end = 0; at < text.length; at = end) {
+    let done = 0;
+    for (let at = 0; at < text.length; ) {
       here.lastIndex = at;
-      end = here.test(text) && here.lastIndex > at ? here.lastIndex : nextMatch(further, text, at);
-      each(text, at, end);
+      const found = here.test(text) ? undefined : nextMatch(further, text, at);
+      if (found === null) break;
+      const from = found ? found.index : at;
+      const to = found ? from + found[0].length : here.lastIndex;
+      at = to === from && from === done ? nextCharacter(text, at) : to;
+      if (to === from && from === done) continue;
+      if (from > done) each(done, from, false);
+      each(from, to, true);
+      done = to;
     }
+    if (done < text.length) each(done, text.length, false);
   };
 }
 
-/** Where the first match beyond `at` that is not empty begins, or the end of the text. */
-export function nextMatch(pattern: RegExp, text: string, at: number): number {
-  for (const match of text.slice(at).matchAll(pattern))
-    if (match.index! > 0 && match[0] !== "") return at + match.index!;
-  return text.length;
+/** A splitter for any pattern. What no match covers is a piece too. */
+export function patternSplitter(pattern: string): Splitter {
+  const matcher = patternMatcher(pattern);
+  return (text, each) =>
+    matcher(text, (from, to) => {
+      if (to > from) each(text, from, to);
+    });
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#next-match
+/** Where the character after the one at `at` begins. */
+export function nextCharacter(text: string, at: number): number {
+  return at + (text.codePointAt(at)! > 0xffff ? 2 : 1);
+}
+
+/** The first match from `at` on, or null. V8 finds some empty ones inside a pair of UTF-16 units: those are none. */
+export function nextMatch(pattern: RegExp, text: string, at: number): RegExpExecArray | null {
+  pattern.lastIndex = at;
+  let match = pattern.exec(text);
+  while (match && match.index > 0 && text.codePointAt(match.index - 1)! > 0xffff) {
+    pattern.lastIndex = match.index + 1;
+    match = pattern.exec(text);
+  }
+  return match;
 }

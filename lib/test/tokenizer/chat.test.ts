@@ -1,10 +1,18 @@
 // Extracted from chapters/01-tokenizer/4-tokenizers-of-the-world.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { type HarmonyMessage, encodeChat, encodeHarmony, parseHarmony } from "../../src/tokenizer/chat.js";
+import {
+  type HarmonyMessage,
+  encodeChat,
+  encodeHarmony,
+  parseHarmony,
+  renderChat,
+} from "../../src/tokenizer/chat.js";
 import { loadTokenizer } from "../../src/tokenizer/files.js";
 import { byteTokenizer } from "../../src/tokenizer/merges.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#chat-test
+const renderChatNow = (template: string) => renderChat(template, []);
+
 await test("a template's special tokens are tokens, a message's are text", () => {
   const file = JSON.parse(JSON.stringify(byteTokenizer().toJson()));
   file.added_tokens.push(
@@ -25,6 +33,16 @@ await test("a template's special tokens are tokens, a message's are text", () =>
     "roles must alternate",
   );
   expect(() => encodeChat(tokenizer, "{% if %}", [])).toThrow("The chat template cannot be used");
+  for (const endless of ["range(10**9)"]) {
+    const loops = "{% for a in x %}{% for b in x %}{% for c in x %}{% endfor %}{% endfor %}{% endfor %}";
+    expect(() => encodeChat(tokenizer, `{% set x = ${endless} %}${loops}`, [])).toThrow("cannot be used");
+  }
+  expect(() => encodeChat(tokenizer, "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", [])).toThrow(
+    "cannot be used",
+  );
+  expect(
+    renderChatNow("{{ strftime_now('%Y') }}{{ none is none }}{% for i in range(3) %}{{ i }}{% endfor %}"),
+  ).toBe(`${new Date().getFullYear()}true012`);
 });
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#harmony-test

@@ -39,7 +39,7 @@ await test("what a file asks for and we do not run is named, and so is what is d
   refuse((file) => Object.assign(file.model, { byte_fallback: true }), "model uses byte_fallback");
   refuse((file) => Object.assign(file.model, { merges: ["Ā zz"] }), 'needs the token "zz", which has no id');
   refuse((file) => Object.assign(file.model, { merges: [7] }), "not pairs of tokens");
-  refuse((file) => Object.assign(file, { added_tokens: [{ id: "1" }] }), "added_tokens are not a list");
+  refuse((file) => Object.assign(file, { added_tokens: [{ id: "1" }] }), "Its added_tokens.0.id is damaged");
   refuse((file) => Object.assign(file.model.vocab, { "!": 34 }), "taken");
   refuse((file) => delete file.model.vocab["\u0100"], "no token for the byte 0x00");
   refuse(
@@ -50,31 +50,38 @@ await test("what a file asks for and we do not run is named, and so is what is d
     (file) => Object.assign(file, { decoder: { type: "Metaspace" } }),
     "decoder has a step of type Metaspace",
   );
-  refuse(
-    (file) => Object.assign(file, { pre_tokenizer: { type: "Metaspace" } }),
-    "no step of type ByteLevel",
-  );
+  refuse((file) => Object.assign(file, { pre_tokenizer: { type: "Metaspace" } }), "step of type Metaspace");
   refuse(
     (file) => Object.assign(file, { post_processor: { type: "BertProcessing" } }),
     "post_processor has a step of type BertProcessing",
   );
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true };
   const split = (step: object) => (file: Good) =>
     Object.assign(file, {
-      pre_tokenizer: { type: "Sequence", pretokenizers: [step, { type: "ByteLevel" }] },
+      pre_tokenizer: { type: "Sequence", pretokenizers: [step, byteLevel] },
     });
   refuse(split({ type: "Whitespace" }), "pre_tokenizer has a step of type Whitespace");
   refuse(
-    split({ type: "Split", pattern: { Regex: "(" }, behavior: "Isolated" }),
+    split({ type: "Split", pattern: { Regex: "(" }, behavior: "Isolated", invert: false }),
     'The pattern "(" cannot be used',
   );
   refuse(
-    split({ type: "Split", pattern: { Regex: "a" }, behavior: "MergedWithNext" }),
-    "behavior MergedWithNext",
+    split({ type: "Split", pattern: { Regex: "a" }, behavior: "Kept", invert: false }),
+    "pre_tokenizer.behavior",
   );
-  expect(() => loadTokenizer({})).toThrow("model has no type");
+  refuse(
+    split({ type: "Split", pattern: { Regex: "a" }, behavior: "Removed" }),
+    "Its pre_tokenizer.invert is",
+  );
+  refuse((file) => Object.assign(file.model, { ignore_merges: "yes" }), "Its model.ignore_merges is");
+  refuse((file) => Object.assign(file.model, { capcode: 2 }), "capcode");
+  refuse((file) => Object.assign(file.model.vocab, { zz: 999_999 }), "Its ids go up to 999999");
+  expect(() => loadTokenizer({})).toThrow("Its model is damaged");
   const characters = JSON.parse(JSON.stringify(characterTokenizer("abc").toJson()));
   characters.normalizer = { type: "NFC" };
   expect(() => loadTokenizer(characters)).toThrow("other rules");
+  const padded = Object.assign(good(), { truncation: { max_length: 2 }, padding: {} });
+  expect(loadTokenizer(padded).notes).toHaveLength(2);
 });
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-test
@@ -102,7 +109,12 @@ await test("a list of tokens is a tokenizer, also by way of tokenizer.json; a da
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#special-test
 await test("special tokens stay text unless they are allowed by name; added tokens keep their flags", () => {
-  const token = (id: number, content: string, flags: object) => ({ id, content, special: true, ...flags });
+  const token = (id: number, content: string, flags: object) => ({
+    id,
+    content,
+    ...{ special: true, single_word: false, lstrip: false, rstrip: false, normalized: false },
+    ...flags,
+  });
   const file = JSON.parse(JSON.stringify(byteTokenizer().toJson()));
   file.added_tokens = [
     token(256, "<|end|>", {}),

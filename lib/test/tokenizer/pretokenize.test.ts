@@ -54,6 +54,12 @@ await test("patterns of another dialect keep their meaning, or are refused with 
   expect(cut("a++a|.", "aaa")).toEqual(["a", "a", "a"]); // what was taken is not given back
   expect(cut("x*", "axxb")).toEqual(["a", "xx", "b"]); // an empty match is none
   expect(cut("\\d{2}|\\'|[\\-\\.]", "1٢'.-")).toEqual(["1٢", "'", ".", "-"]);
-  expect(() => patternSplitter("(a")).toThrow('The pattern "(a" cannot be used: Unterminated group.');
-  expect(() => patternSplitter("\\w+")).toThrow("it uses \\w, which tslm does not translate");
+  expect(cut("\\p{N}{1,3}+", "12345")).toEqual(["12345"]); // once or more, not possessive
+  expect(cut("^a|b$", "a\na b\nb\n")).toEqual(["a", "\n", "a", " ", "b", "\n", "b", "\n"]);
+  expect(cut("[a-z&&[^b]]+|(?i)k", "abc\u212aK")).toEqual(["a", "b", "c", "\u212a", "K"]);
+  expect(cut("(?=b)|\\B", "🎉🎉")).toEqual(["🎉", "🎉"]); // never within a character
+  expect(() => patternSplitter("(a")).toThrow('The pattern "(a" cannot be used: a group is not closed.');
+  expect(() => patternSplitter("a\\Kb")).toThrow("it uses \\K, which tslm does not translate");
+  expect(() => patternSplitter("(?i)strasse")).toThrow('it uses "ss" where case is ignored');
+  expect(() => patternSplitter(`${"(".repeat(9000)}a`)).toThrow("nested too deeply");
 });
