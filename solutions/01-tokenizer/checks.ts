@@ -16,6 +16,7 @@ import {
   parseTemplate,
   type Part,
   textShape,
+  tokenFinder,
 } from "tslm";
 import type { Check, Random } from "tslm/notebook";
 
@@ -920,7 +921,8 @@ export const cutSpecials: Check<[string, string[]]> = {
     const tokens = allowed.map((content, id) => ({ id, content, special: true }));
     cutAtTokens(
       text,
-      tokens,
+      tokenFinder(new Map(tokens.map((token) => [token.content, token]))),
+      () => true,
       (part) => parts.push(part),
       (id) => parts.push(allowed[id]),
     );
