@@ -141,7 +141,13 @@ test("the manifest keeps account of each source, and so does what inspect says",
 test("data of an older version, and of plain texts, can be looked at too", () => {
   expect(tslm("data", "prepare", "corpus.txt", "--out", "plain", "--tokenizer", "bytes").status).toBe(0);
   const file = at("plain/manifest.json");
-  const { mixture: _, separator: __, steps: ___, ...old } = JSON.parse(fs.readFileSync(file, "utf8"));
+  const {
+    mixture: _,
+    separator: __,
+    steps: ___,
+    sha256: ____,
+    ...old
+  } = JSON.parse(fs.readFileSync(file, "utf8"));
   fs.writeFileSync(file, JSON.stringify(old));
   const report = JSON.parse(tslm("data", "inspect", "plain", "--json").out);
   expect(report.sources).toMatchObject([{ name: "text", train: { tokens: 2_700_000 }, bytes_per_token: 1 }]);

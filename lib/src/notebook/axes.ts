@@ -94,8 +94,8 @@ function linearRange(axis: Axis, extent: Extent): [number, number] {
   let high = numbers.reduce((a, b) => Math.max(a, b), zero ? 0 : Number.NEGATIVE_INFINITY);
   if (low > high) [low, high] = [0, 1];
   const size = Math.max(Math.abs(low), Math.abs(high));
-  // Too close to tell apart: they stand in the middle. (A cell or a bar has a width by itself.)
-  if (!extent.halfCell && high - low <= Math.max(size * 1e-12, 1e-200))
+  // Too close to tell apart: they stand in the middle. (A cell or a bar has a width by itself, if it can be told.)
+  if (high + extent.halfCell - (low - extent.halfCell) <= Math.max(size * 1e-12, 1e-200))
     [low, high] = [low - 0.5 - size / 100, high + 0.5 + size / 100];
   const pad = extent.pad * (high - low);
   const bottom = (zero && low >= 0 ? low : low - pad) - extent.halfCell;
