@@ -83,33 +83,6 @@ export function linuxStart(pid: number): number | undefined {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#lock-names
-/** Who holds a lock, as the name of its file says it. */
-export interface Holder {
-  file: string;
-  machine: string;
-  pid: number;
-  began: number;
-}
-
-/** The locks that lie in a folder under a prefix. */
-export function locksIn(folder: string, prefix: string): Holder[] {
-  return fs.readdirSync(folder).flatMap((name) => {
-    const form = /^([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{8}$/;
-    const [, machine, pid, began] = (name.startsWith(prefix) && form.exec(name.slice(prefix.length))) || [];
-    return pid ? [{ file: path.join(folder, name), machine, pid: Number(pid), began: Number(began) }] : [];
-  });
-}
-
-/** Whether a holder is still there. Of another machine, only its heartbeat tells: the time of its file, renewed while it lives. */
-export function isHeld({ file, machine, pid, began }: Holder): boolean {
-  if (machine !== machineMark()) return beats(file);
-  const start = processStart(pid);
-  if (start === undefined) return false;
-  // Elsewhere than on Linux the clock is asked twice, and may be set in between.
-  return Number.isNaN(start) || Math.abs(start - began) <= (process.platform === "linux" ? 0 : 3);
-}
-
 //| 01-tokenizer/7-shards-and-batches.ipynb#heartbeat
 /** Milliseconds between two heartbeats, and for how long one is waited for. */
 export const HEARTBEAT = { every: 1500, patience: 9000 };
@@ -148,6 +121,33 @@ export function startHeartbeat(file: string, delay: number): () => void {
     clearTimeout(timer);
     void worker?.terminate();
   };
+}
+
+//| 01-tokenizer/7-shards-and-batches.ipynb#lock-names
+/** Who holds a lock, as the name of its file says it. */
+export interface Holder {
+  file: string;
+  machine: string;
+  pid: number;
+  began: number;
+}
+
+/** The locks that lie in a folder under a prefix. */
+export function locksIn(folder: string, prefix: string): Holder[] {
+  return fs.readdirSync(folder).flatMap((name) => {
+    const form = /^([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{8}$/;
+    const [, machine, pid, began] = (name.startsWith(prefix) && form.exec(name.slice(prefix.length))) || [];
+    return pid ? [{ file: path.join(folder, name), machine, pid: Number(pid), began: Number(began) }] : [];
+  });
+}
+
+/** Whether a holder is still there. Of another machine, only its heartbeat tells: the time of its file, renewed while it lives. */
+export function isHeld({ file, machine, pid, began }: Holder): boolean {
+  if (machine !== machineMark()) return beats(file);
+  const start = processStart(pid);
+  if (start === undefined) return false;
+  // Elsewhere than on Linux the clock is asked twice, and may be set in between.
+  return Number.isNaN(start) || Math.abs(start - began) <= (process.platform === "linux" ? 0 : 3);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#take-lock

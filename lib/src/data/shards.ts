@@ -99,6 +99,15 @@ export function codeUnit(text: string, count: number): number {
   return at;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#hash-split
+/** Whether a document is for validation: if the first 32 bits of its SHA-256, as a fraction of 2^32, are below `valFraction`. */
+export function isForValidation(text: string, valFraction: number): boolean {
+  return (
+    valFraction > 0 &&
+    crypto.createHash("sha256").update(text).digest().readUInt32BE(0) < valFraction * 2 ** 32
+  );
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#manifest
 /** One file of tokens. */
 export interface Shard {
@@ -568,13 +577,4 @@ export function openShards(folder: string, options: { verify?: boolean } = {}): 
       for (const file of [...train, ...val]) file.close();
     },
   };
-}
-
-//| 01-tokenizer/7-shards-and-batches.ipynb#hash-split
-/** Whether a document is for validation: if the first 32 bits of its SHA-256, as a fraction of 2^32, are below `valFraction`. */
-export function isForValidation(text: string, valFraction: number): boolean {
-  return (
-    valFraction > 0 &&
-    crypto.createHash("sha256").update(text).digest().readUInt32BE(0) < valFraction * 2 ** 32
-  );
 }

@@ -192,7 +192,7 @@ export function readState(folder: string): SavedState {
   const { data, error } = stateSchema.safeParse(saved);
   if (error) throw damaged(`its ${error.issues[0].path.join(".") || "content"} makes no sense`);
   if (checkpointName(data.step) !== path.basename(folder)) throw damaged(`it is of step ${data.step}`);
-  return data;
+  return data as SavedState; // in a cell, whose compiler is not strict, the schema's type has only optional keys
 }
 
 //| 04-training/6-checkpoints.ipynb#read-checkpoint
