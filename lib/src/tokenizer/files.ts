@@ -392,7 +392,7 @@ export function fileSplitter(preTokenizer: unknown): {
   bytesOf?: (piece: string) => Uint8Array;
 } {
   const steps = fileSteps("pre_tokenizer", preTokenizer);
-  const lastBytes = steps.findLastIndex(({ type }) => type === "ByteLevel");
+  const lastBytes = steps.map(({ type }) => type).lastIndexOf("ByteLevel");
   if (lastBytes < 0) throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
   const characters = byteCharacters();
   const encoder = new TextEncoder();
@@ -537,14 +537,14 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
   const alphabet = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
   const tokenizer = alphabetTokenizer(alphabet);
   const rules = (each: TokenizerFile) => {
-    const { merges, vocab: ids } = fileModel(each);
+    const model = fileModel(each);
     const pattern = fileSteps("pre_tokenizer", each.pre_tokenizer).map(({ type, ...step }) => step.pattern);
     return JSON.stringify([
       each.normalizer ?? null,
       pattern,
       each.added_tokens,
-      merges,
-      alphabet.map((name) => ids.get(name)),
+      model.merges,
+      alphabet.map((name) => model.vocab.get(name)),
     ]);
   };
   if (rules(checkedPart("", TOKENIZER_FILE, tokenizer.toJson())) === rules(file)) return tokenizer;

@@ -153,7 +153,62 @@ export function readClassCharacter(reader: PatternReader): ClassNode {
   return reader.take(/b/y) ? { type: "character", code: 8 } : readEscape(reader);
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-operators
+/** Options by their letters: in Ruby's dialect, which this is, `m` is what JavaScript calls `s`. */
+export function optionsOf(letters: string, value: boolean): PatternOptions {
+  const names = { i: "ignoreCase", m: "dotAll", x: "extended" } as const;
+  return Object.fromEntries([...letters].map((letter) => [names[letter as "i" | "m" | "x"], value]));
+}
+
+/** `\R`: any end of a line; the two characters of Windows are one, and are not taken apart. */
+export function lineEnd(): PatternNode {
+  const character = (code: number): PatternNode => ({ type: "character", code });
+  const others: ClassNode = { type: "set", name: "line end", not: false };
+  return {
+    type: "group",
+    kind: "atomic",
+    name: "",
+    options: {},
+    choices: [[character(13), character(10)], [others]],
+  };
+}
+
+/** Whether an operator such as `*`, `++` or `{1,3}?` stands here: then the last part is repeated by it. */
+export function readRepeat(reader: PatternReader, parts: PatternNode[]): boolean {
+  const found = reader.take(/([*+?])([?+]?)|\{(?:(\d+)(,?)(\d*)|,(\d+))\}(\??)/y);
+  if (!found) return false;
+  const [, sign, suffix, from, comma, to, most, lazy] = found;
+  const body = parts.pop();
+  if (!body || ["assertion", "look", "options"].includes(body.type))
+    throw new Error(`there is nothing that ${found[0]} could repeat`);
+  const min = sign ? (sign === "+" ? 1 : 0) : Number(from ?? 0);
+  const end = sign ? (sign === "?" ? 1 : Infinity) : Number(most ?? (to || (comma ? Infinity : from)));
+  if (end < min || Math.max(min, end === Infinity ? 0 : end) > 10_000) throw unsayable(found[0]);
+  const kind = suffix === "+" ? "possessive" : suffix || lazy ? "lazy" : "greedy";
+  parts.push({ type: "repeat", body, min, max: end, kind });
+  return true;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-groups
+/** A part of a pattern that an operator may follow, or an assertion. */
+export function readPatternPart(reader: PatternReader, extended: boolean): PatternNode {
+  const character = reader.next();
+  if (character === "[") return readClass(reader);
+  if (character === "(") return readGroup(reader, extended);
+  if (character === ".") return { type: "dot" };
+  if (character === "^") return { type: "assertion", name: "line start" };
+  if (character === "$") return { type: "assertion", name: "line end" };
+  if (character !== "\\") return { type: "character", code: character.codePointAt(0)! };
+  const reference = reader.take(/([1-9])(?!\d)|k(?:<(\w+)>|'(\w+)')/y);
+  if (reference) return { type: "reference", to: reference[1] ?? reference[2] ?? reference[3] };
+  const letter = reader.text[reader.at];
+  if (letter in ASSERTION_ESCAPES) return { type: "assertion", name: ASSERTION_ESCAPES[reader.next()] };
+  if (reader.take(/N/y)) return { type: "set", name: "newline", not: true };
+  if (reader.take(/O/y)) return { type: "set", name: "any", not: false };
+  if (reader.take(/R/y)) return lineEnd();
+  return readEscape(reader);
+}
+
 /** The choices of a group, up to its `)`, or to the end of the pattern. */
 export function readChoices(reader: PatternReader, extended: boolean): PatternNode[][] {
   if (++reader.depth > 100) throw new Error("it is nested too deeply");
@@ -200,61 +255,7 @@ export function readGroup(reader: PatternReader, extended: boolean): PatternNode
   return { ...group, kind: "plain", options, choices: inside(options.extended) };
 }
 
-/** Options by their letters: in Ruby's dialect, which this is, `m` is what JavaScript calls `s`. */
-export function optionsOf(letters: string, value: boolean): PatternOptions {
-  const names = { i: "ignoreCase", m: "dotAll", x: "extended" } as const;
-  return Object.fromEntries([...letters].map((letter) => [names[letter as "i" | "m" | "x"], value]));
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#pattern-parts
-/** A part of a pattern that an operator may follow, or an assertion. */
-export function readPatternPart(reader: PatternReader, extended: boolean): PatternNode {
-  const character = reader.next();
-  if (character === "[") return readClass(reader);
-  if (character === "(") return readGroup(reader, extended);
-  if (character === ".") return { type: "dot" };
-  if (character === "^") return { type: "assertion", name: "line start" };
-  if (character === "$") return { type: "assertion", name: "line end" };
-  if (character !== "\\") return { type: "character", code: character.codePointAt(0)! };
-  const reference = reader.take(/([1-9])(?!\d)|k(?:<(\w+)>|'(\w+)')/y);
-  if (reference) return { type: "reference", to: reference[1] ?? reference[2] ?? reference[3] };
-  const letter = reader.text[reader.at];
-  if (letter in ASSERTION_ESCAPES) return { type: "assertion", name: ASSERTION_ESCAPES[reader.next()] };
-  if (reader.take(/N/y)) return { type: "set", name: "newline", not: true };
-  if (reader.take(/O/y)) return { type: "set", name: "any", not: false };
-  if (reader.take(/R/y)) return lineEnd();
-  return readEscape(reader);
-}
-
-/** `\R`: any end of a line; the two characters of Windows are one, and are not taken apart. */
-export function lineEnd(): PatternNode {
-  const character = (code: number): PatternNode => ({ type: "character", code });
-  const others: ClassNode = { type: "set", name: "line end", not: false };
-  return {
-    type: "group",
-    kind: "atomic",
-    name: "",
-    options: {},
-    choices: [[character(13), character(10)], [others]],
-  };
-}
-
-/** Whether an operator such as `*`, `++` or `{1,3}?` stands here: then the last part is repeated by it. */
-export function readRepeat(reader: PatternReader, parts: PatternNode[]): boolean {
-  const found = reader.take(/([*+?])([?+]?)|\{(?:(\d+)(,?)(\d*)|,(\d+))\}(\??)/y);
-  if (!found) return false;
-  const [, sign, suffix, from, comma, to, most, lazy] = found;
-  const body = parts.pop();
-  if (!body || ["assertion", "look", "options"].includes(body.type))
-    throw new Error(`there is nothing that ${found[0]} could repeat`);
-  const min = sign ? (sign === "+" ? 1 : 0) : Number(from ?? 0);
-  const end = sign ? (sign === "?" ? 1 : Infinity) : Number(most ?? (to || (comma ? Infinity : from)));
-  if (end < min || Math.max(min, end === Infinity ? 0 : end) > 10_000) throw unsayable(found[0]);
-  const kind = suffix === "+" ? "possessive" : suffix || lazy ? "lazy" : "greedy";
-  parts.push({ type: "repeat", body, min, max: end, kind });
-  return true;
-}
-
+//| 01-tokenizer/3-fast-merges.ipynb#read-pattern
 /** The parts of a pattern in Oniguruma's dialect. Throws where it is none, or has a construct that we do not translate. */
 export function readPattern(pattern: string): PatternNode[][] {
   if (pattern.length > 10_000) throw new Error(`it is ${pattern.length} characters long`);
@@ -471,7 +472,7 @@ export function atomicSource(inner: string, place: PatternPlace): string {
   return `(?=(?<${name}>${inner}))\\k<${name}>`;
 }
 
-//| 01-tokenizer/3-fast-merges.ipynb#pattern-repeats
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-references
 /** Whether a part of a pattern can match nothing. */
 export function mayBeEmpty(part: PatternNode): boolean {
   if (part.type === "repeat")
@@ -480,25 +481,12 @@ export function mayBeEmpty(part: PatternNode): boolean {
   return ["assertion", "look", "options", "reference"].includes(part.type);
 }
 
-/** A repetition. JavaScript ends one whose body matched nothing in its own way, so those need care. */
-export function repeatSource(
-  { kind, min, max, body }: PatternNode & { type: "repeat" },
-  place: PatternPlace,
-): string {
-  const inner = partSource(body, place);
-  const isAtom =
-    /^(?:character|set|dot|class)$/.test(body.type) || (body.type === "group" && body.kind === "plain");
-  const atom = isAtom ? inner : `(?:${inner})`;
-  if (kind === "lazy" && min === max) return `(?:${atom}{${min}}|)`; // `a{3}?` is three or none
-  if (mayBeEmpty(body) && min !== max) {
-    if (min !== 0 || max !== 1) throw unsayable("a repetition of what may be empty");
-    const choices = kind === "lazy" ? `|${inner}` : `${inner}|`;
-    return kind === "possessive" ? atomicSource(choices, place) : `(?:${choices})`;
-  }
-  const bounds = `${min},${max === Infinity ? "" : max}`;
-  const operator = { "0,": "*", "1,": "+", "0,1": "?" }[bounds] ?? (min === max ? `{${min}}` : `{${bounds}}`);
-  if (kind === "possessive") return atomicSource(atom + operator, place);
-  return atom + operator + (kind === "lazy" ? "?" : "");
+/** A reference to a group: where that has not matched, JavaScript's matches nothing, and Oniguruma's fails. */
+export function referenceSource(to: string, place: PatternPlace): string {
+  if (place.options.ignoreCase) throw unsayable("a reference to a group where case is ignored");
+  if (place.behind || !place.matched.has(to))
+    throw unsayable("a reference to a group that may not have matched");
+  return `\\k<group_${to}>`;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-source
@@ -534,6 +522,27 @@ export function partSource(part: PatternNode, place: PatternPlace): string {
   }
 }
 
+/** A repetition. JavaScript ends one whose body matched nothing in its own way, so those need care. */
+export function repeatSource(
+  { kind, min, max, body }: PatternNode & { type: "repeat" },
+  place: PatternPlace,
+): string {
+  const inner = partSource(body, place);
+  const isAtom =
+    /^(?:character|set|dot|class)$/.test(body.type) || (body.type === "group" && body.kind === "plain");
+  const atom = isAtom ? inner : `(?:${inner})`;
+  if (kind === "lazy" && min === max) return `(?:${atom}{${min}}|)`; // `a{3}?` is three or none
+  if (mayBeEmpty(body) && min !== max) {
+    if (min !== 0 || max !== 1) throw unsayable("a repetition of what may be empty");
+    const choices = kind === "lazy" ? `|${inner}` : `${inner}|`;
+    return kind === "possessive" ? atomicSource(choices, place) : `(?:${choices})`;
+  }
+  const bounds = `${min},${max === Infinity ? "" : max}`;
+  const operator = { "0,": "*", "1,": "+", "0,1": "?" }[bounds] ?? (min === max ? `{${min}}` : `{${bounds}}`);
+  if (kind === "possessive") return atomicSource(atom + operator, place);
+  return atom + operator + (kind === "lazy" ? "?" : "");
+}
+
 /** A group. */
 export function groupSource(
   { kind, name, options, choices }: PatternNode & { type: "group" },
@@ -549,15 +558,6 @@ export function groupSource(
   return kind === "atomic" ? atomicSource(inner, place) : `(?:${inner})`;
 }
 
-/** A reference to a group: where that has not matched, JavaScript's matches nothing, and Oniguruma's fails. */
-export function referenceSource(to: string, place: PatternPlace): string {
-  if (place.options.ignoreCase) throw unsayable("a reference to a group where case is ignored");
-  if (place.behind || !place.matched.has(to))
-    throw unsayable("a reference to a group that may not have matched");
-  return `\\k<group_${to}>`;
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#pattern-choices
 /** The choices of a group. Options in the middle hold for all that follows in it: `a(?i)b|c` is `a(?i:b|c)`. */
 export function choiceSource(choices: PatternNode[][], place: PatternPlace): string {
   const sources: string[] = [];
@@ -589,6 +589,7 @@ export function rowSource(parts: PatternNode[], place: PatternPlace): string {
     .join("");
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#javascript-pattern
 /** A pattern in Oniguruma's dialect as JavaScript reads it with the flag `u`. Throws what it cannot say. */
 export function javascriptPattern(pattern: string): string {
   const choices = readPattern(pattern);

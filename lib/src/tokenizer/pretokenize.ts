@@ -53,6 +53,23 @@ export function compilePattern(pattern: string, flags: string): RegExp {
   }
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#next-match
+/** Where the character after the one at `at` begins. */
+export function nextCharacter(text: string, at: number): number {
+  return at + (text.codePointAt(at)! > 0xffff ? 2 : 1);
+}
+
+/** The first match from `at` on, or null. V8 finds some empty ones inside a pair of UTF-16 units: those are none. */
+export function nextMatch(pattern: RegExp, text: string, at: number): RegExpExecArray | null {
+  pattern.lastIndex = at;
+  let match = pattern.exec(text);
+  while (match && match.index > 0 && text.codePointAt(match.index - 1)! > 0xffff) {
+    pattern.lastIndex = match.index + 1;
+    match = pattern.exec(text);
+  }
+  return match;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-splitter
 /** The matches of any pattern, each from where the one before ended. An empty one counts unless it touches that one. */
 export function patternMatcher(pattern: string): Matcher {
@@ -83,21 +100,4 @@ export function patternSplitter(pattern: string): Splitter {
     matcher(text, (from, to) => {
       if (to > from) each(text, from, to);
     });
-}
-
-//| 01-tokenizer/3-fast-merges.ipynb#next-match
-/** Where the character after the one at `at` begins. */
-export function nextCharacter(text: string, at: number): number {
-  return at + (text.codePointAt(at)! > 0xffff ? 2 : 1);
-}
-
-/** The first match from `at` on, or null. V8 finds some empty ones inside a pair of UTF-16 units: those are none. */
-export function nextMatch(pattern: RegExp, text: string, at: number): RegExpExecArray | null {
-  pattern.lastIndex = at;
-  let match = pattern.exec(text);
-  while (match && match.index > 0 && text.codePointAt(match.index - 1)! > 0xffff) {
-    pattern.lastIndex = match.index + 1;
-    match = pattern.exec(text);
-  }
-  return match;
 }
