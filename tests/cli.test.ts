@@ -186,6 +186,12 @@ describe("files", () => {
     fs.writeFileSync(file, "{");
     expect(() => readJson(file)).toThrow(`${file} is not JSON`);
   });
+
+  test.skipIf(process.platform === "win32")("a pipe is refused at once, though nobody writes to it", () => {
+    const pipe = path.join(folder, "pipe.json");
+    expect(spawnSync("mkfifo", [pipe]).status).toBe(0);
+    expect(() => readJson(pipe)).toThrow(`${pipe} is not a file.`);
+  });
 });
 
 describe("options", () => {

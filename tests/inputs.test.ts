@@ -83,11 +83,10 @@ test("every command reads the same documents from the same file, and a stream is
 test("what is no text, what is damaged and what is empty is refused by every command", () => {
   fs.writeFileSync(at("two.tar.gz"), zlib.gzipSync("two"));
   fs.writeFileSync(at("empty.jsonl"), '\n{"text": ""}\n');
-  const train = (file: string) => tslm(["tokenizer", "train", file, "--vocab-size", "270", "--out", "none"]);
   expectRefusal(tslm(prepare("two.tar.gz", "none")), "two.tar.gz is a .tar file, which is no text");
-  expectRefusal(train("two.tar.gz"), "two.tar.gz is a .tar file, which is no text");
   const flipped = fixture("pay-flipped.txt.zst");
   expectRefusal(tslm(prepare(flipped, "none")), "its checksum is not that of its content");
+  const train = (file: string) => tslm(["tokenizer", "train", file, "--vocab-size", "270", "--out", "none"]);
   expectRefusal(train(flipped), "its checksum is not that of its content");
   expectRefusal(tslm(prepare("empty.jsonl", "none")), "empty.jsonl is empty");
   expectRefusal(tslm(prepare("-", "none")), "Nothing came out of -");
@@ -119,19 +118,23 @@ test("a file whose reading never ends is refused, and signals are heard meanwhil
       child.on("close", () => resolve(said));
     }),
     signalled(prepare(loops, "stopped"), "SIGTERM", at("first")),
-    signalled(["tokenizer", "train", loops, "--vocab-size", "270", "--out", "none"], "SIGINT", at("second")),
+    signalled(
+      ["tokenizer", "train", loops, "--vocab-size", "270", "--out", "untrained"],
+      "SIGINT",
+      at("second"),
+    ),
   ]);
   expect(refused).toContain("loops.parquet is damaged: reading it does not come to an end");
-  expect([first, second]).toEqual([143, "SIGINT"]);
+  expect([first, second]).toEqual([143, 130]);
   expect([...fs.readdirSync(at("first")), ...fs.readdirSync(at("second"))]).toEqual([]);
-  expect(fs.existsSync(at("none"))).toBe(false);
-}, 120_000);
+  for (const name of ["none", "untrained"]) expect(fs.existsSync(at(name))).toBe(false);
+});
 
 test.skipIf(process.platform === "win32")(
   "a pipe that nobody writes to is waited for, and signals are heard",
   async () => {
     expect(spawnSync("mkfifo", [at("pipe")]).status).toBe(0);
-    expect(await signalled(prepare("pipe", "none"), "SIGTERM")).toBe("SIGTERM");
+    expect(await signalled(prepare("pipe", "none"), "SIGTERM")).toBe(143);
     expect(fs.readdirSync(at("tmp"))).toEqual([]);
     const child = spawn(process.execPath, [binary, ...prepare("pipe", "data of pipe")], { cwd: folder, env });
     fs.writeFileSync(at("pipe"), lines); // waits for the reader

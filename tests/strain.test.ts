@@ -38,6 +38,32 @@ test.each(points)("a fault %s: %o", async (_, fault) => {
   expect(problemOf(outcome, expected, kind)).toBeUndefined();
 });
 
+test("a chat template goes along with prepared data, and is there when its first folder is gone", async () => {
+  const at = (name: string) => path.join(folder, "chat", name);
+  fs.mkdirSync(at("tokenizer"), { recursive: true });
+  fs.copyFileSync(path.join(whole, "model", "tokenizer.json"), at("tokenizer/tokenizer.json"));
+  fs.writeFileSync(at("tokenizer/chat_template.jinja"), "{{ messages }}");
+  fs.copyFileSync(path.join(whole, "data", "corpus.txt"), at("corpus.txt"));
+  fs.writeFileSync(at("config.json"), JSON.stringify({ ...shortRun, tokenizer: at("tokenizer") }));
+  const from = (data: string) => ["--config", at("config.json"), "--data", at(data), "--set", "steps=1"];
+  const { prepareCorpus } = await import("../lib/src/data/prepare.ts");
+  const { openTokenizer } = await import("../lib/src/cli/tokenizer.ts");
+  await prepareCorpus(at("data"), {
+    sources: [{ name: "text", files: [at("corpus.txt")] }],
+    tokenizer: await openTokenizer(at("tokenizer")),
+    chatTemplate: "{{ messages }}",
+  });
+  for (const data of ["corpus.txt", "data"])
+    expect((await trainHere([...from(data), "--out", at(`run of ${data}`)])).error).toBeUndefined();
+  fs.rmSync(at("tokenizer"), { recursive: true });
+  for (const data of ["corpus.txt", "data"]) {
+    const template = path.join(at(`run of ${data}`), "model", "chat_template.jinja");
+    fs.rmSync(template);
+    expect((await trainHere(["--out", at(`run of ${data}`), "--resume"])).error).toBeUndefined();
+    expect(fs.readFileSync(template, "utf8")).toBe("{{ messages }}");
+  }
+});
+
 test("whatever lies outside of the checkpoints of a finished run is made anew", async () => {
   const run = path.join(folder, "edited", "run");
   fs.cpSync(whole, run, { recursive: true });

@@ -92,7 +92,7 @@ beforeAll(() => {
   const whole = tslm(...begin("whole"));
   expect(whole.err).not.toContain("tslm:");
   expect(whole.status).toBe(0);
-}, 180_000);
+});
 afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 test("a run leaves metrics with the agreed keys, two checkpoints, the model and a report", () => {
@@ -143,7 +143,7 @@ test("Ctrl-C saves, though it has ended whoever read what stderr says, and the r
   expect(fs.existsSync(at("stopped", `step-${String(saved).padStart(6, "0")}`, "state.json"))).toBe(true);
   expect(tslm("train", "--out", "stopped", "--resume").status).toBe(0);
   expect(outcome("stopped")).toEqual(outcome("whole"));
-}, 120_000);
+});
 
 test("sources are mixed by their weights, and a stopped run of them goes on to the same bits", async () => {
   const lines = (words: string) =>
@@ -170,7 +170,7 @@ test("sources are mixed by their weights, and a stopped run of them goes on to t
   expect(outcome("mixed-stopped")).toEqual(outcome("mixed-whole"));
   const { cursor } = JSON.parse(outcome("mixed-whole").state);
   expect(cursor.sources.map(({ windows }: { windows: number }) => windows)).toEqual([30, 90]);
-}, 120_000);
+});
 
 test("kill -9 while a checkpoint is being written, and again later: the same bits", async () => {
   const unfinished = () =>
@@ -189,7 +189,7 @@ test("kill -9 while a checkpoint is being written, and again later: the same bit
   expect(tslm(...begin("killed", "--resume")).status).toBe(0);
   expect(outcome("killed")).toEqual(outcome("whole"));
   expect(fs.readdirSync(at("killed")).filter((name) => name.startsWith(".step"))).toEqual([]);
-}, 180_000);
+});
 
 test("a damaged checkpoint is named, an older one is never taken silently, and the way out works", () => {
   fs.cpSync(at("whole"), at("damaged"), { recursive: true });
@@ -203,7 +203,7 @@ test("a damaged checkpoint is named, an older one is never taken silently, and t
   fs.rmSync(at("damaged", "step-000060"), { recursive: true });
   expect(tslm("train", "--out", "damaged", "--resume").status).toBe(0);
   expect(outcome("damaged")).toEqual(outcome("whole"));
-}, 120_000);
+});
 
 test("a run with measured kernels, and without validation, goes on with them, whatever was measured since", () => {
   const cache = at("cache", "tuning.json");
@@ -280,7 +280,7 @@ test("everything is checked before anything is touched: other data, fewer steps,
     expectRefusal(second, `whole is in use: process ${process.pid} on`);
   });
   expect(look("whole")).toEqual(before);
-}, 60_000);
+});
 
 test("mistakes in a configuration are named with what may be meant, and leave nothing behind", () => {
   const before = fs.readdirSync(folder).sort();
@@ -308,7 +308,7 @@ test("mistakes in a configuration are named with what may be meant, and leave no
   expect(tslm("train", "--out", "none").status).toBe(2);
   expect(set("steps").status).toBe(2);
   expect(fs.readdirSync(folder).sort()).toEqual(before);
-}, 120_000);
+});
 
 test("a loss that is no number stops the run with a sentence, and the last checkpoint stays", () => {
   const wild = [
@@ -320,4 +320,4 @@ test("a loss that is no number stops the run with a sentence, and the last check
   const result = tslm(...begin("wild", ...wild.flatMap((pair) => ["--set", pair])));
   expectRefusal(result, "is no number any more at step");
   expect(fs.existsSync(at("wild", "report.txt"))).toBe(false);
-}, 120_000);
+});

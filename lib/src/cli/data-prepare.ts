@@ -5,6 +5,7 @@ import { libraryVersion } from "../../bin/machine.mjs";
 import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/prepare.js";
 import type { Manifest } from "../data/shards.js";
 import type { NormalStep } from "../data/sources.js";
+import { readChatTemplate } from "./model-folder.js";
 import { numberBetween, wholeNumber } from "./options.js";
 import { type Progress, inWords, readableSize, startProgress } from "./progress.js";
 import { endReading, watchedDocuments } from "./read-documents.js";
@@ -181,6 +182,7 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     sources,
     filters: flags.filter && chooseFilters(flags.filter),
     tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
+    chatTemplate: await readChatTemplate(flags.tokenizer),
     made: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
     read: (file, how) => watchedDocuments(file, how, stop.signal),
     openWork: (settings) => workInThreads(flags.workers, settings),

@@ -1,8 +1,11 @@
 // Reading for the commands: an error names the file. (Writing is in data/files.)
 import fs from "node:fs";
 
-/** The bytes of a file, or of standard input where `file` is "-". */
+/** The bytes of a file, or of standard input where `file` is "-". Refuses pipes and the like, which might be waited for in vain. */
 export function readBytes(file: string): Uint8Array {
+  const found = file === "-" ? undefined : fs.statSync(file, { throwIfNoEntry: false });
+  if (found && !found.isFile() && !found.isDirectory())
+    throw new Error(`${file} is not a file. Write what comes out of it to one, and name that.`);
   return fs.readFileSync(file === "-" ? 0 : file);
 }
 

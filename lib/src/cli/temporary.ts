@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { stopSignals } from "./run.js";
 
-const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+const signals = Object.keys(stopSignals) as (keyof typeof stopSignals)[];
 let folder: string | undefined;
 
 /** The folder, made at the first call. */
@@ -25,6 +26,5 @@ export function removeTemporaryFolder(): void {
 
 function onSignal(signal: NodeJS.Signals): void {
   if (process.listenerCount(signal) > 1) return; // a command that ends in its own way, and removes the folder then
-  removeTemporaryFolder();
-  process.kill(process.pid, signal); // nobody listens now, so this ends the process as the signal would have
+  process.exit(stopSignals[signal as keyof typeof stopSignals]); // which removes the folder, and gives locks back
 }

@@ -6,6 +6,7 @@ import type { Tokenizer } from "../tokenizer/characters.js";
 import type { TrainConfig } from "../train/configuration.js";
 import { replaceFile } from "../data/files.js";
 import { noValidation } from "./data-prepare.js";
+import { readChatTemplate } from "./model-folder.js";
 import { startProgress } from "./progress.js";
 import { documentLists, endReading, watchedDocuments } from "./read-documents.js";
 import { isStream } from "./streams.js";
@@ -18,7 +19,7 @@ export async function openRunData(config: TrainConfig, folder: string): Promise<
   if (data === undefined)
     throw new Error('The run has no data: give --data DIR, or "data" in the configuration.');
   if (typeof data === "string" && !isTextFile(data)) return openShards(data, { verify: true });
-  const shards = path.join(folder, "shards");
+  const shards = shardsOf(config, folder);
   const note = path.join(folder, "made-from.json");
   const source = JSON.stringify({ data, tokenizer: config.tokenizer, val_fraction: config.val_fraction });
   if (!fs.existsSync(note) || fs.readFileSync(note, "utf8") !== source) {
@@ -28,6 +29,12 @@ export async function openRunData(config: TrainConfig, folder: string): Promise<
     replaceFile(note, source);
   }
   return openShards(shards, { verify: true });
+}
+
+/** Where the shards of a run lie: prepared elsewhere, or made for it under `folder`. */
+export function shardsOf({ data }: TrainConfig, folder: string): string {
+  const prepared = typeof data === "string" && fs.statSync(data, { throwIfNoEntry: false })?.isDirectory();
+  return prepared ? data : path.join(folder, "shards");
 }
 
 function isTextFile(name: string): boolean {
@@ -57,6 +64,7 @@ async function prepare(config: TrainConfig, file: string, folder: string): Promi
   const manifest = await prepareCorpus(folder, {
     sources: [{ name: "text", files: [file] }],
     tokenizer,
+    chatTemplate: typeof config.tokenizer === "string" ? await readChatTemplate(config.tokenizer) : undefined,
     valFraction: config.val_fraction,
     read: watchedDocuments,
     onProgress: ({ phase, done, total }) => phase === "encoding" && progress.update(done / total),

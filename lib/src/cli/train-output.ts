@@ -10,6 +10,7 @@ import type { TrainConfig } from "../train/configuration.js";
 import type { Run } from "../train/loop.js";
 import type { ExpertLoad, Metrics, RunSummary } from "../train/monitor.js";
 import { modelFolder, readChatTemplate } from "./model-folder.js";
+import { shardsOf } from "./train-data.js";
 
 /** Where the things of a run lie. */
 export interface RunPaths {
@@ -61,7 +62,7 @@ export async function writeModelFolder(
     config: run.model.config,
     weights: files.get("model.safetensors")!,
     tokenizer: data.tokenizer,
-    chatTemplate: typeof config.tokenizer === "string" ? await readChatTemplate(config.tokenizer) : undefined,
+    chatTemplate: await readChatTemplate(shardsOf(config, paths.data)),
     card: modelCard(run, data),
   });
   fs.mkdirSync(paths.model, { recursive: true });

@@ -151,6 +151,8 @@ async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
   if (!(error instanceof Error) || (!system && error.name !== "Error")) return error; // a fault of ours is no sentence
   const [before, newest] = [undefined, undefined, ...listCheckpoints(out)].slice(-2);
   const words = `${(system ?? error.message).replace(/\.$/, "")}.`;
+  if (newest === undefined && error instanceof LostRun)
+    return new Error(`${words} No checkpoint was written yet, so --resume begins again.`, { cause: error });
   if (newest === undefined)
     return new Error(`${words} No checkpoint was written yet: begin again with: ${resumeCommand(out)}`, {
       cause: error,

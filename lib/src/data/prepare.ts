@@ -133,6 +133,8 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   sources: CorpusSource[];
   /** A tokenizer, or "char" for one made of the characters of all files. */
   tokenizer: Tokenizer | "char";
+  /** The chat template that belongs to the tokenizer, to lie beside it as chat_template.jinja. */
+  chatTemplate?: string;
   /** The share of text that is kept for validation, from 0 up to (not including) 1. 0.1 unless told. */
   valFraction?: number;
   /** Tokens in one file of a split, 2^26 unless told; UTF-16 units of a task, about 2^20 unless told. */
@@ -999,8 +1001,11 @@ export async function fillCorpus(
 export const PROGRESS_FILES = ["state.json", "verdicts.bin", "checks.bin"];
 
 /** Gives prepared data its place. */
-export function installCorpus(claim: Claim, { splits }: Manifest): void {
+export function installCorpus(claim: Claim, { splits }: Manifest, chatTemplate?: string): void {
   claim.check();
+  const template = path.join(claim.partial, "chat_template.jinja");
+  if (chatTemplate !== undefined) fs.writeFileSync(template, chatTemplate);
+  else fs.rmSync(template, { force: true }); // of a run that was killed here
   for (const name of PROGRESS_FILES) fs.rmSync(path.join(claim.partial, name), { force: true });
   const shards = [...splits.train.shards, ...splits.val.shards];
   claim.install("manifest.json", new Map(shards.map(({ file, sha256 }) => [file, sha256])));
@@ -1027,7 +1032,7 @@ export async function prepareCorpus(folder: string, options: CorpusOptions): Pro
       options,
       found ?? freshState(plan, options.sources),
     );
-    installCorpus(claim, manifest);
+    installCorpus(claim, manifest, options.chatTemplate);
     return manifest;
   } catch (error) {
     const ofSystem = (error as NodeJS.ErrnoException).syscall !== undefined;
