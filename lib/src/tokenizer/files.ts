@@ -278,8 +278,12 @@ export const BPE_MODEL = z.strictObject({
 /** A `tokenizer.json`. */
 export const TOKENIZER_FILE = z.strictObject({
   version: z.literal("1.0").optional(),
-  truncation: z.looseObject({}).nullish(),
-  padding: z.looseObject({}).nullish(),
+  truncation: z
+    .looseObject({ max_length: z.int().min(0), strategy: z.string(), stride: z.int().min(0) })
+    .nullish(),
+  padding: z
+    .looseObject({ strategy: z.union([z.string(), z.object({ Fixed: z.int().min(0) })]), pad_id: TOKEN_ID })
+    .nullish(),
   added_tokens: z.array(ADDED_TOKEN).default([]),
   normalizer: z.unknown().optional(),
   pre_tokenizer: z.unknown().optional(),
