@@ -6,8 +6,10 @@ import os from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
+import { LostRun, type Run } from "../lib/src/train/loop.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm train "));
@@ -308,6 +310,15 @@ test("mistakes in a configuration are named with what may be meant, and leave no
   expect(tslm("train", "--out", "none").status).toBe(2);
   expect(set("steps").status).toBe(2);
   expect(fs.readdirSync(folder).sort()).toEqual(before);
+});
+
+test("a run that is lost some steps after a checkpoint is told the command that goes on otherwise", async () => {
+  fs.mkdirSync(at("lost", "step-000002"), { recursive: true });
+  const lost = new LostRun(5, "The loss", { plan: { schedule: { peak: 0.004 } } } as Run);
+  const { message } = (await withWhatIsKept(lost, at("lost"))) as Error;
+  expect(message).toMatch(
+    / Go on with: npx tslm train --out .+ --resume --set optimizer\.learning_rate=0\.002$/,
+  );
 });
 
 test("a loss that is no number stops the run with a sentence, and the last checkpoint stays", () => {

@@ -143,7 +143,7 @@ async function takeUp(
 }
 
 /** The error that ends a run, with what of the run is kept, and how to go on from there. */
-async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
+export async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
   const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
   const { LostRun } = await import("../train/loop.js");
   advise(error, ""); // it follows below
@@ -166,7 +166,8 @@ async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
         : `${kept} But its last step may be what went wrong, and there is no checkpoint before: begin again.`,
       { cause: error },
     );
-  return new Error(`${kept} ${system ? "When that is mended, go" : "Go"} on with: ${resumeCommand(out)}`, {
+  const command = `${resumeCommand(out)}${error instanceof LostRun ? ` ${error.remedy}` : ""}`;
+  return new Error(`${kept} ${system ? "When that is mended, go" : "Go"} on with: ${command}`, {
     cause: error,
   });
 }

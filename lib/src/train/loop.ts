@@ -437,17 +437,22 @@ export interface StepReport {
 
 /** The error for a run whose numbers have left the real numbers, at a step. */
 export class LostRun extends Error {
+  /** What to go on with: half the learning rate. */
+  readonly remedy: string;
+
   constructor(
     readonly step: number,
     what: string,
     { plan }: Pick<Run, "plan">,
   ) {
     const rate = Number((plan.schedule.peak / 2).toPrecision(3));
+    const remedy = `--set optimizer.learning_rate=${rate}`;
     super(
       `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint with a lower ` +
-        `learning rate (--resume --set optimizer.learning_rate=${rate}) or a smaller optimizer.clip, or begin again with a ` +
+        `learning rate (--resume ${remedy}) or a smaller optimizer.clip, or begin again with a ` +
         "longer schedule.warmup or with precision f32.",
     );
+    this.remedy = remedy;
   }
 }
 
