@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { byteCharacters, loadTiktoken, loadTokenizer } from "tslm";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 
 const STEP = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
 const split = (Regex: string, behavior: string, invert: boolean) => ({
@@ -123,4 +123,111 @@ test("the special token of a .tiktoken list stands where it was published, not a
     .replace("package.json", "data/p50k_base.tiktoken");
   const ids = loadTiktoken(readFileSync(list), "gpt2").encode("hi<|endoftext|>", { allowed: "all" });
   expect([...ids]).toEqual([5303, 50256]);
+});
+
+/** A random number generator (mulberry32), so that a failure can be had again. */
+function randomNumbers(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return Math.floor(((mixed ^ (mixed >>> 14)) >>> 0) * 2 ** -32 * below);
+  };
+}
+
+type Place = [{ [key: string]: unknown }, string];
+
+/** Every place of a value, but no more than a few of a long list. */
+function placesOf(value: unknown): Place[] {
+  if (typeof value !== "object" || value === null) return [];
+  const keys = Object.keys(value);
+  return keys
+    .filter((_, i) => i < 8 || i > keys.length - 4)
+    .flatMap((key): Place[] => {
+      const place: Place = [value as Place[0], key];
+      return [place, ...placesOf(place[0][key])];
+    });
+}
+
+const ABSURD = [
+  null,
+  true,
+  "",
+  "NFC",
+  "a",
+  [],
+  {},
+  [null],
+  { type: "ByteLevel" },
+  -1,
+  0.5,
+  1e9,
+  2 ** 53,
+  1e308,
+];
+
+/** Damages one place: it goes, comes twice, changes its type, is swapped with another, or loses a character. */
+function damage(file: object, random: (below: number) => number): void {
+  const places = placesOf(file);
+  const [parent, key] = places[random(places.length)];
+  const [other, otherKey] = places[random(places.length)];
+  const value = parent[key];
+  const kind = random(5);
+  if (kind === 0) delete parent[key];
+  else if (kind === 1) parent[`${key}2`] = value;
+  else if (kind === 2) parent[key] = structuredClone(other[otherKey]);
+  else if (kind === 3 && typeof value === "string") parent[key] = value.slice(0, random(value.length));
+  else parent[key] = ABSURD[random(ABSURD.length)];
+}
+
+test("a damaged file is refused in a sentence, or what is accepted gives back every text", () => {
+  const random = randomNumbers(Number(process.env.TEST_SEED ?? 1));
+  const texts = ["ab, 12345 mill é\n", "½mills 日本 <|endoftext|>"].map((text) => text.normalize());
+  const decoder = new TextDecoder();
+  let accepted = 0;
+  for (let i = 0; i < 400; i++) {
+    const file = structuredClone(files[i % files.length][1]);
+    damage(file, random);
+    const shown = `case ${i}: ${JSON.stringify(file).slice(0, 200)}`;
+    try {
+      const tokenizer = loadTokenizer(file);
+      const isWhole = !JSON.stringify(file).includes("Removed"); // that one drops text
+      for (const text of texts) {
+        const decoded = decoder.decode(tokenizer.decode(tokenizer.encode(text)));
+        if (isWhole) expect(decoded.normalize("NFKC"), shown).toBe(text.normalize("NFKC"));
+      }
+      accepted++;
+    } catch (error) {
+      expect((error as Error).constructor, `${shown}: ${error}`).toBe(Error); // no TypeError, no RangeError
+      expect((error as Error).message, shown).toMatch(/^[A-Z][^\n]*\.$/);
+    }
+  }
+  expect(accepted).toBeGreaterThan(20);
+  expect(accepted).toBeLessThan(200);
+});
+
+test("a pattern that takes for ever is stopped, here and in the threads that prepare data", async () => {
+  const endless = fileOf([], [], { pre_tokenizer: sequence(split("(a|a)+b", "Isolated", false), STEP) });
+  const text = "a".repeat(28); // ended after seconds, were there no limit
+  for (const program of ["limit", "prepare-worker"]) {
+    vi.resetModules();
+    const settings = { workerData: {}, parentPort: { on: () => {} } };
+    vi.doMock("node:worker_threads", () => ({ ...settings, default: settings }));
+    vi.doMock("../lib/src/data/prepare.ts", () => ({ workHere: () => ({}) }));
+    await import(`../lib/src/cli/${program}.ts`);
+    const { loadTokenizer, timeLimit } = await import("../lib/src/tokenizer/files.ts");
+    const { run } = timeLimit;
+    const limits: number[] = [];
+    timeLimit.run = (work, milliseconds) => {
+      limits.push(milliseconds);
+      return run(work, 20);
+    };
+    const tokenizer = loadTokenizer(endless);
+    expect(() => tokenizer.encode(text)).toThrow("takes for ever on some text");
+    expect(() => tokenizer.encode("b")).toThrow("takes for ever on some text"); // for good
+    expect(limits).toEqual([10_000 + text.length / 10]);
+  }
+  vi.doUnmock("node:worker_threads");
+  vi.doUnmock("../lib/src/data/prepare.ts");
 });

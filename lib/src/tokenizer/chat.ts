@@ -22,15 +22,21 @@ export interface ChatOptions {
 /** How many steps a template may take; the longest conversations with the longest templates of today take tens of thousands. */
 export const TEMPLATE_STEPS = 20_000_000;
 
+/** How many steps one turn of a loop counts for, be its body empty: it makes a scope and the variable `loop`. */
+export const LOOP_STEPS = 10;
+
 /** An interpreter of templates that counts its steps and stops at a limit. */
-export function limitedInterpreter(environment: Environment): Interpreter {
+export function limitedInterpreter(environment: Environment, limit = TEMPLATE_STEPS): Interpreter {
   const interpreter = new Interpreter(environment);
   const evaluate = interpreter.evaluate.bind(interpreter);
+  const looped = new Set<unknown>(); // what the loops go through
   let steps = 0;
   interpreter.evaluate = (...given: Parameters<Interpreter["evaluate"]>) => {
+    const [node] = given as [{ type?: string; iterable?: { lhs?: unknown } } | undefined, Environment];
+    if (node?.type === "For") looped.add(node.iterable).add(node.iterable?.lhs);
     const result = evaluate(...given);
-    steps += stepsOf(result.value);
-    if (steps > TEMPLATE_STEPS) throw new Error("it takes more steps than any conversation needs");
+    steps += stepsOf(result.value) * (node && looped.has(node) ? LOOP_STEPS : 1);
+    if (steps > limit) throw new Error("it takes more steps than any conversation needs");
     return result;
   };
   return interpreter;

@@ -456,7 +456,7 @@ export function fileModel({ model }: TokenizerFile): FileModel {
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
 /** Throws where a name has no id of its own. `names` are those seen so far, by their ids. */
 export function claimId(name: string, id: unknown, names: string[]): void {
-  const isId = TOKEN_ID.safeParse(id).success;
+  const isId = Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
   if (isId && (names[id as number] ?? name) === name) names[id as number] = name;
   else
     throw new Error(
