@@ -2,8 +2,8 @@
 // files whose pattern takes for ever.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { byteCharacters, loadTiktoken, loadTokenizer } from "tslm";
-import { expect, test, vi } from "vitest";
+import { byteCharacters, loadTiktoken, loadTokenizer, timeLimit } from "tslm";
+import { expect, test } from "vitest";
 
 const STEP = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };
 const split = (Regex: string, behavior: string, invert: boolean) => ({
@@ -207,27 +207,67 @@ test("a damaged file is refused in a sentence, or what is accepted gives back ev
   expect(accepted).toBeLessThan(200);
 });
 
-test("a pattern that takes for ever is stopped, here and in the threads that prepare data", async () => {
-  const endless = fileOf([], [], { pre_tokenizer: sequence(split("(a|a)+b", "Isolated", false), STEP) });
-  const text = "a".repeat(28); // ended after seconds, were there no limit
-  for (const program of ["limit", "prepare-worker"]) {
-    vi.resetModules();
-    const settings = { workerData: {}, parentPort: { on: () => {} } };
-    vi.doMock("node:worker_threads", () => ({ ...settings, default: settings }));
-    vi.doMock("../lib/src/data/prepare.ts", () => ({ workHere: () => ({}) }));
-    await import(`../lib/src/cli/${program}.ts`);
-    const { loadTokenizer, timeLimit } = await import("../lib/src/tokenizer/files.ts");
-    const { run } = timeLimit;
-    const limits: number[] = [];
-    timeLimit.run = (work, milliseconds) => {
-      limits.push(milliseconds);
-      return run(work, 20);
-    };
-    const tokenizer = loadTokenizer(endless);
-    expect(() => tokenizer.encode(text)).toThrow("takes for ever on some text");
-    expect(() => tokenizer.encode("b")).toThrow("takes for ever on some text"); // for good
-    expect(limits).toEqual([10_000 + text.length / 10]);
+test("absurd sizes are refused at once, in a short sentence", () => {
+  const long = "a".repeat(10_000);
+  const thousands = (step: object) => Array.from({ length: 200 }, () => step);
+  const template = {
+    type: "TemplateProcessing",
+    single: [{ SpecialToken: { id: long, type_id: 0 } }],
+    pair: [],
+    special_tokens: {},
+  };
+  for (const [file, words] of [
+    [
+      fileOf([], [], { pre_tokenizer: sequence(...thousands(STEP)) }),
+      "pre_tokenizer has more than a hundred",
+    ],
+    [
+      fileOf([], [], { normalizer: { type: "Sequence", normalizers: thousands({ type: "NFC" }) } }),
+      "normalizer",
+    ],
+    [fileOf([], [], { pre_tokenizer: { type: long } }), "pre_tokenizer has a step of type aaa"],
+    [fileOf([], [], { [long]: 1 }), "aaa"],
+    [fileOf([], [], { post_processor: template }), "post_processor names"],
+    [fileOf([], [`${long} b`]), "A merge needs the token"],
+    [
+      fileOf([], [], { added_tokens: [token(300, "x", {})] }),
+      'added_tokens give "x" the id 300, its model.vocab 120',
+    ],
+    [fileOf([], [], { added_tokens: [token(2 ** 31, "<x>", {})] }), "added_tokens.0.id"],
+    [fileOf([], [], { added_tokens: [token(1_000_000, "<x>", {})] }), "go up to 1000000, for 257 tokens"],
+  ] as const) {
+    let said = "";
+    try {
+      loadTokenizer(file);
+    } catch (error) {
+      said = (error as Error).message;
+    }
+    expect(said.slice(0, 400)).toContain(words);
+    expect(said.length).toBeLessThan(400);
   }
-  vi.doUnmock("node:worker_threads");
-  vi.doUnmock("../lib/src/data/prepare.ts");
+});
+
+test("a pattern that takes for ever is stopped, in the command line and in the threads that prepare data", async () => {
+  await import("../lib/src/cli/limit.ts");
+  const { run } = timeLimit;
+  const limits: number[] = [];
+  timeLimit.run = (work, milliseconds) => {
+    limits.push(milliseconds);
+    return run(work, 20);
+  };
+  try {
+    const tokenizer = loadTokenizer(
+      fileOf([], [], { pre_tokenizer: sequence(split("(a|a)+b", "Isolated", false), STEP) }),
+    );
+    const text = "a".repeat(28); // ended after seconds, were there no limit
+    expect(() => tokenizer.encode(text)).toThrow("takes for ever on some text");
+    expect(() => tokenizer.encode("b")).toThrow("takes for ever on some text"); // its memory may be half written
+    expect(limits).toEqual([10_000 + text.length / 10]);
+  } finally {
+    timeLimit.run = run;
+  }
+  for (const program of ["tokenizer", "prepare-worker"])
+    expect(readFileSync(new URL(`../lib/src/cli/${program}.ts`, import.meta.url), "utf8")).toMatch(
+      /import[ (]"\.\/limit\.js"/,
+    );
 });

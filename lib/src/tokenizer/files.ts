@@ -296,9 +296,17 @@ export const TOKENIZER_FILE = z.strictObject({
 export type TokenizerFile = z.infer<typeof TOKENIZER_FILE>;
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#checked-part
+/** A value as an error shows it: no more than its beginning. */
+export function shownValue(value: unknown): string {
+  const text = JSON.stringify(value) ?? "none";
+  return text.length > 60 ? `${text.slice(0, 60)}…` : text;
+}
+
 /** The error for a step that we do not run. */
 export function unknownStep(part: string, what: string): Error {
-  return new Error(`Its ${part} ${what}, which tslm does not run; loading it without would give wrong ids.`);
+  return new Error(
+    `Its ${part} ${what.length > 100 ? `${what.slice(0, 100)}…` : what}, which tslm does not run; loading it without would give wrong ids.`,
+  );
 }
 
 /** A part of a file, once its form is checked. Throws one sentence that names what is missing, unknown or of the wrong kind. */
@@ -306,9 +314,9 @@ export function checkedPart<T>(part: string, form: z.ZodType<T>, value: unknown)
   const { data, error } = form.safeParse(value);
   if (!error) return data;
   const { path, message } = error.issues[0];
-  const where = ["", part, ...path].join(".").replace(/^\.+/, "");
+  const where = ["", part, ...path].join(".").replace(/^\.+/, "").slice(0, 100);
   throw new Error(
-    `${where === "" ? "The file" : `Its ${where}`} is damaged, or newer than tslm: ${message}.`,
+    `${where === "" ? "The file" : `Its ${where}`} is damaged, or newer than tslm: ${message.slice(0, 150)}.`,
   );
 }
 
@@ -326,7 +334,9 @@ export function fileSteps(part: StepPart, step: unknown, depth = 0): FileStep[] 
     const sequence = z.strictObject({ type: z.string(), [list]: z.array(z.unknown()) });
     const inner = checkedPart(part, sequence, step)[list] as unknown[];
     if (depth > 10) throw unknownStep(part, "has sequences within sequences within sequences");
-    return inner.flatMap((each) => fileSteps(part, each ?? {}, depth + 1));
+    const steps = inner.flatMap((each) => fileSteps(part, each ?? {}, depth + 1));
+    if (steps.length > 100) throw unknownStep(part, "has more than a hundred steps");
+    return steps;
   }
   const form = Object.hasOwn(forms, type) ? (forms as { [type: string]: z.ZodType | 0 })[type] : undefined;
   if (form === undefined) throw unknownStep(part, `has a step of type ${type}`);
@@ -459,9 +469,7 @@ export function claimId(name: string, id: unknown, names: string[]): void {
   const isId = Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
   if (isId && (names[id as number] ?? name) === name) names[id as number] = name;
   else
-    throw new Error(
-      `The token ${JSON.stringify(name)} has the id ${JSON.stringify(id)}, which is taken or is none.`,
-    );
+    throw new Error(`The token ${shownValue(name)} has the id ${shownValue(id)}, which is taken or is none.`);
 }
 
 /** The bytes of a token's name where each is spelled by its character; nothing for a name in other characters. */
@@ -485,8 +493,7 @@ export function fileVocabulary({ vocab, merges, wholePieces }: FileModel): Vocab
   }
   const idOf = (name: string) => {
     const id = vocab.get(name);
-    if (id === undefined)
-      throw new Error(`A merge needs the token ${JSON.stringify(name)}, which has no id.`);
+    if (id === undefined) throw new Error(`A merge needs the token ${shownValue(name)}, which has no id.`);
     return id;
   };
   const ranks = new PairMap();
@@ -519,9 +526,7 @@ export function fileAround(processor: unknown): Tokenizer["around"] {
     const ids = single.map(({ SpecialToken, Sequence }) => {
       if (!SpecialToken) return Sequence ? undefined : [];
       if (Object.hasOwn(special_tokens, SpecialToken.id)) return special_tokens[SpecialToken.id].ids;
-      throw new Error(
-        `Its post_processor names ${JSON.stringify(SpecialToken.id)}, of which it gives no ids.`,
-      );
+      throw new Error(`Its post_processor names ${shownValue(SpecialToken.id)}, of which it gives no ids.`);
     });
     const text = ids.indexOf(undefined);
     if (text < 0 || text !== ids.lastIndexOf(undefined))
@@ -569,9 +574,14 @@ export function fileAdded(
   const seen = new Set<string>();
   const added = file.added_tokens.filter(({ content }) => content !== "");
   for (const { id, content, normalized } of added) {
-    claimId(content, vocab.get(content) === id || !vocab.has(content) ? id : undefined, names);
+    const own = vocab.get(content) ?? id;
+    if (own !== id)
+      throw new Error(
+        `Its added_tokens give ${shownValue(content)} the id ${id}, its model.vocab ${shownValue(own)}: it is damaged.`,
+      );
+    claimId(content, id, names);
     const found = JSON.stringify([normalized, normalized ? normalize(content) : content]);
-    if (seen.has(found)) throw new Error(`Its added_tokens list ${JSON.stringify(content)} twice.`);
+    if (seen.has(found)) throw new Error(`Its added_tokens list ${shownValue(content)} twice.`);
     seen.add(found);
   }
   if (names.length > 2 * (vocab.size + added.length))

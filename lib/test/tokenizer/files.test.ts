@@ -80,11 +80,10 @@ await test("what a file asks for and we do not run is named, and so is what is d
   const characters = JSON.parse(JSON.stringify(characterTokenizer("abc").toJson()));
   characters.normalizer = { type: "NFC" };
   expect(() => loadTokenizer(characters)).toThrow("other rules");
-  const padded = Object.assign(good(), {
-    truncation: { max_length: 2, strategy: "LongestFirst", stride: 0 },
-    padding: { strategy: "BatchLongest", pad_id: 0 },
-  });
-  expect(loadTokenizer(padded).notes).toHaveLength(2);
+  const cut = { truncation: { max_length: 2, strategy: "LongestFirst", stride: 0 } };
+  const padded = { ...cut, padding: { strategy: "BatchLongest", pad_id: 0 } };
+  expect(loadTokenizer(Object.assign(good(), padded)).notes).toHaveLength(2);
+  refuse((file) => Object.assign(file, { truncation: {} }), "Its truncation.max_length is");
 });
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-test
