@@ -10,6 +10,7 @@ import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
 import { LostRun, type Run } from "../lib/src/train/loop.js";
+import { shortRun } from "./strain.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm train "));
@@ -17,14 +18,7 @@ const at = (...names: string[]) => path.join(folder, ...names);
 const steps = 60;
 
 const config = {
-  model: {
-    hidden_size: 16,
-    num_hidden_layers: 1,
-    num_experts: 2,
-    num_experts_per_tok: 1,
-    intermediate_size: 16,
-    tie_word_embeddings: true,
-  },
+  model: shortRun.model,
   tokenizer: "char",
   data: { synthetic: { bytes: 20000, seed: 3 } },
   steps,

@@ -32,6 +32,11 @@ export async function leavingNothing<T>(folder: string, work: () => Promise<T>):
   }
 }
 
+/** The error for data that a run was not begun with. */
+export function otherData(): Error {
+  return new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
+}
+
 /** Refuses to write over a run or anything else, and to go on with one under other settings or with other data. */
 export async function checkFolder(
   flags: TrainFlags,
@@ -57,9 +62,10 @@ export async function checkFolder(
 
 async function checkResumed(out: string, config: TrainConfig, begun: TrainConfig): Promise<void> {
   const { checkSameRun } = await import("../train/configuration.js");
-  const { listCheckpoints } = await import("../train/checkpoint.js");
+  const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
   checkSameRun(begun, config);
-  const done = Number(listCheckpoints(out).pop()?.slice("step-".length) ?? 0);
+  const newest = listCheckpoints(out).pop();
+  const done = newest === undefined ? 0 : checkpointStep(newest);
   if (done > config.steps)
     throw new Error(
       `${out} has done ${done} steps already, more than ${config.steps}: name at least so many with --set steps=N.`,
@@ -74,6 +80,5 @@ async function checkSameText(out: string, { data }: TrainConfig): Promise<void> 
   const { readManifest } = await import("../data/shards.js");
   const shards = path.join(out, "data", "shards");
   const known = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
-  if (typeof data !== "string" || known.length !== 1 || fileChecksum(data) !== known[0])
-    throw new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
+  if (typeof data !== "string" || known.length !== 1 || fileChecksum(data) !== known[0]) throw otherData();
 }

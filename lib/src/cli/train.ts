@@ -23,7 +23,7 @@ import {
   type TrainFlags,
 } from "./train-config.js";
 import { openRunData } from "./train-data.js";
-import { checkFolder, inRunFolder, leavingNothing } from "./train-folder.js";
+import { checkFolder, inRunFolder, leavingNothing, otherData } from "./train-folder.js";
 import {
   describeStart,
   holds,
@@ -177,8 +177,7 @@ function checkData({ manifest, mixture }: OpenShards, begun: RunFile | undefined
   const weights = mixture?.map(({ name, weight, tokens }) => [name, weight, tokens.length]);
   const facts = weights ? [manifest.splits, weights] : manifest.splits;
   const sha256 = crypto.createHash("sha256").update(JSON.stringify(facts)).digest("hex");
-  if (begun && begun.data_sha256 !== sha256)
-    throw new Error("The data is not what the run was begun with: name the same data, or begin a new run.");
+  if (begun && begun.data_sha256 !== sha256) throw otherData();
   return sha256;
 }
 

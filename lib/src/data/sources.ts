@@ -1,5 +1,4 @@
 // Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
-import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -17,7 +16,7 @@ import { compressors as unpackers } from "hyparquet-compressors";
 import xxhash from "xxhash-wasm";
 import type { XXHash } from "xxhash-wasm";
 import { invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
-import { readExactly } from "./files.js";
+import { checksumOf, readExactly } from "./files.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#document
 /** One document, or (of a very long text) one part of it. */
@@ -95,9 +94,8 @@ export function* byteChunks(
 
 /** The SHA-256 of a file, in hex. */
 export function fileChecksum(file: string): string {
-  const hash = crypto.createHash("sha256");
-  for (const bytes of byteChunks(file, 2 ** 22)) hash.update(bytes);
-  return hash.digest("hex");
+  fs.closeSync(openToRead(file)); // what is no file is told in a sentence
+  return checksumOf(file).sha256;
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#unpack-gz
