@@ -12,6 +12,7 @@ export default defineConfig({
     alias: [
       { find: /^tslm$/, replacement: path("lib/src/index.ts") },
       { find: /^tslm\/notebook$/, replacement: path("lib/src/notebook/index.ts") },
+      { find: /^tslm\/(.+)$/, replacement: path("lib/src/$1.ts") },
     ],
   },
   test: {

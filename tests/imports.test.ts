@@ -3,7 +3,7 @@ import fs from "node:fs";
 import { builtinModules } from "node:module";
 import path from "node:path";
 import { expect, test } from "vitest";
-import { importsOf } from "../tools/cells.js";
+import { importsOf, isLibrary } from "../tools/cells.js";
 import { extractLibrary } from "../tools/library.js";
 import { notebookNames, repository } from "../tools/notebook.js";
 import { bookRooms, floors } from "../tools/rooms.js";
@@ -78,7 +78,7 @@ const runningEdges = files.flatMap((file) => {
 
 test("a module imports only what an earlier notebook, or its own, defines", () => {
   const order = notebookNames(repository);
-  const exported = extractLibrary(repository).cells.filter(({ kind }) => kind === "export");
+  const exported = extractLibrary(repository).cells.filter(isLibrary);
   const place = new Map(exported.map(({ module, notebook }) => [module, order.indexOf(notebook)]));
   const wrong = runningEdges.filter(
     ([from, to]) => bookRooms.includes(roomOf(from)) && place.get(from)! < place.get(to)!,

@@ -1,5 +1,5 @@
 // npm run backport: carries edits made in the extracted library back into the cells they came from.
-import { cellName, type CodeCell, importsOf, withoutExports } from "./cells.js";
+import { cellName, type CodeCell, importsOf, isLibrary, withoutExports } from "./cells.js";
 import { extractLibrary, filePath, type Library, readBook } from "./library.js";
 import { cellEdited, libraryEdits, piecesOf, readFile, strayPieces, writeLibrary } from "./library-files.js";
 import { BookError, type Notebook, repository, writeNotebook } from "./notebook.js";
@@ -41,7 +41,7 @@ function carryBack(root: string, cell: CodeCell, notebook: Notebook, problems: s
   const piece = piecesOf(readFile(root, file)!).find(({ marker }) => marker === cellName(cell));
   if (!piece) return; // removed: extraction will miss it
   const marker = cell.source.split("\n", 1)[0];
-  const body = cell.kind === "export" ? withoutExports(piece.text) : piece.text;
+  const body = isLibrary(cell) ? withoutExports(piece.text) : piece.text;
   const imports = cell.importText.length > 0 ? `${cell.importText.join("\n")}\n\n` : "";
   notebook.cells.find(({ id }) => id === cell.id)!.source = `${marker}\n${imports}${body}`;
 }

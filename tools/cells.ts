@@ -21,11 +21,17 @@ export interface Use {
   global: boolean;
 }
 
+/** What a cell's marker says: public names, names for sibling modules and tests, a test, or nothing. */
+export type CellKind = "export" | "part" | "test" | "narrative";
+
+/** Whether a cell's declarations become a module of the library. */
+export const isLibrary = ({ kind }: { kind: CellKind }): boolean => kind === "export" || kind === "part";
+
 export interface CodeCell {
   /** `01-tokenizer/1-bytes-and-pairs.ipynb` */
   notebook: string;
   id: string;
-  kind: "export" | "test" | "narrative";
+  kind: CellKind;
   /** `tokenizer/bpe`; empty for a narrative cell. */
   module: string;
   source: string;
@@ -33,9 +39,20 @@ export interface CodeCell {
   /** The import declarations as written. */
   importText: string[];
   declares: string[];
+  /** What is said of each declared name in one line, and whether it is a type alone. */
+  summaries: Summary[];
   uses: Use[];
-  /** What extraction writes: no marker, no imports, declarations of export cells exported. */
+  /** What extraction writes: no marker, no imports, declarations of export and part cells exported. */
   body: string;
+}
+
+/** A declared name as a reference lists it. */
+export interface Summary {
+  name: string;
+  /** An interface or a type alias: gone when the program runs. */
+  isType: boolean;
+  /** The first sentence of its documentation; empty where there is none. */
+  text: string;
 }
 
 /** How messages and markers name a cell. */
@@ -77,6 +94,7 @@ function notebookCells(name: string, notebook: Notebook, problems: string[]): Co
         imports: [],
         importText: [],
         declares: [],
+        summaries: [],
         uses: [],
         body: "",
       },
@@ -84,15 +102,15 @@ function notebookCells(name: string, notebook: Notebook, problems: string[]): Co
   });
 }
 
-/** Reads `//| export room/module` or `//| test room/module` from a cell's first line. */
+/** Reads `//| export room/module`, `//| part room/module` or `//| test room/module` from a cell's first line. */
 function cellMarker(source: string, at: string, problems: string[]): Pick<CodeCell, "kind" | "module"> {
   const narrative = { kind: "narrative" as const, module: "" };
   if (/\n\/\/\|/.test(source)) problems.push(`${at}: a marker "//|" stands in a cell's first line only`);
   const line = source.split("\n", 1)[0].trim();
   if (!line.startsWith("//|")) return narrative;
-  const [, kind, room, module] = /^\/\/\| (export|test) ([a-z]+)\/([a-z0-9-]+)$/.exec(line) ?? [];
-  if (!kind) problems.push(`${at}: "${line}" is neither "//| export room/module" nor "//| test room/module"`);
-  else if (bookRooms.includes(room)) return { kind: kind as "export" | "test", module: `${room}/${module}` };
+  const [, kind, room, module] = /^\/\/\| (export|part|test) ([a-z]+)\/([a-z0-9-]+)$/.exec(line) ?? [];
+  if (!kind) problems.push(`${at}: "${line}" is not "//| export room/module", "//| part …" or "//| test …"`);
+  else if (bookRooms.includes(room)) return { kind: kind as CellKind, module: `${room}/${module}` };
   else problems.push(`${at}: there is no room "${room}" to extract to; rooms are ${bookRooms.join(", ")}`);
   return narrative;
 }
@@ -108,9 +126,21 @@ function describe(cell: CodeCell, tree: ts.SourceFile, checker: ts.TypeChecker, 
   cell.declares = [...new Set(declarations.flatMap(declaredNames))];
   if (cell.kind === "narrative") return;
   cell.uses = freeNames(tree, checker);
-  const exported = cell.kind === "export" ? declarations : [];
+  const exported = isLibrary(cell) ? declarations : [];
+  cell.summaries = exported.flatMap((node) => summariesOf(node, tree));
   cell.body = bodyText(tree, importDeclarations, exported);
 }
+
+function summariesOf(node: Declaration, tree: ts.SourceFile): Summary[] {
+  const isType = ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node);
+  const [comment] = ts.getJSDocCommentsAndTags(node).filter(ts.isJSDoc);
+  const words = comment ? comment.getText(tree).replace(/^\/\*\*|\*\/$|^\s*\* ?/gm, " ") : "";
+  const text = firstSentence(words.replace(/\s+/g, " ").trim());
+  return declaredNames(node).map((name) => ({ name, isType, text }));
+}
+
+/** A sentence ends at a full stop before a capital letter or the end. */
+const firstSentence = (text: string): string => text.split(/(?<=[.!?])\s+(?=[A-Z`])/, 1)[0];
 
 /** The cell without its marker line and imports, and with `export` before the given declarations. */
 function bodyText(tree: ts.SourceFile, imports: ts.Statement[], exported: ts.Statement[]): string {

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import { onlyImports } from "./cells.js";
-import { HEADER, type Library, typeScriptFiles } from "./library.js";
+import { HEADER, isWhole, type Library, typeScriptFiles } from "./library.js";
 import { BookError } from "./notebook.js";
 
 /** A cell's place in an extracted file: the cell's name, and its text without the marker line. */
@@ -38,7 +38,9 @@ export function libraryDifferences(root: string, library: Library): string[] {
       ? []
       : found === undefined
         ? [`${file}: is missing`]
-        : differences(file, found, text);
+        : isWhole(file)
+          ? [`${file}: does not list the names that the notebooks define`]
+          : differences(file, found, text);
   });
   return [...lines, ...stale];
 }
@@ -123,9 +125,9 @@ export function libraryEdits(root: string, library: Library): Map<string, string
   const memory: Memory = JSON.parse(readFile(root, MEMORY) ?? "{}");
   const edits = new Map<string, string[]>();
   for (const [file, expected] of library.files) {
-    const found = readFile(root, file);
+    const found = isWhole(file) ? undefined : readFile(root, file);
     const markers = found === undefined ? [] : editedMarkers(found, expected, memory[file] ?? {});
-    if (markers.length > 0 && file !== "lib/src/index.ts") edits.set(file, markers);
+    if (markers.length > 0) edits.set(file, markers);
   }
   const changed = edits.size > 0 ? uncommitted(root, [...edits.keys()]) : undefined;
   return changed ? new Map([...edits].filter(([file]) => changed.has(file))) : edits;

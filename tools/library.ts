@@ -1,8 +1,18 @@
 // From cells to modules: which file each cell goes to, and what that file imports.
 import fs from "node:fs";
 import path from "node:path";
-import { type CodeCell, cellName, codeCells, exportedNames, type ImportedName, type Use } from "./cells.js";
+import {
+  type CodeCell,
+  cellName,
+  codeCells,
+  exportedNames,
+  type ImportedName,
+  isLibrary,
+  type Summary,
+  type Use,
+} from "./cells.js";
 import { BookError, type Notebook, notebookNames, readNotebook } from "./notebook.js";
+import { referenceText } from "./reference.js";
 import { bookRooms } from "./rooms.js";
 
 /** The book as extraction sees it. */
@@ -34,9 +44,13 @@ export function extractLibrary(root: string, book = readBook(root)): Library {
   const handWritten = handWrittenModules(root, files);
   const problems = [...files].flatMap(([file, pieces]) => ownerProblems(file, pieces));
   const owners = nameOwners(cells, handWritten, problems);
+  const modules = moduleNames(cells, handWritten, problems);
   const texts = new Map<string, string>();
-  for (const [file, pieces] of files) texts.set(file, moduleText(file, pieces, { cells, owners, problems }));
-  texts.set("lib/src/index.ts", indexText([...modulesOf(cells), ...handWritten.keys()]));
+  const context = { cells, owners, modules, problems };
+  for (const [file, pieces] of files) texts.set(file, moduleText(file, pieces, context));
+  const index = [...publicNames(cells), ...[...handWritten.keys()].map((module) => [module, "all"] as const)];
+  texts.set(INDEX, indexText(new Map(index)));
+  texts.set(REFERENCE, referenceText(cells));
   if (problems.length > 0) throw new BookError(problems);
   return { files: texts, handWritten: [...handWritten.keys()], cells };
 }
@@ -47,8 +61,47 @@ function groupBy<T>(items: T[], key: (item: T) => string): Map<string, T[]> {
   return groups;
 }
 
-const modulesOf = (cells: CodeCell[]): Set<string> =>
-  new Set(cells.filter(({ kind }) => kind === "export").map(({ module }) => module));
+/** What extraction writes beside modules and tests: the names of `"tslm"`, and their reference. */
+export const INDEX = "lib/src/index.ts";
+const REFERENCE = "docs/library.md";
+
+/** Files that hold no pieces of cells. */
+export const isWhole = (file: string): boolean => file === INDEX || file === REFERENCE;
+
+/** Each module's public names, "all" where it has no others. A module of parts alone has none. */
+function publicNames(cells: CodeCell[]): Map<string, Summary[] | "all"> {
+  const modules = groupBy(cells.filter(isLibrary), ({ module }) => module);
+  return new Map(
+    [...modules].map(([module, pieces]) => [
+      module,
+      pieces.every(({ kind }) => kind === "export")
+        ? "all"
+        : pieces.filter(({ kind }) => kind === "export").flatMap(({ summaries }) => summaries),
+    ]),
+  );
+}
+
+/** The names of each module, public or not, which `tslm/room/module` gives. They are unique in a notebook. */
+function moduleNames(
+  cells: CodeCell[],
+  handWritten: Map<string, string[]>,
+  problems: string[],
+): Map<string, Set<string>> {
+  const places = new Map<string, string>();
+  const modules = new Map([...handWritten].map(([module, names]) => [module, new Set(names)]));
+  for (const cell of cells.filter(isLibrary)) {
+    const names = modules.get(cell.module) ?? new Set();
+    modules.set(cell.module, names);
+    for (const name of cell.declares) {
+      const other = places.get(`${cell.notebook} ${name}`);
+      if (other && cell.kind === "part")
+        problems.push(`${cellName(cell)}: \`${name}\` is already defined by ${other} in this notebook`);
+      places.set(`${cell.notebook} ${name}`, cellName(cell));
+      names.add(name);
+    }
+  }
+  return modules;
+}
 
 /** Modules of the book's rooms that no notebook owns, with the names they export. */
 function handWrittenModules(root: string, files: Map<string, unknown>): Map<string, string[]> {
@@ -76,7 +129,7 @@ function ownerProblems(file: string, pieces: CodeCell[]): string[] {
     : [];
 }
 
-/** Which module defines each exported name; names are unique in the whole library. */
+/** Which module defines each public name; those are unique in the whole library. */
 function nameOwners(
   cells: CodeCell[],
   handWritten: Map<string, string[]>,
@@ -101,7 +154,10 @@ function nameOwners(
 
 interface Context {
   cells: CodeCell[];
+  /** Public names, and the module that defines each. */
   owners: Map<string, string>;
+  /** Modules, and the names that each defines. */
+  modules: Map<string, Set<string>>;
   problems: string[];
 }
 
@@ -144,19 +200,19 @@ function findImport(
 ): ImportedName | string | undefined {
   const { name } = use;
   const same = context.cells.filter(({ notebook }) => notebook === cell.notebook);
-  const definer = same.find(({ kind, declares }) => kind === "export" && declares.includes(name));
+  const definer = same.find((other) => isLibrary(other) && other.declares.includes(name));
   const imported = definer
-    ? { local: name, imported: name, from: "tslm", typeOnly: false }
+    ? { local: name, imported: name, from: `tslm/${definer.module}`, typeOnly: false }
     : same.flatMap(({ imports }) => imports).find(({ local }) => local === name);
   if (imported) return libraryImport(imported, file, cell, context);
-  return use.global ? undefined : undefinedName(name, same, context.owners);
+  return use.global ? undefined : undefinedName(name, same, context);
 }
 
 function libraryImport(
   name: ImportedName,
   file: string,
   cell: CodeCell,
-  { owners }: Context,
+  { owners, modules }: Context,
 ): ImportedName | string {
   if (name.from === "tslm/notebook") {
     if (cell.kind === "test" && TEST_NAMES.has(name.imported)) return { ...name, from: "vitest" };
@@ -164,9 +220,13 @@ function libraryImport(
   }
   if (name.from.startsWith("."))
     return `\`${name.local}\` comes from ${name.from}: the library imports packages only`;
-  if (name.from !== "tslm") return name;
-  const module = owners.get(name.imported);
-  if (!module) return `imports \`${name.imported}\` from "tslm", but no exported cell defines it`;
+  if (name.from !== "tslm" && !name.from.startsWith("tslm/")) return name;
+  const module = name.from === "tslm" ? owners.get(name.imported) : name.from.slice(5);
+  if (!module || !modules.get(module)?.has(name.imported)) {
+    const from = modulesWith(name.imported, modules);
+    const advice = from.length > 0 ? `; "${from.join('" or "')}" has it` : "";
+    return `imports \`${name.imported}\` from "${name.from}", but no exported cell defines it${advice}`;
+  }
   return { ...name, from: relativeImport(file, `lib/src/${module}.js`) };
 }
 
@@ -177,13 +237,19 @@ function relativeImport(from: string, to: string): string {
   return relative.startsWith(".") ? relative : `./${relative}`;
 }
 
-function undefinedName(name: string, notebook: CodeCell[], owners: Map<string, string>): string {
+/** The specifiers of the modules that define a name. */
+const modulesWith = (name: string, modules: Map<string, Set<string>>): string[] =>
+  [...modules].filter(([, names]) => names.has(name)).map(([module]) => `tslm/${module}`);
+
+function undefinedName(name: string, notebook: CodeCell[], { owners, modules }: Context): string {
   const missing = `uses \`${name}\`, which no exported cell or import defines`;
   const cell = notebook.find(({ declares }) => declares.includes(name));
   if (cell?.kind === "test")
     return `${missing}: it belongs to the tests in ${filePath(cell)} (cell ${cell.id})`;
   if (cell) return `${missing}: cell ${cell.id} defines it, but is not exported`;
   if (owners.has(name)) return `${missing}: import it from "tslm" in a cell (${owners.get(name)} defines it)`;
+  const [part] = modulesWith(name, modules);
+  if (part) return `${missing}: import it from "${part}" in a cell`;
   return missing;
 }
 
@@ -219,14 +285,29 @@ function namedImport(from: string, names: ImportedName[]): string {
     : `${start}\n${list.map((name) => `  ${name},\n`).join("")}} from "${from}";`;
 }
 
-function indexText(modules: string[]): string {
+function indexText(modules: Map<string, Summary[] | "all">): string {
   const room = (module: string) => bookRooms.indexOf(module.split("/")[0]);
-  modules.sort((a, b) => room(a) - room(b) || compare(a, b));
-  const lines = modules.map((module) => `export * from "./${module}.js";`);
+  const sorted = [...modules].sort(([a], [b]) => room(a) - room(b) || compare(a, b));
+  const lines = sorted.flatMap(([module, names]) => reexport(module, names));
   return [
     `/// <reference types="@webgpu/types" preserve="true" />`,
-    "// The whole library under one name, written by `npm run extract`.",
+    "// The public names of the library, written by `npm run extract`; docs/library.md says what each is.",
     ...(lines.length > 0 ? lines : ["export {};"]),
     "",
   ].join("\n");
+}
+
+function reexport(module: string, names: Summary[] | "all"): string[] {
+  const from = `"./${module}.js"`;
+  if (names === "all") return [`export * from ${from};`];
+  if (names.length === 0) return [];
+  const allTypes = names.every(({ isType }) => isType);
+  const list = [...names]
+    .sort((a, b) => compare(a.name, b.name))
+    .map(({ name, isType }) => (isType && !allTypes ? `type ${name}` : name));
+  const start = allTypes ? "export type {" : "export {";
+  const line = `${start} ${list.join(", ")} } from ${from};`;
+  return [
+    line.length <= 110 ? line : `${start}\n${list.map((name) => `  ${name},\n`).join("")}} from ${from};`,
+  ];
 }

@@ -1,5 +1,5 @@
 /// <reference types="@webgpu/types" preserve="true" />
-// The whole library under one name, written by `npm run extract`.
+// The public names of the library, written by `npm run extract`; docs/library.md says what each is.
 export * from "./gpu/buffers.js";
 export * from "./gpu/ceiling.js";
 export * from "./gpu/checked.js";

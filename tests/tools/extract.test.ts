@@ -170,7 +170,7 @@ test("the index holds every module, room by room, also those not yet in a notebo
   const library = extractLibrary(root);
   expect(library.handWritten).toEqual(["gpu/device"]);
   expect(library.files.get("lib/src/index.ts")).toBe(`/// <reference types="@webgpu/types" preserve="true" />
-// The whole library under one name, written by \`npm run extract\`.
+// The public names of the library, written by \`npm run extract\`; docs/library.md says what each is.
 export * from "./gpu/device.js";
 export * from "./gpu/numbers.js";
 export * from "./kernels/add.js";
@@ -209,12 +209,17 @@ test("chapters and notebooks are read in the order of their numbers", () => {
 test("writing is idempotent, and removes what no notebook defines any more but nothing written by hand", () => {
   const root = book.makeBook({ [ONE]: [double] });
   book.write(root, "lib/src/gpu/device.ts", "export const device = 1;\n");
-  expect(book.extract(root)).toEqual(["wrote lib/src/gpu/numbers.ts", "wrote lib/src/index.ts"]);
+  expect(book.extract(root)).toEqual([
+    "wrote lib/src/gpu/numbers.ts",
+    "wrote lib/src/index.ts",
+    "wrote docs/library.md",
+  ]);
   expect(book.extract(root)).toEqual([]);
   book.editCell(root, ONE, "double", "gpu/numbers", "gpu/doubles");
   expect(book.extract(root)).toEqual([
     "wrote lib/src/gpu/doubles.ts",
     "wrote lib/src/index.ts",
+    "wrote docs/library.md",
     "removed lib/src/gpu/numbers.ts",
   ]);
   expect(book.read(root, "lib/src/gpu/device.ts")).toBe("export const device = 1;\n");
@@ -231,7 +236,11 @@ test("an edit of a cell changes the library", () => {
 test("the check names the file and the cell of each difference", () => {
   const root = book.makeBook({ [ONE]: [double, ["half", "//| export gpu/numbers\nconst half = 0.5;"]] });
   const differences = () => libraryDifferences(root, extractLibrary(root));
-  expect(differences()).toEqual(["lib/src/gpu/numbers.ts: is missing", "lib/src/index.ts: is missing"]);
+  expect(differences()).toEqual([
+    "lib/src/gpu/numbers.ts: is missing",
+    "lib/src/index.ts: is missing",
+    "docs/library.md: is missing",
+  ]);
   book.extract(root);
   expect(differences()).toEqual([]);
   const file = "lib/src/gpu/numbers.ts";
@@ -277,11 +286,7 @@ const errors: [title: string, cells: Cell[], message: string][] = [
     [["a", "//| export cli/main\nconst a = 1;"]],
     `${ONE}#a: there is no room "cli"`,
   ],
-  [
-    "a marker that says something else",
-    [["a", "//| exprot gpu/a\n"]],
-    `${ONE}#a: "//| exprot gpu/a" is neither`,
-  ],
+  ["a marker that says something else", [["a", "//| exprot gpu/a\n"]], `${ONE}#a: "//| exprot gpu/a" is not`],
   [
     "a second marker in a cell",
     [["a", "//| export gpu/a\n//| test gpu/a"]],
@@ -414,4 +419,68 @@ test("a file that is no notebook is named", () => {
   const root = book.makeBook({ [ONE]: [] });
   book.write(root, `chapters/${ONE}`, "{");
   expect(() => extractLibrary(root)).toThrow(`${ONE}: is not a notebook`);
+});
+
+const half: Cell = [
+  "half",
+  "//| part gpu/numbers\n/** Half of x [n]. Rounds | never. */\nfunction half(x: number): number {\n  return x / 2;\n}\ntype Half = number;",
+];
+
+test("a part is exported by its module and not by the library, which lists the other names", () => {
+  const { files } = extractLibrary(
+    book.makeBook({ [ONE]: [double, half, ["kept", "//| part gpu/kept\nconst kept = 1;"]] }),
+  );
+  expect(files.get("lib/src/gpu/numbers.ts")).toContain("export function half(x: number)");
+  expect(files.get("lib/src/index.ts")).toContain('export { double } from "./gpu/numbers.js";');
+  expect(files.get("lib/src/index.ts")).not.toContain("gpu/kept");
+  const reference = files.get("docs/library.md")!;
+  expect(reference).toContain(`| \`double\` | Twice x. | [double](../chapters/${ONE}) |`);
+  expect(reference).toContain("1 names");
+  expect(reference).not.toContain("half");
+});
+
+test("a type among public names is exported as a type", () => {
+  const types: Cell = [
+    "types",
+    "//| export gpu/numbers\n/** A | B. */\ntype Both = 1 | 2;\nconst one: Both = 1;",
+  ];
+  const { files } = extractLibrary(book.makeBook({ [ONE]: [types, half] }));
+  expect(files.get("lib/src/index.ts")).toContain('export { type Both, one } from "./gpu/numbers.js";');
+  expect(files.get("docs/library.md")).toContain("| `Both` | A \\| B. |");
+});
+
+test("a part is imported from its module, and two modules may each have a part of one name", () => {
+  const { files } = extractLibrary(
+    book.makeBook({
+      [ONE]: [double, half],
+      [TWO]: [
+        ["imports", 'import { double } from "tslm";\nimport { half as halved } from "tslm/gpu/numbers";'],
+        ["own", "//| part kernels/own\nconst half = (x: number) => halved(double(x));"],
+        ["test", "//| test kernels/own\nhalf(halved(1));"],
+      ],
+    }),
+  );
+  expect(files.get("lib/src/kernels/own.ts")).toContain(
+    'import { double, half as halved } from "../gpu/numbers.js";',
+  );
+  expect(files.get("lib/test/kernels/own.test.ts")).toContain(
+    'import { half } from "../../src/kernels/own.js";',
+  );
+});
+
+test("a part that is asked of the library, or of a module that lacks it, is a problem that says where it is", () => {
+  const uses = (from: string) => () =>
+    extractLibrary(
+      book.makeBook({
+        [ONE]: [double, half],
+        [TWO]: [["own", `//| part kernels/own\nimport { half } from "${from}";\nconst own = half(1);`]],
+      }),
+    );
+  for (const from of ["tslm", "tslm/gpu/other"])
+    expect(book.errorOf(uses(from))).toContain(
+      `imports \`half\` from "${from}", but no exported cell defines it; "tslm/gpu/numbers" has it`,
+    );
+  expect(extractionError(half, ["again", "//| part gpu/other\nconst half = 1;"])).toContain(
+    "`half` is already defined by",
+  );
 });
