@@ -1,9 +1,9 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { closestMatch } from "leven";
 import { z } from "zod";
 import { compareText, isRecord, shown } from "./safetensors.js";
 
-//| 03-moe/4-the-decoder.ipynb#model-sizes
+//| 03-moe/a-files-of-weights.ipynb#model-sizes
 /** The sizes of a model, in numbers of elements. */
 export interface ModelSizes {
   /** Rows of the embedding table: one for each token id. */
@@ -24,7 +24,7 @@ export interface ModelSizes {
   contextLength: number;
 }
 
-//| 03-moe/4-the-decoder.ipynb#moe-config
+//| 03-moe/a-files-of-weights.ipynb#moe-config
 /** How the mixture-of-experts layers of a model are made. */
 export interface MoeConfig {
   /** Experts in each sparse layer. */
@@ -41,7 +41,7 @@ export interface MoeConfig {
   sparseLayers: boolean[];
 }
 
-//| 03-moe/4-the-decoder.ipynb#rope-config
+//| 03-moe/a-files-of-weights.ipynb#rope-config
 /** Llama 3's rescaling: wavelengths above the original context are stretched by `factor`, short ones are kept. */
 export interface Llama3Scaling {
   type: "llama3";
@@ -58,7 +58,7 @@ export interface RopeConfig {
   scaling?: Llama3Scaling;
 }
 
-//| 03-moe/4-the-decoder.ipynb#model-config
+//| 03-moe/a-files-of-weights.ipynb#model-config
 /** The model families that the decoder runs, by the `model_type` of their Hugging Face config.json. */
 export type ModelType = "qwen3_moe" | "qwen3" | "llama";
 
@@ -87,7 +87,7 @@ export interface ModelConfig extends ModelSizes {
   eosTokenIds: number[];
 }
 
-//| 03-moe/4-the-decoder.ipynb#families
+//| 03-moe/a-files-of-weights.ipynb#families
 /** What a family fixes: its class in transformers, its query-key norm, whether it has experts. */
 export interface ModelFamily {
   architecture: string;
@@ -119,7 +119,7 @@ export const modelFamilies: Record<ModelType, ModelFamily> = {
   },
 };
 
-//| 03-moe/4-the-decoder.ipynb#read-keys
+//| 03-moe/a-files-of-weights.ipynb#read-keys
 /** The part of a zod schema that `readKeys` uses. */
 export interface KeySchema<T> {
   safeParse(value: unknown): {
@@ -142,13 +142,13 @@ export function readKeys<T>(schema: KeySchema<T>, json: Record<string, unknown>,
   throw new Error(`${key} must be ${message}, not ${shown(value)}.`);
 }
 
-//| 03-moe/4-the-decoder.ipynb#without-nulls
+//| 03-moe/a-files-of-weights.ipynb#without-nulls
 /** The same object without the keys whose value is null: in a config.json, null means "not given". */
 export function withoutNulls(json: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-sizes
+//| 03-moe/a-files-of-weights.ipynb#read-sizes
 /** The largest size that a configuration may state: positions and ids are counted with 32 bits. */
 export const largestSize = 2 ** 31 - 1;
 
@@ -189,7 +189,7 @@ export function readSizes(json: Record<string, unknown>): ConfigSizes {
   return readKeys(schema, json);
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-heads
+//| 03-moe/a-files-of-weights.ipynb#parse-heads
 /** The three numbers of the heads, checked: `[heads, kvHeads, headDim]`. Left out, headDim is hidden size / heads. */
 export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, number, number] {
   const hidden = keys.hidden_size;
@@ -208,7 +208,7 @@ export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, nu
   return [heads, kvHeads, headDim];
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-sizes
+//| 03-moe/a-files-of-weights.ipynb#parse-sizes
 /** The sizes of a model from its config.json. */
 export function parseModelSizes(json: Record<string, unknown>, modelType: ModelType): ModelSizes {
   const keys = readSizes(json);
@@ -225,7 +225,7 @@ export function parseModelSizes(json: Record<string, unknown>, modelType: ModelT
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-settings
+//| 03-moe/a-files-of-weights.ipynb#read-settings
 /** The settings of a config.json that are not sizes and that every family has. */
 export interface ConfigSettings {
   rms_norm_eps: number;
@@ -254,7 +254,7 @@ export function readSettings(json: Record<string, unknown>): ConfigSettings {
   return readKeys(schema, json);
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-experts
+//| 03-moe/a-files-of-weights.ipynb#read-experts
 /** The keys that say how experts are made and chosen. */
 export interface ConfigExperts {
   num_experts: number;
@@ -283,7 +283,7 @@ export function readExperts(json: Record<string, unknown>): ConfigExperts {
   return readKeys(schema, json);
 }
 
-//| 03-moe/4-the-decoder.ipynb#check-extent
+//| 03-moe/a-files-of-weights.ipynb#check-extent
 /** The most tensors that a model may be made of. The largest released ones have some 75,000. */
 export const largestTensorCount = 500_000;
 
@@ -318,7 +318,7 @@ export function checkExtent(sizes: ModelSizes, experts?: ConfigExperts): void {
   );
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-moe
+//| 03-moe/a-files-of-weights.ipynb#parse-moe
 /**
  * The mixture-of-experts part of a configuration. Layer i (from 0) is sparse if `decoder_sparse_step` divides i + 1 and
  * `mlp_only_layers` does not name it.
@@ -343,7 +343,7 @@ export function parseMoeConfig(keys: ConfigExperts, layers: number): MoeConfig {
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#runnable
+//| 03-moe/a-files-of-weights.ipynb#runnable
 /** The values that we run of settings which change what a model computes. Of layer types, each is compared. */
 export const runnableValues: Record<string, unknown[]> = {
   hidden_act: ["silu", "swish"],
@@ -368,7 +368,7 @@ export function checkRunnable(json: Record<string, unknown>, runnable = runnable
   }
 }
 
-//| 03-moe/4-the-decoder.ipynb#check-idle
+//| 03-moe/a-files-of-weights.ipynb#check-idle
 /** Checks the types of settings that change nothing here, and that there is one layer type for each layer. */
 export function checkIdleKeys(json: Record<string, unknown>, layers: number): void {
   const flag = z.boolean({ error: "true or false" }).optional();
@@ -394,7 +394,7 @@ export function checkIdleKeys(json: Record<string, unknown>, layers: number): vo
   readKeys(schema, json);
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-llama3
+//| 03-moe/a-files-of-weights.ipynb#parse-llama3
 /** Reads the four numbers of Llama 3's rescaling from `json`, which stands under the key `where`. */
 export function parseLlama3Scaling(json: Record<string, unknown>, where: string): Llama3Scaling {
   const positive = { error: "a number above 0" };
@@ -420,7 +420,7 @@ export function parseLlama3Scaling(json: Record<string, unknown>, where: string)
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-rope
+//| 03-moe/a-files-of-weights.ipynb#parse-rope
 /** The object that says how positions turn, and its key: `rope_scaling`, unless it is empty, else `rope_parameters`. */
 export function ropeObject(json: Record<string, unknown>): { where: string; rope: Record<string, unknown> } {
   const isEmpty = (value: unknown) =>
@@ -461,7 +461,7 @@ export function parseRopeConfig(json: Record<string, unknown>): RopeConfig {
   throw new Error(`${where} has the rope_type ${shown(type)}; the types run so far are default and llama3.`);
 }
 
-//| 03-moe/4-the-decoder.ipynb#aliases
+//| 03-moe/a-files-of-weights.ipynb#aliases
 /** Old and new spellings of the same key: what transformers 5 writes, and what we read. */
 export const configAliases: Record<string, string> = { num_local_experts: "num_experts" };
 
@@ -476,7 +476,7 @@ export function renameAliases(json: Record<string, unknown>): Record<string, unk
   return renamed;
 }
 
-//| 03-moe/4-the-decoder.ipynb#build-config
+//| 03-moe/a-files-of-weights.ipynb#build-config
 /** The `model_type` of a configuration. Throws for a family that we do not run, naming those that we do. */
 export function readModelType(json: Record<string, unknown>): ModelType {
   const type = json.model_type;
@@ -509,7 +509,7 @@ export function buildModelConfig(json: Record<string, unknown>, modelType: Model
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#config-conflicts
+//| 03-moe/a-files-of-weights.ipynb#config-conflicts
 /** Keys that `rope_parameters` may have, by the type of positions that uses them. */
 export const ropeKeys: Record<string, string[]> = {
   default: ["rope_theta", "rope_type", "type", "partial_rotary_factor"],
@@ -555,7 +555,7 @@ export function configConflicts(json: Record<string, unknown>): string[] {
   ];
 }
 
-//| 03-moe/4-the-decoder.ipynb#nearest-name
+//| 03-moe/a-files-of-weights.ipynb#nearest-name
 /** The known name nearest to a mistyped one, if there is one within a third of its letters. */
 export function nearestName(name: string, known: string[]): string | undefined {
   const maxDistance = Math.max(2, Math.floor(name.length / 3));
@@ -568,7 +568,7 @@ export function didYouMean(name: string, known: string[]): string {
   return nearest === undefined ? "." : `; did you mean ${nearest}?`;
 }
 
-//| 03-moe/4-the-decoder.ipynb#config-keys-known
+//| 03-moe/a-files-of-weights.ipynb#config-keys-known
 /** Keys that say something about every model that we run. */
 export const sharedConfigKeys =
   `architectures model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
@@ -595,7 +595,7 @@ export function checkConfigKeys(json: Record<string, unknown>, modelType: ModelT
   }
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-config
+//| 03-moe/a-files-of-weights.ipynb#parse-config
 /**
  * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
  * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
@@ -615,7 +615,7 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   return config;
 }
 
-//| 03-moe/4-the-decoder.ipynb#config-warnings
+//| 03-moe/a-files-of-weights.ipynb#config-warnings
 /** A sentence for each value of a configuration that has no meaning in its model: ids that are no tokens, layers that are not there. */
 export function strayValues(
   json: Record<string, unknown>,
@@ -646,7 +646,7 @@ export function configWarnings(json: unknown): string[] {
   ];
 }
 
-//| 03-moe/4-the-decoder.ipynb#complete-experts
+//| 03-moe/a-files-of-weights.ipynb#complete-experts
 /** Adds what is left out about experts: 8 of them, 2 a token, as wide together as the dense layer would be. */
 export function completeExperts(given: Record<string, unknown>): Record<string, unknown> {
   const visited = Number(given.num_experts_per_tok ?? 2);
@@ -660,7 +660,7 @@ export function completeExperts(given: Record<string, unknown>): Record<string, 
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#complete
+//| 03-moe/a-files-of-weights.ipynb#complete
 /**
  * Completes what a person wrote to a whole config.json: what is left out follows from the width and from what the
  * caller knows (`vocab_size` of the tokenizer, `max_position_embeddings`). The choices are Qwen3's proportions: a
@@ -687,7 +687,7 @@ export function completeModelConfig(
   return whole.model_type === "qwen3_moe" ? completeExperts(whole) : whole;
 }
 
-//| 03-moe/4-the-decoder.ipynb#moe-json
+//| 03-moe/a-files-of-weights.ipynb#moe-json
 /** The keys about experts, as a config.json has them. */
 export function moeConfigToJson(moe: MoeConfig): Record<string, unknown> {
   return {
@@ -714,7 +714,7 @@ export function ropeConfigToJson({ theta, scaling }: RopeConfig): Record<string,
   return { rope_theta: theta, rope_scaling };
 }
 
-//| 03-moe/4-the-decoder.ipynb#sizes-json
+//| 03-moe/a-files-of-weights.ipynb#sizes-json
 /** The sizes of a model, as a config.json has them. */
 export function sizesToJson(config: ModelConfig): Record<string, unknown> {
   return {
@@ -729,7 +729,7 @@ export function sizesToJson(config: ModelConfig): Record<string, unknown> {
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#config-json
+//| 03-moe/a-files-of-weights.ipynb#config-json
 /**
  * The content of the config.json to save beside a model's weights (f32). It opens in transformers, and
  * `parseModelConfig` reads the same configuration back. Keys are sorted.
@@ -756,7 +756,7 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
   return Object.fromEntries(Object.entries(json).sort(([a], [b]) => compareText(a, b)));
 }
 
-//| 03-moe/4-the-decoder.ipynb#config-text
+//| 03-moe/a-files-of-weights.ipynb#config-text
 /**
  * The text of the config.json to save, ending with a line break. Whole values of fractional settings are written as `0.0`:
  * transformers 5 refuses `0` where it wants a float, and JSON.stringify knows no difference.

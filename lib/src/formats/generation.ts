@@ -1,9 +1,9 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
 import { type ModelConfig, readKeys, withoutNulls } from "./config.js";
 import { isRecord, shown } from "./safetensors.js";
 
-//| 03-moe/4-the-decoder.ipynb#generation-config
+//| 03-moe/a-files-of-weights.ipynb#generation-config
 /** What a generation_config.json says of how a model continues a text. */
 export interface GenerationConfig {
   /** The ids that end a text. */
@@ -19,7 +19,7 @@ export interface GenerationConfig {
   maxNewTokens?: number;
 }
 
-//| 03-moe/4-the-decoder.ipynb#parse-generation
+//| 03-moe/a-files-of-weights.ipynb#parse-generation
 /** The schema of the keys of a generation_config.json that we read. */
 export function generationSchema() {
   const count = { error: "a whole number from 0 up" };
@@ -66,7 +66,7 @@ export function stopTokenIds(config: ModelConfig, generation?: GenerationConfig)
   return [...new Set([...config.eosTokenIds, ...(generation?.eosTokenIds ?? [])])];
 }
 
-//| 03-moe/4-the-decoder.ipynb#chat-template
+//| 03-moe/a-files-of-weights.ipynb#chat-template
 /**
  * The chat template of a model: of chat_template.jinja, else of tokenizer_config.json (parsed), where it is a text, or a list in
  * which one is named "default". `warnings` says what was ignored if the two differ. Throws one sentence for a malformed one.
@@ -90,7 +90,7 @@ export function chatTemplateOf(
   return { template: jinja, warnings: [warning] };
 }
 
-//| 03-moe/4-the-decoder.ipynb#folder-json
+//| 03-moe/a-files-of-weights.ipynb#folder-json
 /** The special tokens of a model, as others want to be told of them. */
 export interface TextEnds {
   /** The id that begins a text, and its name. */

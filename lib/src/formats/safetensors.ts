@@ -1,26 +1,26 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 03-moe/4-the-decoder.ipynb#shown-value
+//| 03-moe/a-files-of-weights.ipynb#shown-value
 /** A value as a sentence shows it: its JSON, cut where it is long. */
 export function shown(value: unknown): string {
   const text = JSON.stringify(value) ?? "nothing";
   return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
 }
 
-//| 03-moe/4-the-decoder.ipynb#is-record
+//| 03-moe/a-files-of-weights.ipynb#is-record
 /** Whether a value is an object with keys: neither null nor an array. */
 export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-//| 03-moe/4-the-decoder.ipynb#compare-text
+//| 03-moe/a-files-of-weights.ipynb#compare-text
 /** Orders text by its UTF-16 units, as `<` does: the same everywhere, whatever the locale. */
 export function compareText(a: string, b: string): number {
   if (a === b) return 0;
   return a < b ? -1 : 1;
 }
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-types
+//| 03-moe/a-files-of-weights.ipynb#safetensors-types
 /** Bits of one element, for every dtype of the format, in the format's own order (the writer sorts by it). */
 export const safetensorsBits = {
   BOOL: 8,
@@ -50,7 +50,7 @@ export const safetensorsBits = {
 /** The name of an element type as safetensors spells it. */
 export type SafetensorsDtype = keyof typeof safetensorsBits;
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-interfaces
+//| 03-moe/a-files-of-weights.ipynb#safetensors-interfaces
 /** One array: its element type, its shape (`[]` is a single number) and its bytes, little-endian, row by row. */
 export interface SafetensorsTensor {
   dtype: SafetensorsDtype;
@@ -79,7 +79,7 @@ export interface SafetensorsFile {
   metadata: Record<string, string>;
 }
 
-//| 03-moe/4-the-decoder.ipynb#header-length
+//| 03-moe/a-files-of-weights.ipynb#header-length
 /** The format's own limit on the JSON header, in bytes. */
 export const maxSafetensorsHeader = 100_000_000;
 
@@ -100,7 +100,7 @@ export function safetensorsHeaderLength(bytes: Uint8Array): number {
   return 8 + Number(length);
 }
 
-//| 03-moe/4-the-decoder.ipynb#duplicate-key
+//| 03-moe/a-files-of-weights.ipynb#duplicate-key
 /** Where the string of a JSON text ends that begins at `at`: the place after its closing quote. */
 export function jsonStringEnd(json: string, at: number): number {
   for (let i = at + 1; i < json.length; i++) {
@@ -134,7 +134,7 @@ export function findDuplicateKey(json: string): string | undefined {
   return undefined;
 }
 
-//| 03-moe/4-the-decoder.ipynb#header-json
+//| 03-moe/a-files-of-weights.ipynb#header-json
 /** Decodes and parses the JSON of a header: UTF-8, an object, no key twice. `bytes` is the JSON alone. */
 export function parseHeaderJson(bytes: Uint8Array): Record<string, unknown> {
   if (bytes[0] !== 0x7b) throw new Error("This is not a safetensors file: its header does not begin with {.");
@@ -156,7 +156,7 @@ export function parseHeaderJson(bytes: Uint8Array): Record<string, unknown> {
   return header as Record<string, unknown>;
 }
 
-//| 03-moe/4-the-decoder.ipynb#tensor-bytes
+//| 03-moe/a-files-of-weights.ipynb#tensor-bytes
 /** Whether a value is a whole number from 0 up that a JavaScript number holds exactly. */
 export function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 0;
@@ -179,7 +179,7 @@ export function tensorByteLength(name: string, dtype: SafetensorsDtype, shape: n
   return bits / 8;
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-entry
+//| 03-moe/a-files-of-weights.ipynb#read-entry
 /** Checks one entry of the header. Its offsets count from the end of the header, which is at `dataStart`. */
 export function readSafetensorsEntry(name: string, entry: unknown, dataStart: number): SafetensorsEntry {
   const stated = isRecord(entry) ? entry : ({} as Record<string, unknown>);
@@ -212,7 +212,7 @@ export function readSafetensorsEntry(name: string, entry: unknown, dataStart: nu
   return { dtype: known, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-metadata
+//| 03-moe/a-files-of-weights.ipynb#read-metadata
 /** Checks the `__metadata__` of a header: an object whose values are all text. Absent, it is empty. */
 export function readSafetensorsMetadata(value: unknown): Record<string, string> {
   const metadata = value ?? {};
@@ -223,7 +223,7 @@ export function readSafetensorsMetadata(value: unknown): Record<string, string> 
   return metadata as Record<string, string>;
 }
 
-//| 03-moe/4-the-decoder.ipynb#contiguous
+//| 03-moe/a-files-of-weights.ipynb#contiguous
 /**
  * Orders entries by position and checks that they follow each other from `dataStart` without a hole or an overlap.
  * Returns the sorted entries; the last one ends where the file must end.
@@ -243,7 +243,7 @@ export function checkContiguous(
   return sorted;
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-header
+//| 03-moe/a-files-of-weights.ipynb#read-header
 /**
  * Reads the header alone, so that a caller can then read the ranges it wants. `bytes` is the start of a file, at
  * least `safetensorsHeaderLength` long; everything in the header is checked.
@@ -266,7 +266,7 @@ export function readSafetensorsHeader(bytes: Uint8Array): SafetensorsHeader {
   return { tensors: new Map(sorted), metadata: readSafetensorsMetadata(header["__metadata__"]), fileLength };
 }
 
-//| 03-moe/4-the-decoder.ipynb#read-file
+//| 03-moe/a-files-of-weights.ipynb#read-file
 /**
  * Reads a whole safetensors file. The `data` of each tensor is a view into `bytes`, not a copy, and may start at any
  * offset. Throws one sentence for whatever breaks the format.
@@ -288,7 +288,7 @@ export function readSafetensors(bytes: Uint8Array): SafetensorsFile {
   return { tensors: new Map(views), metadata };
 }
 
-//| 03-moe/4-the-decoder.ipynb#order-tensors
+//| 03-moe/a-files-of-weights.ipynb#order-tensors
 /**
  * Sorts tensors as the format's own writer does: widest dtype first, so that every tensor of a file is aligned to its
  * elements, then by name. Checks that each has as many bytes as its shape needs.
@@ -309,7 +309,7 @@ export function orderTensors(tensors: Map<string, SafetensorsTensor>): [string, 
   );
 }
 
-//| 03-moe/4-the-decoder.ipynb#header-bytes
+//| 03-moe/a-files-of-weights.ipynb#header-bytes
 /**
  * Makes the head of a file for tensors in the order they will be written: the length, then JSON padded with spaces to
  * a multiple of 8. Metadata keys are sorted, so equal content gives equal bytes.
@@ -334,7 +334,7 @@ export function safetensorsHeaderBytes(
   return bytes;
 }
 
-//| 03-moe/4-the-decoder.ipynb#write-file
+//| 03-moe/a-files-of-weights.ipynb#write-file
 /** Writes tensors and metadata (text by name) as one safetensors file. The same content always gives the same bytes. */
 export function writeSafetensors(
   tensors: Map<string, SafetensorsTensor>,
@@ -356,7 +356,7 @@ export function float32Tensor(shape: number[], values: Float32Array): Safetensor
   return { dtype: "F32", shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
 }
 
-//| 03-moe/4-the-decoder.ipynb#widen
+//| 03-moe/a-files-of-weights.ipynb#widen
 /**
  * The bytes themselves if they start at a multiple of `size` in their buffer, as typed arrays need, else a copy.
  * (The copy is not made by `slice`, which on a Node Buffer makes another view of the same memory.)
@@ -372,7 +372,7 @@ export function widenBfloat16(halves: Uint16Array): Float32Array {
   return new Float32Array(words.buffer);
 }
 
-//| 03-moe/4-the-decoder.ipynb#widen-f16
+//| 03-moe/a-files-of-weights.ipynb#widen-f16
 /** The value of an f16 given by its bits: 1 sign, 5 exponent, 10 fraction (IEEE 754-2019, binary16). */
 export function float16Value(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
@@ -390,7 +390,7 @@ export function widenFloat16(halves: Uint16Array): Float32Array {
   return values;
 }
 
-//| 03-moe/4-the-decoder.ipynb#to-numbers
+//| 03-moe/a-files-of-weights.ipynb#to-numbers
 /**
  * The numbers of a tensor of dtype F32, BF16, F16 or F64 as f32, row by row; f64 is rounded. An aligned F32 tensor is
  * returned as a view of the same memory. Throws, naming the dtype, for any other.
@@ -404,7 +404,7 @@ export function toFloat32({ dtype, data }: SafetensorsTensor): Float32Array {
   throw new Error(`Numbers of dtype ${dtype} cannot be read as f32; F32, BF16, F16 and F64 can.`);
 }
 
-//| 03-moe/4-the-decoder.ipynb#to-ids
+//| 03-moe/a-files-of-weights.ipynb#to-ids
 /**
  * The numbers of a tensor of dtype I32 or I64, such as token ids, as 32-bit integers. Throws for any other dtype, and for
  * an I64 that does not fit.

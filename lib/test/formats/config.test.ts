@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
@@ -13,7 +13,7 @@ import {
   parseModelConfig,
 } from "../../src/formats/config.js";
 
-//| 03-moe/4-the-decoder.ipynb#config-test
+//| 03-moe/a-files-of-weights.ipynb#config-test
 /** The reference models: tests run in the root of the repository, notebooks in their chapter. */
 const families = fs.existsSync("tests/fixtures")
   ? "tests/fixtures/families"
@@ -80,7 +80,7 @@ await test("dense models differ by their settings", () => {
   });
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-released-test
+//| 03-moe/a-files-of-weights.ipynb#config-released-test
 await test("released configurations of older spelling: Qwen3-30B-A3B, Llama 3.2 1B", () => {
   const qwen = parseModelConfig(
     {
@@ -163,7 +163,7 @@ await test("released configurations of older spelling: Qwen3-30B-A3B, Llama 3.2 
   expect([llama.tied, llama.rope.scaling?.factor, llama.eosTokenIds.length]).toEqual([true, 32, 3]);
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-spellings-test
+//| 03-moe/a-files-of-weights.ipynb#config-spellings-test
 await test("both spellings of positions mean the same", () => {
   const llama = configOf("llama");
   const { rope_theta, rope_type, ...scaling } = llama.rope_parameters as Record<string, unknown>;
@@ -203,7 +203,7 @@ await test("decoder_sparse_step and mlp_only_layers choose the sparse layers", (
   ]);
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-faults-test
+//| 03-moe/a-files-of-weights.ipynb#config-faults-test
 await test("a key that is missing or of the wrong type is named", () => {
   expect(parsing("qwen3", { hidden_size: undefined })).toThrow(
     "hidden_size is missing; it must be a whole number above 0.",
@@ -258,7 +258,7 @@ await test("numbers that contradict each other are refused", () => {
   expect(parsing("llama", { rope_scaling: scaling })).toThrow("rope_scaling.high_freq_factor must be above");
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-refused-test
+//| 03-moe/a-files-of-weights.ipynb#config-refused-test
 await test("what we do not run is refused by name, not ignored", () => {
   expect(parsing("qwen3", { model_type: "gemma3_text" })).toThrow(
     'model_type "gemma3_text" is not run so far; these are: qwen3_moe',
@@ -312,7 +312,7 @@ await test("all reference configurations are strictly valid", () => {
   for (const family of ["qwen3_moe", "qwen3", "llama"]) expect(parsing(family, {}, true)).not.toThrow();
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-conflicts-test
+//| 03-moe/a-files-of-weights.ipynb#config-conflicts-test
 /** What is ignored of a reference configuration with some keys changed. */
 function ignored(family: string, changes: Record<string, unknown>): string[] {
   return configWarnings(JSON.parse(JSON.stringify({ ...configOf(family), ...changes })));
@@ -382,7 +382,7 @@ await test("settings that change nothing must have their type", () => {
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-extent-test
+//| 03-moe/a-files-of-weights.ipynb#config-extent-test
 await test("sizes are multiplied out before anything is made of them", () => {
   const most = 2 ** 31 - 1;
   for (const key of ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "head_dim"])
@@ -404,7 +404,7 @@ await test("sizes are multiplied out before anything is made of them", () => {
   expect(parsing("qwen3", { intermediate_size: most, hidden_size: most - 3 })).toThrow("multiply out to");
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-round-trip-test
+//| 03-moe/a-files-of-weights.ipynb#config-round-trip-test
 /** Any configuration that can be: sizes that fit each other, all settings in all combinations. */
 const anyConfig = fc
   .record({
@@ -472,7 +472,7 @@ await test("a configuration that was saved is read back as it was, and is strict
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-fuzz-test
+//| 03-moe/a-files-of-weights.ipynb#config-fuzz-test
 /** A value that a damaged or hostile config.json may have in place of another. */
 const oddValue = fc.oneof(
   fc.constantFrom<unknown>(
@@ -532,7 +532,7 @@ await test("whatever stands in a config.json, it is read or refused in one sente
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-complete-test
+//| 03-moe/a-files-of-weights.ipynb#config-complete-test
 await test("a few keys are enough for a whole model of each family", () => {
   const sizes = { vocab_size: 300, max_position_embeddings: 64 };
   const moe = parseModelConfig(completeModelConfig({ hidden_size: 96, num_hidden_layers: 3 }, sizes), {
@@ -581,7 +581,7 @@ await test("what a person wrote is never replaced when a configuration is comple
   expect(() => parseModelConfig(completeModelConfig({}))).toThrow("vocab_size is missing");
 });
 
-//| 03-moe/4-the-decoder.ipynb#config-text-test
+//| 03-moe/a-files-of-weights.ipynb#config-text-test
 await test("the nearest of the known names, where one is near", () => {
   expect(nearestName("eval_evry", ["seed", "eval_every"])).toBe("eval_every");
   expect(nearestName("EVAL_EVERY", ["seed", "eval_every"])).toBe("eval_every");

@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { parseModelConfig } from "../../src/formats/config.js";
 import {
@@ -9,7 +9,7 @@ import {
   tokenizerConfigToJson,
 } from "../../src/formats/generation.js";
 
-//| 03-moe/4-the-decoder.ipynb#generation-test
+//| 03-moe/a-files-of-weights.ipynb#generation-test
 /** The least that a configuration must say. */
 const minimalJson = {
   model_type: "qwen3",

@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
@@ -16,7 +16,7 @@ import {
   writeSafetensors,
 } from "../../src/formats/safetensors.js";
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-test
 /** The reference models: tests run in the root of the repository, notebooks in their chapter. */
 const families = fs.existsSync("tests/fixtures")
   ? "tests/fixtures/families"
@@ -64,7 +64,7 @@ await test("what was written is read back: names, dtypes, shapes, bytes, metadat
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-layout-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-layout-test
 await test("names that JavaScript objects treat specially are names like any other", () => {
   const names = ["__proto__", "constructor", "10", "2", 'quote " and {', "ключ"];
   const tensors = new Map(names.map((name, i) => [name, float32Tensor([1], Float32Array.of(i))]));
@@ -113,7 +113,7 @@ await test("a model written by other software is rewritten byte for byte", () =>
   }
 });
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-numbers-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-numbers-test
 await test("tensors are found at any offset, in a Node Buffer too", () => {
   const file = writeSafetensors(new Map([["x", float32Tensor([2], Float32Array.of(1.5, -2))]]));
   for (let shift = 0; shift < 4; shift++) {
@@ -168,7 +168,7 @@ await test("single numbers and empty tensors are legal, and so is a file without
   expect(readSafetensors(fileWith("{}     ")).tensors.size).toBe(0);
 });
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-head-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-head-test
 await test("a head that is not one is refused", () => {
   expect(() => readSafetensors(new Uint8Array(7))).toThrow("has at least 8 bytes, but this has 7");
   expect(() => readSafetensors(new Uint8Array(8))).toThrow("does not begin with {");
@@ -202,7 +202,7 @@ await test("a long header text is scanned without running out of stack", () => {
   expect(readSafetensors(fileWith(`{"__metadata__":{"k":"${long}"}}`)).metadata.k.length).toBe(5_000_001);
 });
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-faults-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-faults-test
 await test("each fault of an entry is named", () => {
   const reading =
     (value: unknown, dataBytes = 4) =>
@@ -263,7 +263,7 @@ await test("a tensor whose bytes do not match its shape is not written", () => {
   expect(() => writeSafetensors(taken)).toThrow('cannot be named "__metadata__"');
 });
 
-//| 03-moe/4-the-decoder.ipynb#safetensors-fuzz-test
+//| 03-moe/a-files-of-weights.ipynb#safetensors-fuzz-test
 /** A file of three tensors, damaged: its header changed at one place as a value, or its bytes cut, flipped, doubled. */
 const damaged = fc
   .record({
