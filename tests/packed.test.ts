@@ -8,7 +8,9 @@ import { openGpu } from "../lib/src/gpu/device.js";
 import { randomModel } from "../lib/src/model/decoder.js";
 import { flashAttention } from "../lib/src/model/flash.js";
 import { tensor } from "../lib/src/tensor/tensor.js";
-import { evaluate, recordEvaluation, startRun, train } from "../lib/src/train/loop.js";
+import { evaluate, recordEvaluation } from "../lib/src/train/evaluate.js";
+import { train } from "../lib/src/train/loop.js";
+import { startRun } from "../lib/src/train/run.js";
 import { defaultOptimizer } from "../lib/src/train/optimizers.js";
 
 await openGpu();

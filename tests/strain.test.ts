@@ -8,7 +8,7 @@ import { readRunFile } from "../lib/src/cli/train-config.ts";
 import { readManifest } from "../lib/src/data/shards.ts";
 import { randomStream } from "../lib/src/data/synthetic.ts";
 import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
-import { keptLines } from "../lib/src/train/monitor.ts";
+import { keptLines } from "../lib/src/train/logs.ts";
 import { type Fault, failAndResume, filesIn, problemOf, shortRun, trainHere } from "./strain.ts";
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-strain-"));

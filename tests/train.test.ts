@@ -9,7 +9,8 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
-import { LostRun, type Run } from "../lib/src/train/loop.js";
+import { LostRun } from "../lib/src/train/loop.js";
+import type { Run } from "../lib/src/train/run.js";
 import { shortRun } from "./strain.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));

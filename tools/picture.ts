@@ -3,7 +3,9 @@ import fs from "node:fs";
 import path from "node:path";
 import type { Manifest } from "../lib/src/data/shards.js";
 import { renderSvg } from "../lib/src/notebook/svg.js";
-import { lossFigure, type Metrics, readLines } from "../lib/src/train/monitor.js";
+import { lossFigure } from "../lib/src/train/figures.js";
+import { readLines } from "../lib/src/train/logs.js";
+import type { Metrics } from "../lib/src/train/monitor.js";
 import { BookError } from "./notebook.js";
 import { runTool } from "./run-tool.js";
 

@@ -12,7 +12,8 @@ import { add, product, withPrecision } from "../tensor/operations.js";
 import { normals, uniforms } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { indices, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
-import { defaultOptimizer, globalNorm, makeOptimizer, stepNumbers } from "../train/optimizers.js";
+import { makeOptimizer } from "../train/muon.js";
+import { defaultOptimizer, globalNorm, stepNumbers } from "../train/optimizers.js";
 import type { OperationName } from "./bench-names.js";
 
 /** One operation at one shape. */

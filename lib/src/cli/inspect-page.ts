@@ -137,7 +137,7 @@ function examplesHtml({ samples, dropped }: DataReport, text: (text: string) => 
 
 /** The page, which needs no network. */
 export async function inspectPage({ report, lengths, counts }: Inspected): Promise<string> {
-  const { htmlText, reportScript, reportStyle, scriptJson } = await import("../train/monitor.js");
+  const { htmlText, reportScript, reportStyle, scriptJson } = await import("../train/report.js");
   const { sources, folder, steps, vocab_size } = report;
   const figures = [
     sharesFigure(sources),

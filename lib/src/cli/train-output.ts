@@ -7,8 +7,9 @@ import type { OpenShards } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
 import type { CheckpointFiles } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
-import type { Run } from "../train/loop.js";
-import type { ExpertLoad, Metrics, RunSummary } from "../train/monitor.js";
+import type { Run } from "../train/run.js";
+import type { ExpertLoad, Metrics } from "../train/monitor.js";
+import type { RunSummary } from "../train/report.js";
 import { modelFolder, readChatTemplate } from "./model-folder.js";
 import { shardsOf } from "./train-data.js";
 
@@ -171,7 +172,8 @@ export async function writeReport(
   paths: RunPaths,
   parts: Described,
 ): Promise<{ text: string; summary: Record<string, unknown> }> {
-  const { readLines, reportHtml, reportText } = await import("../train/monitor.js");
+  const { readLines } = await import("../train/logs.js");
+  const { reportHtml, reportText } = await import("../train/report.js");
   const { replaceFile } = await import("../data/files.js");
   const metrics = readLines<Metrics>(paths.metrics);
   const loads = readLines<ExpertLoad>(paths.experts);
@@ -192,7 +194,7 @@ function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["sc
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
   const { countParameters } = await import("../model/weights.js");
   const { modelConfigToJson } = await import("../formats/config.js");
-  const { readLines } = await import("../train/monitor.js");
+  const { readLines } = await import("../train/logs.js");
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),

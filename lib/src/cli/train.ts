@@ -8,9 +8,10 @@ import type { Gpu } from "../gpu/device.js";
 import type { Model } from "../model/decoder.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
-import type { Run, StepReport } from "../train/loop.js";
+import type { StepReport } from "../train/loop.js";
+import type { Run } from "../train/run.js";
 import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
-import type { LogState, RunLog } from "../train/monitor.js";
+import type { LogState, RunLog } from "../train/logs.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
@@ -104,7 +105,7 @@ type Logs = Record<string, RunLog>;
 
 /** The lines of each log that belong to a checkpoint; none of a run that begins. Says so where a log is missing. */
 async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[string, string[]][]> {
-  const { keptLines, noLines } = await import("../train/monitor.js");
+  const { keptLines, noLines } = await import("../train/logs.js");
   const saved = checkpoint?.files.get("logs.json");
   const known: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
   const older = checkpoint && !saved ? { step: checkpoint.state.step } : noLines;
@@ -119,7 +120,7 @@ async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[s
 
 /** Opens the logs at the lines that they keep. */
 async function openLogs(kept: [string, string[]][]): Promise<Logs> {
-  const { openLog } = await import("../train/monitor.js");
+  const { openLog } = await import("../train/logs.js");
   return Object.fromEntries(kept.map(([file, lines]) => [file, openLog(file, lines)]));
 }
 
@@ -207,7 +208,7 @@ async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> 
 
 /** The run in memory: of its last checkpoint, or with a fresh model. */
 async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
-  const loop = await import("../train/loop.js");
+  const loop = await import("../train/run.js");
   const { planOf } = await import("../train/configuration.js");
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
   await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
@@ -242,7 +243,7 @@ async function separatorOf({ config, data }: Opened): Promise<number | undefined
 async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
   const { randomModel } = await import("../model/decoder.js");
-  const { checkRunFits } = await import("../train/loop.js");
+  const { checkRunFits } = await import("../train/fits.js");
   const sizes = { vocab_size: tokenizer.vocabSize, max_position_embeddings: config.context };
   const parsed = await modelOf(config, sizes);
   if (parsed.vocabSize < tokenizer.vocabSize)
@@ -358,7 +359,7 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
  * which it must go on with.
  */
 async function save({ run, paths, parts }: Watched): Promise<void> {
-  const { runFiles, runState } = await import("../train/loop.js");
+  const { runFiles, runState } = await import("../train/run.js");
   const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);
   const states = Object.entries(parts.logs).map(([file, log]) => [path.basename(file), log.state()]);

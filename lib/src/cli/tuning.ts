@@ -3,7 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { AdapterFacts } from "../gpu/device.js";
-import type { Run } from "../train/loop.js";
+import type { Run } from "../train/run.js";
 import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
 
@@ -68,7 +68,7 @@ export function tunesBy(flag: boolean | undefined, { kind }: AdapterFacts): bool
 export async function tuneRun(run: Run, facts: AdapterFacts, runFile: string): Promise<void> {
   const { tunerChoices } = await import("../gpu/tuner.js");
   const { tuneProducts, unmeasured } = await import("../kernels/products.js");
-  const { recordAgain } = await import("../train/loop.js");
+  const { recordAgain } = await import("../train/run.js");
   const asked = unmeasured.size;
   const progress = startProgress("Measuring products", Math.max(1, asked));
   const measured = await tuneProducts(facts, (_, left) => progress.update(asked - left));

@@ -1,7 +1,7 @@
-// Extracted from chapters/04-training/5-precision.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/6-precision.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 
-//| 04-training/5-precision.ipynb#scale-kernel
+//| 04-training/6-precision.ipynb#scale-kernel
 /** Steps with finite gradients after which the loss scale is doubled, and the largest that it becomes. */
 export const scalePatience = 1000;
 export const largestScale = 2 ** 24;

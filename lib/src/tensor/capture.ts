@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/5-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { type Storage, blockSize, giveBuffer, takeBuffer, wholeOf } from "../gpu/buffers.js";
 import {
   type Dispatch,
@@ -11,7 +11,7 @@ import {
 import type { ImageCopy } from "../gpu/images.js";
 import { scope, tensorsIn } from "./tensor.js";
 
-//| 04-training/4-one-step-recorded.ipynb#last-uses
+//| 04-training/5-one-step-recorded.ipynb#last-uses
 /** The memory that a recorded step uses and did not make. */
 export function outsideStorages(dispatches: Dispatch[]): Set<Storage> {
   const all = dispatches.flatMap(({ storages }) => storages.map(wholeOf));
@@ -27,7 +27,7 @@ export function lastUses(dispatches: Dispatch[]): Map<Storage, number> {
   return last;
 }
 
-//| 04-training/4-one-step-recorded.ipynb#memory-plan
+//| 04-training/5-one-step-recorded.ipynb#memory-plan
 /** Buffers that a step needs for its intermediate results. */
 export interface MemoryPlan {
   buffers: GPUBuffer[];
@@ -50,7 +50,7 @@ export function planned(plan: MemoryPlan, free: GPUBuffer[], storage: Storage, w
   return buffer;
 }
 
-//| 04-training/4-one-step-recorded.ipynb#fill-plan
+//| 04-training/5-one-step-recorded.ipynb#fill-plan
 /** Gives a step's buffers, in order: where each storage is first used, and free again after its last use. */
 export function fillPlan(plan: MemoryPlan, dispatches: Dispatch[], results: Set<Storage>): void {
   const last = lastUses(dispatches);
@@ -69,7 +69,7 @@ export function fillPlan(plan: MemoryPlan, dispatches: Dispatch[], results: Set<
   });
 }
 
-//| 04-training/4-one-step-recorded.ipynb#plan-memory
+//| 04-training/5-one-step-recorded.ipynb#plan-memory
 /**
  * Walks through the step in order: a storage takes a free buffer at its first use, the smallest that is large enough,
  * and gives it back after its last. Results keep a buffer of their own. Throws when memory runs out, and keeps none.
@@ -86,7 +86,7 @@ export function planMemory(dispatches: Dispatch[], results: Set<Storage>): Memor
   return plan;
 }
 
-//| 04-training/4-one-step-recorded.ipynb#recording
+//| 04-training/5-one-step-recorded.ipynb#recording
 /** A step written down once, ready to run again and again. */
 export interface Recording<T> {
   /** Runs the step. The tensors of its result are the same each time, with new values. */
@@ -100,7 +100,7 @@ export interface Recording<T> {
   free(): void;
 }
 
-//| 04-training/4-one-step-recorded.ipynb#prepare-step
+//| 04-training/5-one-step-recorded.ipynb#prepare-step
 /** Prepares a step's dispatches, in order. An array that its image holds already, as it is now, is not copied again. */
 export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
   const held = new Map<GPUTexture, GPUBufferBinding>();
@@ -118,7 +118,7 @@ export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
   });
 }
 
-//| 04-training/4-one-step-recorded.ipynb#capture
+//| 04-training/5-one-step-recorded.ipynb#capture
 /**
  * Records what `step` does on the GPU, without running it, and plans its memory: intermediate results share buffers when
  * their lifetimes do not meet. The step may read and write tensors made outside of it; whatever changes from run to run

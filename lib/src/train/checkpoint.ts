@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/6-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -8,7 +8,7 @@ import { checkedJson, parseChecked, syncFolder, writeSynced } from "../data/file
 import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "../formats/safetensors.js";
 import type { Tensor } from "../tensor/tensor.js";
 
-//| 04-training/6-checkpoints.ipynb#run-state
+//| 04-training/7-checkpoints.ipynb#run-state
 /** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
 export interface RunState {
   /** Steps that are done. */
@@ -24,7 +24,7 @@ export interface RunState {
   last?: { step: number; loss: number };
 }
 
-//| 04-training/6-checkpoints.ipynb#tensor-bytes
+//| 04-training/7-checkpoints.ipynb#tensor-bytes
 /** Reads tensors back from the GPU into the bytes of a safetensors file. */
 export async function tensorBytes(tensors: Map<string, Tensor>): Promise<Uint8Array> {
   const entries: [string, ReturnType<typeof float32Tensor>][] = [];
@@ -39,7 +39,7 @@ export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
 }
 
-//| 04-training/6-checkpoints.ipynb#names
+//| 04-training/7-checkpoints.ipynb#names
 /** The files of a checkpoint by name, as bytes. */
 export type CheckpointFiles = Map<string, Uint8Array>;
 
@@ -66,13 +66,13 @@ export function listCheckpoints(run: string): string[] {
   return checkpoints.sort((a, b) => checkpointStep(a) - checkpointStep(b));
 }
 
-//| 04-training/6-checkpoints.ipynb#sha256
+//| 04-training/7-checkpoints.ipynb#sha256
 /** The sha256 of some bytes, in hexadecimal. */
 export function sha256Of(bytes: Uint8Array | string): string {
   return crypto.createHash("sha256").update(bytes).digest("hex");
 }
 
-//| 04-training/6-checkpoints.ipynb#state-text-code
+//| 04-training/7-checkpoints.ipynb#state-text-code
 /**
  * The content of state.json: the state, size and sha256 of each other file, and last the sha256 of all that, so that
  * damage to state.json itself shows too.
@@ -86,7 +86,7 @@ export function stateText(state: RunState, files: CheckpointFiles): string {
   return checkedJson(content);
 }
 
-//| 04-training/6-checkpoints.ipynb#remove
+//| 04-training/7-checkpoints.ipynb#remove
 /** Removes a checkpoint. It loses its name first, so that a half-removed one is never taken for a whole one. */
 export function removeCheckpoint(folder: string): void {
   const doomed = path.join(path.dirname(folder), `.${path.basename(folder)}.removed`);
@@ -102,7 +102,7 @@ export function removeUnfinished(run: string): void {
   }
 }
 
-//| 04-training/6-checkpoints.ipynb#write-checkpoint
+//| 04-training/7-checkpoints.ipynb#write-checkpoint
 /** Leaves of a run's checkpoints the newest `keep`, and nothing that is unfinished. */
 export function tidyCheckpoints(run: string, keep = 2): void {
   removeUnfinished(run);
@@ -139,7 +139,7 @@ export function writeCheckpoint(run: string, state: RunState, files: CheckpointF
   return folder;
 }
 
-//| 04-training/6-checkpoints.ipynb#damaged
+//| 04-training/7-checkpoints.ipynb#damaged
 /** An error that says what is wrong with a file of a checkpoint, and how to go on from the one before it. */
 export function damagedCheckpoint(folder: string, file: string, problem: string): Error {
   const run = path.dirname(folder);
@@ -152,7 +152,7 @@ export function damagedCheckpoint(folder: string, file: string, problem: string)
   return new Error(`${path.join(folder, file)} is damaged: ${problem}. ${advice}`);
 }
 
-//| 04-training/6-checkpoints.ipynb#read-state
+//| 04-training/7-checkpoints.ipynb#read-state
 /** What state.json says: the state, and size and sha256 of the other files. */
 export interface SavedState extends RunState {
   files: Record<string, { bytes: number; sha256: string }>;
@@ -195,7 +195,7 @@ export function readState(folder: string): SavedState {
   return data as SavedState; // in a cell, whose compiler is not strict, the schema's type has only optional keys
 }
 
-//| 04-training/6-checkpoints.ipynb#read-checkpoint
+//| 04-training/7-checkpoints.ipynb#read-checkpoint
 /** The state alone. */
 export function stateIn(saved: SavedState): RunState {
   const { step, tokens, seed, cursor, best, last } = saved;

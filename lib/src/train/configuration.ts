@@ -1,13 +1,13 @@
-// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/a-the-trainers-desk.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
 import { type KeySchema, nearestName, readKeys } from "../formats/config.js";
 import { isRecord } from "../formats/safetensors.js";
 import type { Precision } from "../tensor/operations.js";
-import type { TrainingPlan } from "./loop.js";
 import { type OptimizerSettings, defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";
+import type { TrainingPlan } from "./step.js";
 
-//| 04-training/7-the-loop.ipynb#choices
+//| 04-training/a-the-trainers-desk.ipynb#choices
 /** The optimizer of a training configuration. */
 export interface OptimizerChoice {
   kind: OptimizerSettings["kind"];
@@ -37,7 +37,7 @@ export interface ScheduleChoice {
 /** Where the text comes from: a folder of prepared data, a text file, or the synthetic grammar. */
 export type DataChoice = string | { synthetic: { bytes: number; seed: number } };
 
-//| 04-training/7-the-loop.ipynb#train-config
+//| 04-training/a-the-trainers-desk.ipynb#train-config
 /** A training configuration: everything that decides what a run computes. Keys as in the JSON file. */
 export interface TrainConfig {
   /** A config.json, or as much of one as is not plain from the rest. */
@@ -75,7 +75,7 @@ export interface TrainConfig {
   separate_documents: boolean;
 }
 
-//| 04-training/7-the-loop.ipynb#defaults
+//| 04-training/a-the-trainers-desk.ipynb#defaults
 /** What a configuration says where it says nothing. */
 export const defaultTrainConfig: TrainConfig = {
   model: {},
@@ -109,7 +109,7 @@ export const defaultTrainConfig: TrainConfig = {
   separate_documents: false,
 };
 
-//| 04-training/7-the-loop.ipynb#names
+//| 04-training/a-the-trainers-desk.ipynb#names
 /** Settings inside of settings, with what each may hold. `model` is checked by `parseModelConfig`. */
 export const nestedSettings: Record<string, Record<string, unknown>> = {
   optimizer: { ...defaultTrainConfig.optimizer },
@@ -150,7 +150,7 @@ export function checkSettings(json: Record<string, unknown>, outer = ""): void {
   }
 }
 
-//| 04-training/7-the-loop.ipynb#read-optimizer
+//| 04-training/a-the-trainers-desk.ipynb#read-optimizer
 /** Reads the optimizer's settings, all of them given. */
 export function readOptimizer(json: Record<string, unknown>): OptimizerChoice {
   const above = { error: "a number above 0" };
@@ -172,7 +172,7 @@ export function readOptimizer(json: Record<string, unknown>): OptimizerChoice {
   return readKeys(schema as unknown as KeySchema<OptimizerChoice>, json, "optimizer.");
 }
 
-//| 04-training/7-the-loop.ipynb#read-schedule
+//| 04-training/a-the-trainers-desk.ipynb#read-schedule
 /** Reads the schedule's settings, all of them given but `decay`. */
 export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
   const steps = { error: "a whole number of steps" };
@@ -187,7 +187,7 @@ export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
   return readKeys(schema, json, "schedule.");
 }
 
-//| 04-training/7-the-loop.ipynb#check-sources
+//| 04-training/a-the-trainers-desk.ipynb#check-sources
 /** Checks where model, tokenizer and text come from, and what else is no whole number. */
 export function checkSources(json: Record<string, unknown>): void {
   const atLeast = (least: number) => {
@@ -213,7 +213,7 @@ export function checkSources(json: Record<string, unknown>): void {
   readKeys(schema, json);
 }
 
-//| 04-training/7-the-loop.ipynb#whole-settings
+//| 04-training/a-the-trainers-desk.ipynb#whole-settings
 /** Settings that are whole numbers, and the least that each may be. */
 export const wholeSettings = {
   steps: 1,
@@ -239,7 +239,7 @@ export function checkWholeSettings(json: Record<string, unknown>): void {
   }
 }
 
-//| 04-training/7-the-loop.ipynb#plan-of
+//| 04-training/a-the-trainers-desk.ipynb#plan-of
 /** The schedule of a run as the loop wants it. */
 export function scheduleOf({ steps, schedule, optimizer }: TrainConfig): Schedule {
   const peak = optimizer.learning_rate;
@@ -263,7 +263,7 @@ export function planOf(config: TrainConfig, separator?: number): TrainingPlan {
   return { ...numbers, optimizer: optimizerOf(config), schedule: scheduleOf(config) };
 }
 
-//| 04-training/7-the-loop.ipynb#parse-config
+//| 04-training/a-the-trainers-desk.ipynb#parse-config
 /** Settings inside of a setting: the defaults, and over them what is given. */
 export function filledIn(
   json: Record<string, unknown>,
@@ -287,7 +287,7 @@ export function parseTrainConfig(json: unknown): TrainConfig {
   return config;
 }
 
-//| 04-training/7-the-loop.ipynb#set
+//| 04-training/a-the-trainers-desk.ipynb#set
 /** The value in `key=value`: JSON where it is JSON, else text. */
 export function settingValue(text: string): unknown {
   try {

@@ -1,9 +1,9 @@
-// Extracted from chapters/04-training/5-precision.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/6-precision.ipynb: edit it there, or here and run `npm run backport`.
 import { lossScaleKernel, scaledSeedKernel } from "../kernels/loss-scale.js";
 import { type Tensor, launch, launchInto, tensor } from "../tensor/tensor.js";
 import { type Optimizer, globalNorm } from "./optimizers.js";
 
-//| 04-training/5-precision.ipynb#scaled-optimizer
+//| 04-training/6-precision.ipynb#scaled-optimizer
 /** An optimizer for gradients of a scaled loss. `lossScale` is [factor, finite steps since it changed, steps left out]. */
 export interface ScaledOptimizer extends Optimizer {
   lossScale: Tensor;

@@ -1,6 +1,6 @@
-// Extracted from chapters/04-training/3-schedules-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/4-schedules-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 04-training/3-schedules-and-batches.ipynb#schedule
+//| 04-training/4-schedules-and-batches.ipynb#schedule
 /** How the learning rate goes over a run, as a training configuration has it. */
 export interface Schedule {
   /** After the warm-up: half a cosine down, level and then down (warmup, stable, decay), or level. */
@@ -17,7 +17,7 @@ export interface Schedule {
   decay?: number;
 }
 
-//| 04-training/3-schedules-and-batches.ipynb#height
+//| 04-training/4-schedules-and-batches.ipynb#height
 /**
  * How high between floor (0) and peak (1) the rate is after the warm-up.
  * Cosine: (1 + cos πt) / 2 with t from 0 to 1 over all that follows (Loshchilov and Hutter, "SGDR").
@@ -34,7 +34,7 @@ export function heightAt(
   return 1 - Math.sqrt(Math.min(1, Math.max(0, passed)));
 }
 
-//| 04-training/3-schedules-and-batches.ipynb#learning-rate
+//| 04-training/4-schedules-and-batches.ipynb#learning-rate
 /**
  * The learning rate of a step; steps count from 0 to `steps` − 1.
  * Warm-up: peak · (step + 1) / (warmup + 1), so that the first step already learns and step `warmup` has the peak.
@@ -48,7 +48,7 @@ export function learningRate(schedule: Schedule, step: number): number {
   return floor + (peak - floor) * heightAt(schedule, step);
 }
 
-//| 04-training/3-schedules-and-batches.ipynb#check-schedule
+//| 04-training/4-schedules-and-batches.ipynb#check-schedule
 /** Throws one clear sentence when a schedule makes no sense. */
 export function checkSchedule({ kind, warmup, steps, peak, floor, decay = 0 }: Schedule): void {
   const counts = { warmup, steps, decay };

@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/5-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { dropFreeBuffers, memory, poolOf } from "../../src/gpu/buffers.js";
 import { finish, kernel, recordDispatches } from "../../src/gpu/commands.js";
@@ -10,7 +10,7 @@ import { capture, prepareStep } from "../../src/tensor/capture.js";
 import { add, linear, mean, multiply, subtract, unary } from "../../src/tensor/operations.js";
 import { type Tensor, launchInto, scope, tensor } from "../../src/tensor/tensor.js";
 
-//| 04-training/4-one-step-recorded.ipynb#capture-tests
+//| 04-training/5-one-step-recorded.ipynb#capture-tests
 await openGpu();
 
 /** A small network that learns to add up its inputs by gradient descent; the weights change in place. */
@@ -67,7 +67,7 @@ await test("a step that does not fit is refused in the name of its kernel, and k
   expect(await capture(step).run().value()).toBeGreaterThan(0);
 });
 
-//| 04-training/4-one-step-recorded.ipynb#capture-tests-2
+//| 04-training/5-one-step-recorded.ipynb#capture-tests-2
 await test("intermediate results share memory, and free gives it back", () => {
   const { step } = smallTraining();
   const recording = capture(step);

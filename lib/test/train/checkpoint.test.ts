@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/6-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/7-checkpoints.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -7,7 +7,7 @@ import { openGpu } from "../../src/gpu/device.js";
 import { tensor } from "../../src/tensor/tensor.js";
 import { latestCheckpoint, savedArrays, tensorBytes, writeCheckpoint } from "../../src/train/checkpoint.js";
 
-//| 04-training/6-checkpoints.ipynb#tensor-bytes-test
+//| 04-training/7-checkpoints.ipynb#tensor-bytes-test
 await openGpu();
 
 await test("tensors come back from their bytes with the same bits, whatever the bits are", async () => {
@@ -25,7 +25,7 @@ await test("tensors come back from their bytes with the same bits, whatever the 
   expect([...back.get("b")!]).toEqual([1.5]);
 });
 
-//| 04-training/6-checkpoints.ipynb#checkpoint-tests
+//| 04-training/7-checkpoints.ipynb#checkpoint-tests
 function withFolder(work: (folder: string) => void): void {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-checkpoint-"));
   try {
@@ -64,7 +64,7 @@ await test("a checkpoint is read back as it was written, and the newest two are 
   });
 });
 
-//| 04-training/6-checkpoints.ipynb#damage-tests
+//| 04-training/7-checkpoints.ipynb#damage-tests
 await test("damage to any file at any place is found and named", () => {
   withFolder((folder) => {
     const newest = writeCheckpoint(folder, someState(7), someFiles(7));
@@ -86,7 +86,7 @@ await test("damage to any file at any place is found and named", () => {
   });
 });
 
-//| 04-training/6-checkpoints.ipynb#unfinished-tests
+//| 04-training/7-checkpoints.ipynb#unfinished-tests
 await test("what a kill leaves in the middle of writing or removing is no checkpoint, and is cleaned up", () => {
   withFolder((folder) => {
     writeCheckpoint(folder, someState(1), someFiles(1));

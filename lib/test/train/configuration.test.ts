@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/a-the-trainers-desk.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import {
   checkSameRun,
@@ -9,7 +9,7 @@ import {
   withSetting,
 } from "../../src/train/configuration.js";
 
-//| 04-training/7-the-loop.ipynb#config-test
+//| 04-training/a-the-trainers-desk.ipynb#config-test
 await test("what is left out has the defaults, and what is given is kept", () => {
   const config = parseTrainConfig({ steps: 20, optimizer: { kind: "muon" }, schedule: { warmup: 300 } });
   expect(config.optimizer).toEqual({ ...defaultTrainConfig.optimizer, kind: "muon" });
@@ -31,7 +31,7 @@ await test("mistakes are named, with the nearest setting where there is one", ()
   mistake({ optimizer: 3 }, "optimizer must be an object");
 });
 
-//| 04-training/7-the-loop.ipynb#set-test
+//| 04-training/a-the-trainers-desk.ipynb#set-test
 await test("--set reaches inner settings, and leaves the rest as it was", () => {
   const json = { steps: 5, optimizer: { kind: "muon" } };
   expect(withSetting(json, "optimizer.learning_rate", settingValue("1e-3"))).toEqual({

@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/7-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -10,25 +10,15 @@ import { type Model, forward, parametersOf, randomModel, sequenceContext } from 
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { tokenLosses } from "../../src/tensor/cross-entropy.js";
 import { latestCheckpoint, writeCheckpoint } from "../../src/train/checkpoint.js";
-import {
-  type Run,
-  type StepReport,
-  type TrainingPlan,
-  batchTensors,
-  checkpointModel,
-  evaluate,
-  recordEvaluation,
-  recordStep,
-  runFiles,
-  runState,
-  startRun,
-  train,
-  writeBatch,
-} from "../../src/train/loop.js";
-import { defaultOptimizer, makeOptimizer, stepNumbers } from "../../src/train/optimizers.js";
+import { evaluate, recordEvaluation } from "../../src/train/evaluate.js";
+import { type StepReport, train } from "../../src/train/loop.js";
+import { makeOptimizer } from "../../src/train/muon.js";
+import { defaultOptimizer, stepNumbers } from "../../src/train/optimizers.js";
+import { type Run, checkpointModel, runFiles, runState, startRun } from "../../src/train/run.js";
 import { learningRate } from "../../src/train/schedule.js";
+import { type TrainingPlan, batchTensors, recordStep, writeBatch } from "../../src/train/step.js";
 
-//| 04-training/7-the-loop.ipynb#tiny-model
+//| 04-training/8-the-loop.ipynb#tiny-model
 /** A small mixture of experts over 50 tokens. */
 function tinyModel(seed: number, given: Record<string, unknown> = {}): Model {
   const shape = {
@@ -62,7 +52,7 @@ function tinyPlan(steps: number, given: Partial<TrainingPlan> = {}): TrainingPla
   };
 }
 
-//| 04-training/7-the-loop.ipynb#overfit-test
+//| 04-training/8-the-loop.ipynb#overfit-test
 await openGpu();
 
 await test("a tiny model learns one batch by heart", async () => {
@@ -79,7 +69,7 @@ await test("a tiny model learns one batch by heart", async () => {
   expect(losses[plan.steps - 1]).toBeLessThan(0.05);
 });
 
-//| 04-training/7-the-loop.ipynb#evaluation-test
+//| 04-training/8-the-loop.ipynb#evaluation-test
 await test("evaluation is the mean over every token of every window, also when the last batch is not full", async () => {
   const [model, source] = [tinyModel(2), ruleTokens(16 * 7 + 1)];
   const measured = await evaluate(recordEvaluation(model, 4, 16), source);
@@ -94,7 +84,7 @@ await test("evaluation is the mean over every token of every window, also when t
   expect(measured).toBeCloseTo(each.reduce((sum, loss) => sum + loss, 0) / each.length, 5);
 });
 
-//| 04-training/7-the-loop.ipynb#accumulate-test
+//| 04-training/8-the-loop.ipynb#accumulate-test
 await test("four parts of one sequence move the weights as one batch of four does", async () => {
   const weights: Float32Array[] = [];
   for (const [accumulate, batchSize] of [
@@ -120,7 +110,7 @@ await test("four parts of one sequence move the weights as one batch of four doe
   expect(largest).toBeGreaterThan(0); // the sums are made in another order: the same number, not the same bits
 });
 
-//| 04-training/7-the-loop.ipynb#no-validation-test
+//| 04-training/8-the-loop.ipynb#no-validation-test
 await test("a run with too little text for validation trains without", async () => {
   const data = { train: ruleTokens(400), val: ruleTokens(16), valSize: { tokens: 0, bytes: 0 } };
   const run = startRun(tinyModel(1), tinyPlan(2), data);
@@ -132,7 +122,7 @@ await test("a run with too little text for validation trains without", async () 
   expect(runState(run)).not.toHaveProperty("best");
 });
 
-//| 04-training/7-the-loop.ipynb#resume-test
+//| 04-training/8-the-loop.ipynb#resume-test
 /** Trains to the end, or until after step `stopAfter`, saving into `folder` and going on from what is there. */
 async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY): Promise<StepReport[]> {
   const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 99, bytes: 99 } };
@@ -151,7 +141,7 @@ async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY
   return reports;
 }
 
-//| 04-training/7-the-loop.ipynb#resume-test-2
+//| 04-training/8-the-loop.ipynb#resume-test-2
 await test("a run that is stopped and goes on has the bits of one that never was", async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-loop-"));
   const [whole, parts] = [path.join(folder, "whole"), path.join(folder, "parts")];
@@ -169,7 +159,7 @@ await test("a run that is stopped and goes on has the bits of one that never was
   fs.rmSync(folder, { recursive: true });
 });
 
-//| 04-training/7-the-loop.ipynb#lost-test
+//| 04-training/8-the-loop.ipynb#lost-test
 await test("a loss that is no number ends the run before a checkpoint is written", async () => {
   const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, decay: 0 };
   const schedule = { kind: "constant" as const, warmup: 0, steps: 20, peak: 1e30, floor: 0 };

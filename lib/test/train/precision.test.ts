@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/5-precision.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/6-precision.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { batches } from "../../src/data/batches.js";
 import { tokensInMemory } from "../../src/data/shards.js";
@@ -13,16 +13,11 @@ import { crossEntropy } from "../../src/tensor/cross-entropy.js";
 import { type Precision, withPrecision } from "../../src/tensor/operations.js";
 import { type Tensor, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 import { byteTokenizer } from "../../src/tokenizer/merges.js";
-import {
-  type Optimizer,
-  defaultOptimizer,
-  globalNorm,
-  makeOptimizer,
-  stepNumbers,
-} from "../../src/train/optimizers.js";
+import { makeOptimizer } from "../../src/train/muon.js";
+import { type Optimizer, defaultOptimizer, globalNorm, stepNumbers } from "../../src/train/optimizers.js";
 import { scaledOptimizer, scaledSeed } from "../../src/train/precision.js";
 
-//| 04-training/5-precision.ipynb#setup
+//| 04-training/6-precision.ipynb#setup
 const windowTokens = 32;
 const rows = 8;
 const config = parseModelConfig(
@@ -35,7 +30,7 @@ const text = [...syntheticText(1, 200_000)].join("");
 const source = tokensInMemory(byteTokenizer().encode(text));
 const first = batches(source, { batchSize: rows, context: windowTokens, seed: 1 }).next();
 
-//| 04-training/5-precision.ipynb#plain-scale
+//| 04-training/6-precision.ipynb#plain-scale
 /** The loss scale after a step: [factor, finite steps since it last changed, steps left out], from the norm of the gradients. */
 function plainNextScale([factor, good, skipped]: number[], norm: number, patience: number): number[] {
   if (!Number.isFinite(norm)) return [Math.max(1, factor / 2), 0, skipped + 1];
@@ -43,7 +38,7 @@ function plainNextScale([factor, good, skipped]: number[], norm: number, patienc
   return [Math.min(2 ** 24, factor * 2), 0, skipped];
 }
 
-//| 04-training/5-precision.ipynb#scale-test
+//| 04-training/6-precision.ipynb#scale-test
 await openGpu();
 
 await test("the loss scale follows its rule through finite and infinite steps", async () => {
@@ -58,7 +53,7 @@ await test("the loss scale follows its rule through finite and infinite steps", 
   expect(expected[2]).toBeGreaterThan(0);
 });
 
-//| 04-training/5-precision.ipynb#scaled-test
+//| 04-training/6-precision.ipynb#scaled-test
 await test("a scaled step moves weights as an unscaled one, and one that overflows moves nothing", async () => {
   for (const kind of ["adamw", "muon"] as const) {
     const numbers = tensor(stepNumbers({ ...defaultOptimizer, clip: 5 }, 0, 0.01));
@@ -108,7 +103,7 @@ await test("a scaled step moves weights as an unscaled one, and one that overflo
   }
 });
 
-//| 04-training/5-precision.ipynb#make-run
+//| 04-training/6-precision.ipynb#make-run
 /** A recorded step of a fresh model: `lossScale` is its scale in 16 bits, which begins at `factor`. */
 function makeRun(precision: Precision, factor = 2 ** 16) {
   const model: Model = randomModel(config, 1);
@@ -129,7 +124,7 @@ function makeRun(precision: Precision, factor = 2 ** 16) {
   return { ids, targets, numbers, recording, lossScale };
 }
 
-//| 04-training/5-precision.ipynb#run-steps
+//| 04-training/6-precision.ipynb#run-steps
 /** The losses of some steps, and the loss scale after each. */
 async function runSteps(
   { ids, targets, numbers, recording, lossScale }: ReturnType<typeof makeRun>,
@@ -148,7 +143,7 @@ async function runSteps(
   return { losses, factors };
 }
 
-//| 04-training/5-precision.ipynb#curve-test
+//| 04-training/6-precision.ipynb#curve-test
 await test("200 steps in 16 bits lie within 0.05 nats of 200 in 32 on average, and are no worse by more than 0.02", async () => {
   if (!currentGpu().facts.f16) return console.log("skipped: this adapter has no 16-bit floats");
   const singles = await runSteps(makeRun("f32"), 200);

@@ -1,4 +1,4 @@
-// Extracted from chapters/04-training/3-schedules-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/04-training/4-schedules-and-batches.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { ignoredTarget } from "../../src/kernels/cross-entropy.js";
@@ -11,7 +11,7 @@ import { indices, tensor, zeros } from "../../src/tensor/tensor.js";
 import { accumulateInto } from "../../src/train/optimizers.js";
 import { type Schedule, checkSchedule, learningRate } from "../../src/train/schedule.js";
 
-//| 04-training/3-schedules-and-batches.ipynb#ends-test
+//| 04-training/4-schedules-and-batches.ipynb#ends-test
 const testSchedule: Schedule = { kind: "cosine", warmup: 10, steps: 101, peak: 1e-3, floor: 1e-4 };
 
 await test("a schedule is exact at its ends", () => {
@@ -25,7 +25,7 @@ await test("a schedule is exact at its ends", () => {
   expect(learningRate({ ...testSchedule, kind: "constant" }, 100)).toBe(1e-3);
 });
 
-//| 04-training/3-schedules-and-batches.ipynb#between-test
+//| 04-training/4-schedules-and-batches.ipynb#between-test
 await test("between the ends: half way down at half time, level and then down", () => {
   expect(learningRate(testSchedule, 55)).toBeCloseTo((1e-3 + 1e-4) / 2, 12);
   const wsd: Schedule = { ...testSchedule, kind: "wsd", decay: 16 };
@@ -50,7 +50,7 @@ await test("a schedule that makes no sense is named", () => {
   expect(wrong({})).not.toThrow();
 });
 
-//| 04-training/3-schedules-and-batches.ipynb#accumulate-test
+//| 04-training/4-schedules-and-batches.ipynb#accumulate-test
 await openGpu();
 
 /** How far the accumulated gradient of 24 random rows, `part` at a time, is from that of all of them. */

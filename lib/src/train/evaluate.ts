@@ -1,0 +1,48 @@
+// Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
+import { documentStarts, validationWindows } from "../data/batches.js";
+import type { TokenSource } from "../data/shards.js";
+import type { Model } from "../model/decoder.js";
+import { withoutGradients } from "../tensor/autograd.js";
+import { type Recording, capture } from "../tensor/capture.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { type BatchTensors, batchContext, batchLoss, batchTensors, writeBatch } from "./step.js";
+
+//| 04-training/8-the-loop.ipynb#evaluation
+/** The model's loss on a batch, recorded once. */
+export interface Evaluation {
+  batch: BatchTensors;
+  recording: Recording<Tensor>;
+  /** The token that begins a document, if documents are kept apart. */
+  separator?: number;
+}
+
+/** Records the loss of a model on batches of one size, without gradients. */
+export function recordEvaluation(
+  model: Model,
+  rows: number,
+  context: number,
+  separator?: number,
+): Evaluation {
+  const batch = batchTensors(rows, context, separator !== undefined);
+  const places = batchContext(model, batch);
+  const loss = () => batchLoss(model, batch, places).loss;
+  return { batch, recording: capture(() => withoutGradients(loss)), separator };
+}
+
+/** The mean loss in nats a token over up to `maxTokens` tokens, spread evenly over a source: the same windows each time. */
+export async function evaluate(
+  evaluation: Evaluation,
+  source: TokenSource,
+  maxTokens?: number,
+): Promise<number> {
+  const { batch, recording, separator } = evaluation;
+  const [batchSize, context] = batch.inputs.shape;
+  let [total, tokens] = [0, 0];
+  for (const windows of validationWindows(source, { context, batchSize, maxTokens })) {
+    const starts = separator === undefined ? undefined : documentStarts(windows, separator);
+    writeBatch(batch, { ...windows, starts });
+    total += (await recording.run().value()) * windows.targets.length;
+    tokens += windows.targets.length;
+  }
+  return total / tokens;
+}
