@@ -2,10 +2,14 @@
 import { expect, test } from "vitest";
 import { notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
 
-const notebooks = notebookNames(repository).map((name) => {
+/** Appendices, named `a-…`, stand beside the way: nobody is sent to them next. */
+const isAppendix = (name: string): boolean => /\/a-/.test(name);
+
+const everything = notebookNames(repository).map((name) => {
   const cells = readNotebook(repository, name).cells.map(({ source }) => sourceText(source));
   return { name, title: /^# (.+)/.exec(cells[0])?.[1] ?? name, cells };
 });
+const notebooks = everything.filter(({ name }) => !isAppendix(name));
 const titles = new Set(notebooks.map(({ title }) => title));
 
 /** The titles of notebooks that a text names, set in italics or bold. */

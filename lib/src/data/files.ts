@@ -1,9 +1,9 @@
-// Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#beside-name
+//| 01-tokenizer/a-the-pipeline.ipynb#beside-name
 /**
  * A name beside a file for what is not whole yet: hidden, in the same folder (there renaming is one step), and so long and
  * random that it is nobody else's.
@@ -24,7 +24,7 @@ export function removeLeftovers(folder: string): void {
   for (const name of names) if (isLeftover(name)) fs.rmSync(path.join(folder, name), { force: true });
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#real-place
+//| 01-tokenizer/a-the-pipeline.ipynb#real-place
 /** Where a file or folder really lies, links followed; it need not exist. */
 export function realPlace(place: string): string {
   const whole = path.resolve(place);
@@ -38,7 +38,7 @@ export function realPlace(place: string): string {
   return path.join(realPlace(path.dirname(whole)), path.basename(whole));
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#naming-file
+//| 01-tokenizer/a-the-pipeline.ipynb#naming-file
 /** Does some work on a file; an error of the system that does not say which file it is about is told. */
 export function naming<T>(file: string, work: () => T): T {
   try {
@@ -50,7 +50,7 @@ export function naming<T>(file: string, work: () => T): T {
   }
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#sync
+//| 01-tokenizer/a-the-pipeline.ipynb#sync
 /** Makes sure that what was written under an open file or folder is on the disk, and closes it. */
 export function syncAndClose(handle: number): void {
   try {
@@ -74,7 +74,7 @@ export function syncFile(file: string): void {
   naming(file, () => syncAndClose(fs.openSync(file, "r+")));
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-synced
+//| 01-tokenizer/a-the-pipeline.ipynb#write-synced
 /** What `fill` writes goes into a file, which is on the disk when this returns. */
 export function fillSynced(file: string, fill: (write: (data: string | Uint8Array) => void) => void): void {
   const handle = fs.openSync(file, "w");
@@ -93,7 +93,7 @@ export function writeSynced(file: string, bytes: Uint8Array | string): void {
   fillSynced(file, (write) => write(bytes));
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-whole
+//| 01-tokenizer/a-the-pipeline.ipynb#write-whole
 /** Writes what is given to it to a file. */
 export type Write = (data: string | Uint8Array) => void;
 
@@ -122,7 +122,7 @@ export function replaceFile(file: string, bytes: Uint8Array | string): void {
   writeWhole(file, (write) => write(bytes));
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#checked-json
+//| 01-tokenizer/a-the-pipeline.ipynb#checked-json
 /** The sha256 of a value's JSON, in hexadecimal. */
 export function jsonSha256(value: object): string {
   return crypto.createHash("sha256").update(JSON.stringify(value)).digest("hex");
@@ -151,7 +151,7 @@ export function parseChecked(text: string, { unsigned = false } = {}): Record<st
   return content;
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#read-exactly
+//| 01-tokenizer/a-the-pipeline.ipynb#read-exactly
 /** Fills `bytes` from an open file, from `position` on. Throws one sentence that names the file if it has not that many. */
 export function readExactly(file: string, handle: number, bytes: Uint8Array, position: number): void {
   for (let filled = 0; filled < bytes.length; ) {
@@ -166,7 +166,7 @@ export function readExactly(file: string, handle: number, bytes: Uint8Array, pos
   }
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#checksum-of
+//| 01-tokenizer/a-the-pipeline.ipynb#checksum-of
 /** The SHA-256 of what is in a file, in hex, and how many bytes that is. */
 export function checksumOf(file: string): { sha256: string; bytes: number } {
   const hash = crypto.createHash("sha256");

@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import { spawnSync } from "node:child_process";
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
@@ -16,7 +16,7 @@ import {
 } from "./files.js";
 import { fileChecksum } from "./sources.js";
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#machine-place
+//| 01-tokenizer/a-the-pipeline.ipynb#machine-place
 /** The first characters of the SHA-256 of some words. */
 export function shortHash(words: string): string {
   return crypto.createHash("sha256").update(words).digest("hex").slice(0, 12);
@@ -37,7 +37,7 @@ export function machineMark(): string {
   return shortHash(known.join("\n"));
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#is-alive
+//| 01-tokenizer/a-the-pipeline.ipynb#is-alive
 /** Whether there is a process of this number. */
 export function isAlive(pid: number): boolean {
   try {
@@ -47,7 +47,7 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#process-start
+//| 01-tokenizer/a-the-pipeline.ipynb#process-start
 /**
  * When a process of this machine began, in a form that only equals itself: on Linux in ticks since the machine started, elsewhere
  * in seconds since 1970. Undefined if there is no such process; NaN if it cannot be told.
@@ -83,7 +83,7 @@ export function linuxStart(pid: number): number | undefined {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#heartbeat
+//| 01-tokenizer/a-the-pipeline.ipynb#heartbeat
 /** Milliseconds between two heartbeats, and for how long one is waited for. */
 export const HEARTBEAT = { every: 1500, patience: 9000 };
 
@@ -123,7 +123,7 @@ export function startHeartbeat(file: string, delay: number): () => void {
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#lock-names
+//| 01-tokenizer/a-the-pipeline.ipynb#lock-names
 /** Who holds a lock, as the name of its file says it. */
 export interface Holder {
   file: string;
@@ -150,7 +150,7 @@ export function isHeld({ file, machine, pid, began }: Holder): boolean {
   return Number.isNaN(start) || Math.abs(start - began) <= (process.platform === "linux" ? 0 : 3);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#take-lock
+//| 01-tokenizer/a-the-pipeline.ipynb#take-lock
 /** A lock that is held. */
 export interface Lock {
   /** The folder, links followed. */
@@ -192,7 +192,7 @@ export function removeEmpty(folders: string[]): void {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#lock-folder
+//| 01-tokenizer/a-the-pipeline.ipynb#lock-folder
 /** One sentence on who holds a lock. */
 export function heldSentence(place: string, { file, pid }: Holder): string {
   let known: { host?: string; what?: string; since?: string } = {};
@@ -255,7 +255,7 @@ export function heldLock(folder: string, file: string, made: string[], endHeartb
   return lock;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#locks
+//| 01-tokenizer/a-the-pipeline.ipynb#locks
 /** How the names of a folder's locks begin. */
 export const LOCK_PREFIX = ".tslm-lock-";
 
@@ -276,7 +276,7 @@ export function lockFile(file: string, what: string): Lock {
   return takeLock(path.dirname(place), `.${path.basename(place).slice(0, 60)}${LOCK_PREFIX}`, file, what);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#whole-folder
+//| 01-tokenizer/a-the-pipeline.ipynb#whole-folder
 /** What a folder says of the files that tslm wrote there. */
 export interface Ledger {
   format: "tslm folder";
@@ -311,7 +311,7 @@ export function writeLedger(folder: string, madeBy: string, files: Ledger["files
   replaceFile(path.join(folder, OWN_NAMES.ledger), `${JSON.stringify(ledger, null, 2)}\n`);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#foreign-names
+//| 01-tokenizer/a-the-pipeline.ipynb#foreign-names
 /** What file managers and file systems put into folders by themselves; nothing of ours touches it. */
 export const HARMLESS_NAMES = [".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", "lost+found"];
 
@@ -363,7 +363,7 @@ export function checkOwned(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#check-apart
+//| 01-tokenizer/a-the-pipeline.ipynb#check-apart
 /** Throws one sentence if one of the files or folders that are read lies in the folder that is written, or holds it. */
 export function checkApart(folder: string, inputs: string[]): void {
   const out = realPlace(folder);
@@ -378,7 +378,7 @@ export function checkApart(folder: string, inputs: string[]): void {
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#install-folder
+//| 01-tokenizer/a-the-pipeline.ipynb#install-folder
 /** Size and checksum of each file in a folder, which are on the disk then; `last` comes last. Checksums that are known are believed. */
 export function describeFiles(folder: string, last: string, known: Map<string, string>): Ledger["files"] {
   const names = namesIn(folder).filter((name) => name !== last);
@@ -410,7 +410,7 @@ export function installWhole(folder: string): void {
   syncFolder(folder);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#claim-folder
+//| 01-tokenizer/a-the-pipeline.ipynb#claim-folder
 /** A folder that a command fills. */
 export interface Claim {
   /** The folder, links followed. */
@@ -460,7 +460,7 @@ export function claimFolder(folder: string, by: string, inputs: string[] = []): 
   return { folder: lock.folder, partial, check, install, discard, release: lock.release };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#write-whole-folder
+//| 01-tokenizer/a-the-pipeline.ipynb#write-whole-folder
 /** Fills a folder wholly or not at all: what `fill` writes takes its place when all is written, the file `last` last. */
 export function writeWholeFolder<T>(
   folder: string,

@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import * as path from "node:path";
@@ -36,7 +36,7 @@ import {
   openToRead,
 } from "./sources.js";
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#in-order
+//| 01-tokenizer/a-the-pipeline.ipynb#in-order
 /** The results of `work` on each item, in the order of the items, with up to `width` of them being worked on at a time. */
 export async function* inOrder<T, R>(
   items: AsyncIterable<T>,
@@ -57,7 +57,7 @@ export async function* inOrder<T, R>(
   while (waiting.length > 0) yield await first();
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#work-types
+//| 01-tokenizer/a-the-pipeline.ipynb#work-types
 /** A document or a part of one, on its way to the shards. */
 export interface CorpusPart {
   text: string;
@@ -73,7 +73,7 @@ export interface EncodedParts {
   val: { ids: Uint32Array; bytes: number };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#checked-texts
+//| 01-tokenizer/a-the-pipeline.ipynb#checked-texts
 /** What was found about texts: per text a verdict (0: nothing against it), 8 bytes of its content's hash, 128 of its signature. */
 export interface CheckedTexts {
   verdicts: Uint8Array;
@@ -81,7 +81,7 @@ export interface CheckedTexts {
   signatures: Uint8Array;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#work-settings
+//| 01-tokenizer/a-the-pipeline.ipynb#work-settings
 /** All that a worker needs to know; plain data, so that it can be sent to a thread. */
 export interface WorkSettings {
   /** The content of a tokenizer.json. */
@@ -100,7 +100,7 @@ export interface CorpusChecks {
   contamination?: string[];
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-work
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-work
 /** Somebody who does the work of preparing: this thread, or others. */
 export interface CorpusWork {
   /** Tasks that should be on their way at a time, so that nobody waits. */
@@ -110,7 +110,7 @@ export interface CorpusWork {
   close(): Promise<void>;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-progress
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-progress
 /** How far a run is, in bytes: of the files while they are read, of their text while it is encoded. */
 export interface CorpusProgress {
   phase: "reading" | "encoding";
@@ -118,7 +118,7 @@ export interface CorpusProgress {
   total: number;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-types
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-types
 /** Files that belong together: what they are, under which licence, from where, and their share of training. */
 export interface CorpusSource {
   name: string;
@@ -153,7 +153,7 @@ export interface CorpusOptions extends DocumentOptions, CorpusChecks {
   signal?: AbortSignal;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#safe-cut
+//| 01-tokenizer/a-the-pipeline.ipynb#safe-cut
 /** The last place of a sign with something that fits before and behind it; -1 if there is none. */
 export function lastBetween(before: RegExp, sign: string, behind: RegExp, text: string): number {
   for (let at = text.lastIndexOf(sign); at > 0; at = text.lastIndexOf(sign, at - 1))
@@ -170,7 +170,7 @@ export function safeCut(text: string): number {
   return line >= 0 ? line + 1 : Math.max(0, lastBetween(/\p{L}/u, " ", /^\p{L}/u, text));
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#safe-parts
+//| 01-tokenizer/a-the-pipeline.ipynb#safe-parts
 /** The longest text that waits for such a place, in UTF-16 units. */
 export const LONGEST_PART = 2 ** 24;
 
@@ -186,7 +186,7 @@ export async function* safeParts(parts: AsyncIterable<Document>): AsyncGenerator
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#encode-named
+//| 01-tokenizer/a-the-pipeline.ipynb#encode-named
 /** The ids of a text; an error says where the text is from. */
 export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uint32Array {
   try {
@@ -196,7 +196,7 @@ export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uin
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#encode-parts
+//| 01-tokenizer/a-the-pipeline.ipynb#encode-parts
 /** The ids of rows of ids, one after the other. */
 export function joinedIds(rows: Uint32Array[]): Uint32Array {
   const ids = new Uint32Array(rows.reduce((sum, row) => sum + row.length, 0));
@@ -226,7 +226,7 @@ export function encodeParts(tokenizer: Tokenizer, parts: CorpusPart[], valFracti
   return { train: joined(train), val: joined(val) };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#check-texts
+//| 01-tokenizer/a-the-pipeline.ipynb#check-texts
 /** Why documents are left out, in the order in which it is looked for: verdict v is reason v - 1. */
 export function dropReasons({ filters = [] }: CorpusChecks): string[] {
   return [...filters, "contaminated", "exact-duplicate", "near-duplicate"];
@@ -250,7 +250,7 @@ export function checkTexts(texts: string[], checks: CorpusChecks, benchmark: Ben
   return { verdicts, hashes, signatures };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#read-benchmark
+//| 01-tokenizer/a-the-pipeline.ipynb#read-benchmark
 /** The texts of some files as a benchmark; a long text counts part by part. */
 export async function readBenchmark(files: string[]): Promise<Benchmark> {
   const benchmark = benchmarkRuns([]);
@@ -258,7 +258,7 @@ export async function readBenchmark(files: string[]): Promise<Benchmark> {
   return benchmark;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#work-here
+//| 01-tokenizer/a-the-pipeline.ipynb#work-here
 /** The work done in the thread that calls. */
 export function workHere({ tokenizer, valFraction, checks }: WorkSettings): CorpusWork {
   const encoder = tokenizer && loadTokenizer(tokenizer);
@@ -272,7 +272,7 @@ export function workHere({ tokenizer, valFraction, checks }: WorkSettings): Corp
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#file-documents
+//| 01-tokenizer/a-the-pipeline.ipynb#file-documents
 /** The documents of a file of a corpus, normalised, long ones in parts that are safely cut. */
 export async function* corpusDocuments(file: string, options: CorpusOptions): AsyncGenerator<Document> {
   for await (const part of safeParts((options.read ?? documents)(file, options))) {
@@ -291,7 +291,7 @@ export async function breath(): Promise<void> {
   lastBreath.at = performance.now();
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey
+//| 01-tokenizer/a-the-pipeline.ipynb#survey
 /** A file after its first reading. */
 export interface SurveyedFile {
   about: TextSource;
@@ -300,7 +300,7 @@ export interface SurveyedFile {
   unreadable: number;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey-file
+//| 01-tokenizer/a-the-pipeline.ipynb#survey-file
 /**
  * Reads a file once and gives the text of each document, or "" of one that comes in parts; at the end what there is to know of
  * the file. `onBytes` is told how much text was read; its characters go into the alphabet, if one is wanted.
@@ -333,7 +333,7 @@ export async function* surveyFile(
   return { about, count, unreadable };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#file-size
+//| 01-tokenizer/a-the-pipeline.ipynb#file-size
 /** How long a file is, or one sentence on why it cannot be read. */
 export function fileSize(file: string): number {
   const handle = openToRead(file);
@@ -342,14 +342,14 @@ export function fileSize(file: string): number {
   return size;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey-all
+//| 01-tokenizer/a-the-pipeline.ipynb#survey-all
 /** The first reading of a whole corpus: its files in the order of the sources, and all their characters if they are wanted. */
 export interface Survey {
   files: SurveyedFile[];
   alphabet?: string;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#survey-corpus
 /** Reads every file of a corpus once, giving the texts of all documents; at the end what there is to know of the files. */
 export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<string, Survey> {
   const alphabet = options.tokenizer === "char" ? new Set<string>() : undefined;
@@ -374,7 +374,7 @@ export async function* surveyCorpus(options: CorpusOptions): AsyncGenerator<stri
   return { files: surveyed, ...(alphabet ? { alphabet: [...alphabet].join("") } : {}) };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#judge
+//| 01-tokenizer/a-the-pipeline.ipynb#judge
 /** Says of document after document whether it stays. */
 export interface Judge {
   /** A verdict for each document so far: 0, or 1 + the number of the reason. */
@@ -401,7 +401,7 @@ export function newJudge(checks: CorpusChecks): Judge {
   return { verdicts, judge };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#check-records
+//| 01-tokenizer/a-the-pipeline.ipynb#check-records
 /** Bytes that what was found about one document takes in a file: verdict, hash, signature. */
 export function recordSize({ dedup = [] }: CorpusChecks): number {
   return 1 + (dedup.length > 0 ? 8 : 0) + (dedup.includes("near") ? PERMUTATIONS : 0);
@@ -423,7 +423,7 @@ export function recordBytes(
   return bytes;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#read-records
+//| 01-tokenizer/a-the-pipeline.ipynb#read-records
 /** Reads such bytes back. */
 export function readRecords(bytes: Uint8Array, checks: CorpusChecks): CheckedTexts {
   const size = recordSize(checks);
@@ -439,7 +439,7 @@ export function readRecords(bytes: Uint8Array, checks: CorpusChecks): CheckedTex
   return { verdicts: columns(0, 1), hashes, signatures: columns(9, Math.max(0, size - 9)) };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#replay
+//| 01-tokenizer/a-the-pipeline.ipynb#replay
 /** Tells a judge what an earlier run found out; a record that was being written when it ended is cut off. */
 export function replayRecords(file: string, checks: CorpusChecks, judge: Judge): void {
   if (!fs.existsSync(file)) return;
@@ -448,7 +448,7 @@ export function replayRecords(file: string, checks: CorpusChecks, judge: Judge):
   for (const bytes of byteChunks(file, 4096 * size)) judge.judge(readRecords(bytes, checks));
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#check-tasks
+//| 01-tokenizer/a-the-pipeline.ipynb#check-tasks
 /** Texts in lists of about a million characters, without the first `done` texts; what the row of texts returns goes to `onEnd`. */
 export async function* checkTasks<T>(
   texts: AsyncGenerator<string, T>,
@@ -471,7 +471,7 @@ export async function* checkTasks<T>(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#survey-checked
+//| 01-tokenizer/a-the-pipeline.ipynb#survey-checked
 /** Reads a corpus once and says of each document whether it stays; what was found so far is kept in `partial`. */
 export async function surveyChecked(
   partial: string,
@@ -503,7 +503,7 @@ export async function surveyChecked(
   return { survey: survey!, verdicts: Uint8Array.from(judge.verdicts) };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#file-parts
+//| 01-tokenizer/a-the-pipeline.ipynb#file-parts
 /** The parts of a text of which the first `cut` characters are for training. */
 export async function* cutText(parts: AsyncIterable<Document>, cut: number): AsyncGenerator<CorpusPart> {
   let position = 0;
@@ -530,7 +530,7 @@ export async function* splitByHash(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#kept-documents
+//| 01-tokenizer/a-the-pipeline.ipynb#kept-documents
 /** Told of each document that is left out: its number in the corpus, and its text or the first part of it. */
 export type OnDrop = (number: number, document: Document) => void;
 
@@ -550,7 +550,7 @@ export async function* keptDocuments(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#short-pieces
+//| 01-tokenizer/a-the-pipeline.ipynb#short-pieces
 /** A part of a long text in pieces of at most about `size` UTF-16 units, safely cut: small tasks, little memory. */
 export function* shortPieces(part: CorpusPart, size: number): Generator<CorpusPart> {
   let { text, begins } = part;
@@ -562,14 +562,14 @@ export function* shortPieces(part: CorpusPart, size: number): Generator<CorpusPa
   if (text !== "") yield { ...part, text, begins };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-task
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-task
 /** Parts of one source that are encoded in one go. */
 export interface CorpusTask {
   source: number;
   parts: CorpusPart[];
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tasks
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-tasks
 /** All the text of a corpus as tasks, in an order that depends on nothing but the corpus. */
 export async function* corpusTasks(
   options: CorpusOptions,
@@ -603,7 +603,7 @@ export async function* corpusTasks(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#run-state-type
+//| 01-tokenizer/a-the-pipeline.ipynb#run-state-type
 /** Where a run stands. Plain JSON. */
 export interface CorpusState {
   /** What the run is made of: another corpus or other options begin anew. */
@@ -614,7 +614,7 @@ export interface CorpusState {
   mixture: SourceShare[];
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-plan
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-plan
 /** The files that a corpus is made of, and those that it is held against. */
 export function corpusFiles({ sources, contamination = [] }: CorpusOptions): string[] {
   return [...sources.flatMap((source) => source.files), ...contamination];
@@ -638,7 +638,7 @@ export function corpusPlan(options: CorpusOptions): string {
   return crypto.createHash("sha256").update(JSON.stringify(all)).digest("hex");
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#fresh-state
+//| 01-tokenizer/a-the-pipeline.ipynb#fresh-state
 /** The state of a run that has not begun. */
 export function freshState(plan: string, sources: CorpusSource[]): CorpusState {
   const empty = () => ({ start: 0, tokens: 0, bytes: 0 });
@@ -652,7 +652,7 @@ export function freshState(plan: string, sources: CorpusSource[]): CorpusState {
   return { plan, tasks: 0, splits: { train: split(), val: split() }, mixture };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#save-state
+//| 01-tokenizer/a-the-pipeline.ipynb#save-state
 /** Saves where a run stands: first the shards, then the state that speaks of them. */
 export function saveState(partial: string, state: CorpusState): void {
   for (const { shards } of [state.splits.train, state.splits.val]) {
@@ -662,7 +662,7 @@ export function saveState(partial: string, state: CorpusState): void {
   writeWhole(path.join(partial, "state.json"), (write) => write(JSON.stringify(state)));
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#trim-shards
+//| 01-tokenizer/a-the-pipeline.ipynb#trim-shards
 /** Cuts the shards of a killed run down to what its state speaks of. Throws if they are shorter. */
 export function trimShards(
   partial: string,
@@ -681,7 +681,7 @@ export function trimShards(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#open-state
+//| 01-tokenizer/a-the-pipeline.ipynb#open-state
 /** The state of an unfinished run of the same plan in a folder; none if there is no such, or one of another plan. */
 export function unfinishedState(partial: string, plan: string): CorpusState | undefined {
   try {
@@ -692,7 +692,7 @@ export function unfinishedState(partial: string, plan: string): CorpusState | un
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#write-encoded
+//| 01-tokenizer/a-the-pipeline.ipynb#write-encoded
 /** Writes what came of a task, and counts it. */
 export function writeEncoded(
   partial: string,
@@ -720,7 +720,7 @@ export function writeEncoded(
   state.tasks++;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#drop-notes
+//| 01-tokenizer/a-the-pipeline.ipynb#drop-notes
 /** How many documents of each reason are shown in dropped.jsonl, and how much of each. */
 export const DROPS_SHOWN = { documents: 10, characters: 300 };
 
@@ -750,7 +750,7 @@ export function dropNotes(checks: CorpusChecks, verdicts: Uint8Array) {
   return { onDrop, bytes: () => bytes, lines };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#later-tasks
+//| 01-tokenizer/a-the-pipeline.ipynb#later-tasks
 /** Without the first `done`, which are only read. */
 export async function* laterTasks(
   tasks: AsyncIterable<CorpusTask>,
@@ -760,7 +760,7 @@ export async function* laterTasks(
   for await (const task of tasks) if (number++ >= done) yield task;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#whole-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#whole-corpus
 /** Throws unless all text that was read first was encoded too (`dropped` bytes were left out), and some of it is there to learn from. */
 export function checkWhole({ survey, splits: { train, val } }: CorpusState, dropped: number): void {
   const total = survey!.files.reduce((sum, { about }) => sum + about.bytes, 0);
@@ -772,7 +772,7 @@ export function checkWhole({ survey, splits: { train, val } }: CorpusState, drop
   );
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#encode-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#encode-corpus
 /** Encodes what is not yet encoded, and saves where it stands every few seconds. */
 export async function encodeCorpus(
   partial: string,
@@ -805,7 +805,7 @@ export async function encodeCorpus(
   if (verdicts.length > 0) writeSynced(path.join(partial, "dropped.jsonl"), drops.lines());
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-steps
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-steps
 /** What was done to the text of a corpus, one sentence each. */
 export function corpusSteps({
   normal = [],
@@ -827,7 +827,7 @@ export function corpusSteps({
   ].filter((step) => step !== "");
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#known-origin
+//| 01-tokenizer/a-the-pipeline.ipynb#known-origin
 /** The licence and the address in `file.json` beside a file that `tslm data get` fetched, if it speaks of these very bytes. */
 export function knownOrigin(file: string, sha256: string): { license?: string; url?: string } {
   try {
@@ -849,7 +849,7 @@ export function withOrigins(options: CorpusOptions, state: CorpusState): SourceS
   });
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#count-documents
+//| 01-tokenizer/a-the-pipeline.ipynb#count-documents
 /** Counts per source what was read, kept and dropped. `reasons[v - 1]` is what verdict v says. */
 export function countDocuments(
   options: CorpusOptions,
@@ -876,7 +876,7 @@ export function countDocuments(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-manifest
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-manifest
 /** What a finished run says of itself, once the checksums of its shards are known. */
 export function corpusManifest(
   partial: string,
@@ -905,7 +905,7 @@ export function corpusManifest(
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#source-record
+//| 01-tokenizer/a-the-pipeline.ipynb#source-record
 /** A source as a dataset card has it; `about` are its files as the manifest knows them. */
 export function sourceRecord(share: SourceShare, files: string[], about: TextSource[]): SourceRecord {
   const { name, license = "unknown", url, weight } = share;
@@ -917,7 +917,7 @@ export function sourceRecord(share: SourceShare, files: string[], about: TextSou
   return { name, license, url, weight, documents: share.documents, files: records };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-card
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-card
 /** Writes README.md and croissant.json into a folder of shards. */
 export function writeCards(partial: string, name: string, options: CorpusOptions, manifest: Manifest): void {
   if (!options.made) return;
@@ -944,7 +944,7 @@ export function writeCards(partial: string, name: string, options: CorpusOptions
   writeSynced(path.join(partial, "croissant.json"), `${JSON.stringify(croissant(record), null, 2)}\n`);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#check-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#check-corpus
 /** Throws one sentence if options make no sense. */
 export function checkCorpus({ sources, valFraction = 0.1 }: CorpusOptions): void {
   if (!(valFraction >= 0 && valFraction < 1))
@@ -963,7 +963,7 @@ export function checkCorpus({ sources, valFraction = 0.1 }: CorpusOptions): void
   if (light) throw new Error(`The weight of ${light.name} must be a number above 0, not ${light.weight}.`);
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#fill-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#fill-corpus
 /** Does what is left to do; `name` is what the corpus is called. */
 export async function fillCorpus(
   name: string,
@@ -996,7 +996,7 @@ export async function fillCorpus(
   return manifest;
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#prepare-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#prepare-corpus
 /** Files that hold where a run stands, and go when it is done. */
 export const PROGRESS_FILES = ["state.json", "verdicts.bin", "checks.bin"];
 

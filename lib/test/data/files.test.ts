@@ -1,11 +1,11 @@
-// Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
 import { readExactly, realPlace, replaceFile, writeWhole } from "../../src/data/files.js";
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#files-test
+//| 01-tokenizer/a-the-pipeline.ipynb#files-test
 await test("a file is replaced whole, also behind a link; a failing write leaves the old one and nothing beside it", () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const [file, link] = [path.join(folder, "new", "a.txt"), path.join(folder, "link")];

@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -14,7 +14,7 @@ import {
   writeWholeFolder,
 } from "../../src/data/folders.js";
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#folders-tools
+//| 01-tokenizer/a-the-pipeline.ipynb#folders-tools
 /** A fresh folder, and all that lies in it: names, where links lead, and bytes. */
 function playground() {
   const place = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
@@ -35,7 +35,7 @@ function writeTwo(folder: string, content: string, by = "data prepare", inputs: 
   });
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#owned-test
+//| 01-tokenizer/a-the-pipeline.ipynb#owned-test
 await test("only what tslm wrote, unchanged, is replaced; anything else is refused and keeps every byte", () => {
   const { place, at, look } = playground();
   const refuse = (words: string, work: () => void) => {
@@ -78,7 +78,7 @@ await test("only what tslm wrote, unchanged, is replaced; anything else is refus
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#install-test
+//| 01-tokenizer/a-the-pipeline.ipynb#install-test
 await test("a kill while the new takes the place of the old leaves one of them whole, and the next run ends it", () => {
   const { place, at } = playground();
   const out = at("out");
@@ -104,7 +104,7 @@ await test("a kill while the new takes the place of the old leaves one of them w
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#lock-test
+//| 01-tokenizer/a-the-pipeline.ipynb#lock-test
 await test("a lock is told of, given back, and not held by the dead, a process of the same number, or a machine that is silent", async () => {
   const { place, at } = playground();
   const lock = lockFolder(at("a/b"), "tslm train");

@@ -1,4 +1,4 @@
-// Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
@@ -24,7 +24,7 @@ import { SPLIT_PATTERN } from "../../src/tokenizer/bpe.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
 import { trainBpe } from "../../src/tokenizer/merges.js";
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#in-order-test
+//| 01-tokenizer/a-the-pipeline.ipynb#in-order-test
 await test("results come in the order of the items, whoever is done first, and never more are on their way than may be", async () => {
   const random = randomStream(6);
   async function* items() {
@@ -48,7 +48,7 @@ await test("results come in the order of the items, whoever is done first, and n
   }
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#in-order-error-test
+//| 01-tokenizer/a-the-pipeline.ipynb#in-order-error-test
 await test("an item that cannot be worked on ends the row with its error, after what came before it", async () => {
   async function* items() {
     for (let i = 0; i < 10; i++) yield i;
@@ -65,7 +65,7 @@ await test("an item that cannot be worked on ends the row with its error, after 
   expect(seen).toEqual([0, 1, 2, 3]);
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#safe-cut-test
+//| 01-tokenizer/a-the-pipeline.ipynb#safe-cut-test
 await test("the pieces of every tokenizer we know end where a text is safely cut", () => {
   const patterns = [
     SPLIT_PATTERN,
@@ -87,7 +87,7 @@ await test("the pieces of every tokenizer we know end where a text is safely cut
   expect(cuts).toBeGreaterThan(1000);
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#records-test
+//| 01-tokenizer/a-the-pipeline.ipynb#records-test
 await test("what was found about documents can be written down and read back", () => {
   const random = randomStream(2);
   const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(256 * random()));
@@ -108,7 +108,7 @@ await test("what was found about documents can be written down and read back", (
   }
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-tools
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-tools
 /** A corpus of two texts and some documents, in a fresh folder. */
 function smallCorpus(seed: number): { place: string; options: CorpusOptions } {
   const place = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
@@ -135,7 +135,7 @@ function smallCorpus(seed: number): { place: string; options: CorpusOptions } {
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#slow-work
+//| 01-tokenizer/a-the-pipeline.ipynb#slow-work
 /** The names and bytes of all files in a folder. */
 function contentOf(folder: string): [string, string][] {
   return fs
@@ -156,7 +156,7 @@ function slowWork(width: number, random: () => number): (settings: WorkSettings)
   };
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-equal-test
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-equal-test
 await test("a corpus of one text or of several becomes what prepareText makes of them", async () => {
   const { place, options } = smallCorpus(3);
   const [, { files }] = options.sources;
@@ -187,7 +187,7 @@ await test("a corpus of one text or of several becomes what prepareText makes of
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#few-documents-test
+//| 01-tokenizer/a-the-pipeline.ipynb#few-documents-test
 await test("texts are split whole over the corpus, without any for validation if so few are there, and never without any to learn from", async () => {
   const place = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const texts = Array.from({ length: 50 }, (_, i) => `This is sentence number ${i}, and no more.`);
@@ -220,7 +220,7 @@ await test("texts are split whole over the corpus, without any for validation if
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-documents-test
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-documents-test
 await test("every document is there once, whole, on the side that its hash says, between separators; sources lie where the manifest says", async () => {
   const { place, options } = smallCorpus(4);
   const manifest = await prepareCorpus(path.join(place, "out"), options);
@@ -255,7 +255,7 @@ await test("every document is there once, whole, on the side that its hash says,
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#stopped-run
+//| 01-tokenizer/a-the-pipeline.ipynb#stopped-run
 /** Prepares a corpus and stops it again after some progress events of a phase. Says whether it was stopped. */
 async function stoppedRun(
   out: string,
@@ -280,7 +280,7 @@ async function stoppedRun(
   }
 }
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-workers-test
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-workers-test
 await test("any number of workers, and any number of stops on the way, give the same bytes", async () => {
   const random = randomStream(31);
   const { place, options } = smallCorpus(5);
@@ -300,7 +300,7 @@ await test("any number of workers, and any number of stops on the way, give the 
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#corpus-faults-test
+//| 01-tokenizer/a-the-pipeline.ipynb#corpus-faults-test
 await test("what is wrong with a corpus is said in one sentence, and nothing is left behind", async () => {
   const { place, options } = smallCorpus(6);
   const out = path.join(place, "out");
@@ -336,7 +336,7 @@ await test("what is wrong with a corpus is said in one sentence, and nothing is 
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#two-runs-test
+//| 01-tokenizer/a-the-pipeline.ipynb#two-runs-test
 await test("a folder that is being filled is left alone, also by a command that is wrong", async () => {
   const { place, options } = smallCorpus(7);
   const out = path.join(place, "out");
@@ -349,7 +349,7 @@ await test("a folder that is being filled is left alone, also by a command that 
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/7-shards-and-batches.ipynb#checked-corpus-test
+//| 01-tokenizer/a-the-pipeline.ipynb#checked-corpus-test
 await test("duplicates, filtered and contaminated documents are left out and counted, whatever the workers and stops", async () => {
   const random = randomStream(17);
   const { place, options } = smallCorpus(8);
