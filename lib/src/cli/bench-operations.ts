@@ -2,7 +2,7 @@
 // that a faster kernel behind one of them is measured without a change here.
 import { type AdapterKind, currentGpu } from "../gpu/device.js";
 import { hasSubgroupMatrix } from "../kernels/subgroup-matrix.js";
-import { attention } from "../model/attention.js";
+import { attention } from "../tensor/attention.js";
 import { groupedLinear, planDispatch } from "../model/moe.js";
 import { rope, ropeTable } from "../model/positions.js";
 import { gradientOf, parameter, sendBack, tapeOf } from "../tensor/autograd.js";

@@ -1,13 +1,13 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
+import { causalAttention } from "../tensor/attend.js";
+import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { parameter } from "../tensor/autograd.js";
 import { linear } from "../tensor/operations.js";
 import { normals, streamOf } from "../tensor/random.js";
+import { rope, rotaryHeads } from "../tensor/rope.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
-import { mergeHeads, splitHeads } from "./attention.js";
-import { causalAttention } from "./flash.js";
-import { rope, rotaryHeads } from "./positions.js";
 
 //| 02-attention/8-the-block.ipynb#weights-type
 /** A model's weights by their Hugging Face names. Linear weights are [outputs, inputs]. */

@@ -1,16 +1,6 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import type { Llama3Scaling } from "../formats/config.js";
-import { columnSumKernel } from "../kernels/reduce.js";
-import {
-  type RotaryShape,
-  ropeKernel,
-  rotaryHeadsBackwardKernel,
-  rotaryHeadsKernel,
-  rotaryHeadsWeightKernel,
-} from "../kernels/rope.js";
-import { rowGroups } from "../kernels/rows.js";
-import { isTracked, track } from "../tensor/autograd.js";
-import { type DType, type Tensor, describe, empty, launch, launchInto, tensor } from "../tensor/tensor.js";
+import { type Tensor, tensor } from "../tensor/tensor.js";
 
 //| 02-attention/6-positions.ipynb#rope-frequencies
 /** Radians a token by which each pair of a head turns: theta^(−2i/headDim) for pair i. */
@@ -96,64 +86,4 @@ export function ropeTable(settings: RotarySettings, headDim: number, length: num
       values[at++] = Math.sin(position * frequency) * magnitude;
     }
   return tensor(values, [length, headDim / 2, 2]);
-}
-
-//| 02-attention/6-positions.ipynb#rotary-shape-check
-/** The sizes of heads [batch, heads, tokens, headDim] with their positions. Throws when positions or table do not fit. */
-export function rotaryShape(shape: readonly number[], positions: Tensor<"u32">, table: Tensor): RotaryShape {
-  const [batch, heads, tokens, headDim] = shape;
-  const positionsPerSequence = positions.shape.length === 2;
-  const wanted = positionsPerSequence ? [batch, tokens] : [tokens];
-  if (positions.shape.join() !== wanted.join() || table.shape.slice(1).join() !== `${headDim / 2},2`)
-    throw new Error(
-      `Rotary positions on [${shape.join(", ")}] want positions [${tokens}] or [${batch}, ${tokens}] and a table ` +
-        `[length, ${headDim / 2}, 2], not ${describe(positions)} and ${describe(table)}.`,
-    );
-  return { batch, heads, tokens, headDim, positionsPerSequence };
-}
-
-//| 02-attention/6-positions.ipynb#rope
-/**
- * Turns each pair of x [batch, heads, tokens, headDim] by the angle of its token's position ([tokens] or
- * [batch, tokens]), looked up in a `ropeTable`. Pair i is elements i and i + headDim / 2 (the half-split layout).
- * A position beyond the table is a mistake that the GPU does not notice: make the table as long as the context.
- */
-export function rope(x: Tensor, positions: Tensor<"u32">, table: Tensor): Tensor {
-  const shape = rotaryShape(x.shape, positions, table);
-  const y = launch(ropeKernel(shape, 1), [x, positions, table], x.shape);
-  return track(y, [x], (gradient) => [launch(ropeKernel(shape, -1), [gradient, positions, table], x.shape)]);
-}
-
-//| 02-attention/6-positions.ipynb#rotary-heads-gradient
-/** The gradient of the weight in `rotaryHeads`, from x, 1/rms, the result's gradient, positions and table, in order. */
-export function rotaryHeadsWeightGradient(shape: RotaryShape, inputs: Tensor<DType>[]): Tensor {
-  const groups = rowGroups(shape.batch * shape.heads * shape.tokens);
-  const sums = launch(rotaryHeadsWeightKernel(shape), inputs, [groups, shape.headDim]);
-  return launch(columnSumKernel(groups, shape.headDim, 1), [sums], [shape.headDim]);
-}
-
-//| 02-attention/6-positions.ipynb#rotary-heads
-/**
- * Splits x [batch, tokens, heads · headDim] into heads, normalises each head with RMSNorm and `weight` [headDim], and
- * turns it: `rope(rmsNorm(splitHeads(x)))` in one kernel. Result: [batch, heads, tokens, headDim].
- */
-export function rotaryHeads(
-  x: Tensor,
-  weight: Tensor,
-  epsilon: number,
-  positions: Tensor<"u32">,
-  table: Tensor,
-): Tensor {
-  const [batch, tokens, width] = x.shape;
-  const headDim = weight.size;
-  const shape = rotaryShape([batch, width / headDim, tokens, headDim], positions, table);
-  const [y, inverse] = [empty([batch, shape.heads, tokens, headDim]), empty([x.size / headDim])];
-  launchInto(rotaryHeadsKernel(shape, epsilon), [x, weight, positions, table], [y, inverse]);
-  return track(y, [x, weight], (gradient) => {
-    const others = [inverse, gradient, positions, table];
-    return [
-      isTracked(x) ? launch(rotaryHeadsBackwardKernel(shape), [x, weight, ...others], x.shape) : undefined,
-      isTracked(weight) ? rotaryHeadsWeightGradient(shape, [x, ...others]) : undefined,
-    ];
-  });
 }

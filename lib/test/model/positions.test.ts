@@ -1,19 +1,18 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { splitHeads } from "../../src/model/attention.js";
 import {
   type RotarySettings,
   llama3Frequency,
-  rope,
   ropeTable,
-  rotaryHeads,
   rotaryMagnitude,
   scaledFrequencies,
 } from "../../src/model/positions.js";
+import { splitHeads } from "../../src/tensor/attention.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
+import { rope, rotaryHeads } from "../../src/tensor/rope.js";
 import { rmsNorm } from "../../src/tensor/rows.js";
 import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 

@@ -3,9 +3,9 @@ import { currentGpu } from "../gpu/device.js";
 import { type ScoresShape, causalSoftmaxKernel, headsKernel } from "../kernels/attention.js";
 import { wgslNumber } from "../kernels/elementwise.js";
 import { softmaxBackwardKernel } from "../kernels/softmax.js";
-import { reshape, track } from "../tensor/autograd.js";
-import { matmul } from "../tensor/operations.js";
-import { type Tensor, describe, launch } from "../tensor/tensor.js";
+import { reshape, track } from "./autograd.js";
+import { matmul } from "./operations.js";
+import { type Tensor, describe, launch } from "./tensor.js";
 
 //| 02-attention/5-attention.ipynb#split-heads
 /** x [batch, tokens, heads · headDim] as [batch, heads, tokens, headDim]: a matrix for each head. */

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import type { FlashForm } from "../../src/kernels/flash.js";
 import { range } from "../../src/kernels/matmul.js";
-import { flashAttention } from "../../src/model/flash.js";
+import { flashAttention } from "../../src/tensor/attend.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";

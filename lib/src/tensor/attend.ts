@@ -13,10 +13,10 @@ import {
   rowFactsKernel,
 } from "../kernels/flash.js";
 import { prefersSubgroups } from "../kernels/matmul.js";
-import { isTracked, track } from "../tensor/autograd.js";
-import { sumToShape } from "../tensor/operations.js";
-import { type DType, type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
 import { attention, checkAttention } from "./attention.js";
+import { isTracked, track } from "./autograd.js";
+import { sumToShape } from "./operations.js";
+import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-options
 /** What attention does beside the causal rule. */

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { type AdapterFacts, currentGpu, openGpu } from "../../src/gpu/device.js";
 import { causalSoftmaxKernel } from "../../src/kernels/attention.js";
-import { attention, causalSoftmax, mergeHeads, splitHeads } from "../../src/model/attention.js";
+import { attention, causalSoftmax, mergeHeads, splitHeads } from "../../src/tensor/attention.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { empty, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 
