@@ -76,17 +76,10 @@ const runningEdges = files.flatMap((file) => {
   );
 });
 
-<<<<<<< HEAD
 /** What an appendix defines, any notebook may import. */
 const isAppendix = (notebook: string): boolean => path.posix.basename(notebook).startsWith("a-");
 
 test("a module imports only what an earlier notebook, its own, or an appendix defines", () => {
-=======
-/** Appendices, named `a-…`, are exempt from the order: earlier notebooks may import what they define. */
-const isAppendix = (notebook: string): boolean => path.basename(notebook).startsWith("a-");
-
-test("a module imports only what an earlier notebook, its own or an appendix defines", () => {
->>>>>>> data
   const order = notebookNames(repository);
   const exported = extractLibrary(repository).cells.filter(isLibrary);
   const place = new Map(exported.map(({ module, notebook }) => [module, order.indexOf(notebook)]));
@@ -95,13 +88,7 @@ test("a module imports only what an earlier notebook, its own or an appendix def
   );
   const wrong = runningEdges.filter(
     ([from, to]) =>
-<<<<<<< HEAD
       bookRooms.includes(roomOf(from)) && !appendices.has(to) && place.get(from)! < place.get(to)!,
-=======
-      bookRooms.includes(roomOf(from)) &&
-      place.get(from)! < place.get(to)! &&
-      !isAppendix(order[place.get(to)!] ?? ""),
->>>>>>> data
   );
   expect(runningEdges.length).toBeGreaterThan(files.length);
   expect(wrong.map(([from, to]) => `${from} imports ${to}, which a later notebook defines`)).toEqual([]);
