@@ -1,13 +1,8 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
+import type { RopeConfig } from "../../src/formats/rope.js";
 import { openGpu } from "../../src/gpu/device.js";
-import {
-  type RotarySettings,
-  llama3Frequency,
-  ropeTable,
-  rotaryMagnitude,
-  scaledFrequencies,
-} from "../../src/model/positions.js";
+import { llama3Frequency, ropeTable, rotaryMagnitude, scaledFrequencies } from "../../src/model/positions.js";
 import { splitHeads } from "../../src/tensor/attention.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
@@ -48,7 +43,7 @@ await test("Llama 3's rescaling keeps short wavelengths and stretches long ones"
 
 //| 02-attention/6-positions.ipynb#yarn-test
 await test("YaRN's rescaling has the ends and the ramp that gpt-oss has", () => {
-  const yarnSettings: RotarySettings = {
+  const yarnSettings: RopeConfig = {
     theta: 150000,
     scaling: {
       type: "yarn",
