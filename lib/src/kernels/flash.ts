@@ -361,6 +361,16 @@ export function capScores({ softcap }: FlashShape, { rows }: FlashTiling): strin
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-parts
+/**
+ * Keys of a part where a few queries meet many keys, 0 where all are one part. Few rows leave most cores idle; but parts have to be
+ * put together, which on a processor costs what a thousand keys cost. It is the same for all lengths, so that where a part begins
+ * depends on nothing else.
+ */
+export function partKeysFor({ tokens, length }: FlashShape, facts: AdapterFacts): number {
+  const keys = prefersSubgroups(facts) ? 2048 : 512;
+  return tokens <= 8 && length > keys ? keys : 0;
+}
+
 /** Parts that the keys of a row are split into: 1 where they are not. */
 export function keyParts({ length }: FlashShape, { partKeys }: FlashTiling): number {
   return partKeys === 0 ? 1 : Math.ceil(length / partKeys);

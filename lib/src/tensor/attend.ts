@@ -12,6 +12,7 @@ import {
   groupedRows,
   keyParts,
   keyRangesKernel,
+  partKeysFor,
   queryTiles,
   rowStatisticsKernel,
 } from "../kernels/flash.js";
@@ -193,36 +194,33 @@ export function splitAttention(
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-attention
+/** Fused attention on inputs that are known to fit. Nothing is kept for gradients where the keys are split. */
+export function fusedAttention(inputs: AttendInputs, shape: FlashShape, tiling: FlashTiling): Tensor {
+  const {
+    queries,
+    keyValues: { keys, values, blocks },
+    scoring: { sinks },
+  } = inputs;
+  const [ranges, tiles] = keyRanges(shape, tiling, inputs);
+  const sources = sinks ? [queries, keys, values, sinks] : [queries, keys, values];
+  const tables = blocks ? [ranges, tiles, blocks] : [ranges, tiles];
+  const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...(sinks ? [sinks] : [])];
+  if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, ranges.shape[0]);
+  const rows = queries.shape.slice(0, 3);
+  const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
+  launchInto(flashKernel(shape, tiling, ranges.shape[0]), reads, [y, logSums]);
+  return track(y, sources, (gradient) =>
+    flashGradients({ inputs, shape, tiling, ranges, tiles, y, logSums }, gradient),
+  );
+}
+
 /**
  * Fused attention in a tiling of one's choice; `attend` says what it computes, [batch, heads, tokens, valueWidth]. FlashAttention-2
- * (Dao, 2023), with the running softmax of Milakov and Gimelshein (2018). Nothing is kept for gradients where the keys are split.
+ * (Dao, 2023), with the running softmax of Milakov and Gimelshein (2018).
  */
 export function flashAttention(inputs: AttendInputs, tiling: FlashTiling): Tensor {
   checkAttend(inputs);
-  const {
-    queries,
-    keyValues,
-    scoring: { sinks },
-  } = inputs;
-  const { keys, values, blocks } = keyValues;
-  const shape = flashShape(inputs);
-  const [ranges, tiles] = keyRanges(shape, tiling, inputs);
-  const sources = [queries, keys, values];
-  const reads: Tensor<DType>[] = [
-    ...sources,
-    ranges,
-    tiles,
-    ...(blocks ? [blocks] : []),
-    ...(sinks ? [sinks] : []),
-  ];
-  const sequences = ranges.shape[0];
-  if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, sequences);
-  const rows = queries.shape.slice(0, 3);
-  const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
-  launchInto(flashKernel(shape, tiling, sequences), reads, [y, logSums]);
-  return track(y, sinks ? [...sources, sinks] : sources, (gradient) =>
-    flashGradients({ inputs, shape, tiling, ranges, tiles, y, logSums }, gradient),
-  );
+  return fusedAttention(inputs, flashShape(inputs), tiling);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#causal-attention
@@ -252,9 +250,6 @@ export function isFused({ queries, keyValues: { values } }: AttendInputs): boole
   return wide && (prefersSubgroups(currentGpu().facts) || tokens >= 64);
 }
 
-/** Queries of a sequence for which keys are split at most, and the keys of a part. */
-export const splitKeys = { maxTokens: 8, partKeys: 512 };
-
 //| 02-attention/7-the-fused-kernel.ipynb#attend
 /**
  * Attention as models use it: each query head's mixture of values, by softmax of its scores. Queries [batch, heads, tokens, keyWidth];
@@ -269,8 +264,8 @@ export function attend(
   scoring: Scoring = {},
 ): Tensor {
   const inputs = { queries, keyValues, visibility, scoring };
-  const wanted = wantsGradients(inputs);
-  if (wanted && keyValues.blocks)
+  const tracked = wantsGradients(inputs);
+  if (tracked && keyValues.blocks)
     throw new Error(
       "Paged keys and values have no gradients: call attend inside withoutGradients, or with dense ones.",
     );
@@ -278,7 +273,7 @@ export function attend(
     return attention(queries, keyValues.keys, keyValues.values, visibility.positions);
   checkAttend(inputs);
   const shape = flashShape(inputs);
-  const tiling = flashTiling(shape, currentGpu().facts);
-  const split = !wanted && shape.tokens <= splitKeys.maxTokens && shape.length > splitKeys.partKeys;
-  return flashAttention(inputs, split ? { ...tiling, partKeys: splitKeys.partKeys } : tiling);
+  const { facts } = currentGpu();
+  const tiling = flashTiling(shape, facts);
+  return fusedAttention(inputs, shape, tracked ? tiling : { ...tiling, partKeys: partKeysFor(shape, facts) });
 }

@@ -150,7 +150,7 @@ await test("gradients of the fused kernel agree with finite differences", async 
 
 await test("positions and tables that do not fit are named", () => {
   const x = tensor(new Float32Array(24), [1, 2, 3, 4]);
-  expect(() => rope(x, indices([1]), ropeTable(settings, 4, 5))).toThrow("want positions [3] or [1, 3]");
+  expect(() => rope(x, indices([1]), ropeTable(settings, 4, 5))).toThrow("here [3] or [1, 3], not u32 [1]");
   expect(() => rope(x, indices([0, 1, 2]), ropeTable(settings, 6, 5))).toThrow("[length, 2, 2]");
   expect(() => ropeTable(settings, 5, 5)).toThrow("must be even");
 });
