@@ -6,7 +6,7 @@ import { randomStream } from "../lib/src/data/synthetic.js";
 import { completeModelConfig, parseModelConfig } from "../lib/src/formats/config.js";
 import { openGpu } from "../lib/src/gpu/device.js";
 import { randomModel } from "../lib/src/model/decoder.js";
-import { flashAttention } from "../lib/src/model/flash.js";
+import { attend } from "../lib/src/tensor/attend.js";
 import { tensor } from "../lib/src/tensor/tensor.js";
 import { evaluate, recordEvaluation } from "../lib/src/train/evaluate.js";
 import { train } from "../lib/src/train/loop.js";
@@ -26,9 +26,9 @@ test("attention over a packed window is that over each of its documents", async 
     tensor(data, [count, 1, length, width]);
   const ids = (data: Uint32Array, count: number) => tensor(data, [count, data.length / count], "u32");
   const places = Uint32Array.from({ length: rows * context }, (_, i) => i % context);
-  const options = { starts: ids(starts, rows) };
+  const visibility = { positions: ids(places, rows), firstKey: ids(starts, rows) };
   const [queries, keys, weights] = [q, k, v].map((data) => heads(data, rows, context));
-  const packed = await flashAttention(queries, keys, weights, ids(places, rows), options).array();
+  const packed = await attend(queries, { keys, values: weights }, visibility).array();
   let documents = 0;
   for (let from = 0; from < inputs.length; documents++) {
     const row = Math.floor(from / context) * context;
@@ -39,7 +39,7 @@ test("attention over a packed window is that over each of its documents", async 
       Uint32Array.from({ length: to - from }, (_, i) => i),
       1,
     );
-    const alone = await flashAttention(part(q), part(k), part(v), own).array();
+    const alone = await attend(part(q), { keys: part(k), values: part(v) }, { positions: own }).array();
     alone.forEach((value, i) => expect(packed[from * width + i]).toBeCloseTo(value, 5));
     from = to;
   }

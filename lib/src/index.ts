@@ -18,6 +18,7 @@ export * from "./tokenizer/oniguruma.js";
 export * from "./tokenizer/pretokenize.js";
 export * from "./formats/config.js";
 export * from "./formats/generation.js";
+export * from "./formats/rope.js";
 export * from "./formats/safetensors.js";
 export * from "./kernels/activation.js";
 export * from "./kernels/attention.js";

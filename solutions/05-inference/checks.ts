@@ -2,7 +2,6 @@
 import {
   cacheWriteKernel,
   causalSoftmax,
-  draw,
   indices,
   keepMinP,
   keepTopP,
@@ -10,6 +9,7 @@ import {
   launchInto,
   openGpu,
   rankedCandidates,
+  sampleFrom,
   scope,
   type Tensor,
   tensor,
@@ -110,7 +110,7 @@ export const writeDraw: Check<[probabilities: number[], uniform: number]> = {
     return [probabilities.map((p) => 0.9 * p), random.real(0.91, 0.99)];
   },
   expected: (probabilities, uniform) =>
-    draw(
+    sampleFrom(
       probabilities.map((probability, id) => ({ id, probability })),
       uniform,
     ),
@@ -359,7 +359,7 @@ export const mendCacheWrite: Check<CacheWrite> = {
   expected: async (x, before, positions, { rows, tokens, width, capacity }) => ({
     cache: await fromLibrary(() => {
       const cache = tensor(before, [rows, capacity, width]);
-      const kernel = cacheWriteKernel({ rows, tokens, headDim: width, capacity });
+      const kernel = cacheWriteKernel({ rows, tokens, width, capacity });
       launchInto(kernel, [tensor(x), indices(positions)], [cache]);
       return cache;
     }),

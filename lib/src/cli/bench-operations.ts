@@ -2,14 +2,15 @@
 // that a faster kernel behind one of them is measured without a change here.
 import { type AdapterKind, currentGpu } from "../gpu/device.js";
 import { hasSubgroupMatrix } from "../kernels/subgroup-matrix.js";
-import { attention } from "../tensor/attention.js";
 import { groupedLinear, planDispatch } from "../model/moe.js";
-import { rope, ropeTable } from "../model/positions.js";
+import { ropeTable } from "../model/positions.js";
+import { attend } from "../tensor/attend.js";
 import { gradientOf, parameter, sendBack, tapeOf } from "../tensor/autograd.js";
 import { crossEntropy } from "../tensor/cross-entropy.js";
 import { tableGradient } from "../tensor/embedding.js";
 import { add, product, withPrecision } from "../tensor/operations.js";
 import { normals, uniforms } from "../tensor/random.js";
+import { rope } from "../tensor/rope.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { indices, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
 import { makeOptimizer } from "../train/muon.js";
@@ -202,7 +203,7 @@ function attentionCases(kind: AdapterKind): Case[] {
       return {
         inputs: [queries, keys, values],
         slope: randomTensor([batch, heads, tokens, headDim]),
-        run: () => attention(queries, keys, values, positions),
+        run: () => attend(queries, { keys, values }, { positions }),
       };
     });
   });

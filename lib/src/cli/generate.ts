@@ -58,10 +58,7 @@ export function register(program: Command): void {
 async function run({ model: folder, prompt, ...options }: GenerateOptions): Promise<void> {
   const tokenizer = await openTokenizer(folder);
   const { endOfText, generateText, promptIds } = await import("../infer/generate.js");
-  if (promptIds(tokenizer, prompt).length === 0)
-    throw new Error(
-      "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
-    );
+  const ids = promptIds(tokenizer, prompt);
   const model = await openModel(folder);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(
@@ -69,7 +66,7 @@ async function run({ model: folder, prompt, ...options }: GenerateOptions): Prom
     );
   const settings = { ...options, stopIds: endOfText(model.config, tokenizer) };
   let shown = prompt;
-  for await (const piece of generateText(model, tokenizer, prompt, settings)) {
+  for await (const piece of generateText(model, tokenizer, ids, settings)) {
     await print(shown + piece);
     shown = "";
   }

@@ -1,6 +1,7 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { closestMatch } from "leven";
 import { z } from "zod";
+import type { Llama3Scaling, RopeConfig, YarnScaling } from "./rope.js";
 import { compareText, isRecord, shown } from "./safetensors.js";
 
 //| 03-moe/a-files-of-weights.ipynb#model-sizes
@@ -39,23 +40,6 @@ export interface MoeConfig {
   balanceCoefficient: number;
   /** For each block, whether its feed-forward layer is sparse; length `layers`. */
   sparseLayers: boolean[];
-}
-
-//| 03-moe/a-files-of-weights.ipynb#rope-config
-/** Llama 3's rescaling: wavelengths above the original context are stretched by `factor`, short ones are kept. */
-export interface Llama3Scaling {
-  type: "llama3";
-  factor: number;
-  lowFrequencyFactor: number;
-  highFrequencyFactor: number;
-  /** The context length, in tokens, that the model was first trained with. */
-  originalContextLength: number;
-}
-
-/** Rotary positions: pair i of a head turns by `theta ** (-2 i / headDim)` radians a token, unless rescaled. */
-export interface RopeConfig {
-  theta: number;
-  scaling?: Llama3Scaling;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config
@@ -701,14 +685,20 @@ export function moeConfigToJson(moe: MoeConfig): Record<string, unknown> {
   };
 }
 
+/** The keys of a rescaling that no other has. */
+export function ropeScalingToJson(scaling: Llama3Scaling | YarnScaling): Record<string, unknown> {
+  if (scaling.type === "yarn")
+    return { beta_fast: scaling.betaFast, beta_slow: scaling.betaSlow, truncate: scaling.truncate };
+  return { low_freq_factor: scaling.lowFrequencyFactor, high_freq_factor: scaling.highFrequencyFactor };
+}
+
 /** The keys about rotary positions, in the older spelling that all readers know. */
 export function ropeConfigToJson({ theta, scaling }: RopeConfig): Record<string, unknown> {
   if (scaling === undefined) return { rope_theta: theta, rope_scaling: null };
   const rope_scaling = {
     rope_type: scaling.type,
     factor: scaling.factor,
-    low_freq_factor: scaling.lowFrequencyFactor,
-    high_freq_factor: scaling.highFrequencyFactor,
+    ...ropeScalingToJson(scaling),
     original_max_position_embeddings: scaling.originalContextLength,
   };
   return { rope_theta: theta, rope_scaling };

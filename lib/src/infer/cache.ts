@@ -2,57 +2,98 @@
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits } from "../gpu/buffers.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
+import { blockTokens } from "../kernels/flash.js";
 import type { AttentionCache } from "../model/block.js";
-import { type Tensor, launchInto, zeros } from "../tensor/tensor.js";
+import type { KeyValues } from "../tensor/attend.js";
+import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
 
 //| 05-inference/2-the-cache.ipynb#cache-bytes
+/** Numbers that a token leaves in one layer: in each key head a key and a value. */
+export function cacheWidth({ kvHeads, headDim }: ModelConfig): number {
+  return kvHeads * (headDim + headDim);
+}
+
 /** Bytes that keys and values of `tokens` tokens take in all layers, in 32-bit floats. */
-export function cacheBytes({ layers, kvHeads, headDim }: ModelConfig, tokens: number): number {
-  return layers * 2 * kvHeads * tokens * headDim * 4;
+export function cacheBytes(config: ModelConfig, tokens: number): number {
+  return config.layers * cacheWidth(config) * tokens * Float32Array.BYTES_PER_ELEMENT;
 }
 
 //| 05-inference/2-the-cache.ipynb#write-cache
-/** Writes new keys and values [1, kvHeads, tokens, headDim] into a layer's cache, and gives the whole of it. */
+/**
+ * Writes new keys and values [batch, kvHeads, tokens, width] into a layer's cache, at the positions [tokens] or [batch, tokens], and
+ * gives the whole of it. `capacity` is how many tokens it holds of a sequence.
+ */
 export function writeCache(
-  cached: [Tensor, Tensor],
-  fresh: [Tensor, Tensor],
+  cached: KeyValues,
+  fresh: { keys: Tensor; values: Tensor },
   positions: Tensor<"u32">,
-): [Tensor, Tensor] {
-  const [, rows, capacity, headDim] = cached[0].shape;
-  const kernel = cacheWriteKernel({ rows, tokens: positions.size, headDim, capacity });
-  fresh.forEach((x, i) => launchInto(kernel, [x, positions], [cached[i]]));
+  capacity: number,
+): KeyValues {
+  const { blocks } = cached;
+  const more = { positionsPerSequence: positions.shape.length === 2, tableBlocks: blocks?.shape[1] };
+  for (const name of ["keys", "values"] as const) {
+    const [batch, heads, tokens, width] = fresh[name].shape;
+    const kernel = cacheWriteKernel({ rows: batch * heads, tokens, width, capacity, heads, ...more });
+    launchInto(kernel, [fresh[name], positions, ...(blocks ? [blocks] : [])], [cached[name]]);
+  }
   return cached;
 }
 
 //| 05-inference/2-the-cache.ipynb#key-value-cache
 /** The keys and values of all tokens so far, so that a new token computes only its own. */
 export interface KeyValueCache {
-  /** Tokens that it can hold. */
+  /** Tokens that it can hold of a sequence. */
   capacity: number;
   /** GPU memory that it takes. */
   bytes: number;
-  /** The cache as a model's context wants it, for new tokens that stand at `positions` [tokens]. */
+  /** The cache as a model's context wants it, for new tokens that stand at `positions` [tokens] or [batch, tokens]. */
   at(positions: Tensor<"u32">): AttentionCache;
   free(): void;
 }
 
-/**
- * An empty cache for one sequence: for every layer keys and values [1, kvHeads, capacity, headDim], all zeros (attention
- * multiplies unused places by zero, so they must be numbers). Throws if the adapter cannot hold that many.
- */
-export function keyValueCache(config: ModelConfig, capacity: number): KeyValueCache {
-  const { layers, kvHeads, headDim } = config;
-  checkFits(4 * kvHeads * capacity * headDim, `The keys of ${capacity} tokens`);
-  const place = () => zeros([1, kvHeads, capacity, headDim]);
-  const stored = Array.from({ length: layers }, (): [Tensor, Tensor] => [place(), place()]);
+/** A cache on memory for each layer: all zeros, since attention may multiply unused places by zero, so that they must be numbers. */
+export function cacheOf(
+  { layers, headDim }: ModelConfig,
+  rows: number[],
+  capacity: number,
+  blocks?: Tensor<"u32">,
+): KeyValueCache {
+  const shape = [...rows, headDim];
+  const bytes = sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT;
+  checkFits(bytes, `The keys of ${capacity} tokens`);
+  const stored = Array.from(
+    { length: layers },
+    (): KeyValues => ({ keys: zeros(shape), values: zeros(shape), blocks }),
+  );
   return {
     capacity,
-    bytes: cacheBytes(config, capacity),
+    bytes: 2 * layers * bytes,
     at: (positions) => ({
-      extend: (layer, keys, values) => writeCache(stored[layer], [keys, values], positions),
+      extend: (layer, keys, values) => writeCache(stored[layer], { keys, values }, positions, capacity),
     }),
     free: () => {
-      for (const each of stored.flat()) each.free();
+      for (const { keys, values } of stored) for (const tensor of [keys, values]) tensor.free();
+      blocks?.free();
     },
   };
+}
+
+/**
+ * An empty cache for `batch` sequences: for every layer keys and values [batch, kvHeads, capacity, headDim]. Throws if the adapter
+ * cannot hold that many.
+ */
+export function keyValueCache(config: ModelConfig, capacity: number, batch = 1): KeyValueCache {
+  return cacheOf(config, [batch, config.kvHeads, capacity], capacity);
+}
+
+//| 05-inference/2-the-cache.ipynb#paged-cache
+/**
+ * A cache for several sequences in blocks of 16 tokens: for every layer keys and values [blocks, kvHeads, 16, headDim]. `tables` says for
+ * each sequence which blocks are its own, in order, as many for each.
+ */
+export function pagedCache(config: ModelConfig, blockCount: number, tables: number[][]): KeyValueCache {
+  const blocks = indices(tables.flat(), [tables.length, tables[0].length]);
+  const wrong = tables.flat().find((block) => block >= blockCount);
+  if (wrong !== undefined) throw new Error(`Block ${wrong} is not one of the cache's ${blockCount}.`);
+  return cacheOf(config, [blockCount, config.kvHeads, blockTokens], blockTokens * tables[0].length, blocks);
 }

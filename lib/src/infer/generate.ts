@@ -41,7 +41,7 @@ export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, ta
 //| 05-inference/2-the-cache.ipynb#run-token-step
 /**
  * Runs a recorded step on up to its number of tokens, and gives the scores after the last; the rest is padding that later
- * tokens overwrite. Nobody waits for the GPU.
+ * tokens overwrite. It does not wait for the GPU.
  */
 export function runTokenStep(step: TokenStep, ids: number[], start: number): Tensor {
   const tokens = step.ids.size;
@@ -146,7 +146,7 @@ export function openSession(model: Model, capacity: number): Session {
       session.length = 0; // what the cache holds is out of sight, and will be written over
     },
     free() {
-      for (const each of [steps, cache, table]) each.free();
+      for (const owned of [steps, cache, table]) owned.free();
     },
   };
   return session;
@@ -169,10 +169,7 @@ export interface GenerateSettings extends SamplingSettings {
 export const plainGenerate: Omit<GenerateSettings, "maxTokens"> = { ...plainSampling, seed: 0, stopIds: [] };
 
 //| 05-inference/2-the-cache.ipynb#generate
-/**
- * Tokens that a session needs room for. The last new token is never read; sizes are rounded up, so that kernels are
- * compiled once for many lengths.
- */
+/** Tokens that a session needs room for: the last new token is never read. */
 export function sessionSize({ contextLength }: ModelConfig, tokens: number): number {
   return Math.min(contextLength, Math.ceil(tokens / 64) * 64);
 }
@@ -180,25 +177,26 @@ export function sessionSize({ contextLength }: ModelConfig, tokens: number): num
 /**
  * Continues `prompt` (ids) token by token. When the model's context is full, it forgets the earlier half of the text and
  * goes on. Leaving the loop early is fine. Throws for an empty prompt, ids outside of the vocabulary, and a prompt longer
- * than the model's context.
+ * than the model's context. Without a `session` it opens one of its own; a given one goes on from what it has read, and stays open.
  */
 export async function* generate(
   model: Model,
   prompt: ArrayLike<number>,
   settings: GenerateSettings,
+  session?: Session,
 ): AsyncGenerator<number> {
   const { config } = model;
   checkLength(config, prompt.length);
-  const session = openSession(model, sessionSize(config, prompt.length + settings.maxTokens));
+  const own = session ?? openSession(model, sessionSize(config, prompt.length + settings.maxTokens));
   const text = Array.from(prompt);
   let unread = text.length;
   try {
     for (let i = 0; i < settings.maxTokens; i++) {
-      if (session.length + unread > session.capacity) {
-        session.clear();
-        unread = Math.ceil(config.contextLength / 2);
+      if (own.length + unread > own.capacity) {
+        own.clear();
+        unread = Math.min(text.length, Math.ceil(own.capacity / 2));
       }
-      const scores = await session.read(text.slice(text.length - unread));
+      const scores = await own.read(text.slice(text.length - unread));
       const [uniform] = uniforms(settings.seed, 1, i);
       const id = sampleToken(scores.subarray(0, settings.vocabSize), settings, uniform);
       if (settings.stopIds.includes(id)) return;
@@ -207,7 +205,7 @@ export async function* generate(
       unread = 1;
     }
   } finally {
-    session.free();
+    if (!session) own.free();
   }
 }
 
@@ -220,27 +218,30 @@ export function endOfText({ eosTokenIds }: ModelConfig, { specials }: Tokenizer)
 
 /**
  * The ids of a prompt, after those that the tokenizer's file puts before a text. An empty one begins a new document, where the
- * tokenizer can say so.
+ * tokenizer can say so. Throws where there is nothing to begin with.
  */
 export function promptIds(tokenizer: Tokenizer, prompt: string): Uint32Array {
   const before = tokenizer.around?.before ?? [];
   const start = tokenizer.specials["<|endoftext|>"];
   if (prompt === "" && before.length === 0 && start !== undefined) return Uint32Array.of(start);
-  return Uint32Array.from([...before, ...tokenizer.encode(prompt)]);
+  const ids = Uint32Array.from([...before, ...tokenizer.encode(prompt)]);
+  if (ids.length > 0) return ids;
+  throw new Error("The prompt is empty, and this tokenizer has no token that begins a text: give some text.");
 }
 
 //| 05-inference/2-the-cache.ipynb#generate-text
-/** Continues a text and gives it in pieces, whole characters only, up to the first of `stop`. */
+/** Continues a text, or the ids of one, and gives what follows in pieces, whole characters only, up to the first of `stop`. */
 export async function* generateText(
   model: Model,
   tokenizer: Tokenizer,
-  prompt: string,
+  prompt: string | ArrayLike<number>,
   settings: GenerateSettings & { stop?: string[] },
+  session?: Session,
 ): AsyncGenerator<string> {
   const decoder = streamDecoder(tokenizer);
   const filter = stopFilter(settings.stop ?? []);
-  const known = { ...settings, vocabSize: tokenizer.vocabSize };
-  for await (const id of generate(model, promptIds(tokenizer, prompt), known)) {
+  const ids = typeof prompt === "string" ? promptIds(tokenizer, prompt) : prompt;
+  for await (const id of generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, session)) {
     const { text, stopped } = filter.push(decoder.push(id));
     if (text !== "") yield text;
     if (stopped) return;

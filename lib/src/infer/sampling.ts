@@ -5,7 +5,7 @@
  * The id with the highest score, the lowest of equals. Throws when the scores are not numbers. A score of -Infinity is
  * fine, it says "never"; but one token must be possible.
  */
-export function likeliest(logits: ArrayLike<number>): number {
+export function argmax(logits: ArrayLike<number>): number {
   let best = 0;
   let damaged = false;
   for (let id = 0; id < logits.length; id++) {
@@ -26,7 +26,7 @@ export interface Candidate {
 
 /** Scores [vocabulary] as weights exp((score − highest) / temperature): as probabilities, but 1 for the likeliest. */
 export function tokenWeights(logits: ArrayLike<number>, temperature: number): Float64Array {
-  const highest = logits[likeliest(logits)];
+  const highest = logits[argmax(logits)];
   const weights = new Float64Array(logits.length);
   for (let id = 0; id < weights.length; id++) weights[id] = Math.exp((logits[id] - highest) / temperature);
   return weights;
@@ -46,7 +46,7 @@ export function rankedCandidates(logits: ArrayLike<number>, temperature: number)
 
 //| 05-inference/1-sampling.ipynb#draw
 /** Draws a candidate: `uniform` in [0, 1) points at a place on the line of all probabilities laid end to end. */
-export function draw(candidates: Candidate[], uniform: number): number {
+export function sampleFrom(candidates: Candidate[], uniform: number): number {
   let passed = 0;
   for (const { id, probability } of candidates) {
     passed += probability;
@@ -148,7 +148,7 @@ export function promisingCandidates(logits: ArrayLike<number>, settings: Samplin
 export function candidatesFor(logits: ArrayLike<number>, settings: SamplingSettings): Candidate[] {
   checkSampling(settings);
   const { temperature, topK, topP, minP } = settings;
-  if (temperature === 0) return [{ id: likeliest(logits), probability: 1 }];
+  if (temperature === 0) return [{ id: argmax(logits), probability: 1 }];
   const candidates = promisingCandidates(logits, settings);
   if (topK === 0 && topP === 1 && minP === 0) return candidates;
   return keepMinP(keepTopP(keepTopK(candidates.sort(likelierFirst), topK), topP), minP);
@@ -157,7 +157,7 @@ export function candidatesFor(logits: ArrayLike<number>, settings: SamplingSetti
 //| 05-inference/1-sampling.ipynb#sample-token
 /** Chooses the next token from scores [vocabulary] with a uniform random number in [0, 1). */
 export function sampleToken(logits: ArrayLike<number>, settings: SamplingSettings, uniform: number): number {
-  return draw(candidatesFor(logits, settings), uniform);
+  return sampleFrom(candidatesFor(logits, settings), uniform);
 }
 
 //| 05-inference/1-sampling.ipynb#open-end

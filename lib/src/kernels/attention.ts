@@ -1,7 +1,6 @@
 // Extracted from chapters/02-attention/5-attention.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { wgslNumber } from "./elementwise.js";
 import { rowKernel, rowWidth } from "./rows.js";
 
 //| 02-attention/5-attention.ipynb#heads-shape
@@ -13,10 +12,16 @@ export interface HeadsShape {
   headDim: number;
 }
 
+/** A float as a size that a kernel reads as data: the source says `bitcast<f32>(sizes.name)`. */
+export function floatBits(value: number): number {
+  return new Uint32Array(Float32Array.of(value).buffer)[0];
+}
+
 //| 02-attention/5-attention.ipynb#heads-kernel
 /**
  * Copies between [batch, tokens, heads · headDim], where a token's heads lie side by side, and
- * [batch, heads, tokens, headDim], where each head has a matrix of its own; `direction` says which way.
+ * [batch, heads, tokens, headDim], where each head has a matrix of its own; `direction` says which way. A row of workgroups
+ * copies a token; only the heads' width is written into the source.
  */
 export function headsKernel(
   direction: "split" | "merge",
@@ -24,24 +29,22 @@ export function headsKernel(
 ): Kernel {
   const width = rowWidth(headDim);
   const length = headDim / width;
-  const size = batch * tokens * heads * length;
-  const apart = "thread";
-  const together = `((sequence * ${tokens}u + token) * ${heads}u + head) * ${length}u + i`;
+  const apart = `((group.z * sizes.heads + i / ${length}u) * sizes.tokens + token) * ${length}u + i % ${length}u`;
+  const together = "(group.z * sizes.tokens + token) * size + i";
   const [to, from] = direction === "split" ? [apart, together] : [together, apart];
   return kernel({
     name: `${direction} heads ${batch}x${tokens}x${heads}x${headDim}`,
     reads: ["x: array<V>"],
     writes: ["y: array<V>"],
     head: `alias V = ${width === 4 ? "vec4f" : "f32"};`,
+    sizes: { tokens, heads },
     workgroupSize: 64,
-    workgroups: Math.ceil(size / 64),
+    workgroups: [Math.ceil((heads * length) / 64), Math.min(tokens, 65535), batch],
     body: `
-  if (thread >= ${size}u) { return; }
-  let i = thread % ${length}u;
-  let token = thread / ${length}u % ${tokens}u;
-  let head = thread / ${length * tokens}u % ${heads}u;
-  let sequence = thread / ${length * tokens * heads}u;
-  y[${to}] = x[${from}];`,
+  let i = group.x * 64u + lane;
+  let size = sizes.heads * ${length}u;
+  if (i >= size) { return; }
+  for (var token = group.y; token < sizes.tokens; token += groups.y) { y[${to}] = x[${from}]; }`,
   });
 }
 
@@ -57,13 +60,13 @@ export interface ScoresShape {
 
 //| 02-attention/5-attention.ipynb#visible-scores
 /**
- * WGSL for a score, or four of them, as the causal softmax sees it: times `factor` where the key is among the first
+ * WGSL for a score, or four of them, as the causal softmax sees it: times the factor where the key is among the first
  * `visible`, else so low that its power is 0.
  */
-export function visibleScores(length: number, factor: number): string {
+export function visibleScores(length: number): string {
   const [type, column] = rowWidth(length) === 4 ? ["vec4u", "i * 4u + vec4u(0, 1, 2, 3)"] : ["u32", "i"];
   return `fn seen(v: V, i: u32, visible: u32) -> V {
-  return select(V(-3e38), v * ${wgslNumber(factor)}, ${column} < ${type}(visible));
+  return select(V(-3e38), v * bitcast<f32>(sizes.factor), ${column} < ${type}(visible));
 }`;
 }
 
@@ -74,10 +77,9 @@ export function visibleScores(length: number, factor: number): string {
  */
 export function causalSoftmaxKernel(shape: ScoresShape, factor: number, facts: AdapterFacts): Kernel {
   const { batch, heads, tokens, length, positionsPerSequence } = shape;
-  const token = `row % ${tokens}u`;
-  const at = positionsPerSequence ? `row / ${heads * tokens}u * ${tokens}u + ${token}` : token;
   const body = `
-  let visible = min(positions[${at}] + 1u, ${length}u);
+  let sequence = row / (sizes.heads * sizes.tokens);
+  let visible = min(positions[sequence * sizes.positionStep + row % sizes.tokens] + 1u, sizes.keys);
   let end = (visible + ${rowWidth(length) - 1}u) / ${rowWidth(length)}u;
   var highest = -3.4e38;
   for (var i = first; i < end; i += STEP) { highest = max(highest, largest(seen(x[start + i], i, visible))); }
@@ -90,7 +92,22 @@ export function causalSoftmaxKernel(shape: ScoresShape, factor: number, facts: A
     if (i < end) { p = exp(seen(x[start + i], i, visible) - highest) * share; }
     y[start + i] = p;
   }`;
-  const [reads, head] = [["x: array<V>", "positions: array<u32>"], visibleScores(length, factor)];
-  const parts = { name: "causal softmax", rows: batch * heads * tokens, columns: length, reads, head, body };
+  const [reads, head] = [["x: array<V>", "positions: array<u32>"], visibleScores(length)];
+  const sizes = {
+    heads,
+    tokens,
+    keys: length,
+    positionStep: positionsPerSequence ? tokens : 0,
+    factor: floatBits(factor),
+  };
+  const parts = {
+    name: "causal softmax",
+    rows: batch * heads * tokens,
+    columns: length,
+    reads,
+    head,
+    sizes,
+    body,
+  };
   return rowKernel({ ...parts, writes: ["y: array<V>"] }, facts);
 }

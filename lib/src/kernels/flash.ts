@@ -2,7 +2,7 @@
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { imageFunction, imageOf } from "../gpu/images.js";
-import { wgslNumber } from "./elementwise.js";
+import { floatBits } from "./attention.js";
 import { prefersSubgroups, range } from "./matmul.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-shape
@@ -14,29 +14,34 @@ export interface FlashShape {
   kvHeads: number;
   /** Queries of a sequence. */
   tokens: number;
-  /** Keys of a sequence. */
+  /** Keys of a sequence, at most. */
   length: number;
-  /** A multiple of 4. */
-  headDim: number;
+  /** Numbers of a query and of a key, and of a value: multiples of 4. */
+  keyWidth: number;
+  valueWidth: number;
   /** Scores are multiplied by this. */
   scale: number;
   /** Scores become softcap · tanh(score / softcap); 0 leaves them as they are. */
   softcap: number;
   /** Each head has a learned score that no key belongs to. */
   sinks: boolean;
+  /** Blocks in each sequence's table, where keys and values are paged; 0 where they are dense. */
+  tableBlocks: number;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-form
-/** How a fused kernel spreads its work: chosen for the adapter and the width of the heads. */
-export interface FlashForm {
+/** How a fused kernel spreads its work: chosen for the adapter and the shape. */
+export interface FlashTiling {
   /** Whether rows reach all lanes by subgroupShuffle; otherwise through workgroup memory. */
   subgroups: boolean;
   /** Lanes of a workgroup. */
   lanes: number;
   /** Rows that each lane keeps. */
   rows: number;
-  /** Whether the rows that are handed round by subgroups are read as images. */
-  images: boolean;
+  /** Whether the rows that are handed round by subgroups are read as textures. */
+  textures: boolean;
+  /** Keys of a part, where the keys of a row are split over workgroups; 0 where one walks through all of them. */
+  partKeys: number;
 }
 
 /** Query rows of one key head. */
@@ -45,95 +50,115 @@ export function groupedRows({ heads, kvHeads, tokens }: FlashShape): number {
 }
 
 /**
- * The form that suits the adapter. On a processor a lane keeps four rows, so that what is loaded serves them all, unless
- * there are not enough rows to fill the lanes; what sixteen tiles of rows walk through is worth a copy into an image. On a
- * graphics processor a row is all that a lane can keep.
+ * The tiling that suits the adapter. On a processor a lane keeps four rows, so that what is loaded serves them all, unless
+ * there are not enough rows to fill the lanes, or heads are so wide that the compiler would have thousands of lines; what
+ * sixteen tiles of rows walk through is worth a copy into a texture. On a graphics processor a row is all that a lane can keep.
  */
-export function flashForm(shape: FlashShape, facts: AdapterFacts): FlashForm {
-  if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1, images: false };
+export function flashTiling(shape: FlashShape, facts: AdapterFacts): FlashTiling {
+  if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1, textures: false, partKeys: 0 };
   const lanes = facts.subgroupSize;
-  const rows = groupedRows(shape) >= 4 * lanes ? 4 : 1;
-  return { subgroups: true, lanes, rows, images: groupedRows(shape) >= 16 * rows * lanes };
+  const rows = groupedRows(shape) >= 4 * lanes && shape.keyWidth <= 128 ? 4 : 1;
+  const textures = groupedRows(shape) >= 16 * rows * lanes && shape.tableBlocks === 0;
+  return { subgroups: true, lanes, rows, textures, partKeys: 0 };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-tile
 /** Query rows of a workgroup: the query heads of one key head lie one after the other, and count as rows of one matrix. */
-export function flashTile({ lanes, rows }: FlashForm): number {
+export function flashTile({ lanes, rows }: FlashTiling): number {
   return lanes * rows;
 }
 
-/** The form in which lanes keep keys: with the sums for two gradients, four wide rows would not stay in the fastest cache. */
-export function keyForm({ headDim }: FlashShape, form: FlashForm): FlashForm {
-  return { ...form, rows: Math.min(form.rows, headDim > 32 ? 2 : 4) };
+/** The tiling in which lanes keep keys: with the sums for two gradients, four wide rows would not stay in the fastest cache. */
+export function keyTiling({ keyWidth }: FlashShape, tiling: FlashTiling): FlashTiling {
+  return { ...tiling, rows: Math.min(tiling.rows, keyWidth > 32 ? 2 : 4) };
 }
 
 /** Tiles of query rows of one key head. */
-export function queryTiles(shape: FlashShape, form: FlashForm): number {
-  return Math.ceil(groupedRows(shape) / flashTile(form));
+export function queryTiles(shape: FlashShape, tiling: FlashTiling): number {
+  return Math.ceil(groupedRows(shape) / flashTile(tiling));
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-ranges-kernel
 /** What hides keys from queries. */
 export interface KeyRanges {
-  /** Sequences with positions of their own; 1 where all share them. */
+  /** Sequences with ranges of their own; 1 where all share them. */
   sequences: number;
+  /** Whether positions are [batch, tokens] and not [tokens]. */
+  positionsPerSequence: boolean;
   /** A query sees this many keys, itself included; 0 is no limit. */
   window: number;
   /** Whether each query has a first key of its own, as in packed sequences. */
-  starts: boolean;
+  firstKey: boolean;
+  /** Whether each sequence says how many keys it has. */
+  lengths: boolean;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-ranges-kernel-code
 /**
  * The run of keys [first, end) that each query row may see, and that of each tile of rows together:
- * u32 [sequences, rows, 2] and [sequences, tiles, 2]. A row that sees no key gets [0, 0).
+ * u32 [sequences, rows, 2] and [sequences, tiles, 2]. A row that sees no key gets [0, 0). Reads positions, first keys and
+ * lengths; in the place of those that do not count anything may be bound. All shapes share one compiled kernel.
  */
-export function keyRangesKernel(shape: FlashShape, ranges: KeyRanges, form: FlashForm): Kernel {
+export function keyRangesKernel(shape: FlashShape, ranges: KeyRanges, tiling: FlashTiling): Kernel {
   const { tokens, length } = shape;
-  const { sequences, window, starts } = ranges;
-  const rows = groupedRows(shape);
-  const tiles = queryTiles(shape, form);
-  const first = starts ? "starts[at]" : "0u";
-  const seen = window > 0 ? `max(${first}, end - min(end, ${window}u))` : first;
+  const { sequences, window, positionsPerSequence, firstKey, lengths } = ranges;
+  const [rows, tiles] = [groupedRows(shape), queryTiles(shape, tiling)];
+  const flags = { positionStep: positionsPerSequence ? tokens : 0, firstKey: +firstKey, lengths: +lengths };
+  const sizes = {
+    rows,
+    tokens,
+    length,
+    tiles,
+    tileRows: flashTile(tiling),
+    window: window || 0xffffffff,
+    ...flags,
+  };
   return kernel({
     name: `key ranges ${sequences}x${rows}x${length}`,
-    reads: ["positions: array<u32>", ...(starts ? ["starts: array<u32>"] : [])],
+    reads: ["positions: array<u32>", "firstKeys: array<u32>", "lengths: array<u32>"],
     writes: ["ranges: array<vec2u>", "tiles: array<vec2u>"],
+    sizes,
     workgroupSize: 64,
     workgroups: Math.ceil((sequences * tiles) / 64),
     body: `
-  if (thread >= ${sequences * tiles}u) { return; }
-  let sequence = thread / ${tiles}u;
-  let begin = thread % ${tiles}u * ${flashTile(form)}u;
+  if (thread >= arrayLength(&tiles)) { return; }
+  let sequence = thread / sizes.tiles;
+  let begin = thread % sizes.tiles * sizes.tileRows;
+  var held = sizes.length;
+  if (sizes.lengths == 1u) { held = min(held, lengths[sequence]); }
+  var token = begin % sizes.tokens;
   var tile = vec2u(0xffffffffu, 0u);
-  for (var row = begin; row < min(begin + ${flashTile(form)}u, ${rows}u); row++) {
-    let at = sequence * ${tokens}u + row % ${tokens}u;
+  for (var row = begin; row < min(begin + sizes.tileRows, sizes.rows); row++) {
+    let at = sequence * sizes.positionStep + token;
     let end = positions[at] + 1u;
-    var range = vec2u(${seen}, min(end, ${length}u));
+    var range = vec2u(end - min(end, sizes.window), min(end, held));
+    if (sizes.firstKey == 1u) { range.x = max(range.x, firstKeys[at]); }
     if (range.x < range.y) { tile = vec2u(min(tile.x, range.x), max(tile.y, range.y)); }
     else { range = vec2u(); }
-    ranges[sequence * ${rows}u + row] = range;
+    ranges[sequence * sizes.rows + row] = range;
+    token = select(token + 1u, 0u, token + 1u == sizes.tokens);
   }
   tiles[thread] = tile;`,
   });
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#shared-rows
-/** Fours of numbers of a row. */
-export function foursOf({ headDim }: FlashShape): number {
-  return headDim / 4;
+/** Loads of four numbers that make up a row of an array: queries and keys have one width, values and results another. */
+export function vectorsOf(array: string, { keyWidth, valueWidth }: FlashShape): number {
+  return (["q", "k", "dq", "dk"].includes(array) ? keyWidth : valueWidth) / 4;
 }
 
 /** Rows that the workgroup form keeps in workgroup memory at a time, so that two arrays of them take 16 KiB at most. */
 export function sharedRows(shape: FlashShape): number {
-  return Math.max(2, Math.min(32, 2 ** Math.floor(Math.log2(512 / foursOf(shape)))));
+  const widest = Math.max(vectorsOf("k", shape), vectorsOf("v", shape));
+  return Math.max(2, Math.min(32, 2 ** Math.floor(Math.log2(512 / widest))));
 }
 
-/** Declares the workgroup memory for rows of these arrays, or how they are read as images. */
-export function sharedHead(names: string[], shape: FlashShape, { subgroups, images }: FlashForm): string {
-  const size = sharedRows(shape) * foursOf(shape);
-  if (subgroups) return images ? names.map(imageFunction).join("\n") : "";
-  return names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size}>;`).join("\n");
+/** Declares the workgroup memory for rows of these arrays, or how they are read as textures. */
+export function sharedHead(names: string[], shape: FlashShape, { subgroups, textures }: FlashTiling): string {
+  if (subgroups) return textures ? names.map(imageFunction).join("\n") : "";
+  const size = (name: string) => sharedRows(shape) * vectorsOf(name, shape);
+  return names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size(name)}>;`).join("\n");
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#shared-four
@@ -142,66 +167,77 @@ export function sharedFour(
   name: string,
   c: number,
   shape: FlashShape,
-  { subgroups, lanes }: FlashForm,
+  { subgroups, lanes }: FlashTiling,
 ): string {
-  if (!subgroups) return `${name}Tile[(j - start) * ${foursOf(shape)}u + ${c}u]`;
+  if (!subgroups) return `${name}Tile[(j - start) * ${vectorsOf(name, shape)}u + ${c}u]`;
   return `subgroupShuffle(${name}Part${Math.floor(c / lanes)}, ${c % lanes}u)`;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#each-shared
-/** The rows that all lanes walk through: arrays [matrices, count, headDim] by name, and which rows of them. */
+/** The rows that all lanes walk through: arrays by name, where row j of them lies, and which rows. */
 export interface RowWalk {
   names: string[];
-  count: string;
+  /** WGSL for the number of a row in its array, from j. */
+  row: (j: string) => string;
   from: string;
   to: string;
 }
 
-/** Declares arrays of rows, in fours: those that are walked through as images, where the form has them so. */
-export function rowArrays(names: string[], walk: RowWalk, { images }: FlashForm): string[] {
-  return names.map((name) => (images && walk.names.includes(name) ? imageOf(name) : `${name}: array<vec4f>`));
+/** Declares arrays of rows, in fours: those that are walked through as textures, where the tiling has them so. */
+export function rowArrays(names: string[], walk: RowWalk, { textures }: FlashTiling): string[] {
+  return names.map((name) =>
+    textures && walk.names.includes(name) ? imageOf(name) : `${name}: array<vec4f>`,
+  );
 }
 
 /** Loads row j: each lane a part of it, to be handed round. */
 export function loadParts(
-  { names, count }: RowWalk,
+  { names, row }: RowWalk,
   shape: FlashShape,
-  { lanes, images }: FlashForm,
+  { lanes, textures }: FlashTiling,
 ): string[] {
-  const width = foursOf(shape);
-  const four = (name: string, at: string) => (images ? `${name}Four(${at})` : `${name}[${at}]`);
-  const part = (i: number) =>
-    (i + 1) * lanes <= width ? `${i * lanes}u + lane` : `min(${i * lanes}u + lane, ${width - 1}u)`;
-  return names.flatMap((name) =>
-    range(Math.ceil(width / lanes)).map(
-      (i) => `let ${name}Part${i} = ${four(name, `(matrix * ${count} + j) * ${width}u + ${part(i)}`)};`,
-    ),
-  );
+  const four = (name: string, at: string) => (textures ? `${name}Four(${at})` : `${name}[${at}]`);
+  const parts = names.flatMap((name) => {
+    const width = vectorsOf(name, shape);
+    const part = (i: number) =>
+      (i + 1) * lanes <= width ? `${i * lanes}u + lane` : `min(${i * lanes}u + lane, ${width - 1}u)`;
+    return range(Math.ceil(width / lanes)).map(
+      (i) => `let ${name}Part${i} = ${four(name, `row * ${width}u + ${part(i)}`)};`,
+    );
+  });
+  return [`let row = ${row("j")};`, ...parts];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#fill-shared
 /** Fills the workgroup memory with rows from `start` on. */
-export function fillShared({ names, count }: RowWalk, shape: FlashShape, { lanes }: FlashForm): string[] {
-  const width = foursOf(shape);
-  return [
-    "workgroupBarrier();",
+export function fillShared({ names, row, to }: RowWalk, shape: FlashShape, { lanes }: FlashTiling): string[] {
+  const widths = [...new Set(names.map((name) => vectorsOf(name, shape)))];
+  const fill = (width: number) => [
     `for (var slot = lane; slot < ${sharedRows(shape) * width}u; slot += ${lanes}u) {`,
-    `  let at = (matrix * ${count} + min(start + slot / ${width}u, ${count} - 1u)) * ${width}u + slot % ${width}u;`,
-    ...names.map((name) => `  ${name}Tile[slot] = ${name}[at];`),
+    `  let j = min(start + slot / ${width}u, ${to} - 1u);`,
+    `  let at = (${row("j")}) * ${width}u + slot % ${width}u;`,
+    ...names
+      .filter((name) => vectorsOf(name, shape) === width)
+      .map((name) => `  ${name}Tile[slot] = ${name}[at];`),
     "}",
-    "workgroupBarrier();",
   ];
+  return ["workgroupBarrier();", ...widths.flatMap(fill), "workgroupBarrier();"];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#walk-rows
 /** Walks through rows one by one, in every lane at the same time: the statements see the row's number, `j`. */
-export function walkRows(walk: RowWalk, shape: FlashShape, form: FlashForm, statements: string[]): string[] {
+export function walkRows(
+  walk: RowWalk,
+  shape: FlashShape,
+  tiling: FlashTiling,
+  statements: string[],
+): string[] {
   const { from, to } = walk;
-  if (form.subgroups)
-    return [`for (var j = ${from}; j < ${to}; j++) {`, ...loadParts(walk, shape, form), ...statements, "}"];
+  if (tiling.subgroups)
+    return [`for (var j = ${from}; j < ${to}; j++) {`, ...loadParts(walk, shape, tiling), ...statements, "}"];
   return [
     `for (var start = ${from}; start < ${to}; start += ${sharedRows(shape)}u) {`,
-    ...fillShared(walk, shape, form),
+    ...fillShared(walk, shape, tiling),
     `for (var j = start; j < min(start + ${sharedRows(shape)}u, ${to}); j++) {`,
     ...statements,
     "}",
@@ -211,71 +247,75 @@ export function walkRows(walk: RowWalk, shape: FlashShape, form: FlashForm, stat
 
 //| 02-attention/7-the-fused-kernel.ipynb#own-rows
 /** The number of each lane's row r, which may lie past the end. */
-export function ownRow(r: number, { lanes, rows }: FlashForm): string {
+export function ownRow(r: number, { lanes, rows }: FlashTiling): string {
   return `group.x * ${lanes * rows}u + ${r * lanes}u + lane`;
 }
 
 /** Each lane's rows: their numbers, the last one again where they are past the end. `count` is how many there are. */
-export function ownRows(count: string, form: FlashForm): string[] {
-  const row = (r: number) => `let row${r} = min(${ownRow(r, form)}, ${count} - 1u);`;
-  return ["let matrix = group.y;", ...range(form.rows).map(row)];
+export function ownRows(count: string, tiling: FlashTiling): string[] {
+  const row = (r: number) => `let row${r} = min(${ownRow(r, tiling)}, ${count} - 1u);`;
+  return ["let matrix = group.y;", "let scale = bitcast<f32>(sizes.scale);", ...range(tiling.rows).map(row)];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#own-four
 /** WGSL for the four numbers at `c` of a lane's row r of an array that it keeps. */
-export function ownFour(name: string, r: number, c: number, { subgroups }: FlashForm): string {
+export function ownFour(name: string, r: number, c: number, { subgroups }: FlashTiling): string {
   return subgroups ? `${name}${r}[${c}]` : `${name}${r}_${c}`;
 }
 
 /** Zeros to add each lane's rows of a result to. */
-export function ownSums(name: string, shape: FlashShape, form: FlashForm): string[] {
-  const rows = range(form.rows);
-  if (form.subgroups) return rows.map((r) => `var ${name}${r}: array<vec4f, ${foursOf(shape)}>;`);
-  return rows.flatMap((r) => range(foursOf(shape)).map((c) => `var ${ownFour(name, r, c, form)} = vec4f();`));
+export function ownSums(name: string, shape: FlashShape, tiling: FlashTiling): string[] {
+  const [rows, width] = [range(tiling.rows), vectorsOf(name, shape)];
+  if (tiling.subgroups) return rows.map((r) => `var ${name}${r}: array<vec4f, ${width}>;`);
+  return rows.flatMap((r) => range(width).map((c) => `var ${ownFour(name, r, c, tiling)} = vec4f();`));
+}
+
+/** The size, read as data, that ends a loop over a row of an array. */
+export function loopEnd(name: string): string {
+  return ["q", "k", "dq", "dk"].includes(name) ? "sizes.keyVectors" : "sizes.valueVectors";
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#load-own
-/** Takes each lane's rows of an array along, times a factor. */
+/** Takes each lane's rows of an array along, times a factor (WGSL) where one is given. */
 export function loadOwn(
   name: string,
   count: string,
   shape: FlashShape,
-  form: FlashForm,
-  factor = 1,
+  tiling: FlashTiling,
+  factor = "",
 ): string[] {
-  const times = factor === 1 ? "" : ` * ${wgslNumber(factor)}`;
-  const four = (r: number, c: string) =>
-    `${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u + ${c}]${times};`;
-  const rows = range(form.rows);
-  if (!form.subgroups)
+  const times = factor === "" ? "" : ` * ${factor}`;
+  const width = vectorsOf(name, shape);
+  const four = (r: number, c: string) => `${name}[(matrix * ${count} + row${r}) * ${width}u + ${c}]${times};`;
+  const rows = range(tiling.rows);
+  if (!tiling.subgroups)
     return rows.flatMap((r) =>
-      range(foursOf(shape)).map((c) => `let ${ownFour(name, r, c, form)} = ${four(r, `${c}u`)}`),
+      range(width).map((c) => `let ${ownFour(name, r, c, tiling)} = ${four(r, `${c}u`)}`),
     );
   return [
-    ...ownSums(name, shape, form),
-    "for (var c = 0u; c < sizes.fours; c++) {",
+    ...ownSums(name, shape, tiling),
+    `for (var c = 0u; c < ${loopEnd(name)}; c++) {`,
     ...rows.map((r) => `${name}${r}[c] = ${four(r, "c")}`),
     "}",
   ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#store-own
-/** Writes each lane's rows of a result, those that exist, times a factor. */
+/** Writes each lane's rows of a result, those that exist, times a factor. `matrix` is WGSL for the matrix that they are rows of. */
 export function storeOwn(
   name: string,
   count: string,
   shape: FlashShape,
-  form: FlashForm,
-  factor: (r: number) => string,
+  tiling: FlashTiling,
+  { factor, matrix = "matrix" }: { factor: (r: number) => string; matrix?: string },
 ): string[] {
-  const start = (r: number) => `${name}[(matrix * ${count} + row${r}) * ${foursOf(shape)}u`;
-  const each = (r: number) =>
-    form.subgroups
-      ? [`for (var c = 0u; c < sizes.fours; c++) { ${start(r)} + c] = ${name}${r}[c] * ${factor(r)}; }`]
-      : range(foursOf(shape)).map(
-          (c) => `${start(r)} + ${c}u] = ${ownFour(name, r, c, form)} * ${factor(r)};`,
-        );
-  return range(form.rows).flatMap((r) => [`if (${ownRow(r, form)} < ${count}) {`, ...each(r), "}"]);
+  const width = vectorsOf(name, shape);
+  const start = (r: number) => `${name}[(${matrix} * ${count} + row${r}) * ${width}u`;
+  const store = (r: number) =>
+    tiling.subgroups
+      ? [`for (var c = 0u; c < ${loopEnd(name)}; c++) { ${start(r)} + c] = ${name}${r}[c] * ${factor(r)}; }`]
+      : range(width).map((c) => `${start(r)} + ${c}u] = ${ownFour(name, r, c, tiling)} * ${factor(r)};`);
+  return range(tiling.rows).flatMap((r) => [`if (${ownRow(r, tiling)} < ${count}) {`, ...store(r), "}"]);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#products
@@ -285,70 +325,90 @@ export function dotProducts(
   own: string,
   shared: string,
   shape: FlashShape,
-  form: FlashForm,
+  tiling: FlashTiling,
 ): string[] {
-  const rows = range(form.rows);
+  const rows = range(tiling.rows);
   return [
     ...rows.map((r) => `var ${name}${r} = 0.0;`),
-    ...range(foursOf(shape)).flatMap((c) => [
-      `let ${name}Four${c} = ${sharedFour(shared, c, shape, form)};`,
-      ...rows.map((r) => `${name}${r} += dot(${ownFour(own, r, c, form)}, ${name}Four${c});`),
+    ...range(vectorsOf(shared, shape)).flatMap((c) => [
+      `let ${name}Four${c} = ${sharedFour(shared, c, shape, tiling)};`,
+      ...rows.map((r) => `${name}${r} += dot(${ownFour(own, r, c, tiling)}, ${name}Four${c});`),
     ]),
   ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#add-products
-/** Adds row j of `shared`, times `share`r, to each lane's sums. */
+/** Adds row j of `shared`, times `factor`r, to each lane's sums. */
 export function addProducts(
   sums: string,
-  share: string,
+  factor: string,
   shared: string,
   shape: FlashShape,
-  form: FlashForm,
+  tiling: FlashTiling,
 ): string[] {
-  return range(foursOf(shape)).flatMap((c) => [
-    `let ${sums}Four${c} = ${sharedFour(shared, c, shape, form)};`,
-    ...range(form.rows).map((r) => `${ownFour(sums, r, c, form)} += ${share}${r} * ${sums}Four${c};`),
+  return range(vectorsOf(shared, shape)).flatMap((c) => [
+    `let ${sums}Four${c} = ${sharedFour(shared, c, shape, tiling)};`,
+    ...range(tiling.rows).map((r) => `${ownFour(sums, r, c, tiling)} += ${factor}${r} * ${sums}Four${c};`),
   ]);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#cap-scores
 /** Caps the scores, where the model does. tanh of large numbers is not safe everywhere: past 15 it is 1 anyway. */
-export function capScores({ softcap }: FlashShape, { rows }: FlashForm): string[] {
-  const cap = wgslNumber(softcap);
-  return softcap === 0
-    ? []
-    : range(rows).map((r) => `s${r} = ${cap} * tanh(clamp(s${r} / ${cap}, -15.0, 15.0));`);
+export function capScores({ softcap }: FlashShape, { rows }: FlashTiling): string[] {
+  const cap = "bitcast<f32>(sizes.softcap)";
+  if (softcap === 0) return [];
+  return range(rows).map((r) => `s${r} = ${cap} * tanh(clamp(s${r} / ${cap}, -15.0, 15.0));`);
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#key-parts
+/**
+ * Keys of a part where a few queries meet many keys, 0 where all are one part. Few rows leave most cores idle; but parts have to be
+ * put together, which on a processor costs what a thousand keys cost. It is the same for all lengths, so that where a part begins
+ * depends on nothing else.
+ */
+export function partKeysFor({ tokens, length }: FlashShape, facts: AdapterFacts): number {
+  const keys = prefersSubgroups(facts) ? 2048 : 512;
+  return tokens <= 8 && length > keys ? keys : 0;
+}
+
+/** Parts that the keys of a row are split into: 1 where they are not. */
+export function keyParts({ length }: FlashShape, { partKeys }: FlashTiling): number {
+  return partKeys === 0 ? 1 : Math.ceil(length / partKeys);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-frame
 /** A name such as `flash attention 12x4x64x64x32` for errors and profiles. */
-export function flashName(what: string, shape: FlashShape): string {
-  const { batch, heads, tokens, length, headDim } = shape;
-  return `${what} ${batch}x${heads}x${tokens}x${length}x${headDim}`;
+export function flashName(
+  what: string,
+  { batch, heads, tokens, length, keyWidth, valueWidth }: FlashShape,
+): string {
+  const width = keyWidth === valueWidth ? keyWidth : `${keyWidth}/${valueWidth}`;
+  return `${what} ${batch}x${heads}x${tokens}x${length}x${width}`;
 }
 
-/**
- * What the three kernels have in common: how many workgroups there are, `across` for each key head, and the sizes that
- * are read as data, so that all lengths share one compiled kernel. Tables of one sequence serve all.
- */
-export function flashFrame(shape: FlashShape, form: FlashForm, sequences: number, across: number) {
-  const { batch, kvHeads, length, tokens } = shape;
-  const rows = groupedRows(shape);
-  const tiles = queryTiles(shape, form);
-  const workgroups: [number, number, number] = [across, batch * kvHeads, 1];
+/** What the kernels read as data, so that all lengths, batches and scales share one that is compiled. */
+export function flashSizes(
+  shape: FlashShape,
+  tiling: FlashTiling,
+  sequences: number,
+): Record<string, number> {
+  const { length, tokens, kvHeads, scale, softcap, tableBlocks } = shape;
+  const [keyVectors, valueVectors] = [vectorsOf("k", shape), vectorsOf("v", shape)];
   return {
-    enable: form.subgroups ? ["subgroups"] : [],
-    sizes: {
-      rows,
-      length,
-      tokens,
-      kvHeads,
-      tiles,
-      sequenceStep: sequences === 1 ? 0 : 1,
-      fours: foursOf(shape),
-    },
-    workgroupSize: form.lanes,
+    ...{ rows: groupedRows(shape), length, tokens, kvHeads, tiles: queryTiles(shape, tiling) },
+    sequenceStep: sequences === 1 ? 0 : 1,
+    ...{ keyVectors, valueVectors, tableBlocks, partKeys: tiling.partKeys },
+    ...{ scale: floatBits(scale), softcap: floatBits(softcap) },
+  };
+}
+
+/** What the three kernels have in common. There are `across` workgroups for each key head, times the parts of the keys. */
+export function flashFrame(shape: FlashShape, tiling: FlashTiling, sequences: number, across: number) {
+  const workgroups: [number, number, number] = [across, shape.batch * shape.kvHeads, keyParts(shape, tiling)];
+  return {
+    enable: tiling.subgroups ? ["subgroups"] : [],
+    sizes: flashSizes(shape, tiling, sequences),
+    workgroupSize: tiling.lanes,
     workgroups,
   };
 }
@@ -365,31 +425,51 @@ export const ownTile = "let tile = tiles[sequence * sizes.tiles + group.x];";
  * Takes a key's scores in: a score above the highest so far scales down all that was added before. The key's shares,
  * relative to the highest score, are `p`.
  */
-export function onlineSoftmax(shape: FlashShape, form: FlashForm): string[] {
-  return range(form.rows).flatMap((r) => [
+export function onlineSoftmax(shape: FlashShape, tiling: FlashTiling): string[] {
+  return range(tiling.rows).flatMap((r) => [
     `s${r} = select(-3e38, s${r}, j >= range${r}.x && j < range${r}.y);`,
     `if (s${r} > highest${r}) {`,
     `let decay = exp(highest${r} - s${r});`,
     `highest${r} = s${r};`,
     `sum${r} *= decay;`,
-    ...range(foursOf(shape)).map((c) => `${ownFour("y", r, c, form)} *= decay;`),
+    ...range(vectorsOf("y", shape)).map((c) => `${ownFour("y", r, c, tiling)} *= decay;`),
     "}",
     `let p${r} = exp(s${r} - highest${r});`,
     `sum${r} += p${r};`,
   ]);
 }
 
-//| 02-attention/7-the-fused-kernel.ipynb#forward-kernel
-/** The keys and values that a workgroup's query rows see together. */
-export const keyWalk: RowWalk = { names: ["k", "v"], count: "sizes.length", from: "tile.x", to: "tile.y" };
+//| 02-attention/7-the-fused-kernel.ipynb#key-walk
+/** Tokens of a block of paged keys and values. */
+export const blockTokens = 16;
 
+/** What `keyWalk` needs to know to find a paged row: the sequence's table, and the head within a block. */
+export const ownTable = [
+  "let table = matrix / sizes.kvHeads * sizes.tableBlocks;",
+  "let kvHead = matrix % sizes.kvHeads;",
+];
+
+/**
+ * The keys and values that a workgroup's query rows see together. Dense ones [batch, kvHeads, length, width] lie one after the
+ * other; paged ones [blocks, kvHeads, 16, width] where the sequence's table says.
+ */
+export function keyWalk({ tableBlocks }: FlashShape, { partKeys }: FlashTiling): RowWalk {
+  const dense = (j: string) => `matrix * sizes.length + ${j}`;
+  const paged = (j: string) =>
+    `(blocks[table + ${j} / ${blockTokens}u] * sizes.kvHeads + kvHead) * ${blockTokens}u + ${j} % ${blockTokens}u`;
+  const [from, to] = partKeys === 0 ? ["tile.x", "tile.y"] : ["first", "last"];
+  return { names: ["k", "v"], row: tableBlocks > 0 ? paged : dense, from, to };
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#forward-kernel
 /** Where the softmax of each lane's rows begins: with nothing, or with a sink, a score before the first key. */
-export function beginSoftmax({ sinks }: FlashShape, { rows }: FlashForm): string[] {
+export function beginSoftmax({ sinks }: FlashShape, { rows, partKeys }: FlashTiling): string[] {
   const head = (r: number) => `matrix % sizes.kvHeads * (sizes.rows / sizes.tokens) + row${r} / sizes.tokens`;
+  const first = partKeys === 0 ? "true" : "group.z == 0u"; // only the first part begins with the sink
   return range(rows).flatMap((r) => [
     `let range${r} = ranges[sequence * sizes.rows + row${r}];`,
-    `var highest${r} = ${sinks ? `sinks[${head(r)}]` : "-1e30"};`,
-    `var sum${r} = ${sinks ? "1.0" : "0.0"};`,
+    `var highest${r} = ${sinks ? `select(-1e30, sinks[${head(r)}], ${first})` : "-1e30"};`,
+    `var sum${r} = ${sinks ? `select(0.0, 1.0, ${first})` : "0.0"};`,
   ]);
 }
 
@@ -397,41 +477,104 @@ export function beginSoftmax({ sinks }: FlashShape, { rows }: FlashForm): string
  * The share of all that was added, and the logarithm of the sum. A row that sees nothing gets zeros, and a logarithm so large
  * that all its shares are 0 on the way back.
  */
-export function endSoftmax(form: FlashForm): string[] {
-  return range(form.rows).flatMap((r) => [
+export function endSoftmax(shape: FlashShape, tiling: FlashTiling): string[] {
+  const ends = range(tiling.rows).flatMap((r) => [
     `let share${r} = select(0.0, 1.0 / sum${r}, sum${r} > 0.0);`,
-    `if (${ownRow(r, form)} < sizes.rows) {`,
+    `if (${ownRow(r, tiling)} < sizes.rows) {`,
     `logSums[matrix * sizes.rows + row${r}] = select(3e38, highest${r} + log(sum${r}), sum${r} > 0.0);`,
     "}",
   ]);
+  return [...ends, ...storeOwn("y", "sizes.rows", shape, tiling, { factor: (r) => `share${r}` })];
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#end-part
+/** The keys of a workgroup's part among those that its rows see. */
+export const ownPart = [
+  "let first = max(tile.x, group.z * sizes.partKeys);",
+  "let last = min(tile.y, (group.z + 1u) * sizes.partKeys);",
+];
+
+/** Leaves what one part of the keys adds up to: the sums as they are, and their highest score and sum of powers. */
+export function endPart(shape: FlashShape, tiling: FlashTiling): string[] {
+  const matrix = "(group.z * groups.y + matrix)";
+  const marks = range(tiling.rows).flatMap((r) => [
+    `if (${ownRow(r, tiling)} < sizes.rows) {`,
+    `marks[${matrix} * sizes.rows + row${r}] = vec2f(highest${r}, sum${r});`,
+    "}",
+  ]);
+  return [...marks, ...storeOwn("y", "sizes.rows", shape, tiling, { factor: () => "1.0", matrix })];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-kernel
-/** Attention in one pass over the keys. Writes y like q, and the logarithm of each row's sum of powers. */
-export function flashKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
-  const arrays = rowArrays(["q", "k", "v"], keyWalk, form);
+/**
+ * Attention in one pass over the keys. Writes y [batch, heads, tokens, valueWidth], and the logarithm of each row's sum of powers
+ * [batch, heads, tokens]; where the keys are split, what each part adds up to, with a first dimension of parts.
+ */
+export function flashKernel(shape: FlashShape, tiling: FlashTiling, sequences: number): Kernel {
+  const walk = keyWalk(shape, tiling);
+  const [paged, split] = [shape.tableBlocks > 0, tiling.partKeys > 0];
   const tables = ["ranges: array<vec2u>", "tiles: array<vec2u>"];
   return kernel({
-    ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
+    ...flashFrame(shape, tiling, sequences, queryTiles(shape, tiling)),
     name: flashName("flash attention", shape),
-    reads: [...arrays, ...tables, ...(shape.sinks ? ["sinks: array<f32>"] : [])],
-    writes: ["y: array<vec4f>", "logSums: array<f32>"],
-    head: sharedHead(keyWalk.names, shape, form),
+    reads: [
+      ...[...rowArrays(["q", "k", "v"], walk, tiling), ...tables],
+      ...(paged ? ["blocks: array<u32>"] : []),
+      ...(shape.sinks ? ["sinks: array<f32>"] : []),
+    ],
+    writes: ["y: array<vec4f>", split ? "marks: array<vec2f>" : "logSums: array<f32>"],
+    head: sharedHead(walk.names, shape, tiling),
     body: [
-      ...ownRows("sizes.rows", form),
-      ...[sequenceOf, ownTile],
-      ...loadOwn("q", "sizes.rows", shape, form, shape.scale),
-      ...ownSums("y", shape, form),
-      ...beginSoftmax(shape, form),
-      ...walkRows(keyWalk, shape, form, [
-        ...dotProducts("s", "q", "k", shape, form),
-        ...capScores(shape, form),
-        ...onlineSoftmax(shape, form),
-        ...addProducts("y", "p", "v", shape, form),
+      ...[...ownRows("sizes.rows", tiling), sequenceOf, ownTile],
+      ...[...(split ? ownPart : []), ...(paged ? ownTable : [])],
+      ...loadOwn("q", "sizes.rows", shape, tiling, "scale"),
+      ...ownSums("y", shape, tiling),
+      ...beginSoftmax(shape, tiling),
+      ...walkRows(walk, shape, tiling, [
+        ...dotProducts("s", "q", "k", shape, tiling),
+        ...capScores(shape, tiling),
+        ...onlineSoftmax(shape, tiling),
+        ...addProducts("y", "p", "v", shape, tiling),
       ]),
-      ...endSoftmax(form),
-      ...storeOwn("y", "sizes.rows", shape, form, (r) => `share${r}`),
+      ...(split ? endPart : endSoftmax)(shape, tiling),
     ].join("\n"),
+  });
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#combine-kernel
+/**
+ * Puts the parts of split keys together: sums [parts, rows, valueWidth] and marks [parts, rows, 2] of all rows to y
+ * [rows, valueWidth]. Parts that saw nothing are not read. All shapes share one compiled kernel.
+ */
+export function combinePartsKernel(shape: FlashShape, tiling: FlashTiling): Kernel {
+  const { batch, heads, tokens } = shape;
+  const [rows, vectors] = [batch * heads * tokens, vectorsOf("y", shape)];
+  return kernel({
+    name: flashName("combine parts", shape),
+    reads: ["sums: array<vec4f>", "marks: array<vec2f>"],
+    writes: ["y: array<vec4f>"],
+    sizes: { rows, vectors, parts: keyParts(shape, tiling) },
+    workgroupSize: 64,
+    workgroups: Math.ceil((rows * vectors) / 64),
+    body: `
+  if (thread >= sizes.rows * sizes.vectors) { return; }
+  let row = thread / sizes.vectors;
+  var highest = -1e30;
+  for (var part = 0u; part < sizes.parts; part++) {
+    let mark = marks[part * sizes.rows + row];
+    if (mark.y > 0.0) { highest = max(highest, mark.x); }
+  }
+  var sum = 0.0;
+  var mixed = vec4f();
+  for (var part = 0u; part < sizes.parts; part++) {
+    let mark = marks[part * sizes.rows + row];
+    if (mark.y > 0.0) {
+      let decay = select(exp(mark.x - highest), 1.0, mark.x == highest);
+      sum += mark.y * decay;
+      mixed += sums[part * sizes.rows * sizes.vectors + thread] * decay;
+    }
+  }
+  y[thread] = mixed * select(0.0, 1.0 / sum, sum > 0.0);`,
   });
 }
 
@@ -441,99 +584,101 @@ export function flashKernel(shape: FlashShape, form: FlashForm, sequences: numbe
  * Σ gradient · y, and its run of keys. With sinks also what the row adds to the gradient of its head's sink,
  * f32 [batch, tokens, heads].
  */
-export function rowFactsKernel(shape: FlashShape, sequences: number): Kernel {
+export function rowStatisticsKernel(shape: FlashShape, tiling: FlashTiling, sequences: number): Kernel {
   const { batch, heads, tokens, sinks } = shape;
-  const [rows, fours] = [batch * heads * tokens, foursOf(shape)];
-  const own = sequences === 1 ? "0u" : `thread / ${heads * tokens}u * ${groupedRows(shape)}u`;
   const sinkPart = `
-  let head = thread / ${tokens}u % ${heads}u;
-  let place = thread / ${heads * tokens}u * ${tokens}u + thread % ${tokens}u;
-  sinkParts[place * ${heads}u + head] = -exp(sinks[head] - logSums[thread]) * sum;`;
+  let heads = sizes.kvHeads * (sizes.rows / sizes.tokens);
+  let place = (sequence * sizes.tokens + thread % sizes.tokens) * heads + thread / sizes.tokens % heads;
+  sinkParts[place] = -exp(sinks[thread / sizes.tokens % heads] - logSums[thread]) * sum;`;
   return kernel({
-    name: flashName("flash row facts", shape),
+    name: flashName("flash row statistics", shape),
     reads: [
       ...["y: array<vec4f>", "gradient: array<vec4f>", "logSums: array<f32>", "ranges: array<vec2u>"],
       ...(sinks ? ["sinks: array<f32>"] : []),
     ],
-    writes: ["facts: array<vec4f>", ...(sinks ? ["sinkParts: array<f32>"] : [])],
+    writes: ["statistics: array<vec4f>", ...(sinks ? ["sinkParts: array<f32>"] : [])],
+    sizes: flashSizes(shape, tiling, sequences),
     workgroupSize: 64,
-    workgroups: Math.ceil(rows / 64),
+    workgroups: Math.ceil((batch * heads * tokens) / 64),
     body: `
-  if (thread >= ${rows}u) { return; }
+  if (thread >= arrayLength(&statistics)) { return; }
+  let sequence = thread / (sizes.rows * sizes.kvHeads);
+  let width = sizes.valueVectors;
   var sum = 0.0;
-  for (var i = thread * ${fours}u; i < (thread + 1u) * ${fours}u; i++) { sum += dot(y[i], gradient[i]); }
-  let range = ranges[${own} + thread % ${tokens}u];
-  facts[thread] = vec4f(logSums[thread], sum, vec2f(range));${sinks ? sinkPart : ""}`,
+  for (var i = thread * width; i < (thread + 1u) * width; i++) { sum += dot(y[i], gradient[i]); }
+  let range = ranges[sequence * sizes.sequenceStep * sizes.rows + thread % sizes.tokens];
+  statistics[thread] = vec4f(logSums[thread], sum, vec2f(range));${sinks ? sinkPart : ""}`,
   });
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#score-gradient
 /**
- * WGSL for the share p and the gradient ds of the score s of row r, from the gradient dp of its share and its row's facts;
+ * WGSL for the share p and the gradient ds of the score s of row r, from the gradient dp of its share and its row's statistics;
  * both are 0 unless the row sees the key.
  */
-export function scoreGradient({ softcap }: FlashShape, r: number, facts: string, key: string): string[] {
-  const slope = softcap === 0 ? "" : ` * (1.0 - s${r} * s${r} * ${wgslNumber(softcap ** -2)})`;
-  const sees = `f32(${key}) >= ${facts}.z && f32(${key}) < ${facts}.w`;
+export function scoreGradient({ softcap }: FlashShape, r: number, statistics: string, key: string): string[] {
+  const capped = `s${r} / bitcast<f32>(sizes.softcap)`;
+  const sees = `f32(${key}) >= ${statistics}.z && f32(${key}) < ${statistics}.w`;
   return [
-    `let p${r} = select(0.0, exp(s${r} - ${facts}.x), ${sees});`,
-    `let ds${r} = p${r} * (dp${r} - ${facts}.y)${slope};`,
+    `let p${r} = select(0.0, exp(s${r} - ${statistics}.x), ${sees});`,
+    `let ds${r} = p${r} * (dp${r} - ${statistics}.y)${softcap === 0 ? "" : ` * (1.0 - (${capped}) * (${capped}))`};`,
   ];
 }
 
 /** What both backward kernels read. */
-export function backwardReads(walk: RowWalk, form: FlashForm, facts: string): string[] {
+export function backwardReads(walk: RowWalk, tiling: FlashTiling, statistics: string): string[] {
   return [
-    ...rowArrays(["q", "k", "v", "gradient"], walk, form),
-    `facts: array<${facts}>`,
+    ...rowArrays(["q", "k", "v", "gradient"], walk, tiling),
+    `statistics: array<${statistics}>`,
     "tiles: array<vec2u>",
   ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#query-gradient-kernel
 /** The gradient of the queries: each lane keeps query rows and walks through the keys they see, as forward. */
-export function flashQueryGradientKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
+export function flashQueryGradientKernel(shape: FlashShape, tiling: FlashTiling, sequences: number): Kernel {
+  const walk = keyWalk(shape, tiling);
   return kernel({
-    ...flashFrame(shape, form, sequences, queryTiles(shape, form)),
+    ...flashFrame(shape, tiling, sequences, queryTiles(shape, tiling)),
     name: flashName("flash query gradient", shape),
-    reads: backwardReads(keyWalk, form, "vec4f"),
+    reads: backwardReads(walk, tiling, "vec4f"),
     writes: ["dq: array<vec4f>"],
-    head: sharedHead(keyWalk.names, shape, form),
+    head: sharedHead(walk.names, shape, tiling),
     body: [
-      ...ownRows("sizes.rows", form),
+      ...ownRows("sizes.rows", tiling),
       ...[sequenceOf, ownTile],
-      ...loadOwn("q", "sizes.rows", shape, form, shape.scale),
-      ...loadOwn("gradient", "sizes.rows", shape, form),
-      ...range(form.rows).map((r) => `let known${r} = facts[matrix * sizes.rows + row${r}];`),
-      ...ownSums("dq", shape, form),
-      ...walkRows(keyWalk, shape, form, [
-        ...dotProducts("s", "q", "k", shape, form),
-        ...dotProducts("dp", "gradient", "v", shape, form),
-        ...capScores(shape, form),
-        ...range(form.rows).flatMap((r) => scoreGradient(shape, r, `known${r}`, "j")),
-        ...addProducts("dq", "ds", "k", shape, form),
+      ...loadOwn("q", "sizes.rows", shape, tiling, "scale"),
+      ...loadOwn("gradient", "sizes.rows", shape, tiling),
+      ...range(tiling.rows).map((r) => `let row${r}Statistics = statistics[matrix * sizes.rows + row${r}];`),
+      ...ownSums("dq", shape, tiling),
+      ...walkRows(walk, shape, tiling, [
+        ...dotProducts("s", "q", "k", shape, tiling),
+        ...dotProducts("dp", "gradient", "v", shape, tiling),
+        ...capScores(shape, tiling),
+        ...range(tiling.rows).flatMap((r) => scoreGradient(shape, r, `row${r}Statistics`, "j")),
+        ...addProducts("dq", "ds", "k", shape, tiling),
       ]),
-      ...storeOwn("dq", "sizes.rows", shape, form, () => wgslNumber(shape.scale)),
+      ...storeOwn("dq", "sizes.rows", shape, tiling, { factor: () => "scale" }),
     ].join("\n"),
   });
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#rows-that-see
-/** The facts of row j in every lane: in a subgroup four lanes load one number each, and hand them round. */
-export function rowFacts({ subgroups }: FlashForm): string[] {
-  if (!subgroups) return ["let known = facts[matrix * sizes.rows + j];"];
-  const parts = range(4).map((i) => `subgroupShuffle(factsPart, ${i}u)`);
+/** The statistics of row j in every lane: in a subgroup four lanes load one number each, and hand them round. */
+export function statisticsOfRow({ subgroups }: FlashTiling): string[] {
+  if (!subgroups) return ["let rowStatistics = statistics[matrix * sizes.rows + j];"];
+  const parts = range(4).map((i) => `subgroupShuffle(statisticsPart, ${i}u)`);
   return [
-    "let factsPart = facts[(matrix * sizes.rows + j) * 4u + lane % 4u];",
-    `let known = vec4f(${parts.join(", ")});`,
+    "let statisticsPart = statistics[(matrix * sizes.rows + j) * 4u + lane % 4u];",
+    `let rowStatistics = vec4f(${parts.join(", ")});`,
   ];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#rows-of-head
 /** The rows of a head from the first tile that sees any of the workgroup's keys to the last one. */
-export function rowsThatSee(shape: FlashShape, form: FlashForm): string[] {
-  const tile = flashTile(form);
-  const keys = flashTile(keyForm(shape, form));
+export function rowsThatSee(shape: FlashShape, tiling: FlashTiling): string[] {
+  const tile = flashTile(tiling);
+  const keys = flashTile(keyTiling(shape, tiling));
   return [
     "var begin = 0xffffffffu;",
     "var end = 0u;",
@@ -551,32 +696,33 @@ export function rowsThatSee(shape: FlashShape, form: FlashForm): string[] {
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-gradient-kernel
 /** The gradients of keys and values: each lane keeps keys and walks through the query rows, in all heads, that see any. */
-export function flashKeyGradientKernel(shape: FlashShape, form: FlashForm, sequences: number): Kernel {
-  const keys = keyForm(shape, form);
-  const walk = { names: ["q", "gradient"], count: "sizes.rows", from: "begin", to: "end" };
+export function flashKeyGradientKernel(shape: FlashShape, tiling: FlashTiling, sequences: number): Kernel {
+  const keys = keyTiling(shape, tiling);
+  const row = (j: string) => `matrix * sizes.rows + ${j}`;
+  const walk: RowWalk = { names: ["q", "gradient"], row, from: "begin", to: "end" };
   return kernel({
-    ...flashFrame(shape, form, sequences, Math.ceil(shape.length / flashTile(keys))),
+    ...flashFrame(shape, tiling, sequences, Math.ceil(shape.length / flashTile(keys))),
     name: flashName("flash key gradient", shape),
-    reads: backwardReads(walk, form, form.subgroups ? "f32" : "vec4f"),
+    reads: backwardReads(walk, tiling, tiling.subgroups ? "f32" : "vec4f"),
     writes: ["dk: array<vec4f>", "dv: array<vec4f>"],
-    head: sharedHead(walk.names, shape, form),
+    head: sharedHead(walk.names, shape, tiling),
     body: [
       ...[...ownRows("sizes.length", keys), sequenceOf],
-      ...loadOwn("k", "sizes.length", shape, keys, shape.scale),
+      ...loadOwn("k", "sizes.length", shape, keys, "scale"),
       ...loadOwn("v", "sizes.length", shape, keys),
       ...[...ownSums("dk", shape, keys), ...ownSums("dv", shape, keys)],
       "for (var head = 0u; head < sizes.rows / sizes.tokens; head++) {",
-      ...rowsThatSee(shape, form),
+      ...rowsThatSee(shape, tiling),
       ...walkRows(walk, shape, keys, [
         ...[...dotProducts("s", "k", "q", shape, keys), ...dotProducts("dp", "v", "gradient", shape, keys)],
-        ...[...capScores(shape, keys), ...rowFacts(keys)],
-        ...range(keys.rows).flatMap((r) => scoreGradient(shape, r, "known", `row${r}`)),
+        ...[...capScores(shape, keys), ...statisticsOfRow(keys)],
+        ...range(keys.rows).flatMap((r) => scoreGradient(shape, r, "rowStatistics", `row${r}`)),
         ...addProducts("dv", "p", "gradient", shape, keys),
         ...addProducts("dk", "ds", "q", shape, keys),
       ]),
       "}",
-      ...storeOwn("dk", "sizes.length", shape, keys, () => wgslNumber(shape.scale)),
-      ...storeOwn("dv", "sizes.length", shape, keys, () => "1.0"),
+      ...storeOwn("dk", "sizes.length", shape, keys, { factor: () => "scale" }),
+      ...storeOwn("dv", "sizes.length", shape, keys, { factor: () => "1.0" }),
     ].join("\n"),
   });
 }

@@ -1,5 +1,6 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
+import { floatBits } from "./attention.js";
 import { wgslNumber } from "./elementwise.js";
 import { rowGroups } from "./rows.js";
 
@@ -18,34 +19,41 @@ export function rotaryWidth(headDim: number): 1 | 4 {
   return headDim % 8 === 0 ? 4 : 1;
 }
 
+/** What kernels on heads read as data: of the shape only the heads' width is written into their source. */
+export function rotarySizes({ batch, heads, tokens, positionsPerSequence }: RotaryShape) {
+  return { rows: batch * heads * tokens, heads, tokens, positionStep: positionsPerSequence ? tokens : 0 };
+}
+
 //| 02-attention/6-positions.ipynb#rotary-head
 /**
  * Types and functions for turning pairs: element i of a head's first half and element i of its second half are a point
- * in the plane, and `angles(position, i)` gives the cosines (first) and sines (second) of its turn.
+ * in the plane, and `cosines(position, i)` and `sines(position, i)` say how far it turns. A row is one head of one token.
  */
-export function rotaryHead({ headDim, tokens, heads, positionsPerSequence }: RotaryShape): string {
+export function rotaryHead(headDim: number): string {
   const width = rotaryWidth(headDim);
   const half = headDim / 2 / width;
-  const at = positionsPerSequence
-    ? `row / ${heads * tokens}u * ${tokens}u + row % ${tokens}u`
-    : `row % ${tokens}u`;
   const wide = `fn cosines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].xz, table[at + 1u].xz); }
 fn sines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].yw, table[at + 1u].yw); }`;
   const narrow = `fn cosines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u]; }
 fn sines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u + 1u]; }`;
   return `alias V = ${width === 4 ? "vec4f" : "f32"};
 const HALF = ${half}u;
-fn positionOf(row: u32) -> u32 { return positions[${at}]; }
 fn total(v: V) -> f32 { return ${width === 4 ? "v.x + v.y + (v.z + v.w)" : "v"}; }
 ${width === 4 ? wide : narrow}`;
 }
 
 //| 02-attention/6-positions.ipynb#together-start
-/** Where row `row` of [batch, heads, tokens, headDim] starts in [batch, tokens, heads · headDim]. */
-export function togetherStart({ heads, tokens }: RotaryShape): string {
-  const token = `row / ${heads * tokens}u * ${tokens}u + row % ${tokens}u`;
-  return `((${token}) * ${heads}u + row / ${tokens}u % ${heads}u) * HALF * 2u`;
-}
+/**
+ * WGSL for the place of a row in [batch, heads, tokens, headDim], from `row`: its token, head and sequence, its position, and
+ * where it starts there (`apart`) and in [batch, tokens, heads · headDim] (`together`).
+ */
+export const rowPlace = `
+  let token = row % sizes.tokens;
+  let head = row / sizes.tokens % sizes.heads;
+  let sequence = row / (sizes.tokens * sizes.heads);
+  let position = positions[sequence * sizes.positionStep + token];
+  let apart = row * HALF * 2u;
+  let together = ((sequence * sizes.tokens + token) * sizes.heads + head) * HALF * 2u;`;
 
 //| 02-attention/6-positions.ipynb#rotary-kernel
 /** A kernel on heads, one invocation a row: the body sees `row`, `position`, `apart` and `together` (its first places). */
@@ -54,23 +62,20 @@ export function rotaryKernel(
   shape: RotaryShape,
   reads: string[],
   writes: string[],
-  body: string,
+  { body, sizes = {} }: { body: string; sizes?: Record<string, number> },
 ): Kernel {
   const { batch, heads, tokens, headDim } = shape;
-  const rows = batch * heads * tokens;
   return kernel({
     name: `${name} ${batch}x${heads}x${tokens}x${headDim}`,
     reads: [...reads, "positions: array<u32>", "table: array<V>"],
     writes,
-    head: rotaryHead(shape),
+    head: rotaryHead(headDim),
+    sizes: { ...rotarySizes(shape), ...sizes },
     workgroupSize: 64,
-    workgroups: Math.ceil(rows / 64),
+    workgroups: Math.ceil((batch * heads * tokens) / 64),
     body: `
   let row = thread;
-  if (row >= ${rows}u) { return; }
-  let position = positionOf(row);
-  let apart = row * HALF * 2u;
-  let together = ${togetherStart(shape)};${body}`,
+  if (row >= sizes.rows) { return; }${rowPlace}${body}`,
   });
 }
 
@@ -81,16 +86,18 @@ export function rotaryKernel(
  */
 export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
   const body = `
+  let direction = bitcast<f32>(sizes.direction);
   for (var i = 0u; i < HALF; i++) {
     let a = x[apart + i];
     let b = x[apart + HALF + i];
     let c = cosines(position, i);
-    let s = ${direction > 0 ? "" : "-"}sines(position, i);
+    let s = direction * sines(position, i);
     y[apart + i] = a * c - b * s;
     y[apart + HALF + i] = b * c + a * s;
   }`;
   const name = direction > 0 ? "rope" : "rope back";
-  return rotaryKernel(name, shape, ["x: array<V>"], ["y: array<V>"], body);
+  const sizes = { direction: floatBits(direction) };
+  return rotaryKernel(name, shape, ["x: array<V>"], ["y: array<V>"], { body, sizes });
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-kernel
@@ -102,7 +109,7 @@ export function rotaryHeadsKernel(shape: RotaryShape, epsilon: number): Kernel {
   const body = `
   var sum = 0.0;
   for (var i = 0u; i < HALF * 2u; i++) { let v = x[together + i]; sum += total(v * v); }
-  let r = inverseSqrt(sum / ${wgslNumber(shape.headDim)} + ${wgslNumber(epsilon)});
+  let r = inverseSqrt(sum / ${wgslNumber(shape.headDim)} + bitcast<f32>(sizes.epsilon));
   inverse[row] = r;
   for (var i = 0u; i < HALF; i++) {
     let a = x[together + i] * r * weight[i];
@@ -112,8 +119,14 @@ export function rotaryHeadsKernel(shape: RotaryShape, epsilon: number): Kernel {
     y[apart + i] = a * c - b * s;
     y[apart + HALF + i] = b * c + a * s;
   }`;
-  const reads = ["x: array<V>", "weight: array<V>"];
-  return rotaryKernel("norm, rope, split", shape, reads, ["y: array<V>", "inverse: array<f32>"], body);
+  const [reads, writes] = [
+    ["x: array<V>", "weight: array<V>"],
+    ["y: array<V>", "inverse: array<f32>"],
+  ];
+  return rotaryKernel("norm, rope, split", shape, reads, writes, {
+    body,
+    sizes: { epsilon: floatBits(epsilon) },
+  });
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-backward
@@ -138,32 +151,30 @@ export function rotaryHeadsBackwardKernel(shape: RotaryShape): Kernel {
     y[together + HALF + i] = r * (b * weight[HALF + i] - x[together + HALF + i] * along);
   }`;
   const reads = ["x: array<V>", "weight: array<V>", "inverse: array<f32>", "g: array<V>"];
-  return rotaryKernel("norm, rope, split back", shape, reads, ["y: array<V>"], body);
+  return rotaryKernel("norm, rope, split back", shape, reads, ["y: array<V>"], { body });
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-weight
 /** The gradient of its weight, summed within groups of rows. Output: [rowGroups(rows), headDim]. */
 export function rotaryHeadsWeightKernel(shape: RotaryShape): Kernel {
-  const rows = shape.batch * shape.heads * shape.tokens;
-  const [groups, half] = [rowGroups(rows), shape.headDim / 2 / rotaryWidth(shape.headDim)];
-  const share = Math.ceil(rows / groups);
+  const { batch, heads, tokens, headDim } = shape;
+  const rows = batch * heads * tokens;
+  const [groups, half] = [rowGroups(rows), headDim / 2 / rotaryWidth(headDim)];
   return kernel({
-    name: `norm, rope, split weight back ${rows}x${shape.headDim}`,
+    name: `norm, rope, split weight back ${rows}x${headDim}`,
     reads: ["x: array<V>", "inverse: array<f32>", "g: array<V>", "positions: array<u32>", "table: array<V>"],
     writes: ["sums: array<V>"],
-    head: rotaryHead(shape),
+    head: rotaryHead(headDim),
+    sizes: { ...rotarySizes(shape), groupRows: Math.ceil(rows / groups), groups },
     workgroupSize: 64,
     workgroups: Math.ceil((groups * half) / 64),
     body: `
-  if (thread >= ${groups * half}u) { return; }
+  if (thread >= sizes.groups * HALF) { return; }
   let i = thread % HALF;
   let part = thread / HALF;
   var first = V();
   var second = V();
-  for (var row = part * ${share}u; row < min((part + 1u) * ${share}u, ${rows}u); row++) {
-    let position = positionOf(row);
-    let apart = row * HALF * 2u;
-    let together = ${togetherStart(shape)};${turnBack}
+  for (var row = part * sizes.groupRows; row < min((part + 1u) * sizes.groupRows, sizes.rows); row++) {${rowPlace}${turnBack}
     first += a * x[together + i] * inverse[row];
     second += b * x[together + HALF + i] * inverse[row];
   }

@@ -41,6 +41,8 @@ export interface RowKernelParts {
   reads: string[];
   /** What is written; the first one is `y: array<V>` and has the matrix's shape. */
   writes: string[];
+  /** Sizes by name, which the source reads as `sizes.name`. */
+  sizes?: Record<string, number>;
   /** Constants and functions. */
   head?: string;
   /** Statements that see `row`, `start`, `first`, `STEP` and `LENGTH`, and may call the functions of `rowHead`. */
@@ -53,12 +55,13 @@ export interface RowKernelParts {
  * subgroups or the row is short. Barriers are what costs in row kernels, and neither form has any.
  */
 export function rowKernel(parts: RowKernelParts, facts: AdapterFacts): Kernel {
-  const { name, rows, columns, reads, writes, head = "", body } = parts;
+  const { name, rows, columns, reads, writes, sizes, head = "", body } = parts;
   const lanes = rowLanes(rows, columns, facts);
   return kernel({
     name: `${name} ${rows}x${columns}`,
     reads,
     writes,
+    sizes,
     enable: lanes > 1 ? ["subgroups"] : [],
     head: `${rowHead(columns, lanes)}\n${head}`,
     workgroupSize: lanes > 1 ? lanes : 64,

@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
-import { causalAttention } from "../tensor/attend.js";
+import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { parameter } from "../tensor/autograd.js";
 import { linear } from "../tensor/operations.js";
@@ -38,9 +38,9 @@ export function namedNorm(config: ModelConfig, weights: Weights, name: string, x
 export interface AttentionCache {
   /**
    * Stores the new keys and values [batch, kvHeads, tokens, headDim] of a layer at the context's positions, and gives
-   * all of that layer [batch, kvHeads, length, headDim].
+   * all of that layer, dense or paged.
    */
-  extend(layer: number, keys: Tensor, values: Tensor): [Tensor, Tensor];
+  extend(layer: number, keys: Tensor, values: Tensor): KeyValues;
 }
 
 /** What all blocks of a model share while it runs. */
@@ -59,7 +59,7 @@ export interface BlockContext {
  * Queries or keys ready for attention: projected, normalised as the model wants it, split into heads and turned by
  * their positions. x [batch, tokens, hidden] to [batch, heads, tokens, headDim].
  */
-export function turnedHeads(
+export function rotatedHeads(
   config: ModelConfig,
   weights: Weights,
   name: { projection: string; norm: string },
@@ -91,11 +91,11 @@ export function selfAttention(
 ): Tensor {
   const at = `model.layers.${layer}.self_attn`;
   const named = (letter: string) => ({ projection: `${at}.${letter}_proj`, norm: `${at}.${letter}_norm` });
-  const queries = turnedHeads(config, weights, named("q"), x, context);
-  const keys = turnedHeads(config, weights, named("k"), x, context);
+  const queries = rotatedHeads(config, weights, named("q"), x, context);
+  const keys = rotatedHeads(config, weights, named("k"), x, context);
   const values = splitHeads(namedLinear(weights, `${at}.v_proj`, x), config.kvHeads);
-  const [allKeys, allValues] = context.cache?.extend(layer, keys, values) ?? [keys, values];
-  const mixed = causalAttention(queries, allKeys, allValues, context.positions, context.starts);
+  const keyValues = context.cache?.extend(layer, keys, values) ?? { keys, values };
+  const mixed = attend(queries, keyValues, { positions: context.positions, firstKey: context.starts });
   return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed), residual);
 }
 

@@ -1,32 +1,11 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
-import type { Llama3Scaling } from "../formats/config.js";
+import type { Llama3Scaling, RopeConfig, YarnScaling } from "../formats/rope.js";
 import { type Tensor, tensor } from "../tensor/tensor.js";
 
 //| 02-attention/6-positions.ipynb#rope-frequencies
 /** Radians a token by which each pair of a head turns: theta^(−2i/headDim) for pair i. */
 export function ropeFrequencies(theta: number, headDim: number): number[] {
   return Array.from({ length: headDim / 2 }, (_, i) => theta ** ((-2 * i) / headDim));
-}
-
-//| 02-attention/6-positions.ipynb#rotary-settings
-/** YaRN's rescaling (Peng and others, 2023): slow pairs are stretched, fast ones kept, and scores sharpened a little. */
-export interface YarnScaling {
-  type: "yarn";
-  factor: number;
-  /** The context length, in tokens, that the model was first trained with. */
-  originalContextLength: number;
-  /** Pairs that turn more often than this in the original context are kept; 32 in the paper. */
-  betaFast: number;
-  /** Pairs that turn less often than this are stretched; 1 in the paper. */
-  betaSlow: number;
-  /** Whether the ends of the ramp are rounded outward to whole pairs, as most models have it. */
-  truncate: boolean;
-}
-
-/** How fast pairs turn: the base of the frequencies, and a rescaling for contexts longer than trained. */
-export interface RotarySettings {
-  theta: number;
-  scaling?: Llama3Scaling | YarnScaling;
 }
 
 //| 02-attention/6-positions.ipynb#llama3-frequency
@@ -58,14 +37,14 @@ export function yarnFrequencies(theta: number, headDim: number, scaling: YarnSca
 
 //| 02-attention/6-positions.ipynb#scaled-frequencies
 /** The frequencies with whatever rescaling is set. */
-export function scaledFrequencies({ theta, scaling }: RotarySettings, headDim: number): number[] {
+export function scaledFrequencies({ theta, scaling }: RopeConfig, headDim: number): number[] {
   if (scaling?.type === "yarn") return yarnFrequencies(theta, headDim, scaling);
   const frequencies = ropeFrequencies(theta, headDim);
   return scaling ? frequencies.map((frequency) => llama3Frequency(frequency, scaling)) : frequencies;
 }
 
 /** What cosines and sines are multiplied by: 0.1 · ln(factor) + 1 under YaRN, else 1. */
-export function rotaryMagnitude({ scaling }: RotarySettings): number {
+export function rotaryMagnitude({ scaling }: RopeConfig): number {
   return scaling?.type === "yarn" && scaling.factor > 1 ? 0.1 * Math.log(scaling.factor) + 1 : 1;
 }
 
@@ -74,7 +53,7 @@ export function rotaryMagnitude({ scaling }: RotarySettings): number {
  * The cosine and sine of every pair's turn at positions 0 … length − 1: [length, headDim / 2, 2]. Computed in 64 bits,
  * since the angles grow with the position and 32 bits would lose their fractions.
  */
-export function ropeTable(settings: RotarySettings, headDim: number, length: number): Tensor {
+export function ropeTable(settings: RopeConfig, headDim: number, length: number): Tensor {
   if (headDim % 2 !== 0)
     throw new Error(`Rotary positions turn pairs: a head of ${headDim} elements must be even.`);
   const magnitude = rotaryMagnitude(settings);

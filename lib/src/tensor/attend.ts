@@ -1,160 +1,279 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
 import {
-  type FlashForm,
   type FlashShape,
-  flashForm,
+  type FlashTiling,
+  blockTokens,
+  combinePartsKernel,
   flashKernel,
   flashKeyGradientKernel,
   flashQueryGradientKernel,
+  flashTiling,
   groupedRows,
+  keyParts,
   keyRangesKernel,
+  partKeysFor,
   queryTiles,
-  rowFactsKernel,
+  rowStatisticsKernel,
 } from "../kernels/flash.js";
 import { prefersSubgroups } from "../kernels/matmul.js";
-import { attention, checkAttention } from "./attention.js";
-import { isTracked, track } from "./autograd.js";
+import { attention, checkAttention, checkPositions } from "./attention.js";
+import { isTracked, tape, track } from "./autograd.js";
 import { sumToShape } from "./operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-options
-/** What attention does beside the causal rule. */
-export interface FlashOptions {
-  /** Scores are multiplied by this; 1/√headDim unless given. */
-  scale?: number;
-  /** A query sees the `window` last keys up to its position and no earlier ones. */
+/** What is attended to. */
+export interface KeyValues {
+  /** f32 [batch, kvHeads, length, keyWidth], or paged in blocks of 16 tokens: [blocks, kvHeads, 16, keyWidth]. */
+  keys: Tensor;
+  /** Like the keys, with a width of their own: [batch, kvHeads, length, valueWidth] or [blocks, kvHeads, 16, valueWidth]. */
+  values: Tensor;
+  /** u32 [batch, maxBlocks], where paged: the block that holds each 16 tokens of a sequence, in order. */
+  blocks?: Tensor<"u32">;
+  /** u32 [batch]: the keys that each sequence has. Unless given, all that the positions reach. */
+  lengths?: Tensor<"u32">;
+}
+
+/** Which keys a query sees. */
+export interface Visibility {
+  /** u32 [tokens] or [batch, tokens]: where each query stands. It sees keys up to its position. */
+  positions: Tensor<"u32">;
+  /** u32, of the positions' shape: the first key that each query may see, such as the first of its document. */
+  firstKey?: Tensor<"u32">;
+  /** A query sees the `window` last keys up to its position, itself included, and no earlier ones. */
   window?: number;
+}
+
+/** What is done to the scores. */
+export interface Scoring {
+  /** Scores are multiplied by this; 1/√keyWidth unless given. */
+  scale?: number;
   /** Scores are bounded smoothly: softcap · tanh(score / softcap), as in Gemma 2. */
   softcap?: number;
   /** f32 [heads]: a learned score for each head that takes a share and gives no value, as in gpt-oss. */
   sinks?: Tensor;
-  /** u32, of the positions' shape: the first key that each query may see, such as the first of its document. */
-  starts?: Tensor<"u32">;
+}
+
+/** All that attention is given: queries are f32 [batch, heads, tokens, keyWidth]. */
+export interface AttendInputs {
+  queries: Tensor;
+  keyValues: KeyValues;
+  visibility: Visibility;
+  scoring: Scoring;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-shape-of
 /** The sizes of fused attention on these tensors. */
-export function flashShape(queries: Tensor, keys: Tensor, options: FlashOptions): FlashShape {
-  const [batch, heads, tokens, headDim] = queries.shape;
-  const [, kvHeads, length] = keys.shape;
-  const { scale = headDim ** -0.5, softcap = 0, sinks } = options;
-  return { batch, heads, kvHeads, tokens, length, headDim, scale, softcap, sinks: sinks !== undefined };
+export function flashShape({ queries, keyValues, scoring }: AttendInputs): FlashShape {
+  const [batch, heads, tokens, keyWidth] = queries.shape;
+  const { keys, values, blocks } = keyValues;
+  const [, kvHeads, length, valueWidth] = values.shape;
+  const tableBlocks = blocks?.shape[1] ?? 0;
+  const { scale = keyWidth ** -0.5, softcap = 0, sinks } = scoring;
+  const counts = { batch, heads, kvHeads, tokens, length: blocks ? tableBlocks * keys.shape[2] : length };
+  return { ...counts, keyWidth, valueWidth, scale, softcap, sinks: sinks !== undefined, tableBlocks };
 }
 
-/** The tables of which keys each query row, and each tile of rows, may see. */
+/** The tables of which keys each query row, and each tile of rows, may see: u32 [sequences, rows, 2] and [sequences, tiles, 2]. */
 export function keyRanges(
   shape: FlashShape,
-  form: FlashForm,
-  positions: Tensor<"u32">,
-  { window = 0, starts }: FlashOptions,
+  tiling: FlashTiling,
+  { visibility, keyValues }: AttendInputs,
 ): Tensor<"u32">[] {
-  const sequences = positions.shape.length === 2 ? shape.batch : 1;
-  const rows = groupedRows(shape);
-  const ranges = empty([sequences, rows, 2], "u32");
-  const tiles = empty([sequences, queryTiles(shape, form), 2], "u32");
-  const kernel = keyRangesKernel(shape, { sequences, window, starts: starts !== undefined }, form);
-  launchInto(kernel, starts ? [positions, starts] : [positions], [ranges, tiles]);
+  const { positions, firstKey, window = 0 } = visibility;
+  const { lengths } = keyValues;
+  const positionsPerSequence = positions.shape.length === 2;
+  const sequences = positionsPerSequence || lengths ? shape.batch : 1;
+  const ranges = empty([sequences, groupedRows(shape), 2], "u32");
+  const tiles = empty([sequences, queryTiles(shape, tiling), 2], "u32");
+  const flags = { firstKey: firstKey !== undefined, lengths: lengths !== undefined };
+  const kernel = keyRangesKernel(shape, { sequences, positionsPerSequence, window, ...flags }, tiling);
+  launchInto(kernel, [positions, firstKey ?? positions, lengths ?? positions], [ranges, tiles]);
   return [ranges, tiles];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#check-flash
-/** Throws unless everything that fused attention is given fits together. */
-export function checkFlash(
-  queries: Tensor,
-  keys: Tensor,
-  values: Tensor,
-  positions: Tensor<"u32">,
-  { sinks, starts }: FlashOptions,
-): void {
-  checkAttention(queries, keys, values);
-  const [batch, heads, tokens, headDim] = queries.shape;
-  if (headDim % 4 !== 0 || values.shape[3] !== headDim)
+/** Throws unless keys and values fit the queries. Paged ones are blocks of 16 tokens, with a table of blocks for each sequence. */
+export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths }: KeyValues): void {
+  const [batch] = queries.shape;
+  if (lengths && lengths.shape.join() !== `${batch}`)
+    throw new Error(`attend wants one length for each of ${batch} sequences, not ${describe(lengths)}.`);
+  if (!blocks) {
+    checkAttention(queries, keys, values);
+    return;
+  }
+  const [, heads, , width] = queries.shape;
+  const [count, kvHeads, tokens, keyWidth] = keys.shape;
+  const fits = keyWidth === width && heads % kvHeads === 0 && tokens === blockTokens;
+  const same =
+    values.shape.length === 4 && values.shape.slice(0, 3).join() === [count, kvHeads, tokens].join();
+  if (!fits || !same || blocks.shape.length !== 2 || blocks.shape[0] !== batch)
     throw new Error(
-      `flashAttention wants heads of one width, a multiple of 4, not ${describe(queries)} and ${describe(values)}.`,
+      `attend: queries ${describe(queries)}, paged keys ${describe(keys)}, values ${describe(values)} and blocks ${describe(blocks)} ` +
+        `do not fit; keys and values are [blocks, kvHeads, ${blockTokens}, width], and blocks [batch, blocks of a sequence].`,
     );
-  const wanted = positions.shape.length === 2 ? [batch, tokens] : [tokens];
-  for (const each of starts ? [positions, starts] : [positions])
-    if (each.shape.join() !== wanted.join())
-      throw new Error(
-        `Positions and starts must be [tokens] or [batch, tokens], here [${tokens}] or [${batch}, ${tokens}], not ${describe(each)}.`,
-      );
+}
+
+/** Throws unless everything that fused attention is given fits together. */
+export function checkAttend({ queries, keyValues, visibility, scoring }: AttendInputs): void {
+  checkKeyValues(queries, keyValues);
+  const [batch, heads, tokens, keyWidth] = queries.shape;
+  const { values } = keyValues;
+  const { sinks } = scoring;
+  if (keyWidth % 4 !== 0 || values.shape[3] % 4 !== 0)
+    throw new Error(
+      `attend wants heads whose widths are a multiple of 4, not ${describe(queries)} and ${describe(values)}; ` +
+        "other widths can be had with dense keys and the causal rule alone.",
+    );
+  const { positions, firstKey } = visibility;
+  for (const places of firstKey ? [positions, firstKey] : [positions]) checkPositions(places, batch, tokens);
+  if (firstKey && firstKey.shape.length !== positions.shape.length)
+    throw new Error(
+      `First keys want the shape of the positions, ${describe(positions)}, not ${describe(firstKey)}.`,
+    );
   if (sinks && sinks.shape.join() !== `${heads}`)
-    throw new Error(`flashAttention wants one sink for each of ${heads} heads, not ${describe(sinks)}.`);
+    throw new Error(`attend wants one sink for each of ${heads} heads, not ${describe(sinks)}.`);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-backward
-/** The gradients of queries, keys, values and sinks from what forward left: [q, k, v], the tables, y and log-sums. */
+/** What forward leaves for the way back. */
+export interface FlashKept {
+  inputs: AttendInputs;
+  shape: FlashShape;
+  tiling: FlashTiling;
+  /** See `keyRanges`. */
+  ranges: Tensor<"u32">;
+  tiles: Tensor<"u32">;
+  /** f32 [batch, heads, tokens, valueWidth] and [batch, heads, tokens]. */
+  y: Tensor;
+  logSums: Tensor;
+}
+
+/** The gradients of queries, keys, values and, where there are any, sinks, from that of the result [batch, heads, tokens, valueWidth]. */
 export function flashGradients(
-  shape: FlashShape,
-  form: FlashForm,
-  [queries, keys, values]: Tensor[],
-  tables: Tensor<"u32">[],
-  { y, logSums, sinks }: { y: Tensor; logSums: Tensor; sinks?: Tensor },
+  { inputs, shape, tiling, ...kept }: FlashKept,
   gradient: Tensor,
 ): (Tensor | undefined)[] {
-  const [ranges, tiles] = tables;
+  const { ranges, tiles, y, logSums } = kept;
+  const { keys, values } = inputs.keyValues;
+  const {
+    queries,
+    scoring: { sinks },
+  } = inputs;
   const sequences = ranges.shape[0];
-  const facts = empty([...logSums.shape, 4]);
-  const parts = sinks ? [empty([shape.batch, shape.tokens, shape.heads])] : [];
-  const known: Tensor<DType>[] = [y, gradient, logSums, ranges, ...(sinks ? [sinks] : [])];
-  launchInto(rowFactsKernel(shape, sequences), known, [facts, ...parts]);
-  const inputs: Tensor<DType>[] = [queries, keys, values, gradient, facts, tiles];
+  const statistics = empty([...logSums.shape, 4]);
+  const sinkParts = sinks ? [empty([shape.batch, shape.tokens, shape.heads])] : [];
+  const results: Tensor<DType>[] = [y, gradient, logSums, ranges, ...(sinks ? [sinks] : [])];
+  launchInto(rowStatisticsKernel(shape, tiling, sequences), results, [statistics, ...sinkParts]);
+  const reads: Tensor<DType>[] = [queries, keys, values, gradient, statistics, tiles];
   const found: (Tensor | undefined)[] = [undefined, undefined, undefined];
   if (isTracked(queries))
-    found[0] = launch(flashQueryGradientKernel(shape, form, sequences), inputs, queries.shape);
+    found[0] = launch(flashQueryGradientKernel(shape, tiling, sequences), reads, queries.shape);
   if (isTracked(keys) || isTracked(values)) {
     const both = [empty(keys.shape), empty(values.shape)];
-    launchInto(flashKeyGradientKernel(shape, form, sequences), inputs, both);
+    launchInto(flashKeyGradientKernel(shape, tiling, sequences), reads, both);
     [found[1], found[2]] = both;
   }
-  return [...found, ...parts.map((each) => sumToShape(each, [shape.heads]))];
+  return [...found, ...sinkParts.map((part) => sumToShape(part, [shape.heads]))];
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#split-attention
+/** Fused attention whose keys are split over workgroups: what the parts add up to, and then all of them together. */
+export function splitAttention(
+  shape: FlashShape,
+  tiling: FlashTiling,
+  reads: Tensor<DType>[],
+  sequences: number,
+): Tensor {
+  const { batch, heads, tokens, valueWidth } = shape;
+  const rows = [keyParts(shape, tiling), batch, heads, tokens];
+  const [sums, marks] = [empty([...rows, valueWidth]), empty([...rows, 2])];
+  launchInto(flashKernel(shape, tiling, sequences), reads, [sums, marks]);
+  return launch(combinePartsKernel(shape, tiling), [sums, marks], [batch, heads, tokens, valueWidth]);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-attention
-/**
- * Attention as `attention` computes it, in memory that grows with the length and not with its square. Queries
- * [batch, heads, tokens, headDim], keys and values [batch, kvHeads, length, headDim], headDim a multiple of 4; key j is seen
- * by the query at token t if starts[t] ≤ j ≤ positions[t] and positions[t] − j < window. The result has the queries' shape.
- * The kernels' form is chosen for the adapter unless given. FlashAttention-2 (Dao, 2023), with the running softmax of Milakov and Gimelshein (2018).
- */
-export function flashAttention(
-  queries: Tensor,
-  keys: Tensor,
-  values: Tensor,
-  positions: Tensor<"u32">,
-  options: FlashOptions = {},
-  chosen?: FlashForm,
-): Tensor {
-  checkFlash(queries, keys, values, positions, options);
-  const shape = flashShape(queries, keys, options);
-  const form = chosen ?? flashForm(shape, currentGpu().facts);
-  const tables = keyRanges(shape, form, positions, options);
-  const { sinks } = options;
-  const [y, logSums] = [empty(queries.shape), empty(queries.shape.slice(0, 3))];
-  const own = [queries, keys, values];
-  const inputs: Tensor<DType>[] = [...own, ...tables, ...(sinks ? [sinks] : [])];
-  launchInto(flashKernel(shape, form, tables[0].shape[0]), inputs, [y, logSums]);
-  return track(y, sinks ? [...own, sinks] : own, (gradient) =>
-    flashGradients(shape, form, own, tables, { y, logSums, sinks }, gradient),
+/** Fused attention on inputs that are known to fit. Nothing is kept for gradients where the keys are split. */
+export function fusedAttention(inputs: AttendInputs, shape: FlashShape, tiling: FlashTiling): Tensor {
+  const {
+    queries,
+    keyValues: { keys, values, blocks },
+    scoring: { sinks },
+  } = inputs;
+  const [ranges, tiles] = keyRanges(shape, tiling, inputs);
+  const sources = sinks ? [queries, keys, values, sinks] : [queries, keys, values];
+  const tables = blocks ? [ranges, tiles, blocks] : [ranges, tiles];
+  const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...(sinks ? [sinks] : [])];
+  if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, ranges.shape[0]);
+  const rows = queries.shape.slice(0, 3);
+  const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
+  launchInto(flashKernel(shape, tiling, ranges.shape[0]), reads, [y, logSums]);
+  return track(y, sources, (gradient) =>
+    flashGradients({ inputs, shape, tiling, ranges, tiles, y, logSums }, gradient),
   );
 }
 
-//| 02-attention/7-the-fused-kernel.ipynb#causal-attention
 /**
- * Causal attention as the blocks of a model use it: fused where the heads' width is a multiple of 4, else by `attention`.
- * So too for few queries on a graphics processor: a lane a row would leave nearly all of it idle. With `starts`, the first key that
- * each query may see, it is always fused.
+ * Fused attention in a tiling of one's choice; `attend` says what it computes, [batch, heads, tokens, valueWidth]. FlashAttention-2
+ * (Dao, 2023), with the running softmax of Milakov and Gimelshein (2018).
  */
-export function causalAttention(
+export function flashAttention(inputs: AttendInputs, tiling: FlashTiling): Tensor {
+  checkAttend(inputs);
+  return fusedAttention(inputs, flashShape(inputs), tiling);
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#causal-attention
+/** Whether a gradient of attention is wanted. */
+export function wantsGradients({
+  queries,
+  keyValues: { keys, values },
+  scoring: { sinks },
+}: AttendInputs): boolean {
+  return tape.paused === 0 && [queries, keys, values, ...(sinks ? [sinks] : [])].some(isTracked);
+}
+
+/** Whether nothing but the causal rule is asked for, on dense keys: what `attention` computes. */
+export function isPlainAttention({
+  keyValues: { blocks, lengths },
+  visibility,
+  scoring,
+}: AttendInputs): boolean {
+  const asked = [blocks, lengths, visibility.firstKey, visibility.window, ...Object.values(scoring)];
+  return asked.every((option) => option === undefined);
+}
+
+/** Whether the fused kernel is the right one: not for odd widths, nor for few queries on a graphics processor. */
+export function isFused({ queries, keyValues: { values } }: AttendInputs): boolean {
+  const [, , tokens, width] = queries.shape;
+  const wide = width % 4 === 0 && values.shape[3] % 4 === 0;
+  return wide && (prefersSubgroups(currentGpu().facts) || tokens >= 64);
+}
+
+//| 02-attention/7-the-fused-kernel.ipynb#attend
+/**
+ * Attention as models use it: each query head's mixture of values, by softmax of its scores. Queries [batch, heads, tokens, keyWidth];
+ * the result is [batch, heads, tokens, valueWidth]. Query head h uses key head h / (heads / kvHeads). Key j is seen by the query at
+ * token t if firstKey[t] ≤ j ≤ positions[t] and positions[t] − j < window. Memory grows with the length, not with its square.
+ * Paged keys give the bits that dense ones give, and have no gradients.
+ */
+export function attend(
   queries: Tensor,
-  keys: Tensor,
-  values: Tensor,
-  positions: Tensor<"u32">,
-  starts?: Tensor<"u32">,
+  keyValues: KeyValues,
+  visibility: Visibility,
+  scoring: Scoring = {},
 ): Tensor {
-  if (starts) return flashAttention(queries, keys, values, positions, { starts });
-  const [, , tokens, headDim] = queries.shape;
-  const enough = prefersSubgroups(currentGpu().facts) || tokens >= 64;
-  return (headDim % 4 === 0 && enough ? flashAttention : attention)(queries, keys, values, positions);
+  const inputs = { queries, keyValues, visibility, scoring };
+  const tracked = wantsGradients(inputs);
+  if (tracked && keyValues.blocks)
+    throw new Error(
+      "Paged keys and values have no gradients: call attend inside withoutGradients, or with dense ones.",
+    );
+  if (isPlainAttention(inputs) && !isFused(inputs))
+    return attention(queries, keyValues.keys, keyValues.values, visibility.positions);
+  checkAttend(inputs);
+  const shape = flashShape(inputs);
+  const { facts } = currentGpu();
+  const tiling = flashTiling(shape, facts);
+  return fusedAttention(inputs, shape, tracked ? tiling : { ...tiling, partKeys: partKeysFor(shape, facts) });
 }

@@ -31,17 +31,22 @@ export function mergeHeads(x: Tensor): Tensor {
   return track(y, [x], (gradient) => [launch(headsKernel("split", shape), [gradient], x.shape)]);
 }
 
-//| 02-attention/5-attention.ipynb#scores-shape-check
-/** The sizes of scores with their positions. Throws when the positions are not one for each token. */
-export function scoresShape(scores: Tensor, positions: Tensor<"u32">): ScoresShape {
-  const [batch, heads, tokens, length] = scores.shape;
-  const positionsPerSequence = positions.shape.length === 2;
-  const wanted = positionsPerSequence ? [batch, tokens] : [tokens];
-  if (positions.shape.join() !== wanted.join())
+//| 02-attention/5-attention.ipynb#check-positions
+/** Throws unless there is one position for each token, shared by all sequences or for each its own. */
+export function checkPositions(positions: Tensor<"u32">, batch: number, tokens: number): void {
+  const shape = positions.shape.join();
+  if (shape !== `${tokens}` && shape !== `${batch},${tokens}`)
     throw new Error(
       `Positions must be [tokens] or [batch, tokens], here [${tokens}] or [${batch}, ${tokens}], not ${describe(positions)}.`,
     );
-  return { batch, heads, tokens, length, positionsPerSequence };
+}
+
+//| 02-attention/5-attention.ipynb#scores-shape-check
+/** The sizes of scores [batch, heads, tokens, length] with their positions. Throws when the positions are not one for each token. */
+export function scoresShape(scores: Tensor, positions: Tensor<"u32">): ScoresShape {
+  const [batch, heads, tokens, length] = scores.shape;
+  checkPositions(positions, batch, tokens);
+  return { batch, heads, tokens, length, positionsPerSequence: positions.shape.length === 2 };
 }
 
 //| 02-attention/5-attention.ipynb#causal-softmax

@@ -8,6 +8,7 @@ import {
   rotaryHeadsWeightKernel,
 } from "../kernels/rope.js";
 import { rowGroups } from "../kernels/rows.js";
+import { checkPositions } from "./attention.js";
 import { isTracked, track } from "./autograd.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
@@ -15,14 +16,12 @@ import { type DType, type Tensor, describe, empty, launch, launchInto } from "./
 /** The sizes of heads [batch, heads, tokens, headDim] with their positions. Throws when positions or table do not fit. */
 export function rotaryShape(shape: readonly number[], positions: Tensor<"u32">, table: Tensor): RotaryShape {
   const [batch, heads, tokens, headDim] = shape;
-  const positionsPerSequence = positions.shape.length === 2;
-  const wanted = positionsPerSequence ? [batch, tokens] : [tokens];
-  if (positions.shape.join() !== wanted.join() || table.shape.slice(1).join() !== `${headDim / 2},2`)
+  checkPositions(positions, batch, tokens);
+  if (table.shape.slice(1).join() !== `${headDim / 2},2`)
     throw new Error(
-      `Rotary positions on [${shape.join(", ")}] want positions [${tokens}] or [${batch}, ${tokens}] and a table ` +
-        `[length, ${headDim / 2}, 2], not ${describe(positions)} and ${describe(table)}.`,
+      `Rotary positions on [${shape.join(", ")}] want a table [length, ${headDim / 2}, 2], not ${describe(table)}.`,
     );
-  return { batch, heads, tokens, headDim, positionsPerSequence };
+  return { batch, heads, tokens, headDim, positionsPerSequence: positions.shape.length === 2 };
 }
 
 //| 02-attention/6-positions.ipynb#rope

@@ -13,7 +13,7 @@ import {
   prefillChunk,
   promptIds,
 } from "../../src/infer/generate.js";
-import { likeliest } from "../../src/infer/sampling.js";
+import { argmax } from "../../src/infer/sampling.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
 import { loadModel } from "../../src/model/weights.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
@@ -84,7 +84,7 @@ async function newTokens(prompt: number[], settings: GenerateSettings): Promise<
 await test("greedy generation takes the likeliest token of the whole text, each time", async () => {
   const text = someIds(4);
   for await (const id of generate(model, text.slice(), { ...plainGenerate, maxTokens: 6, temperature: 0 })) {
-    expect(id).toBe(likeliest(await scoresWithoutCache(text)));
+    expect(id).toBe(argmax(await scoresWithoutCache(text)));
     text.push(id);
   }
   expect(text.length).toBe(10);
@@ -120,6 +120,26 @@ await test("prompts that cannot be continued are refused in words", async () => 
   await expect(first([])).rejects.toThrow("give at least one token");
   await expect(first([vocabSize])).rejects.toThrow("not in the vocabulary");
   await expect(first(someIds(contextLength + 1))).rejects.toThrow("model's context of");
+});
+
+//| 05-inference/2-the-cache.ipynb#generate-together-test
+await test("texts written side by side do not disturb each other, and a session serves one after the other", async () => {
+  const settings = { ...plainGenerate, maxTokens: 8 };
+  const alone = [
+    await newTokens(someIds(3), settings),
+    await newTokens(someIds(5), { ...settings, seed: 2 }),
+  ];
+  const both = [newTokens(someIds(3), settings), newTokens(someIds(5), { ...settings, seed: 2 })];
+  expect(await Promise.all(both)).toEqual(alone);
+  const session = openSession(model, 64);
+  for (const [i, count] of [3, 5].entries()) {
+    session.clear();
+    const ids: number[] = [];
+    for await (const id of generate(model, someIds(count), { ...settings, seed: 2 * i }, session))
+      ids.push(id);
+    expect(ids).toEqual(alone[i]);
+  }
+  session.free();
 });
 
 //| 05-inference/2-the-cache.ipynb#text-tests

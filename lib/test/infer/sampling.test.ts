@@ -1,18 +1,18 @@
 // Extracted from chapters/05-inference/1-sampling.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import {
+  argmax,
   candidatesFor,
   checkSampling,
-  draw,
   keepMinP,
   keepTopK,
   keepTopP,
   likelierFirst,
-  likeliest,
   openEnd,
   plainSampling,
   rankedCandidates,
   renormalize,
+  sampleFrom,
   sampleToken,
   stopFilter,
 } from "../../src/infer/sampling.js";
@@ -20,10 +20,10 @@ import { normals, randomBits, uniforms } from "../../src/tensor/random.js";
 
 //| 05-inference/1-sampling.ipynb#likeliest-test
 await test("the likeliest is the highest score, the first of equals; scores that are not numbers are refused", () => {
-  expect(likeliest([1, 5, 5, 2])).toBe(1);
-  expect(likeliest([Number.NEGATIVE_INFINITY, -3])).toBe(1);
+  expect(argmax([1, 5, 5, 2])).toBe(1);
+  expect(argmax([Number.NEGATIVE_INFINITY, -3])).toBe(1);
   for (const bad of [[0, Number.NaN], [Number.POSITIVE_INFINITY, 0], [Number.NEGATIVE_INFINITY]])
-    expect(() => likeliest(bad)).toThrow("not numbers");
+    expect(() => argmax(bad)).toThrow("not numbers");
 });
 
 //| 05-inference/1-sampling.ipynb#ranked-test
@@ -54,9 +54,9 @@ await test("draws follow the distribution, and no random number falls off its en
   const probabilities = [0.1, 0.2, 0.3, 0.4];
   const ranked = rankedCandidates(scoresOf(probabilities), 1);
   const counts = [0, 0, 0, 0];
-  for (const uniform of uniforms(7, 20_000)) counts[draw(ranked, uniform)] += 1;
+  for (const uniform of uniforms(7, 20_000)) counts[sampleFrom(ranked, uniform)] += 1;
   expect(chiSquare(counts, probabilities)).toBeLessThan(16.27); // 3 degrees of freedom, one in a thousand
-  expect(draw([{ id: 5, probability: 0.999 }], 0.9999)).toBe(5);
+  expect(sampleFrom([{ id: 5, probability: 0.999 }], 0.9999)).toBe(5);
 });
 
 //| 05-inference/1-sampling.ipynb#cuts-test
@@ -86,7 +86,7 @@ await test("candidates are those of the three cuts one after the other, whatever
     kept.forEach(({ probability }, i) => expect(probability).toBeCloseTo(slowly[i].probability, 12));
     expect(kept.reduce((sum, { probability }) => sum + probability, 0)).toBeCloseTo(1, 9);
     const greedy = candidatesFor(scores, { temperature: 0, topK, topP, minP });
-    expect(greedy).toEqual([{ id: likeliest(scores), probability: 1 }]);
+    expect(greedy).toEqual([{ id: argmax(scores), probability: 1 }]);
   }
 });
 

@@ -34,19 +34,19 @@ await openGpu();
 
 await test("new keys go to their places, all others stay, and what does not fit is dropped", async () => {
   const shapes: CacheShape[] = [
-    { rows: 1, tokens: 1, headDim: 1, capacity: 1 },
-    { rows: 2, tokens: 1, headDim: 8, capacity: 5 },
-    { rows: 3, tokens: 7, headDim: 5, capacity: 11 },
-    { rows: 5, tokens: 32, headDim: 16, capacity: 40 },
+    { rows: 1, tokens: 1, width: 1, capacity: 1 },
+    { rows: 2, tokens: 1, width: 8, capacity: 5 },
+    { rows: 3, tokens: 7, width: 5, capacity: 11 },
+    { rows: 5, tokens: 32, width: 16, capacity: 40 },
   ];
   for (const [seed, shape] of shapes.entries()) {
-    const { rows, tokens, headDim, capacity } = shape;
-    const before = normals(seed, rows * capacity * headDim, 1);
-    const fresh = normals(seed, rows * tokens * headDim, 2);
+    const { rows, tokens, width, capacity } = shape;
+    const before = normals(seed, rows * capacity * width, 1);
+    const fresh = normals(seed, rows * tokens * width, 2);
     // From nothing dropped to all dropped: the first of the new tokens may stand at any place, or behind the last.
     for (const first of [0, randomBits(seed, 1)[0] % (capacity + 1), capacity]) {
       const positions = Uint32Array.from({ length: tokens }, (_, t) => first + t);
-      const cache = tensor(before, [rows, capacity, headDim]);
+      const cache = tensor(before, [rows, capacity, width]);
       launchInto(cacheWriteKernel(shape), [tensor(fresh), indices(positions)], [cache]);
       const expected = plainCacheWrite(
         nested(before, rows, capacity),

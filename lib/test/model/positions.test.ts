@@ -1,13 +1,8 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
+import type { RopeConfig } from "../../src/formats/rope.js";
 import { openGpu } from "../../src/gpu/device.js";
-import {
-  type RotarySettings,
-  llama3Frequency,
-  ropeTable,
-  rotaryMagnitude,
-  scaledFrequencies,
-} from "../../src/model/positions.js";
+import { llama3Frequency, ropeTable, rotaryMagnitude, scaledFrequencies } from "../../src/model/positions.js";
 import { splitHeads } from "../../src/tensor/attention.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
@@ -48,7 +43,7 @@ await test("Llama 3's rescaling keeps short wavelengths and stretches long ones"
 
 //| 02-attention/6-positions.ipynb#yarn-test
 await test("YaRN's rescaling has the ends and the ramp that gpt-oss has", () => {
-  const yarnSettings: RotarySettings = {
+  const yarnSettings: RopeConfig = {
     theta: 150000,
     scaling: {
       type: "yarn",
@@ -155,7 +150,7 @@ await test("gradients of the fused kernel agree with finite differences", async 
 
 await test("positions and tables that do not fit are named", () => {
   const x = tensor(new Float32Array(24), [1, 2, 3, 4]);
-  expect(() => rope(x, indices([1]), ropeTable(settings, 4, 5))).toThrow("want positions [3] or [1, 3]");
+  expect(() => rope(x, indices([1]), ropeTable(settings, 4, 5))).toThrow("here [3] or [1, 3], not u32 [1]");
   expect(() => rope(x, indices([0, 1, 2]), ropeTable(settings, 6, 5))).toThrow("[length, 2, 2]");
   expect(() => ropeTable(settings, 5, 5)).toThrow("must be even");
 });

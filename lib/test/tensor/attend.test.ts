@@ -1,13 +1,13 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import type { FlashForm } from "../../src/kernels/flash.js";
+import { type FlashTiling, flashTiling } from "../../src/kernels/flash.js";
 import { range } from "../../src/kernels/matmul.js";
-import { flashAttention } from "../../src/tensor/attend.js";
-import { gradients, parameter } from "../../src/tensor/autograd.js";
+import { type KeyValues, attend, flashAttention, flashShape } from "../../src/tensor/attend.js";
+import { gradients, parameter, withoutGradients } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
-import { normals } from "../../src/tensor/random.js";
+import { normals, randomBits } from "../../src/tensor/random.js";
 import { type Tensor, empty, indices, scope, tensor } from "../../src/tensor/tensor.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#row-setting
@@ -31,21 +31,21 @@ function plainScore({ query, scale, softcap }: PlainRow, key: number[]): number 
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#row-forward
-/** Attention of one row with a running softmax over blocks of 16 keys: the result, and the logarithm of the sum. */
-function plainForward(row: PlainRow): { y: number[]; logSum: number } {
+/** Attention of one row with a running softmax over blocks of 16 keys: the result [valueWidth], and the logarithm of the sum. */
+function plainForward(row: PlainRow, valueWidth = row.query.length): { y: number[]; logSum: number } {
   let [highest, sum] = row.sink === undefined ? [Number.NEGATIVE_INFINITY, 0] : [row.sink, 1];
-  let y: number[] = row.query.map(() => 0);
+  let y: number[] = new Array(valueWidth).fill(0);
   for (let from = 0; from < row.keys.length; from += 16) {
     const scores = row.keys.slice(from, from + 16).map((key) => plainScore(row, key));
     const next = Math.max(highest, ...scores);
     const decay = Math.exp(highest - next);
     const powers = scores.map((score) => Math.exp(score - next));
     sum = sum * decay + powers.reduce((a, b) => a + b);
-    y = y.map((each, i) => each * decay + powers.reduce((s, p, j) => s + p * row.values[from + j][i], 0));
+    y = y.map((mixed, i) => mixed * decay + powers.reduce((s, p, j) => s + p * row.values[from + j][i], 0));
     highest = next;
   }
   return sum > 0
-    ? { y: y.map((each) => each / sum), logSum: highest + Math.log(sum) }
+    ? { y: y.map((mixed) => mixed / sum), logSum: highest + Math.log(sum) }
     : { y, logSum: Number.POSITIVE_INFINITY };
 }
 
@@ -84,20 +84,20 @@ function addTimes(sums: number[], a: number, row: number[]): void {
 }
 
 /** Gradients of one row from that of its result: of the query and the sink; those of keys and values are added to sums. */
-function plainBackward(row: PlainRow, dy: number[], dk: number[][], dv: number[][]) {
-  const { y, logSum } = plainForward(row);
-  const known = dot(dy, y);
+function plainBackward(row: PlainRow, valueWidth: number, dy: number[], dk: number[][], dv: number[][]) {
+  const { y, logSum } = plainForward(row, valueWidth);
+  const along = dot(dy, y);
   const dq = row.query.map(() => 0);
   row.keys.forEach((key, j) => {
     const score = plainScore(row, key);
     const p = Math.exp(score - logSum);
     const slope = row.softcap > 0 ? 1 - (score / row.softcap) ** 2 : 1;
-    const ds = p * (dot(dy, row.values[j]) - known) * slope * row.scale;
+    const ds = p * (dot(dy, row.values[j]) - along) * slope * row.scale;
     addTimes(dq, ds, key);
     addTimes(dk[j], ds, row.query);
     addTimes(dv[j], p, dy);
   });
-  return { y, dq, dSink: row.sink === undefined ? 0 : -Math.exp(row.sink - logSum) * known };
+  return { y, dq, dSink: row.sink === undefined ? 0 : -Math.exp(row.sink - logSum) * along };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#case-type
@@ -108,7 +108,8 @@ interface Case {
   kvHeads: number;
   tokens: number;
   length: number;
-  headDim: number;
+  keyWidth: number;
+  valueWidth?: number;
   scale?: number;
   window?: number;
   softcap?: number;
@@ -119,12 +120,12 @@ interface Case {
 
 //| 02-attention/7-the-fused-kernel.ipynb#case-tensors
 /** Queries, keys, values, a gradient of the result, and sinks: random, the same each time. */
-function caseTensors({ batch, heads, kvHeads, tokens, length, headDim }: Case) {
+function caseTensors({ batch, heads, kvHeads, tokens, length, keyWidth, valueWidth = keyWidth }: Case) {
   const shapes = [
-    [batch, heads, tokens, headDim],
-    [batch, kvHeads, length, headDim],
-    [batch, kvHeads, length, headDim],
-    [batch, heads, tokens, headDim],
+    [batch, heads, tokens, keyWidth],
+    [batch, kvHeads, length, keyWidth],
+    [batch, kvHeads, length, valueWidth],
+    [batch, heads, tokens, valueWidth],
     [heads],
   ];
   return shapes.map((shape, seed) => ({
@@ -139,13 +140,12 @@ function caseTensors({ batch, heads, kvHeads, tokens, length, headDim }: Case) {
 //| 02-attention/7-the-fused-kernel.ipynb#plain-flash
 /** Result and all gradients of a case, by the reference: y, dq, dk, dv, dSinks. */
 function plainFlash(the: Case): number[][] {
-  const { batch, heads, kvHeads, tokens, headDim, window = 0, softcap = 0, scale = headDim ** -0.5 } = the;
-  const rowsOf = caseTensors(the).map(({ values }) =>
-    range(Math.ceil(values.length / headDim)).map((i) => [
-      ...values.subarray(i * headDim, (i + 1) * headDim),
-    ]),
-  );
-  const [q, k, v, gradient] = rowsOf;
+  const { batch, heads, kvHeads, tokens, keyWidth, window = 0, softcap = 0, scale = keyWidth ** -0.5 } = the;
+  const inRows = ({ values, shape }: { values: Float32Array; shape: number[] }) =>
+    range(values.length / shape.at(-1)!).map((i) => [
+      ...values.subarray(i * shape.at(-1)!, (i + 1) * shape.at(-1)!),
+    ]);
+  const [q, k, v, gradient] = caseTensors(the).slice(0, 4).map(inRows);
   const sinks = caseTensors(the)[4].values;
   const [y, dq]: number[][][] = [[], []];
   const [dk, dv] = [k, v].map((rows) => rows.map((row) => row.map(() => 0)));
@@ -167,7 +167,7 @@ function plainFlash(the: Case): number[][] {
       softcap,
       sink: the.sinks ? sinks[h] : undefined,
     };
-    const found = plainBackward(plain, gradient[row], seen[2], seen[3]);
+    const found = plainBackward(plain, v[0].length, gradient[row], seen[2], seen[3]);
     y.push(found.y);
     dq.push(found.dq);
     dSinks[h] += found.dSink;
@@ -176,28 +176,43 @@ function plainFlash(the: Case): number[][] {
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#run-case
+/** What attention is given in a case, and the gradient of its result. */
+function caseInputs(the: Case) {
+  const { batch, tokens, scale, window, softcap, at } = the;
+  const [queries, keys, values, gradient, sinks] = caseTensors(the).map(({ values, shape }) =>
+    parameter(tensor(values, shape)),
+  );
+  const places = at ? range(batch * tokens).map((i) => at(Math.floor(i / tokens), i % tokens)) : [];
+  const table = (numbers: number[]) => indices(numbers, [batch, tokens]);
+  const positions = at ? table(places.map(({ position }) => position)) : indices(range(tokens));
+  const firstKey = at ? table(places.map(({ first }) => first)) : undefined;
+  const scoring = { scale, softcap, sinks: the.sinks ? sinks : undefined };
+  const inputs = {
+    queries,
+    keyValues: { keys, values },
+    visibility: { positions, firstKey, window },
+    scoring,
+  };
+  return { inputs, gradient, sources: the.sinks ? [queries, keys, values, sinks] : [queries, keys, values] };
+}
+
 /** Result and all gradients of a case, by the kernels. */
-async function fusedCase(the: Case, form?: FlashForm): Promise<Float32Array[]> {
-  return scope(async () => {
-    const { batch, tokens, scale, window, softcap, at } = the;
-    const [q, k, v, gradient, sinks] = caseTensors(the).map(({ values, shape }) =>
-      parameter(tensor(values, shape)),
-    );
-    const places = at ? range(batch * tokens).map((i) => at(Math.floor(i / tokens), i % tokens)) : [];
-    const table = (values: number[]) => indices(values, [batch, tokens]);
-    const positions = at ? table(places.map(({ position }) => position)) : indices(range(tokens));
-    const starts = at ? table(places.map(({ first }) => first)) : undefined;
-    const options = { scale, window, softcap, starts, sinks: the.sinks ? sinks : undefined };
-    const y = flashAttention(q, k, v, positions, options, form);
-    const found = gradients(sum(multiply(y, gradient)), the.sinks ? [q, k, v, sinks] : [q, k, v]);
-    return Promise.all([y, ...found].map((each) => each.array()));
+async function fusedCase(the: Case, tiling?: FlashTiling): Promise<Float32Array[]> {
+  const results = scope(() => {
+    const { inputs, gradient, sources } = caseInputs(the);
+    const chosen = tiling ?? flashTiling(flashShape(inputs), currentGpu().facts);
+    const y = flashAttention(inputs, chosen);
+    return [y, ...gradients(sum(multiply(y, gradient)), sources)];
   });
+  const arrays = await Promise.all(results.map((result) => result.array()));
+  for (const result of results) result.free();
+  return arrays;
 }
 
 /** Compares all results of a case with the reference. */
-async function checkCase(name: string, the: Case, form?: FlashForm): Promise<void> {
+async function checkCase(name: string, the: Case, tiling?: FlashTiling): Promise<void> {
   const expected = plainFlash(the);
-  for (const [i, actual] of (await fusedCase(the, form)).entries())
+  for (const [i, actual] of (await fusedCase(the, tiling)).entries())
     expect(
       relativeError(actual, expected[i]),
       `${name}: ${["y", "dq", "dk", "dv", "dSinks"][i]}`,
@@ -205,7 +220,7 @@ async function checkCase(name: string, the: Case, form?: FlashForm): Promise<voi
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#cases
-const small: Case = { batch: 2, heads: 2, kvHeads: 2, tokens: 19, length: 19, headDim: 8 };
+const small: Case = { batch: 2, heads: 2, kvHeads: 2, tokens: 19, length: 19, keyWidth: 8 };
 
 /** Three texts in one row; the second sequence is divided elsewhere. */
 const packed = (b: number, t: number) => {
@@ -239,44 +254,184 @@ await test("fused attention and its gradients equal the reference, with each opt
 
 //| 02-attention/7-the-fused-kernel.ipynb#all-together-test
 const together: Case = {
-  ...{ batch: 2, heads: 4, kvHeads: 2, tokens: 70, length: 90, headDim: 12 },
+  ...{ batch: 2, heads: 4, kvHeads: 2, tokens: 70, length: 90, keyWidth: 12 },
   ...{ scale: 0.4, window: 33, softcap: 1.5, sinks: true },
   at: (b, t) => ({ position: t + 20 * b, first: t > 40 ? 30 + b : 0 }),
 };
 
-/** The forms that this adapter can run, each by its name. */
-function forms(): Record<string, FlashForm> {
+/** The tilings that this adapter can run, each by its name. */
+function tilings(): Record<string, FlashTiling> {
   const { subgroupSize } = currentGpu().facts;
-  const inWorkgroup = { "workgroup memory": { subgroups: false, lanes: 64, rows: 1, images: false } };
+  const whole = { textures: false, partKeys: 0 };
+  const inWorkgroup = { "workgroup memory": { subgroups: false, lanes: 64, rows: 1, ...whole } };
   if (subgroupSize < 4) return inWorkgroup;
-  const form = (rows: number, images = false) => ({ subgroups: true, lanes: subgroupSize, rows, images });
+  const tiling = (rows: number, textures = false) => ({
+    ...whole,
+    subgroups: true,
+    lanes: subgroupSize,
+    rows,
+    textures,
+  });
   return {
     ...inWorkgroup,
-    "one row a lane": form(1),
-    "four rows a lane": form(4),
-    "four rows a lane, images": form(4, true),
+    "one row a lane": tiling(1),
+    "four rows a lane": tiling(4),
+    "four rows a lane, textures": tiling(4, true),
   };
 }
 
-await test("all options together, and heads of 36, in every form", async () => {
-  for (const [name, form] of Object.entries(forms())) {
-    await checkCase(`together, ${name}`, together, form);
-    // Wide heads have fewer keys a lane than queries; how rows are read is the same.
-    if (!form.images) await checkCase(`36 wide, ${name}`, { ...together, headDim: 36 }, form);
+await test("all options together, and values wider or narrower than keys, in every tiling", async () => {
+  for (const [name, tiling] of Object.entries(tilings())) {
+    await checkCase(`together, ${name}`, together, tiling);
+    // Rows of more numbers than the lanes load at once: how they are read does not depend on how many rows a lane keeps.
+    if (tiling.rows === 1)
+      await checkCase(`36 and 20 wide, ${name}`, { ...together, keyWidth: 36, valueWidth: 20 }, tiling);
   }
-  await checkCase("36 wide, five tokens", { ...small, batch: 1, tokens: 5, length: 5, headDim: 36 });
+  await checkCase("values of 20, five tokens", { ...small, batch: 1, tokens: 5, length: 5, valueWidth: 20 });
+});
+
+//| 02-attention/7-the-fused-kernel.ipynb#random-test
+/** A random set-up of sizes and options: heads in groups, keys before the queries, windows, first keys. */
+function randomCase(seed: number): Case {
+  const bits = randomBits(seed, 16, 5);
+  const pick = (i: number, from: number, to: number) => from + (bits[i] % (to - from + 1));
+  const [kvHeads, tokens, earlier] = [pick(0, 1, 3), pick(1, 1, 60), pick(2, 0, 40)];
+  const places = range(2).map((b) => ({ before: pick(3 + b, 0, earlier), first: pick(5 + b, 0, 20) }));
+  return {
+    ...{
+      batch: 2,
+      heads: kvHeads * pick(7, 1, 3),
+      kvHeads,
+      tokens,
+      length: tokens + earlier,
+      keyWidth: 12,
+      valueWidth: 8,
+    },
+    ...{
+      scale: 0.1 + pick(8, 0, 9) / 10,
+      softcap: 0.5 + pick(9, 0, 9),
+      window: pick(10, 0, 1) * pick(11, 1, 50),
+      sinks: true,
+    },
+    at: (b, t) => ({ position: places[b].before + t, first: places[b].first }),
+  };
+}
+
+await test("random shapes and options equal the reference", async () => {
+  for (const seed of range(12)) await checkCase(`seed ${seed}`, randomCase(seed));
+});
+
+//| 02-attention/7-the-fused-kernel.ipynb#split-test
+/** The result of a case with keys in parts of so many, or whole (0). */
+async function splitCase(the: Case, partKeys: number): Promise<Float32Array> {
+  const { inputs } = caseInputs(the);
+  const tiling = flashTiling(flashShape(inputs), currentGpu().facts);
+  return flashAttention(inputs, { ...tiling, partKeys }).array();
+}
+
+await test("keys in parts give what whole ones give, and in one part the same bits", async () => {
+  const decoding: Case = {
+    ...together,
+    tokens: 3,
+    length: 100,
+    at: (b, t) => ({ position: 90 - 40 * b + t, first: 0 }),
+  };
+  for (const the of [
+    decoding,
+    { ...decoding, window: 0, sinks: false },
+    { ...decoding, tokens: 20, keyWidth: 8 },
+  ]) {
+    const whole = await splitCase(the, 0);
+    expect(relativeError(await splitCase(the, 16), whole)).toBeLessThan(1e-5);
+    expect(relativeError(await splitCase(the, 16), plainFlash(the)[0])).toBeLessThan(2e-5);
+    expect(await splitCase(the, 128)).toEqual(whole);
+  }
+});
+
+await test("how keys are split depends on a sequence's own length: a larger cache gives the same bits", async () => {
+  const the: Case = { ...small, batch: 1, tokens: 1, length: 90, at: () => ({ position: 89, first: 0 }) };
+  const { inputs } = caseInputs(the);
+  const roomy = caseTensors(the).map(({ values }) =>
+    // 150 places where there are 90 keys; the places behind them hold what must not be seen
+    tensor(
+      range(2 * 150 * 8).map((i) => (i % 1200 < 720 ? values[Math.floor(i / 1200) * 720 + (i % 1200)] : 7)),
+      [1, 2, 150, 8],
+    ),
+  );
+  const tiling = { ...flashTiling(flashShape(inputs), currentGpu().facts), partKeys: 32 };
+  const decoded = (keyValues: KeyValues) => flashAttention({ ...inputs, keyValues }, tiling).array();
+  expect(await decoded({ keys: roomy[1], values: roomy[2] })).toEqual(await decoded(inputs.keyValues));
+});
+
+//| 02-attention/7-the-fused-kernel.ipynb#paged-test
+/** Rows [batch, kvHeads, length, width] in shuffled blocks of 16 tokens, some of them unused, and the table of blocks. */
+function inBlocks(values: Float32Array, [batch, kvHeads, length, width]: number[]) {
+  const perSequence = Math.ceil(length / 16);
+  const count = batch * perSequence + 3;
+  const order = range(count).sort((a, b) => randomBits(a, 1, 9)[0] - randomBits(b, 1, 9)[0]);
+  const paged = new Float32Array(count * kvHeads * 16 * width).fill(1000);
+  for (let at = 0; at < values.length; at++) {
+    const [i, j, matrix] = [at % width, Math.floor(at / width) % length, Math.floor(at / width / length)];
+    const block = order[Math.floor(matrix / kvHeads) * perSequence + Math.floor(j / 16)];
+    paged[((block * kvHeads + (matrix % kvHeads)) * 16 + (j % 16)) * width + i] = values[at];
+  }
+  const blocks = indices(order.slice(0, batch * perSequence), [batch, perSequence]);
+  return { rows: tensor(paged, [count, kvHeads, 16, width]), blocks };
+}
+
+await test("a paged cache of shuffled blocks gives the same bits as the dense one", async () => {
+  const decoding = (b: number, t: number) => ({ position: 70 - 41 * b + t, first: 2 * b });
+  for (const [partKeys, tokens] of [
+    [0, 20],
+    [0, 1],
+    [32, 2],
+  ])
+    for (const options of [{}, { window: 33, softcap: 1.5, sinks: true }]) {
+      const the: Case = {
+        batch: 2,
+        heads: 4,
+        kvHeads: 2,
+        tokens,
+        length: 90,
+        keyWidth: 12,
+        valueWidth: 8,
+        ...options,
+        at: decoding,
+      };
+      const { inputs } = caseInputs(the);
+      const [, keys, values] = caseTensors(the).map(({ values, shape }) =>
+        inBlocks(values, shape.length === 4 ? shape : [1, 1, 1, 4]),
+      );
+      const keyValues = { keys: keys.rows, values: values.rows, blocks: keys.blocks };
+      const tiling = { ...flashTiling(flashShape(inputs), currentGpu().facts), partKeys };
+      const dense = await flashAttention(inputs, tiling).array();
+      const paged = await withoutGradients(() => flashAttention({ ...inputs, keyValues }, tiling)).array();
+      expect(paged).toEqual(dense);
+      expect(() => attend(inputs.queries, keyValues, inputs.visibility)).toThrow("have no gradients");
+    }
+});
+
+await test("each sequence sees no more keys than it has", async () => {
+  const the: Case = { ...small, tokens: 1, at: () => ({ position: 18, first: 0 }) };
+  const {
+    inputs: { queries, keyValues, visibility },
+  } = caseInputs(the);
+  const seen = await attend(queries, { ...keyValues, lengths: indices([19, 7]) }, visibility).array();
+  const positions = indices([18, 6], [2, 1]);
+  expect(seen).toEqual(await attend(queries, keyValues, { positions }).array());
 });
 
 //| 02-attention/7-the-fused-kernel.ipynb#finite-test
 await test("gradients agree with finite differences, those of the sinks too", async () => {
-  const [q, k, v, , sinks] = caseTensors({ ...together, tokens: 9, length: 9, headDim: 8 });
-  const starts = indices([0, 0, 0, 3, 3, 3, 3, 7, 7]);
-  const f = (q: Tensor, k: Tensor, v: Tensor, sinks: Tensor) =>
-    flashAttention(q, k, v, indices(range(9)), { sinks, starts, window: 4, softcap: 2, scale: 0.5 });
+  const [q, k, v, , sinks] = caseTensors({ ...together, tokens: 9, length: 9, keyWidth: 8, valueWidth: 4 });
+  const firstKey = indices([0, 0, 0, 3, 3, 3, 3, 7, 7]);
+  const positions = indices(range(9));
+  const visibility = { positions, firstKey, window: 4 };
+  const f = (q: Tensor, keys: Tensor, values: Tensor, sinks: Tensor) =>
+    attend(q, { keys, values }, visibility, { sinks, softcap: 2, scale: 0.5 });
   expect(await gradientError(f, [q, k, v, sinks])).toBeLessThan(1e-2);
-  expect(
-    await gradientError((q, k, v) => flashAttention(q, k, v, indices(range(9))), [q, k, v]),
-  ).toBeLessThan(1e-2);
+  const plain = (q: Tensor, keys: Tensor, values: Tensor) => attend(q, { keys, values }, { positions });
+  expect(await gradientError(plain, [q, k, v])).toBeLessThan(1e-2);
 });
 
 await test("the same bits come out every time", async () => {
@@ -286,10 +441,27 @@ await test("the same bits come out every time", async () => {
 //| 02-attention/7-the-fused-kernel.ipynb#shapes-test
 await test("shapes that do not fit are named", () => {
   const x = empty([1, 2, 3, 8]);
+  const keyValues = { keys: x, values: x };
   const positions = indices([0, 1, 2]);
   const odd = empty([1, 2, 3, 6]);
-  expect(() => flashAttention(odd, odd, odd, positions)).toThrow("a multiple of 4, not f32 [1, 2, 3, 6]");
-  expect(() => flashAttention(x, x, x, indices([0]))).toThrow("here [3] or [1, 3], not u32 [1].");
-  expect(() => flashAttention(x, x, x, positions, { starts: indices([0, 0]) })).toThrow("not u32 [2].");
-  expect(() => flashAttention(x, x, x, positions, { sinks: tensor([1]) })).toThrow("2 heads, not f32 [1].");
+  const window = 2;
+  expect(() => attend(odd, { keys: odd, values: odd }, { positions, window })).toThrow(
+    "a multiple of 4, not f32 [1, 2, 3, 6]",
+  );
+  expect(() => attend(x, keyValues, { positions: indices([0]), window })).toThrow(
+    "here [3] or [1, 3], not u32 [1].",
+  );
+  expect(() => attend(x, keyValues, { positions, firstKey: indices([0, 0]) })).toThrow("not u32 [2].");
+  expect(() => attend(x, keyValues, { positions, firstKey: indices([0, 0, 0], [1, 3]) })).toThrow(
+    "the shape of the positions",
+  );
+  expect(() => attend(x, keyValues, { positions }, { sinks: tensor([1]) })).toThrow("2 heads, not f32 [1].");
+  expect(() => attend(x, { ...keyValues, lengths: indices([1, 2]) }, { positions })).toThrow(
+    "each of 1 sequences, not u32 [2].",
+  );
+  expect(() => attend(x, { ...keyValues, blocks: indices([0], [1, 1]) }, { positions })).toThrow(
+    "[blocks, kvHeads, 16, width]",
+  );
+  // Heads of any width are served by the form that writes the scores down.
+  expect(attend(odd, { keys: odd, values: odd }, { positions }).shape).toEqual([1, 2, 3, 6]);
 });

@@ -1,0 +1,58 @@
+// Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
+import { expect, test } from "vitest";
+import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
+import { openGpu } from "../../src/gpu/device.js";
+import { cacheBytes, keyValueCache, pagedCache } from "../../src/infer/cache.js";
+import { forward, randomModel } from "../../src/model/decoder.js";
+import { ropeTable } from "../../src/model/positions.js";
+import { withoutGradients } from "../../src/tensor/autograd.js";
+import { indices } from "../../src/tensor/tensor.js";
+
+//| 05-inference/2-the-cache.ipynb#paged-test
+await openGpu();
+
+const tinyShape = {
+  ...{
+    model_type: "llama",
+    hidden_size: 32,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+  },
+  ...{ intermediate_size: 32, tie_word_embeddings: true },
+};
+
+await test("a model reads two texts into shuffled blocks, chunk by chunk, as into a dense cache", async () => {
+  const sizes = { vocab_size: 64, max_position_embeddings: 64 };
+  const tiny = randomModel(parseModelConfig(completeModelConfig(tinyShape, sizes)), 3);
+  const caches = [
+    keyValueCache(tiny.config, 48, 2),
+    pagedCache(tiny.config, 9, [
+      [7, 2, 4],
+      [0, 8, 3],
+    ]),
+  ];
+  const table = ropeTable(tiny.config.rope, tiny.config.headDim, 64);
+  for (const [tokens, starts] of [
+    [20, [0, 0]],
+    [1, [20, 11]],
+    [7, [21, 12]],
+  ] as const) {
+    const ids = indices(
+      Array.from({ length: 2 * tokens }, (_, i) => (i * 37) % 64),
+      [2, tokens],
+    );
+    const positions = indices(
+      starts.flatMap((start) => Array.from({ length: tokens }, (_, t) => start + t)),
+      [2, tokens],
+    );
+    const [dense, paged] = caches.map((cache) => {
+      const context = { positions, ropeTable: table, cache: cache.at(positions) };
+      return withoutGradients(() => forward(tiny, ids, context)).logits;
+    });
+    expect(await paged.array()).toEqual(await dense.array());
+  }
+  expect(caches[0].bytes).toBe(cacheBytes(tiny.config, 2 * 48));
+  expect(() => pagedCache(tiny.config, 4, [[4]])).toThrow("Block 4 is not one of the cache's 4.");
+  for (const cache of caches) cache.free();
+});
