@@ -15,7 +15,9 @@ import { GpuError } from "../gpu/device.js";
 import { ignoredTarget } from "../kernels/cross-entropy.js";
 import { balanceLoss } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
-import { type Model, hiddenStates, outputWeight, parametersOf, sequenceContext } from "../model/decoder.js";
+import { hiddenStates, sequenceContext } from "../model/decoder.js";
+import { parametersByName } from "../model/families.js";
+import type { Model } from "../model/structure.js";
 import { checkWeightsFit, countParameters, loadModel, saveModel } from "../model/weights.js";
 import { gradients, isTracked, withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
@@ -116,7 +118,7 @@ export interface StepResult {
  */
 export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensors, context: BlockContext) {
   const { hidden, routed } = hiddenStates(model, inputs, { ...context, starts });
-  const loss = linearCrossEntropy(hidden, outputWeight(model), targets);
+  const loss = linearCrossEntropy(hidden, model.head.weight, targets);
   const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
   return { loss, balance, load: routed.map((layer) => layer.load) };
 }
@@ -141,7 +143,7 @@ export function trainingStep(
   numbers: Tensor,
 ): StepResult {
   const { lossScale } = optimizer;
-  const parameters = [...parametersOf(model).values()];
+  const parameters = [...parametersByName(model).values()];
   const share = 1 / parts.length;
   let sums: Tensor[] | undefined;
   let mean: Tensor | undefined;
@@ -288,7 +290,7 @@ export interface Run {
 //| 04-training/7-the-loop.ipynb#plan-optimizer
 /** The optimizer of a plan, with a loss scale where products are computed in 16 bits. */
 export function planOptimizer({ optimizer, precision }: TrainingPlan, model: Model): Optimizer {
-  const plain = makeOptimizer(optimizer, parametersOf(model));
+  const plain = makeOptimizer(optimizer, parametersByName(model));
   return precision === "f16" ? scaledOptimizer(plain) : plain;
 }
 
