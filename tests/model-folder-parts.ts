@@ -1,6 +1,6 @@
 // The small models whose folders transformers was given, to see what it makes of them (fixtures/folders).
 import type { ModelParts } from "../lib/src/cli/model-folder.ts";
-import { completeModelConfig, parseModelConfig } from "../lib/src/formats/config.ts";
+import { completeModelConfig, parseModelConfig } from "../lib/src/model/config.ts";
 import { randomModelFiles } from "../lib/src/model/weights.ts";
 import { characterTokenizer, type Tokenizer } from "../lib/src/tokenizer/characters.ts";
 import { trainBpe } from "../lib/src/tokenizer/merges.ts";

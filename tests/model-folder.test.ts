@@ -7,6 +7,7 @@ import { openModel, weightFiles, writeModel } from "../lib/src/cli/model.ts";
 import { modelFolder, readChatTemplate } from "../lib/src/cli/model-folder.ts";
 import { readSafetensors, writeSafetensors } from "../lib/src/formats/safetensors.ts";
 import { endOfText, generate, generateText, plainGenerate, promptIds } from "../lib/src/infer/generate.ts";
+import { parametersOf } from "../lib/src/model/families.ts";
 import { renderChat } from "../lib/src/tokenizer/chat.ts";
 import { folderParts } from "./model-folder-parts.ts";
 
@@ -103,14 +104,14 @@ describe("the files of a folder that disagree", () => {
       expect(said).toBe(
         `${path.join(folder, name)}: model.safetensors.index.json is ignored, because there is a model.safetensors.\n`,
       );
-      const table = await model.weights.get("model.embed_tokens.weight")!.array();
+      const table = await model.embedding.array();
       expect(Buffer.from(table.buffer).equals(tensors.get("model.embed_tokens.weight")!.data)).toBe(true);
     }
   });
 
   test("weights in several files are read; an index that is wrong about a place is said", async () => {
     const [model, said] = await saidOn(() => openModel(place("halves", halves)));
-    expect([model.weights.size, said]).toEqual([names.length, ""]);
+    expect([parametersOf(model).length, said]).toEqual([names.length, ""]);
     const lying = { weight_map: { ...index.weight_map, [names[0]]: shard(1) } };
     const [, warned] = await saidOn(() =>
       openModel(place("lying", { ...halves, "model.safetensors.index.json": lying })),

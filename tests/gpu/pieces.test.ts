@@ -5,6 +5,7 @@ import {
   openGpu,
   parseModelConfig,
   pieces,
+  parametersOf,
   randomModel,
   startRun,
   train,
@@ -50,9 +51,8 @@ async function trained(bytes: number, tied: boolean) {
     const model = randomModel(config, 1);
     const run = startRun(model, plan, data);
     const last = await train(run);
-    const table = model.weights.get("model.embed_tokens.weight")!;
-    const arrays = await Promise.all([...model.weights.values()].map((each) => each.array()));
-    return { last: last!, pieces: pieces(table).length, arrays };
+    const arrays = await Promise.all(parametersOf(model).map(({ value }) => value.array()));
+    return { last: last!, pieces: pieces(model.embedding).length, arrays };
   } finally {
     limits.maxStorageBufferBindingSize = usual;
   }

@@ -1,11 +1,13 @@
 // The training steps that `tslm bench` measures: whole, and taken apart by kernel.
-import { completeModelConfig, parseModelConfig, type ModelConfig } from "../formats/config.js";
+import type { ModelConfig } from "../formats/config.js";
 import { dropFreeBuffers, memory } from "../gpu/buffers.js";
 import { finish } from "../gpu/commands.js";
 import { currentGpu, GpuError } from "../gpu/device.js";
 import { profile, type ProfileRow } from "../gpu/profiler.js";
-import { weightShapes } from "../model/block.js";
-import { type Model, sequenceContext } from "../model/decoder.js";
+import { completeModelConfig, parseModelConfig } from "../model/config.js";
+import { sequenceContext } from "../model/decoder.js";
+import { modelFamilies } from "../model/families.js";
+import { buildModel, type Model } from "../model/structure.js";
 import { countParameters } from "../model/weights.js";
 import { parameter } from "../tensor/autograd.js";
 import { scope, tensor } from "../tensor/tensor.js";
@@ -144,9 +146,9 @@ export function stepModel({ vocabulary, config }: StepShape): ModelConfig {
 
 /** A model with values that are quick to make. */
 function quickModel(config: ModelConfig): Model {
-  const shapes = [...weightShapes(config)];
-  const weights = shapes.map(([name, shape]) => [name, parameter(randomTensor(shape, 0.02))] as const);
-  return { config, weights: new Map(weights) };
+  return buildModel(config, modelFamilies[config.modelType], ({ shape }) =>
+    parameter(randomTensor(shape, 0.02)),
+  );
 }
 
 /** Times a step and says how much memory was in use at most. */

@@ -1,7 +1,7 @@
 import path from "node:path";
 import type { Command } from "commander";
 import type { ModelConfig } from "../formats/config.js";
-import { isRecord } from "../formats/safetensors.js";
+import { isRecord } from "../formats/keys.js";
 import { readJson } from "./files.js";
 import { checkFileSize, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
@@ -26,11 +26,11 @@ export function register(program: Command): void {
 
 async function init(options: { config: string; seed: number; out: string; json?: boolean }): Promise<void> {
   const { config, tokenizer, chatTemplate } = await readDescription(options.config);
-  const { countParameters, randomModelFiles } = await import("../model/weights.js");
+  const { countParameters, randomModelPieces } = await import("../model/weights.js");
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
   await writeModel(options.out, [options.config], () => {
-    const { weights } = randomModelFiles(config, options.seed);
+    const weights = randomModelPieces(config, options.seed);
     return modelFolder({ config, weights, tokenizer, chatTemplate });
   });
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
@@ -56,7 +56,8 @@ async function readDescription(file: string): Promise<Description> {
 
 /** Reads a configuration that a person wrote, in which nothing may be left over. */
 async function checkedConfig(json: unknown): Promise<ModelConfig> {
-  const { parseModelConfig, strayValues } = await import("../formats/config.js");
+  const { strayValues } = await import("../formats/config.js");
+  const { parseModelConfig } = await import("../model/config.js");
   const config = parseModelConfig(json, { strict: true });
   const [stray] = strayValues(json as Record<string, unknown>, config);
   if (stray) throw new Error(stray);
@@ -72,7 +73,7 @@ async function trainingDescription(
   model: Record<string, unknown>,
   folder: string,
 ): Promise<Description> {
-  const { completeModelConfig } = await import("../formats/config.js");
+  const { completeModelConfig } = await import("../model/config.js");
   const { defaultTrainConfig } = await import("../train/configuration.js");
   const { context, tokenizer: choice } = { ...defaultTrainConfig, ...json };
   const length = { max_position_embeddings: Number(context) };

@@ -7,10 +7,10 @@ import type { Tokenizer } from "../tokenizer/characters.js";
 import { readJson, readText } from "./files.js";
 
 /** What a model folder is made of. */
-export interface ModelParts {
+export interface ModelParts<Weights = Uint8Array> {
   config: ModelConfig;
-  /** The bytes of model.safetensors. */
-  weights: Uint8Array;
+  /** The content of model.safetensors. */
+  weights: Weights;
   tokenizer?: Tokenizer;
   chatTemplate?: string;
   /** The text of README.md. */
@@ -21,8 +21,10 @@ export interface ModelParts {
  * The files of a model folder by their names, always the same for the same parts. Without a tokenizer there are only the
  * model's own; with one, the ids that begin and end a text are named in all files where programs look for them.
  */
-export async function modelFolder(parts: ModelParts): Promise<Record<string, string | Uint8Array>> {
-  const { modelConfigText } = await import("../formats/config.js");
+export async function modelFolder<Weights>(
+  parts: ModelParts<Weights>,
+): Promise<Record<string, string | Weights>> {
+  const { modelConfigText } = await import("../model/config.js");
   const { generationConfigToJson, tokenizerConfigToJson } = await import("../formats/generation.js");
   const { config, weights, tokenizer, chatTemplate, card } = parts;
   const ends = await textEnds(config, tokenizer);

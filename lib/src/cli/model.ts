@@ -2,12 +2,14 @@
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { readExactly, writeSynced } from "../data/files.js";
+import { fillSynced, readExactly } from "../data/files.js";
 import { claimFolder } from "../data/folders.js";
 import type { GenerationConfig } from "../formats/generation.js";
-import { isRecord, readSafetensorsHeader, safetensorsHeaderLength, shown } from "../formats/safetensors.js";
+import { isRecord, shown } from "../formats/keys.js";
+import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
-import type { Model } from "../model/decoder.js";
+import type { Model } from "../model/structure.js";
+import type { StoredTensor } from "../model/weights.js";
 import { readJson } from "./files.js";
 
 /** The bytes that Node reads or writes at once. */
@@ -66,8 +68,14 @@ function readIndex(index: string): Record<string, string> {
   return places as Record<string, string>;
 }
 
-/** The bytes of a weights file, its head checked before the rest is read. Errors name the file. */
-function readWeightFile(file: string): { bytes: Uint8Array; names: Iterable<string> } {
+/** An open file of weights: its tensors, each of which is read when it is asked for. */
+interface WeightFile {
+  tensors: Map<string, StoredTensor>;
+  close(): void;
+}
+
+/** Opens a file of weights and checks its head. Errors name the file. */
+function openWeightFile(file: string): WeightFile {
   // Before it is opened: opening a pipe would wait for whoever writes into it.
   if (!fs.statSync(file).isFile()) throw new Error(`${file} is not a file.`);
   const handle = fs.openSync(file, "r");
@@ -76,12 +84,19 @@ function readWeightFile(file: string): { bytes: Uint8Array; names: Iterable<stri
     const { tensors, fileLength } = readSafetensorsHeader(readHead(path.basename(file), handle, stat.size));
     if (fileLength !== stat.size)
       throw new Error(`it has ${stat.size} bytes where its head says ${fileLength}: copy it again.`);
-    checkFileSize(stat.size, "it");
-    return { bytes: fs.readFileSync(file), names: tensors.keys() };
+    const stored = [...tensors].map(([name, { dtype, shape, begin, end }]): [string, StoredTensor] => {
+      checkFileSize(end - begin, `the tensor ${name}`);
+      const read = () => {
+        const bytes = new Uint8Array(end - begin);
+        readExactly(path.basename(file), handle, bytes, begin);
+        return bytes;
+      };
+      return [name, { dtype, shape, read }];
+    });
+    return { tensors: new Map(stored), close: () => fs.closeSync(handle) };
   } catch (error) {
-    throw "code" in (error as Error) ? error : new Error(`${file}: ${(error as Error).message}`);
-  } finally {
     fs.closeSync(handle);
+    throw "code" in (error as Error) ? error : new Error(`${file}: ${(error as Error).message}`);
   }
 }
 
@@ -93,6 +108,11 @@ function readHead(file: string, handle: number, size: number): Uint8Array {
     return bytes;
   };
   return read(safetensorsHeaderLength(read(8)));
+}
+
+/** The names of the tensors that each file holds, by the file's name. */
+function heldBy(files: string[], opened: WeightFile[]): Map<string, Set<string>> {
+  return new Map(files.map((file, i) => [path.basename(file), new Set(opened[i].tensors.keys())]));
 }
 
 /** A sentence if an index says of weights that they are in files which do not hold them. */
@@ -132,28 +152,33 @@ async function readGenerationConfig(folder: string): Promise<GenerationConfig | 
  * Errors name the folder; what is ignored, since two of its files disagree, is said on stderr.
  */
 export async function openModel(folder: string): Promise<Model> {
-  const { parseModelConfig } = await import("../formats/config.js");
+  const { parseModelConfig } = await import("../model/config.js");
   const { stopTokenIds } = await import("../formats/generation.js");
-  const { loadModel } = await import("../model/weights.js");
+  const { openModelFiles } = await import("../model/weights.js");
   const { openGpu } = await import("../gpu/device.js");
   const json = readJson(path.join(folder, "config.json"));
   named(path.join(folder, "config.json"), () => parseModelConfig(json));
   const generation = await readGenerationConfig(folder);
   const { files, places, warnings } = weightFiles(folder);
   checkMemory(files, machineMemory());
-  const read = files.map(readWeightFile);
-  if (places)
-    warnings.push(
-      ...misplaced(places, new Map(files.map((file, i) => [path.basename(file), new Set(read[i].names)]))),
-    );
   await openGpu({ robust: false });
-  const {
-    config,
-    weights,
-    warnings: others,
-  } = named(folder, () => loadModel(json, ...read.map(({ bytes }) => bytes)));
-  for (const warning of [...warnings, ...others]) process.stderr.write(`${folder}: ${warning}\n`);
-  return { config: { ...config, eosTokenIds: stopTokenIds(config, generation) }, weights };
+  const opened: WeightFile[] = [];
+  try {
+    for (const file of files) opened.push(openWeightFile(file));
+    if (places) warnings.push(...misplaced(places, heldBy(files, opened)));
+    const loaded = named(folder, () =>
+      openModelFiles(
+        json,
+        opened.map(({ tensors }) => tensors),
+      ),
+    );
+    const { warnings: others, ...model } = loaded;
+    for (const warning of [...warnings, ...others]) process.stderr.write(`${folder}: ${warning}\n`);
+    const config = { ...model.config, eosTokenIds: stopTokenIds(model.config, generation) };
+    return { ...model, config };
+  } finally {
+    for (const file of opened) file.close();
+  }
 }
 
 /** Does something with a file or folder whose name goes before the message of an error. */
@@ -171,6 +196,17 @@ function machineMemory(): number {
   return Math.min(limit, os.totalmem());
 }
 
+/** The content of a file: whole, or piece by piece. */
+export type FileContent = string | Uint8Array | Iterable<Uint8Array>;
+
+/** Writes a file and waits until it is on the disk. */
+function writeContent(file: string, content: FileContent): void {
+  const isWhole = typeof content === "string" || content instanceof Uint8Array;
+  fillSynced(file, (write) => {
+    for (const piece of isWhole ? [content] : content) write(piece);
+  });
+}
+
 /**
  * Writes the files of a model, by name, into a folder; `inputs` are what they are made of. The folder is claimed before they
  * are made, and a reader never sees half of them.
@@ -178,14 +214,14 @@ function machineMemory(): number {
 export async function writeModel(
   folder: string,
   inputs: string[],
-  make: () => Promise<Record<string, string | Uint8Array>>,
+  make: () => Promise<Record<string, FileContent>>,
 ): Promise<void> {
   const claim = claimFolder(folder, "init", inputs);
   try {
     claim.discard();
     fs.mkdirSync(claim.partial);
     for (const [name, content] of Object.entries(await make()))
-      writeSynced(path.join(claim.partial, name), content);
+      writeContent(path.join(claim.partial, name), content);
     claim.install("config.json");
   } catch (error) {
     claim.discard();

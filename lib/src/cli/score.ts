@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { float32Tensor, writeSafetensors } from "../formats/safetensors.js";
 import type { ModelConfig } from "../formats/config.js";
-import type { Model } from "../model/decoder.js";
+import type { Model } from "../model/structure.js";
 import { replaceFile } from "../data/files.js";
 import { readJson } from "./files.js";
 import { checkFileSize, openModel } from "./model.js";

@@ -107,7 +107,8 @@ export async function modelOf(
   config: TrainConfig,
   sizes: { vocab_size: number; max_position_embeddings: number },
 ): Promise<ModelConfig> {
-  const { completeModelConfig, parseModelConfig, strayValues } = await import("../formats/config.js");
+  const { strayValues } = await import("../formats/config.js");
+  const { completeModelConfig, parseModelConfig } = await import("../model/config.js");
   try {
     const json = completeModelConfig(config.model, sizes);
     const parsed = parseModelConfig(json, { strict: true });

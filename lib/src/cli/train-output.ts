@@ -193,7 +193,7 @@ function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["sc
 
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
   const { countParameters } = await import("../model/weights.js");
-  const { modelConfigToJson } = await import("../formats/config.js");
+  const { modelConfigToJson } = await import("../model/config.js");
   const { readLines } = await import("../train/logs.js");
   const { manifest } = data;
   return {

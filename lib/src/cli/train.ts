@@ -5,7 +5,7 @@ import path from "node:path";
 import type { Command } from "commander";
 import type { OpenShards } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
-import type { Model } from "../model/decoder.js";
+import type { Model } from "../model/structure.js";
 import type { Checkpoint } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { StepReport } from "../train/loop.js";
@@ -242,7 +242,7 @@ async function separatorOf({ config, data }: Opened): Promise<number | undefined
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
 async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
-  const { randomModel } = await import("../model/decoder.js");
+  const { randomModel } = await import("../model/families.js");
   const { checkRunFits } = await import("../train/fits.js");
   const sizes = { vocab_size: tokenizer.vocabSize, max_position_embeddings: config.context };
   const parsed = await modelOf(config, sizes);

@@ -1,8 +1,7 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
-import { closestMatch } from "leven";
 import { z } from "zod";
-import type { Llama3Scaling, RopeConfig, YarnScaling } from "./rope.js";
-import { compareText, isRecord, shown } from "./safetensors.js";
+import { didYouMean, isRecord, readKeys, shown, withoutNulls } from "./keys.js";
+import type { Llama3Scaling, RopeConfig } from "./rope.js";
 
 //| 03-moe/a-files-of-weights.ipynb#model-sizes
 /** The sizes of a model, in numbers of elements. */
@@ -43,15 +42,13 @@ export interface MoeConfig {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config
-/** The model families that the decoder runs, by the `model_type` of their Hugging Face config.json. */
-export type ModelType = "qwen3_moe" | "qwen3" | "llama";
-
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
  * differ. The decoder reads these and never asks for the family by name.
  */
 export interface ModelConfig extends ModelSizes {
-  modelType: ModelType;
+  /** The family that a config.json names as its `model_type`. */
+  modelType: string;
   /** Present where some or all feed-forward layers are mixtures of experts. */
   moe?: MoeConfig;
   /** The epsilon of every RMSNorm. */
@@ -72,64 +69,24 @@ export interface ModelConfig extends ModelSizes {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#families
-/** What a family fixes: its class in transformers, its query-key norm, whether it has experts. */
-export interface ModelFamily {
+/** What a family fixes about its config.json. Sources: the configuration classes of transformers 5.18. */
+export interface FamilySettings {
+  /** Its class in transformers. */
   architecture: string;
+  /** Its norm on queries and keys. */
   qkNorm: ModelConfig["qkNorm"];
+  /** Whether its layers may be mixtures of experts. */
   sparse: boolean;
+  /** Whether the heads together must be as wide as the model. */
+  headsFillWidth?: boolean;
   /** What transformers assumes for keys that a config.json leaves out, where it is not the same for all families. */
   defaults: Record<string, unknown>;
-}
-
-/** The families by `model_type`. Sources: the configuration classes of transformers 5.18. */
-export const modelFamilies: Record<ModelType, ModelFamily> = {
-  qwen3_moe: {
-    architecture: "Qwen3MoeForCausalLM",
-    qkNorm: "head",
-    sparse: true,
-    defaults: { num_key_value_heads: 4, max_position_embeddings: 32768 },
-  },
-  qwen3: {
-    architecture: "Qwen3ForCausalLM",
-    qkNorm: "head",
-    sparse: false,
-    defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768 },
-  },
-  llama: {
-    architecture: "LlamaForCausalLM",
-    qkNorm: "none",
-    sparse: false,
-    defaults: { max_position_embeddings: 2048, bos_token_id: 1, eos_token_id: 2 },
-  },
-};
-
-//| 03-moe/a-files-of-weights.ipynb#read-keys
-/** The part of a zod schema that `readKeys` uses. */
-export interface KeySchema<T> {
-  safeParse(value: unknown): {
-    data?: T;
-    error?: { issues: { path: PropertyKey[]; message: string }[] };
-  };
-}
-
-/**
- * Reads the keys of a schema, whose messages say what a value must be. Throws one sentence for the first key that is
- * missing or of the wrong type; `where` comes before the key's name.
- */
-export function readKeys<T>(schema: KeySchema<T>, json: Record<string, unknown>, where = ""): T {
-  const { data, error } = schema.safeParse(json);
-  if (!error) return data as T;
-  const { path, message } = error.issues[0];
-  const key = where + path.join(".");
-  const value = path.reduce<unknown>((inner, step) => (inner as Record<PropertyKey, unknown>)[step], json);
-  if (value === undefined) throw new Error(`${key} is missing; it must be ${message}.`);
-  throw new Error(`${key} must be ${message}, not ${shown(value)}.`);
-}
-
-//| 03-moe/a-files-of-weights.ipynb#without-nulls
-/** The same object without the keys whose value is null: in a config.json, null means "not given". */
-export function withoutNulls(json: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
+  /** How the family spells keys that others call differently, such as `hidden_size: "n_embd"`. */
+  spelling?: Record<string, string>;
+  /** Values that are run of settings which change what a model computes, where they are not those of `runnableValues`. */
+  runnable?: Record<string, unknown[]>;
+  /** Keys of the family's own that are written beside the others, such as the name of its activation. */
+  written?: Record<string, unknown>;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-sizes
@@ -175,7 +132,7 @@ export function readSizes(json: Record<string, unknown>): ConfigSizes {
 
 //| 03-moe/a-files-of-weights.ipynb#parse-heads
 /** The three numbers of the heads, checked: `[heads, kvHeads, headDim]`. Left out, headDim is hidden size / heads. */
-export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, number, number] {
+export function parseHeads(keys: ConfigSizes, headsFillWidth = false): [number, number, number] {
   const hidden = keys.hidden_size;
   const heads = keys.num_attention_heads;
   const kvHeads = keys.num_key_value_heads ?? heads;
@@ -185,7 +142,7 @@ export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, nu
       `num_attention_heads is ${heads}, not a multiple of num_key_value_heads, which is ${kvHeads}.`,
     );
   }
-  if (!Number.isInteger(headDim) || (modelType === "llama" && hidden % heads !== 0)) {
+  if (!Number.isInteger(headDim) || (headsFillWidth && hidden % heads !== 0)) {
     throw new Error(`hidden_size is ${hidden}, not a multiple of num_attention_heads, which is ${heads}.`);
   }
   if (headDim % 2 !== 0) throw new Error(`head_dim is ${headDim}, but rotary positions need an even number.`);
@@ -194,9 +151,9 @@ export function parseHeads(keys: ConfigSizes, modelType: ModelType): [number, nu
 
 //| 03-moe/a-files-of-weights.ipynb#parse-sizes
 /** The sizes of a model from its config.json. */
-export function parseModelSizes(json: Record<string, unknown>, modelType: ModelType): ModelSizes {
+export function parseModelSizes(json: Record<string, unknown>, headsFillWidth?: boolean): ModelSizes {
   const keys = readSizes(json);
-  const [heads, kvHeads, headDim] = parseHeads(keys, modelType);
+  const [heads, kvHeads, headDim] = parseHeads(keys, headsFillWidth);
   return {
     vocabSize: keys.vocab_size,
     hiddenSize: keys.hidden_size,
@@ -449,10 +406,14 @@ export function parseRopeConfig(json: Record<string, unknown>): RopeConfig {
 /** Old and new spellings of the same key: what transformers 5 writes, and what we read. */
 export const configAliases: Record<string, string> = { num_local_experts: "num_experts" };
 
-/** Renames aliased keys. Where both spellings stand, transformers takes the alias, and so do we. */
-export function renameAliases(json: Record<string, unknown>): Record<string, unknown> {
+/** Renames aliased keys, and those that a family spells in its own way. Where both stand, transformers takes the alias, and so do we. */
+export function renameAliases(
+  json: Record<string, unknown>,
+  spelling: Record<string, string> = {},
+): Record<string, unknown> {
   const renamed = { ...json };
-  for (const [alias, key] of Object.entries(configAliases)) {
+  const own = Object.entries(spelling).map(([key, alias]) => [alias, key]);
+  for (const [alias, key] of [...Object.entries(configAliases), ...own]) {
     if (json[alias] === undefined || json[alias] === null) continue;
     delete renamed[alias];
     renamed[key] = json[alias];
@@ -461,21 +422,15 @@ export function renameAliases(json: Record<string, unknown>): Record<string, unk
 }
 
 //| 03-moe/a-files-of-weights.ipynb#build-config
-/** The `model_type` of a configuration. Throws for a family that we do not run, naming those that we do. */
-export function readModelType(json: Record<string, unknown>): ModelType {
-  const type = json.model_type;
-  const known = Object.keys(modelFamilies).join(", ");
-  if (type === undefined) throw new Error(`model_type is missing; it must be one of ${known}.`);
-  if (typeof type === "string" && Object.hasOwn(modelFamilies, type)) return type as ModelType;
-  throw new Error(`model_type ${shown(type)} is not run so far; these are: ${known}.`);
-}
-
 /** Builds a configuration from keys in their current spelling, nulls removed. */
-export function buildModelConfig(json: Record<string, unknown>, modelType: ModelType): ModelConfig {
-  const sizes = parseModelSizes(json, modelType);
+export function buildModelConfig(
+  json: Record<string, unknown>,
+  modelType: string,
+  family: FamilySettings,
+): ModelConfig {
+  const sizes = parseModelSizes(json, family.headsFillWidth);
   const settings = readSettings(json);
-  const { qkNorm, sparse } = modelFamilies[modelType];
-  const experts = sparse ? readExperts(json) : undefined;
+  const experts = family.sparse ? readExperts(json) : undefined;
   checkExtent(sizes, experts);
   checkIdleKeys(json, sizes.layers);
   return {
@@ -483,7 +438,7 @@ export function buildModelConfig(json: Record<string, unknown>, modelType: Model
     ...sizes,
     ...(experts ? { moe: parseMoeConfig(experts, sizes.layers) } : {}),
     normEps: settings.rms_norm_eps,
-    qkNorm,
+    qkNorm: family.qkNorm,
     rope: parseRopeConfig(json),
     attentionBias: settings.attention_bias,
     tied: settings.tie_word_embeddings,
@@ -528,8 +483,7 @@ export function ignoredKey(
 }
 
 /** A sentence for each key of a config.json that is ignored, since another says the same thing differently. */
-export function configConflicts(json: Record<string, unknown>): string[] {
-  const architecture = modelFamilies[readModelType(json)].architecture;
+export function configConflicts(json: Record<string, unknown>, { architecture }: FamilySettings): string[] {
   const named = Array.isArray(json.architectures) ? json.architectures : [architecture];
   return [
     ...ignoredKey(json, "num_experts", "num_local_experts", json.num_local_experts),
@@ -537,19 +491,6 @@ export function configConflicts(json: Record<string, unknown>): string[] {
     ...ropeConflicts(json),
     ...(named.includes(architecture) ? [] : ignoredKey(json, "architectures", "model_type", json.model_type)),
   ];
-}
-
-//| 03-moe/a-files-of-weights.ipynb#nearest-name
-/** The known name nearest to a mistyped one, if there is one within a third of its letters. */
-export function nearestName(name: string, known: string[]): string | undefined {
-  const maxDistance = Math.max(2, Math.floor(name.length / 3));
-  return closestMatch(name.toLowerCase(), known, { maxDistance });
-}
-
-/** The end of a sentence about an unknown name: `; did you mean X?`, or a full stop where nothing is near. */
-export function didYouMean(name: string, known: string[]): string {
-  const nearest = nearestName(name, known);
-  return nearest === undefined ? "." : `; did you mean ${nearest}?`;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#config-keys-known
@@ -571,32 +512,18 @@ export const otherConfigKeys =
   use_sliding_window`.split(/\s+/);
 
 /** Throws if a configuration has a key that models of its family do not have, naming the nearest one that they have. */
-export function checkConfigKeys(json: Record<string, unknown>, modelType: ModelType): void {
-  const known = [...sharedConfigKeys, ...(modelFamilies[modelType].sparse ? expertConfigKeys : [])];
+export function checkConfigKeys(
+  json: Record<string, unknown>,
+  modelType: string,
+  family: FamilySettings,
+): void {
+  const { sparse, spelling = {}, written = {} } = family;
+  const shared = [...sharedConfigKeys, ...(sparse ? expertConfigKeys : [])];
+  const known = [...shared.map((key) => spelling[key] ?? key), ...Object.keys(written)];
   for (const key of Object.keys(json)) {
     if (known.includes(key) || otherConfigKeys.includes(key)) continue;
     throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
   }
-}
-
-//| 03-moe/a-files-of-weights.ipynb#parse-config
-/**
- * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
- * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
- * so is a setting that would change training, and so is one that contradicts another (`configWarnings` lists those
- * otherwise). Throws one sentence that names the key.
- */
-export function parseModelConfig(json: unknown, { strict = false } = {}): ModelConfig {
-  if (!isRecord(json)) throw new Error("A model configuration must be a JSON object.");
-  const modelType = readModelType(json);
-  if (strict) checkConfigKeys(json, modelType);
-  const keys = withoutNulls({ ...modelFamilies[modelType].defaults, ...renameAliases(json) });
-  checkRunnable(keys);
-  if (strict) checkRunnable(keys, { attention_dropout: [0] });
-  const config = buildModelConfig(keys, modelType);
-  const [conflict] = strict ? configConflicts(json) : [];
-  if (conflict) throw new Error(`${conflict} Give one of them.`);
-  return config;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#config-warnings
@@ -619,141 +546,4 @@ export function strayValues(
       ? []
       : [`mlp_only_layers names the layer ${beyond}, but there are only ${layers}.`]),
   ];
-}
-
-/** What is ignored of a config.json that `parseModelConfig` reads: a sentence for each such key; usually none. */
-export function configWarnings(json: unknown): string[] {
-  const config = parseModelConfig(json);
-  return [
-    ...configConflicts(json as Record<string, unknown>),
-    ...strayValues(json as Record<string, unknown>, config),
-  ];
-}
-
-//| 03-moe/a-files-of-weights.ipynb#complete-experts
-/** Adds what is left out about experts: 8 of them, 2 a token, as wide together as the dense layer would be. */
-export function completeExperts(given: Record<string, unknown>): Record<string, unknown> {
-  const visited = Number(given.num_experts_per_tok ?? 2);
-  const inner = Math.max(1, Math.round(Number(given.intermediate_size) / visited));
-  return {
-    ...(given.num_local_experts === undefined ? { num_experts: 8 } : {}),
-    num_experts_per_tok: visited,
-    moe_intermediate_size: inner,
-    norm_topk_prob: true,
-    ...given,
-  };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#complete
-/**
- * Completes what a person wrote to a whole config.json: what is left out follows from the width and from what the
- * caller knows (`vocab_size` of the tokenizer, `max_position_embeddings`). The choices are Qwen3's proportions: a
- * feed-forward layer three times as wide as the model, shared among the experts that a token visits.
- */
-export function completeModelConfig(
-  given: Record<string, unknown>,
-  sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
-): Record<string, unknown> {
-  const hidden = Number(given.hidden_size ?? 128);
-  const heads = Number(given.num_attention_heads ?? Math.max(1, Math.floor(hidden / 32)));
-  const shape = {
-    model_type: "qwen3_moe",
-    hidden_size: hidden,
-    num_hidden_layers: 4,
-    num_attention_heads: heads,
-    num_key_value_heads: heads,
-    head_dim: Math.max(2, 2 * Math.floor(hidden / heads / 2)),
-    intermediate_size: 3 * hidden,
-    bos_token_id: null,
-    eos_token_id: null,
-  };
-  const whole = { ...shape, ...sizes, ...given };
-  return whole.model_type === "qwen3_moe" ? completeExperts(whole) : whole;
-}
-
-//| 03-moe/a-files-of-weights.ipynb#moe-json
-/** The keys about experts, as a config.json has them. */
-export function moeConfigToJson(moe: MoeConfig): Record<string, unknown> {
-  return {
-    decoder_sparse_step: 1,
-    mlp_only_layers: moe.sparseLayers.flatMap((sparse, i) => (sparse ? [] : [i])),
-    moe_intermediate_size: moe.intermediateSize,
-    norm_topk_prob: moe.normalizeTopK,
-    num_experts: moe.experts,
-    num_experts_per_tok: moe.expertsPerToken,
-    router_aux_loss_coef: moe.balanceCoefficient,
-  };
-}
-
-/** The keys of a rescaling that no other has. */
-export function ropeScalingToJson(scaling: Llama3Scaling | YarnScaling): Record<string, unknown> {
-  if (scaling.type === "yarn")
-    return { beta_fast: scaling.betaFast, beta_slow: scaling.betaSlow, truncate: scaling.truncate };
-  return { low_freq_factor: scaling.lowFrequencyFactor, high_freq_factor: scaling.highFrequencyFactor };
-}
-
-/** The keys about rotary positions, in the older spelling that all readers know. */
-export function ropeConfigToJson({ theta, scaling }: RopeConfig): Record<string, unknown> {
-  if (scaling === undefined) return { rope_theta: theta, rope_scaling: null };
-  const rope_scaling = {
-    rope_type: scaling.type,
-    factor: scaling.factor,
-    ...ropeScalingToJson(scaling),
-    original_max_position_embeddings: scaling.originalContextLength,
-  };
-  return { rope_theta: theta, rope_scaling };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#sizes-json
-/** The sizes of a model, as a config.json has them. */
-export function sizesToJson(config: ModelConfig): Record<string, unknown> {
-  return {
-    head_dim: config.headDim,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    max_position_embeddings: config.contextLength,
-    num_attention_heads: config.heads,
-    num_hidden_layers: config.layers,
-    num_key_value_heads: config.kvHeads,
-    vocab_size: config.vocabSize,
-  };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#config-json
-/**
- * The content of the config.json to save beside a model's weights (f32). It opens in transformers, and
- * `parseModelConfig` reads the same configuration back. Keys are sorted.
- */
-export function modelConfigToJson(config: ModelConfig): Record<string, unknown> {
-  const { eosTokenIds } = config;
-  const json = {
-    ...sizesToJson(config),
-    ...ropeConfigToJson(config.rope),
-    ...(config.moe ? moeConfigToJson(config.moe) : {}),
-    architectures: [modelFamilies[config.modelType].architecture],
-    attention_bias: config.attentionBias,
-    attention_dropout: 0,
-    bos_token_id: config.bosTokenId ?? null,
-    eos_token_id: eosTokenIds.length > 1 ? eosTokenIds : (eosTokenIds[0] ?? null),
-    hidden_act: "silu",
-    initializer_range: config.initializerRange,
-    model_type: config.modelType,
-    rms_norm_eps: config.normEps,
-    tie_word_embeddings: config.tied,
-    torch_dtype: "float32",
-    use_cache: true,
-  };
-  return Object.fromEntries(Object.entries(json).sort(([a], [b]) => compareText(a, b)));
-}
-
-//| 03-moe/a-files-of-weights.ipynb#config-text
-/**
- * The text of the config.json to save, ending with a line break. Whole values of fractional settings are written as `0.0`:
- * transformers 5 refuses `0` where it wants a float, and JSON.stringify knows no difference.
- */
-export function modelConfigText(config: ModelConfig): string {
-  const text = JSON.stringify(modelConfigToJson(config), null, 2);
-  const fractional = "router_aux_loss_coef|initializer_range|rms_norm_eps|rope_theta|factor|\\w+_freq_factor";
-  const whole = new RegExp(`^(\\s*"(?:${fractional})": \\d+)(,?)$`, "gm");
-  return `${text.replace(whole, "$1.0$2")}\n`;
 }

@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
-import { type ModelConfig, readKeys, withoutNulls } from "./config.js";
-import { isRecord, shown } from "./safetensors.js";
+import type { ModelConfig } from "./config.js";
+import { isRecord, readKeys, shown, withoutNulls } from "./keys.js";
 
 //| 03-moe/a-files-of-weights.ipynb#generation-config
 /** What a generation_config.json says of how a model continues a text. */

@@ -1,24 +1,5 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
-
-//| 03-moe/a-files-of-weights.ipynb#shown-value
-/** A value as a sentence shows it: its JSON, cut where it is long. */
-export function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
-  return text.length <= 100 ? text : `${text.slice(0, 99)}…`;
-}
-
-//| 03-moe/a-files-of-weights.ipynb#is-record
-/** Whether a value is an object with keys: neither null nor an array. */
-export function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-//| 03-moe/a-files-of-weights.ipynb#compare-text
-/** Orders text by its UTF-16 units, as `<` does: the same everywhere, whatever the locale. */
-export function compareText(a: string, b: string): number {
-  if (a === b) return 0;
-  return a < b ? -1 : 1;
-}
+import { compareText, isRecord, shown } from "./keys.js";
 
 //| 03-moe/a-files-of-weights.ipynb#safetensors-types
 /** Bits of one element, for every dtype of the format, in the format's own order (the writer sorts by it). */
@@ -289,21 +270,16 @@ export function readSafetensors(bytes: Uint8Array): SafetensorsFile {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#order-tensors
+/** What a header says of a tensor besides its place. */
+export type TensorType = Pick<SafetensorsTensor, "dtype" | "shape">;
+
 /**
  * Sorts tensors as the format's own writer does: widest dtype first, so that every tensor of a file is aligned to its
- * elements, then by name. Checks that each has as many bytes as its shape needs.
+ * elements, then by name.
  */
-export function orderTensors(tensors: Map<string, SafetensorsTensor>): [string, SafetensorsTensor][] {
+export function orderTensors<T extends TensorType>(tensors: Map<string, T>): [string, T][] {
   const rank = Object.keys(safetensorsBits);
-  for (const [name, { dtype, shape, data }] of tensors) {
-    if (name === "__metadata__") throw new Error('A tensor cannot be named "__metadata__".');
-    const bytes = tensorByteLength(name, dtype, shape);
-    if (data.length !== bytes) {
-      throw new Error(
-        `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${data.length}.`,
-      );
-    }
-  }
+  if (tensors.has("__metadata__")) throw new Error('A tensor cannot be named "__metadata__".');
   return [...tensors].sort(
     ([a, left], [b, right]) => rank.indexOf(right.dtype) - rank.indexOf(left.dtype) || compareText(a, b),
   );
@@ -315,7 +291,7 @@ export function orderTensors(tensors: Map<string, SafetensorsTensor>): [string, 
  * a multiple of 8. Metadata keys are sorted, so equal content gives equal bytes.
  */
 export function safetensorsHeaderBytes(
-  ordered: [string, SafetensorsTensor][],
+  ordered: [string, TensorType][],
   metadata: Record<string, string> = {},
 ): Uint8Array {
   const keys = Object.keys(metadata).sort();
@@ -323,9 +299,10 @@ export function safetensorsHeaderBytes(
   if (keys.length > 0)
     header.push(["__metadata__", Object.fromEntries(keys.map((key) => [key, metadata[key]]))]);
   let offset = 0;
-  for (const [name, { dtype, shape, data }] of ordered) {
-    header.push([name, { dtype, shape, data_offsets: [offset, offset + data.length] }]);
-    offset += data.length;
+  for (const [name, { dtype, shape }] of ordered) {
+    const end = offset + tensorByteLength(name, dtype, shape);
+    header.push([name, { dtype, shape, data_offsets: [offset, end] }]);
+    offset = end;
   }
   const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
   const bytes = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
@@ -341,6 +318,13 @@ export function writeSafetensors(
   metadata: Record<string, string> = {},
 ): Uint8Array {
   const ordered = orderTensors(tensors);
+  for (const [name, { dtype, shape, data }] of ordered) {
+    const bytes = tensorByteLength(name, dtype, shape);
+    if (data.length === bytes) continue;
+    throw new Error(
+      `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${data.length}.`,
+    );
+  }
   const parts = [safetensorsHeaderBytes(ordered, metadata), ...ordered.map(([, tensor]) => tensor.data)];
   const bytes = new Uint8Array(parts.reduce((total, part) => total + part.length, 0));
   let position = 0;

@@ -1,7 +1,8 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
-import { type Model, checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
+import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { ropeTable } from "../model/positions.js";
+import type { Model } from "../model/structure.js";
 import { withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";

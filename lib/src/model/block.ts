@@ -1,36 +1,23 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
-import type { ModelConfig } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
-import { parameter } from "../tensor/autograd.js";
-import { linear } from "../tensor/operations.js";
-import { normals, streamOf } from "../tensor/random.js";
+import { add, applyUnary, linear, multiply } from "../tensor/operations.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
-import { rmsNorm, swiglu } from "../tensor/rows.js";
-import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
+import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
+import { type Tensor, zeros } from "../tensor/tensor.js";
+import type { Activation, Block, Dense, Experts, Heads, Linear, Norm } from "./structure.js";
 
-//| 02-attention/8-the-block.ipynb#weights-type
-/** A model's weights by their Hugging Face names. Linear weights are [outputs, inputs]. */
-export type Weights = Map<string, Tensor>;
-
-/** Looks up a weight by its name. Throws when the model has none of that name. */
-export function weightNamed(weights: Weights, name: string): Tensor {
-  const weight = weights.get(name);
-  if (!weight) throw new Error(`The model has no weight named ${name}.`);
-  return weight;
+//| 02-attention/8-the-block.ipynb#linear-norm
+/** A linear layer: x [..., inputs] to [..., outputs], plus a residual of that shape where one is given. */
+export function applyLinear(x: Tensor, { weight, bias }: Linear, residual?: Tensor): Tensor {
+  return linear(x, weight, { bias, residual });
 }
 
-/**
- * A linear layer by its name, with its bias where the model has one: x [..., inputs] to [..., outputs], plus a tensor of that shape
- * where one is given.
- */
-export function namedLinear(weights: Weights, name: string, x: Tensor, residual?: Tensor): Tensor {
-  return linear(x, weightNamed(weights, `${name}.weight`), { bias: weights.get(`${name}.bias`), residual });
-}
-
-/** RMSNorm by its weight's name. */
-export function namedNorm(config: ModelConfig, weights: Weights, name: string, x: Tensor): Tensor {
-  return rmsNorm(x, weightNamed(weights, `${name}.weight`), config.normEps);
+/** x [..., columns], each row normalised. */
+export function normalize(x: Tensor, { kind, weight, bias, epsilon }: Norm): Tensor {
+  if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
+  const onePlus = { value: "x + V(1)", derivative: "V(1)" };
+  return rmsNorm(x, kind === "rms" ? weight : applyUnary("one plus", onePlus, weight), epsilon);
 }
 
 //| 02-attention/8-the-block.ipynb#block-context
@@ -54,26 +41,39 @@ export interface BlockContext {
   cache?: AttentionCache;
 }
 
-//| 02-attention/8-the-block.ipynb#turned-heads
+//| 02-attention/8-the-block.ipynb#rotated-heads
 /**
  * Queries or keys ready for attention: projected, normalised as the model wants it, split into heads and turned by
  * their positions. x [batch, tokens, hidden] to [batch, heads, tokens, headDim].
  */
 export function rotatedHeads(
-  config: ModelConfig,
-  weights: Weights,
-  name: { projection: string; norm: string },
   x: Tensor,
-  context: BlockContext,
+  { headDim, rotary }: Heads,
+  projection: Linear,
+  norm: Norm | undefined,
+  { positions, ropeTable }: BlockContext,
 ): Tensor {
-  const { positions, ropeTable } = context;
-  const projected = namedLinear(weights, name.projection, x);
-  if (config.qkNorm === "head") {
-    const weight = weightNamed(weights, `${name.norm}.weight`);
-    return rotaryHeads(projected, weight, config.normEps, positions, ropeTable);
-  }
-  const whole = config.qkNorm === "projection" ? namedNorm(config, weights, name.norm, projected) : projected;
-  return rope(splitHeads(whole, whole.shape[2] / config.headDim), positions, ropeTable);
+  const projected = applyLinear(x, projection);
+  const turns = rotary === "shared" ? ropeTable : rotary;
+  const perHead = norm?.weight.size === headDim;
+  if (norm?.kind === "rms" && perHead && turns !== "none")
+    return rotaryHeads(projected, norm.weight, norm.epsilon, positions, turns);
+  const whole = norm && !perHead ? normalize(projected, norm) : projected;
+  const split = splitHeads(whole, whole.shape[2] / headDim);
+  const heads = norm && perHead ? normalize(split, norm) : split;
+  return turns === "none" ? heads : rope(heads, positions, turns);
+}
+
+//| 02-attention/8-the-block.ipynb#attend-heads
+/**
+ * The one place where a block looks at earlier tokens: queries [batch, heads, tokens, headDim] with the layer's new keys and
+ * values [batch, kvHeads, tokens, headDim], and those that the cache has.
+ */
+export function attendHeads(heads: Heads, [queries, keys, values]: Tensor[], context: BlockContext): Tensor {
+  const { positions, starts, cache } = context;
+  const { layer, window, scale, softcap, sinks } = heads;
+  const keyValues = cache?.extend(layer, keys, values) ?? { keys, values };
+  return attend(queries, keyValues, { positions, firstKey: starts, window }, { scale, softcap, sinks });
 }
 
 //| 02-attention/8-the-block.ipynb#self-attention
@@ -81,152 +81,64 @@ export function rotatedHeads(
  * Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input, or
  * where that input is given as `residual`, to the sum.
  */
-export function selfAttention(
-  config: ModelConfig,
-  layer: number,
-  weights: Weights,
-  x: Tensor,
-  context: BlockContext,
-  residual?: Tensor,
-): Tensor {
-  const at = `model.layers.${layer}.self_attn`;
-  const named = (letter: string) => ({ projection: `${at}.${letter}_proj`, norm: `${at}.${letter}_norm` });
-  const queries = rotatedHeads(config, weights, named("q"), x, context);
-  const keys = rotatedHeads(config, weights, named("k"), x, context);
-  const values = splitHeads(namedLinear(weights, `${at}.v_proj`, x), config.kvHeads);
-  const keyValues = context.cache?.extend(layer, keys, values) ?? { keys, values };
-  const mixed = attend(queries, keyValues, { positions: context.positions, firstKey: context.starts });
-  return namedLinear(weights, `${at}.o_proj`, mergeHeads(mixed), residual);
+export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, residual?: Tensor): Tensor {
+  const queries = rotatedHeads(x, heads, heads.q, heads.qNorm, context);
+  const keys = rotatedHeads(x, heads, heads.k, heads.kNorm, context);
+  const values = splitHeads(applyLinear(x, heads.v), heads.v.weight.shape[0] / heads.headDim);
+  const mixed = attendHeads(heads, [queries, keys, values], context);
+  return applyLinear(mergeHeads(mixed), heads.o, residual);
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-type
-/**
- * The second half of a block: from normalised activations x [batch, tokens, hidden] to what is added to the block's stream, or
- * where that is given as `residual`, to the sum.
- */
-export type FeedForward = (
-  config: ModelConfig,
-  layer: number,
-  weights: Weights,
-  x: Tensor,
-  residual?: Tensor,
-) => Tensor;
+//| 02-attention/8-the-block.ipynb#feed-forward-layer
+/** activation(gate) · up, of equal shapes. */
+export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
+  return activation === "silu" ? swiglu(gate, up) : multiply(activate(activation, gate), up);
+}
 
-/** The dense feed-forward layer: down(silu(gate(x)) · up(x)), plus the residual where one is given. x [batch, tokens, hidden] keeps its shape. */
+/** A dense feed-forward layer on x [batch, tokens, hidden], which keeps its shape, plus the residual where one is given. */
 export function denseFeedForward(
-  _config: ModelConfig,
-  layer: number,
-  weights: Weights,
   x: Tensor,
+  { gate, up, down, activation }: Dense,
   residual?: Tensor,
 ): Tensor {
-  const at = `model.layers.${layer}.mlp`;
-  const gated = swiglu(namedLinear(weights, `${at}.gate_proj`, x), namedLinear(weights, `${at}.up_proj`, x));
-  return namedLinear(weights, `${at}.down_proj`, gated, residual);
+  const bent = gate
+    ? gated(activation, applyLinear(x, gate), applyLinear(x, up))
+    : activate(activation, applyLinear(x, up));
+  return applyLinear(bent, down, residual);
+}
+
+/** Computes the second half of a block: from x [batch, tokens, hidden], normalised, to its result, plus the residual where one is given. */
+export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
+
+/** The feed-forward half of a block without experts. Throws for one that has some. */
+export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor): Tensor {
+  if (layer.kind === "dense") return denseFeedForward(x, layer, residual);
+  throw new Error("This block has experts, and was given no function that runs them.");
 }
 
 //| 02-attention/8-the-block.ipynb#block
-/**
- * One transformer block: x + attention(norm(x)), then the same with the feed-forward layer.
- * x [batch, tokens, hidden] keeps its shape. `feedForward` replaces the dense layer, as a mixture of experts does.
- */
-export function block(
-  config: ModelConfig,
-  layer: number,
-  weights: Weights,
+/** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
+export function residualStep(
   x: Tensor,
-  context: BlockContext,
-  feedForward: FeedForward = denseFeedForward,
+  before: Norm | undefined,
+  after: Norm | undefined,
+  half: (x: Tensor, residual?: Tensor) => Tensor,
 ): Tensor {
-  const norm = (name: string, value: Tensor) =>
-    namedNorm(config, weights, `model.layers.${layer}.${name}`, value);
-  const attended = selfAttention(config, layer, weights, norm("input_layernorm", x), context, x);
-  return feedForward(config, layer, weights, norm("post_attention_layernorm", attended), attended);
+  const normalized = before ? normalize(x, before) : x;
+  return after ? add(x, normalize(half(normalized), after)) : half(normalized, x);
 }
 
-//| 02-attention/8-the-block.ipynb#attention-shapes
-/** The shapes of one layer's attention weights, by name within the layer. */
-export function attentionShapes(config: ModelConfig): [string, number[]][] {
-  const { hiddenSize, heads, kvHeads, headDim } = config;
-  const [queries, keys] = [heads * headDim, kvHeads * headDim];
-  const outputs: [string, number[]][] = [
-    ["q_proj", [queries, hiddenSize]],
-    ["k_proj", [keys, hiddenSize]],
-    ["v_proj", [keys, hiddenSize]],
-    ["o_proj", [hiddenSize, queries]],
-  ];
-  const norms = { none: [], head: [headDim, headDim], projection: [queries, keys] }[config.qkNorm];
-  return [
-    ...outputs.map(([name, shape]): [string, number[]] => [`self_attn.${name}.weight`, shape]),
-    ...(config.attentionBias
-      ? outputs.map(([name, [length]]): [string, number[]] => [`self_attn.${name}.bias`, [length]])
-      : []),
-    ...norms.map((length, i): [string, number[]] => [`self_attn.${"qk"[i]}_norm.weight`, [length]]),
-  ];
-}
-
-//| 02-attention/8-the-block.ipynb#feed-forward-shapes
-/**
- * The shapes of one layer's feed-forward weights, by name within the layer. The experts of a sparse layer are stacked:
- * one tensor [experts, outputs, inputs] for each of their three matrices.
- */
-export function feedForwardShapes(config: ModelConfig, layer: number): [string, number[]][] {
-  const { hiddenSize, moe } = config;
-  const sparse = moe?.sparseLayers[layer] === true;
-  const inner = sparse ? moe.intermediateSize : config.intermediateSize;
-  const [before, stack] = sparse ? ["mlp.experts", [moe.experts]] : ["mlp", []];
-  return [
-    ...(sparse ? [["mlp.gate.weight", [moe.experts, hiddenSize]] as [string, number[]]] : []),
-    [`${before}.gate_proj.weight`, [...stack, inner, hiddenSize]],
-    [`${before}.up_proj.weight`, [...stack, inner, hiddenSize]],
-    [`${before}.down_proj.weight`, [...stack, hiddenSize, inner]],
-  ];
-}
-
-//| 02-attention/8-the-block.ipynb#weight-shapes
-/** The name and shape of every weight of a model, in a fixed order: from the embedding up to the output. */
-export function weightShapes(config: ModelConfig): Map<string, number[]> {
-  const { hiddenSize, vocabSize } = config;
-  const shapes = new Map<string, number[]>([["model.embed_tokens.weight", [vocabSize, hiddenSize]]]);
-  for (let layer = 0; layer < config.layers; layer++) {
-    const parts: [string, number[]][] = [
-      ["input_layernorm.weight", [hiddenSize]],
-      ...attentionShapes(config),
-      ["post_attention_layernorm.weight", [hiddenSize]],
-      ...feedForwardShapes(config, layer),
-    ];
-    for (const [name, shape] of parts) shapes.set(`model.layers.${layer}.${name}`, shape);
-  }
-  shapes.set("model.norm.weight", [hiddenSize]);
-  if (!config.tied) shapes.set("lm_head.weight", [vocabSize, hiddenSize]);
-  return shapes;
-}
-
-//| 02-attention/8-the-block.ipynb#initial-values
-/**
- * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
- * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not
- * grow with depth (GPT-2's rule). Each name draws from a stream of its own.
- */
-export function initialValues(
-  config: ModelConfig,
-  name: string,
-  shape: number[],
-  seed: number,
-): Float32Array {
-  const size = sizeOf(shape);
-  if (name.endsWith("norm.weight")) return new Float32Array(size).fill(1);
-  if (name.endsWith(".bias")) return new Float32Array(size);
-  const intoResidual = /\b(o_proj|down_proj)\.weight$/.test(name);
-  const deviation = config.initializerRange / (intoResidual ? Math.sqrt(2 * config.layers) : 1);
-  return normals(seed, size, streamOf(name)).map((value) => value * deviation);
-}
-
-//| 02-attention/8-the-block.ipynb#initial-weights
-/** Fresh weights for a model, as parameters to train. The same seed gives the same weights. */
-export function initialWeights(config: ModelConfig, seed: number): Weights {
-  const weights: Weights = new Map();
-  for (const [name, shape] of weightShapes(config))
-    weights.set(name, parameter(tensor(initialValues(config, name, shape, seed), shape)));
-  return weights;
+/** One transformer block: attention, then the feed-forward layer. x [batch, tokens, hidden] keeps its shape. */
+export function runBlock(
+  x: Tensor,
+  { attention, feedForward, norms }: Block,
+  context: BlockContext,
+  feed: FeedForward = onlyDense,
+): Tensor {
+  const attended = residualStep(x, norms.beforeAttention, norms.afterAttention, (rows, residual) =>
+    selfAttention(rows, attention, context, residual),
+  );
+  return residualStep(attended, norms.beforeFeedForward, norms.afterFeedForward, (rows, residual) =>
+    feed(rows, feedForward, residual),
+  );
 }

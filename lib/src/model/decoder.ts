@@ -2,41 +2,20 @@
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
-import { linear } from "../tensor/operations.js";
+import { add, scale } from "../tensor/operations.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {
   type BlockContext,
   type FeedForward,
-  type Weights,
-  block,
+  applyLinear,
   denseFeedForward,
-  initialWeights,
-  namedNorm,
-  weightNamed,
-  weightShapes,
+  normalize,
+  runBlock,
 } from "./block.js";
-import { type MoeResult, type MoeWeights, moe } from "./moe.js";
+import { type MoeResult, moe } from "./moe.js";
 import { ropeTable } from "./positions.js";
-
-//| 03-moe/4-the-decoder.ipynb#model
-/** A model: what its config.json says, and its weights by their Hugging Face names. */
-export interface Model {
-  config: ModelConfig;
-  weights: Weights;
-}
-
-/** A model with fresh random weights. The same seed gives the same weights. */
-export function randomModel(config: ModelConfig, seed: number): Model {
-  return { config, weights: initialWeights(config, seed) };
-}
-
-//| 03-moe/4-the-decoder.ipynb#parameters
-/** The weights that training changes, by name, in the fixed order of `weightShapes`. */
-export function parametersOf({ config, weights }: Model): Map<string, Tensor> {
-  const names = [...weightShapes(config).keys()];
-  return new Map(names.map((name): [string, Tensor] => [name, weightNamed(weights, name)]));
-}
+import type { Experts, Model } from "./structure.js";
 
 //| 03-moe/4-the-decoder.ipynb#sequence-context
 /** The context for whole sequences of `tokens` tokens: positions 0, 1, 2 … and the turns that belong to them. */
@@ -56,30 +35,20 @@ export function checkIds(ids: ArrayLike<number>, vocabSize: number): void {
   }
 }
 
-//| 03-moe/4-the-decoder.ipynb#expert-weights
-/** The weights of one layer's experts. */
-export function expertWeights(weights: Weights, layer: number): MoeWeights {
-  const named = (name: string) => weightNamed(weights, `model.layers.${layer}.mlp.${name}.weight`);
-  return {
-    router: named("gate"),
-    gate: named("experts.gate_proj"),
-    up: named("experts.up_proj"),
-    down: named("experts.down_proj"),
-  };
+//| 03-moe/4-the-decoder.ipynb#feed-experts
+/** Runs a mixture of experts, and the experts that all tokens share where there are any: x [batch, tokens, hidden]. */
+export function runExperts(x: Tensor, layer: Experts, residual?: Tensor): MoeResult {
+  const { router, gate, up, down, expertsPerToken, normalize, shared } = layer;
+  const weights = { router: router.weight, gate: gate.weight, up: up.weight, down: down.weight };
+  const stream = shared ? denseFeedForward(x, shared, residual) : residual;
+  return moe(x, weights, { expertsPerToken, normalize }, stream);
 }
 
-//| 03-moe/4-the-decoder.ipynb#feed-forward-of
-/**
- * The feed-forward half of a layer as the configuration wants it: dense, or a mixture of experts, whose result is also
- * put into `routed`.
- */
-export function feedForwardOf(config: ModelConfig, layer: number, routed: MoeResult[]): FeedForward {
-  const settings = config.moe;
-  if (!settings?.sparseLayers[layer]) return denseFeedForward;
-  const { expertsPerToken, normalizeTopK } = settings;
-  return (_config, _layer, weights, x, residual) => {
-    const routing = { expertsPerToken, normalize: normalizeTopK };
-    const result = moe(x, expertWeights(weights, layer), routing, residual);
+/** The feed-forward half of every block, dense or sparse; what each mixture of experts gives is also put into `routed`. */
+export function feedForwardInto(routed: MoeResult[]): FeedForward {
+  return (x, layer, residual) => {
+    if (layer.kind === "dense") return denseFeedForward(x, layer, residual);
+    const result = runExperts(x, layer, residual);
     routed.push(result);
     return result.output;
   };
@@ -94,28 +63,29 @@ export interface HiddenResult {
   routed: MoeResult[];
 }
 
-/** Ids [batch, tokens] through embedding, all blocks and the last norm. */
-export function hiddenStates(
-  { config, weights }: Model,
+/** The rows of ids [batch, tokens] in the embedding, with their positions where those are learned: [batch, tokens, hidden]. */
+export function embedIds(
+  { embedding, embeddingScale, positions }: Model,
   ids: Tensor<"u32">,
-  context: BlockContext,
-): HiddenResult {
+  places: Tensor<"u32">,
+): Tensor {
+  const rows = embed(ids, embedding);
+  const scaled = embeddingScale === undefined ? rows : scale(rows, embeddingScale);
+  return positions ? add(scaled, embed(places, positions)) : scaled;
+}
+
+/** Ids [batch, tokens] through embedding, all blocks and the last norm. */
+export function hiddenStates(model: Model, ids: Tensor<"u32">, context: BlockContext): HiddenResult {
   const routed: MoeResult[] = [];
-  let x = embed(ids, weightNamed(weights, "model.embed_tokens.weight"));
-  for (let layer = 0; layer < config.layers; layer++)
-    x = block(config, layer, weights, x, context, feedForwardOf(config, layer, routed));
-  return { hidden: namedNorm(config, weights, "model.norm", x), routed };
+  let x = embedIds(model, ids, context.positions);
+  for (const block of model.blocks) x = runBlock(x, block, context, feedForwardInto(routed));
+  return { hidden: model.norm ? normalize(x, model.norm) : x, routed };
 }
 
 //| 03-moe/4-the-decoder.ipynb#output-logits
-/** The weight that makes logits of hidden states [vocabulary, hidden]: the embedding again, where the two are tied. */
-export function outputWeight({ config, weights }: Model): Tensor {
-  return weightNamed(weights, config.tied ? "model.embed_tokens.weight" : "lm_head.weight");
-}
-
 /** The score of every token of the vocabulary to come next: hidden [..., hidden] to logits [..., vocabulary]. */
-export function outputLogits(model: Model, hidden: Tensor): Tensor {
-  return linear(hidden, outputWeight(model));
+export function outputLogits({ head }: Model, hidden: Tensor): Tensor {
+  return applyLinear(hidden, head);
 }
 
 //| 03-moe/4-the-decoder.ipynb#forward

@@ -1,29 +1,36 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 
 //| 02-attention/8-the-block.ipynb#multiply-high
-/** The high 32 bits of the product of two unsigned 32-bit numbers. */
+/** The high 32 bits of the product of two unsigned 32-bit numbers. No sum here reaches 2³², so 32-bit arithmetic is exact. */
 export function multiplyHigh(a: number, b: number): number {
   const [a1, a0, b1, b0] = [a >>> 16, a & 0xffff, b >>> 16, b & 0xffff];
-  const middle = a1 * b0 + ((a0 * b0) >>> 16);
-  const carry = a0 * b1 + (middle & 0xffff);
-  return (a1 * b1 + (middle >>> 16) + (carry >>> 16)) >>> 0;
+  const middle = (Math.imul(a1, b0) + (Math.imul(a0, b0) >>> 16)) | 0;
+  const carry = (Math.imul(a0, b1) + (middle & 0xffff)) | 0;
+  return (Math.imul(a1, b1) + (middle >>> 16) + (carry >>> 16)) >>> 0;
 }
 
 //| 02-attention/8-the-block.ipynb#philox
 /**
- * Philox 4×32 with 10 rounds (Salmon and others, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): scrambles a
- * counter of four 32-bit numbers with a key of two, in place. There is no state: number n needs no number before it.
+ * Philox 4×32 with 10 rounds (Salmon and others, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): scrambles the
+ * counter of four 32-bit numbers at a place with a key of two. There is no state: number n needs no number before it.
  */
-export function philox(counter: Uint32Array, key0: number, key1: number): void {
+export function philox(counters: Uint32Array, key0: number, key1: number, at = 0): void {
+  // In local 32-bit numbers, which stay in registers: this is where making a model spends its time.
+  let [c0, c1, c2, c3] = [counters[at] | 0, counters[at + 1] | 0, counters[at + 2] | 0, counters[at + 3] | 0];
   for (let round = 0; round < 10; round++) {
-    const [c0, c1, c2, c3] = counter;
-    counter[0] = multiplyHigh(0xcd9e8d57, c2) ^ c1 ^ key0;
-    counter[1] = Math.imul(0xcd9e8d57, c2);
-    counter[2] = multiplyHigh(0xd2511f53, c0) ^ c3 ^ key1;
-    counter[3] = Math.imul(0xd2511f53, c0);
-    key0 = (key0 + 0x9e3779b9) >>> 0;
-    key1 = (key1 + 0xbb67ae85) >>> 0;
+    const next0 = multiplyHigh(0xcd9e8d57, c2) ^ c1 ^ key0;
+    const next2 = multiplyHigh(0xd2511f53, c0) ^ c3 ^ key1;
+    c1 = Math.imul(0xcd9e8d57, c2);
+    c3 = Math.imul(0xd2511f53, c0);
+    c0 = next0;
+    c2 = next2;
+    key0 = (key0 + 0x9e3779b9) | 0;
+    key1 = (key1 + 0xbb67ae85) | 0;
   }
+  counters[at] = c0;
+  counters[at + 1] = c1;
+  counters[at + 2] = c2;
+  counters[at + 3] = c3;
 }
 
 //| 02-attention/8-the-block.ipynb#random-bits
@@ -33,11 +40,13 @@ export function philox(counter: Uint32Array, key0: number, key1: number): void {
  */
 export function randomBits(seed: number, count: number, stream = 0): Uint32Array {
   const bits = new Uint32Array(Math.ceil(count / 4) * 4);
-  const key1 = Math.floor(seed / 2 ** 32) >>> 0;
+  const [key0, key1] = [seed | 0, Math.floor(seed / 2 ** 32) | 0];
+  const [low, high] = [stream >>> 0, Math.floor(stream / 2 ** 32) >>> 0];
   for (let at = 0; at < bits.length; at += 4) {
-    const counter = bits.subarray(at, at + 4);
-    counter.set([at / 4, 0, stream, Math.floor(stream / 2 ** 32)]);
-    philox(counter, seed >>> 0, key1);
+    bits[at] = at / 4;
+    bits[at + 2] = low;
+    bits[at + 3] = high;
+    philox(bits, key0, key1, at);
   }
   return bits.subarray(0, count);
 }
@@ -51,7 +60,7 @@ export function uniforms(seed: number, count: number, stream = 0): Float32Array 
 /** `count` random numbers with mean 0 and variance 1, normally distributed (Box and Muller, 1958). */
 export function normals(seed: number, count: number, stream = 0): Float32Array {
   const bits = randomBits(seed, Math.ceil(count / 2) * 2, stream);
-  const values = new Float32Array(bits.length);
+  const values = new Float32Array(bits.buffer, 0, bits.length); // in the same memory: each pair replaces its own bits
   for (let i = 0; i < bits.length; i += 2) {
     const radius = Math.sqrt(-2 * Math.log((bits[i] + 1) / 2 ** 32));
     const angle = (2 * Math.PI * bits[i + 1]) / 2 ** 32;

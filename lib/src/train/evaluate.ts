@@ -1,7 +1,7 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { documentStarts, validationWindows } from "../data/batches.js";
 import type { TokenSource } from "../data/shards.js";
-import type { Model } from "../model/decoder.js";
+import type { Model } from "../model/structure.js";
 import { withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import type { Tensor } from "../tensor/tensor.js";

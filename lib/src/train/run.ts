@@ -1,7 +1,8 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { type BatchCursor, type Batches, batches } from "../data/batches.js";
 import type { TokenSource } from "../data/shards.js";
-import { type Model, parametersOf } from "../model/decoder.js";
+import { parametersByName } from "../model/families.js";
+import type { Model } from "../model/structure.js";
 import { loadModel, saveModel } from "../model/weights.js";
 import {
   type Checkpoint,
@@ -36,7 +37,7 @@ export interface Run {
 //| 04-training/8-the-loop.ipynb#plan-optimizer
 /** The optimizer of a plan, with a loss scale where products are computed in 16 bits. */
 export function planOptimizer({ optimizer, precision }: TrainingPlan, model: Model): Optimizer {
-  const plain = makeOptimizer(optimizer, parametersOf(model));
+  const plain = makeOptimizer(optimizer, parametersByName(model));
   return precision === "f16" ? scaledOptimizer(plain) : plain;
 }
 

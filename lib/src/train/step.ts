@@ -4,7 +4,9 @@ import type { TokenSource, WeightedSource } from "../data/shards.js";
 import { ignoredTarget } from "../kernels/cross-entropy.js";
 import { balanceLoss } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
-import { type Model, hiddenStates, outputWeight, parametersOf, sequenceContext } from "../model/decoder.js";
+import { hiddenStates, sequenceContext } from "../model/decoder.js";
+import { parametersByName } from "../model/families.js";
+import type { Model } from "../model/structure.js";
 import { gradients, isTracked } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
@@ -95,7 +97,7 @@ export interface StepResult {
  */
 export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensors, context: BlockContext) {
   const { hidden, routed } = hiddenStates(model, inputs, { ...context, starts });
-  const loss = linearCrossEntropy(hidden, outputWeight(model), targets);
+  const loss = linearCrossEntropy(hidden, model.head.weight, targets);
   const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
   return { loss, balance, load: routed.map((layer) => layer.load) };
 }
@@ -120,7 +122,7 @@ export function trainingStep(
   numbers: Tensor,
 ): StepResult {
   const { lossScale } = optimizer;
-  const parameters = [...parametersOf(model).values()];
+  const parameters = [...parametersByName(model).values()];
   const share = 1 / parts.length;
   let sums: Tensor[] | undefined;
   let mean: Tensor | undefined;

@@ -2,16 +2,15 @@
 import * as fs from "node:fs";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import type { ModelConfig } from "../../src/formats/config.js";
+import { didYouMean, nearestName } from "../../src/formats/keys.js";
 import {
-  type ModelConfig,
   completeModelConfig,
   configWarnings,
-  didYouMean,
   modelConfigText,
   modelConfigToJson,
-  nearestName,
   parseModelConfig,
-} from "../../src/formats/config.js";
+} from "../../src/model/config.js";
 
 //| 03-moe/a-files-of-weights.ipynb#config-test
 /** The reference models: tests run in the root of the repository, notebooks in their chapter. */

@@ -1,6 +1,5 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../../src/formats/config.js";
 import {
   chatTemplateOf,
   generationConfigToJson,
@@ -8,6 +7,7 @@ import {
   stopTokenIds,
   tokenizerConfigToJson,
 } from "../../src/formats/generation.js";
+import { parseModelConfig } from "../../src/model/config.js";
 
 //| 03-moe/a-files-of-weights.ipynb#generation-test
 /** The least that a configuration must say. */

@@ -1,9 +1,10 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
 import { openGpu } from "../../src/gpu/device.js";
 import { cacheBytes, keyValueCache, pagedCache } from "../../src/infer/cache.js";
-import { forward, randomModel } from "../../src/model/decoder.js";
+import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
+import { forward } from "../../src/model/decoder.js";
+import { randomModel } from "../../src/model/families.js";
 import { ropeTable } from "../../src/model/positions.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { indices } from "../../src/tensor/tensor.js";

@@ -1,17 +1,30 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
-import { type ModelConfig, parseModelConfig } from "../../src/formats/config.js";
+import type { ModelConfig } from "../../src/formats/config.js";
 import { readSafetensors, toFloat32, toInt32 } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
-import { type Weights, block, initialWeights, weightShapes } from "../../src/model/block.js";
+import { applyLinear, normalize, onlyDense, runBlock, selfAttention } from "../../src/model/block.js";
+import { parseModelConfig } from "../../src/model/config.js";
+import { modelFamilies } from "../../src/model/families.js";
 import { ropeTable } from "../../src/model/positions.js";
+import {
+  type Block,
+  type Model,
+  type ModelWeight,
+  buildModel,
+  freshModel,
+  initialValues,
+  modelWeights,
+  parametersIn,
+} from "../../src/model/structure.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { embed } from "../../src/tensor/embedding.js";
-import { linear, multiply, sum } from "../../src/tensor/operations.js";
-import { rmsNorm } from "../../src/tensor/rows.js";
-import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
+import { add, multiply, sum } from "../../src/tensor/operations.js";
+import { normals } from "../../src/tensor/random.js";
+import { layerNorm, rmsNorm } from "../../src/tensor/rows.js";
+import { type Tensor, indices, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
 //| 02-attention/8-the-block.ipynb#fixtures
 await openGpu();
@@ -38,18 +51,16 @@ function fixtureConfig(family: string): ModelConfig {
 
 //| 02-attention/8-the-block.ipynb#plain-decoder
 /** Embedding, blocks, last norm, output layer: logits [batch, tokens, vocabulary]. */
-function plainDecoder(config: ModelConfig, weights: Weights, ids: Tensor<"u32">): Tensor {
+function plainDecoder(model: Model, ids: Tensor<"u32">): Tensor {
+  const { config } = model;
   const tokens = ids.shape[1];
   const context = {
     positions: indices(Array.from({ length: tokens }, (_, t) => t)),
     ropeTable: ropeTable(config.rope, config.headDim, tokens),
   };
-  let x = embed(ids, weights.get("model.embed_tokens.weight")!);
-  for (let layer = 0; layer < config.layers; layer++) x = block(config, layer, weights, x, context);
-  return linear(
-    rmsNorm(x, weights.get("model.norm.weight")!, config.normEps),
-    weights.get("lm_head.weight")!,
-  );
+  let x = embed(ids, model.embedding);
+  for (const block of model.blocks) x = runBlock(x, block, context);
+  return applyLinear(normalize(x, model.norm!), model.head);
 }
 
 //| 02-attention/8-the-block.ipynb#loss-gradient
@@ -75,20 +86,26 @@ function lossGradient(
 //| 02-attention/8-the-block.ipynb#check-family
 /** Compares logits and the gradient of every weight with what transformers computed. */
 async function checkFamily(family: string): Promise<void> {
-  const config = fixtureConfig(family);
-  const weights: Weights = new Map();
-  for (const [name, { shape, values }] of fixtureTensors(family, "model"))
-    weights.set(name, parameter(tensor(values, shape)));
+  const stored = fixtureTensors(family, "model");
+  const model = buildModel(fixtureConfig(family), modelFamilies[family], ({ name }) => {
+    const { shape, values } = stored.get(name)!;
+    return parameter(tensor(values, shape));
+  });
   const expected = fixtureTensors(family, "expected");
   const ids = expected.get("input_ids")!;
-  const logits = plainDecoder(config, weights, indices(ids.values, ids.shape));
+  const logits = plainDecoder(model, indices(ids.values, ids.shape));
   const { values, shape } = expected.get("logits")!;
   expect(relativeError(await logits.array(), values)).toBeLessThan(1e-5);
   const direction = tensor(lossGradient(values, ids.values, shape), shape);
-  const found = gradients(sum(multiply(logits, direction)), [...weights.values()]);
-  const wanted = fixtureTensors(family, "gradients");
-  for (const [i, name] of [...weights.keys()].entries())
-    expect(relativeError(await found[i].array(), wanted.get(name)!.values), name).toBeLessThan(2e-4);
+  const parameters = parametersIn(model, modelFamilies[family].entries);
+  const found = gradients(
+    sum(multiply(logits, direction)),
+    parameters.map(({ value }) => value),
+  );
+  const theirs = fixtureTensors(family, "gradients");
+  expect(parameters.length).toBe(stored.size);
+  for (const [i, { name }] of parameters.entries())
+    expect(relativeError(await found[i].array(), theirs.get(name)!.values), name).toBeLessThan(2e-4);
 }
 
 //| 02-attention/8-the-block.ipynb#family-tests
@@ -97,61 +114,98 @@ await test("blocks of qwen3 compute what transformers does, forward and back", (
 await test("blocks of llama compute what transformers does, forward and back", () => checkFamily("llama"));
 
 //| 02-attention/8-the-block.ipynb#shapes-tests
-await test("the shapes of all weights are those of the files that transformers writes", () => {
+await test("the weights of dense models have the names and shapes of the files that transformers writes", () => {
   for (const family of ["qwen3", "llama"]) {
     const file = new Map([...fixtureTensors(family, "model")].map(([name, { shape }]) => [name, shape]));
-    expect(weightShapes(fixtureConfig(family))).toEqual(file);
+    const weights = modelWeights(modelFamilies[family].entries, fixtureConfig(family));
+    expect(new Map(weights.map(({ name, shape }) => [name, shape]))).toEqual(file);
+    expect(weights.map(({ files }) => files)).toEqual(weights.map(({ name }) => [name]));
   }
 });
 
 await test("the experts of a sparse layer are stacked", () => {
-  const config = fixtureConfig("qwen3_moe");
   const file = fixtureTensors("qwen3_moe", "model");
-  for (const [name, shape] of weightShapes(config)) {
-    const [before, after] = name.split(".experts.");
-    const first = after ? `${before}.experts.0.${after}` : name;
-    expect(after ? shape.slice(1) : shape, name).toEqual(file.get(first)?.shape);
-    if (after)
-      expect(
-        file.has(`${before}.experts.${shape[0] - 1}.${after}`) &&
-          !file.has(`${before}.experts.${shape[0]}.${after}`),
-      ).toBe(true);
+  const weights = modelWeights(modelFamilies.qwen3_moe.entries, fixtureConfig("qwen3_moe"));
+  expect(weights.flatMap(({ files }) => files).sort()).toEqual([...file.keys()].sort());
+  for (const { shape, files, perExpert } of weights) {
+    expect(files.length).toBe(perExpert ? shape[0] : 1);
+    for (const name of files) expect(perExpert ? shape.slice(1) : shape, name).toEqual(file.get(name)!.shape);
   }
 });
 
 //| 02-attention/8-the-block.ipynb#initial-test
 await test("fresh weights have the configured spread, the same for the same seed", async () => {
   const config = { ...fixtureConfig("qwen3"), hiddenSize: 64, intermediateSize: 128, attentionBias: true };
-  const spread = async (weight: Tensor) =>
-    Math.sqrt((await weight.array()).reduce((sum, x) => sum + x * x, 0) / weight.size);
-  const weights = initialWeights(config, 5);
-  expect([...weights.keys()]).toEqual([...weightShapes(config).keys()]);
-  expect(await spread(weights.get("model.layers.0.mlp.gate_proj.weight")!)).toBeCloseTo(0.02, 2.5);
-  expect(await spread(weights.get("model.layers.1.mlp.down_proj.weight")!)).toBeCloseTo(0.01, 2.5);
-  expect(await spread(weights.get("model.layers.1.self_attn.q_norm.weight")!)).toBe(1);
-  expect(await spread(weights.get("model.layers.1.self_attn.q_proj.bias")!)).toBe(0);
-  const values = (from: Weights, name: string) => from.get(name)!.array();
+  const { qwen3 } = modelFamilies;
+  const valuesOf = async (seed: number, name: string) => {
+    const parameters = parametersIn(freshModel(config, qwen3, seed), qwen3.entries);
+    return parameters.find((parameter) => parameter.name === name)!.value.array();
+  };
+  const spread = async (name: string) => {
+    const values = await valuesOf(5, `model.layers.1.${name}`);
+    return Math.sqrt(values.reduce((sum, x) => sum + x * x, 0) / values.length);
+  };
+  expect(await spread("mlp.gate_proj.weight")).toBeCloseTo(0.02, 2.5);
+  expect(await spread("mlp.down_proj.weight")).toBeCloseTo(0.01, 2.5);
+  expect(await spread("self_attn.q_norm.weight")).toBe(1);
+  expect(await spread("self_attn.q_proj.bias")).toBe(0);
   const name = "model.layers.0.self_attn.q_proj.weight";
-  expect(await values(initialWeights(config, 5), name)).toEqual(await values(weights, name));
-  expect(await values(initialWeights(config, 6), name)).not.toEqual(await values(weights, name));
+  expect(await valuesOf(5, name)).toEqual(await valuesOf(5, name));
+  expect(await valuesOf(6, name)).not.toEqual(await valuesOf(5, name));
 });
 
 //| 02-attention/8-the-block.ipynb#bias-test
-await test("biases and a norm over the whole projection are used where the model has them", async () => {
+/** A tiny model with biases and a norm over the whole projection; `change` may replace a weight. */
+function otherModel(change: (weight: ModelWeight) => Tensor | undefined): Model {
   const config = { ...fixtureConfig("qwen3"), attentionBias: true, qkNorm: "projection" as const };
-  const weights = initialWeights(config, 1);
-  const ids = indices([1, 2, 3], [1, 3]);
-  const before = await plainDecoder(config, weights, ids).array();
-  for (const name of ["self_attn.v_proj.bias", "self_attn.k_norm.weight"]) {
-    const changed = new Map(weights);
-    const { shape, size } = weights.get(`model.layers.0.${name}`)!;
-    changed.set(`model.layers.0.${name}`, tensor(new Float32Array(size).fill(0.5), shape));
-    expect(relativeError(await plainDecoder(config, changed, ids).array(), before), name).toBeGreaterThan(
-      1e-3,
-    );
-  }
-  weights.delete("model.layers.1.mlp.up_proj.weight");
-  expect(() => plainDecoder(config, weights, ids)).toThrow(
-    "The model has no weight named model.layers.1.mlp.up_proj.weight.",
+  return buildModel(
+    config,
+    modelFamilies.qwen3,
+    (weight) => change(weight) ?? tensor(initialValues(config, weight, 1), weight.shape),
   );
+}
+
+await test("biases and a norm over the whole projection are used where the model has them", async () => {
+  const ids = indices([1, 2, 3], [1, 3]);
+  const before = await plainDecoder(
+    otherModel(() => undefined),
+    ids,
+  ).array();
+  for (const path of ["blocks.0.attention.v.bias", "blocks.0.attention.kNorm.weight"]) {
+    const changed = otherModel((weight) => {
+      if (weight.path !== path) return undefined;
+      return tensor(new Float32Array(sizeOf(weight.shape)).fill(0.5), weight.shape);
+    });
+    expect(relativeError(await plainDecoder(changed, ids).array(), before), path).toBeGreaterThan(1e-3);
+  }
+});
+
+await test("a table that lacks a weight is refused, and a block with experts wants a function for them", () => {
+  const { qwen3 } = modelFamilies;
+  const entries = qwen3.entries.filter(({ path }) => path !== "blocks.*.feedForward.up.weight");
+  const zero = ({ shape }: ModelWeight) => tensor(new Float32Array(sizeOf(shape)), shape);
+  expect(() => buildModel(fixtureConfig("qwen3"), { ...qwen3, entries }, zero)).toThrow(
+    "The model has no weight at blocks.0.feedForward.up.weight.",
+  );
+  const sparse = buildModel(fixtureConfig("qwen3_moe"), modelFamilies.qwen3_moe, zero);
+  expect(() => plainDecoder(sparse, indices([1], [1, 1]))).toThrow("This block has experts");
+});
+
+await test("a norm after a half keeps the residual out of the product, and each kind of norm is what it says", async () => {
+  const { qwen3 } = modelFamilies;
+  const config = { ...fixtureConfig("qwen3"), initializerRange: 0.3 };
+  const [block] = freshModel(config, qwen3, 3).blocks;
+  const { beforeAttention: before, beforeFeedForward: after } = block.norms;
+  const x = tensor(normals(2, 3 * config.hiddenSize), [1, 3, config.hiddenSize]);
+  const context = { positions: indices([0, 1, 2]), ropeTable: ropeTable(config.rope, config.headDim, 3) };
+  const otherWay: Block = { ...block, norms: { afterAttention: before, afterFeedForward: after } };
+  const attended = add(x, normalize(selfAttention(x, block.attention, context), before!));
+  const expected = add(attended, normalize(onlyDense(attended, block.feedForward), after!));
+  expect(await runBlock(x, otherWay, context).array()).toEqual(await expected.array());
+  const weight = tensor(normals(5, config.hiddenSize), [config.hiddenSize]);
+  const onePlus = await normalize(x, { kind: "rms1p", weight, epsilon: 1e-6 }).array();
+  const shifted = tensor((await weight.array()).map((value) => value + 1));
+  expect(relativeError(onePlus, await rmsNorm(x, shifted, 1e-6).array())).toBeLessThan(1e-6);
+  const layer = await normalize(x, { kind: "layer", weight, bias: shifted, epsilon: 1e-6 }).array();
+  expect(layer).toEqual(await layerNorm(x, weight, shifted, 1e-6).array());
 });

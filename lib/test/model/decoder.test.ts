@@ -3,15 +3,10 @@ import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { readSafetensors, toFloat32, toInt32 } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
-import {
-  type Model,
-  checkIds,
-  forward,
-  parametersOf,
-  randomModel,
-  sequenceContext,
-} from "../../src/model/decoder.js";
-import { fileNames, loadModel } from "../../src/model/weights.js";
+import { checkIds, forward, sequenceContext } from "../../src/model/decoder.js";
+import { parametersByName, parametersOf, randomModel, weightsOf } from "../../src/model/families.js";
+import type { Model } from "../../src/model/structure.js";
+import { loadModel } from "../../src/model/weights.js";
 import { gradients, withoutGradients } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
@@ -71,8 +66,9 @@ function nextTokenLoss(
 async function lossAndGradients(model: Model, ids: ArrayLike<number>, shape: number[]) {
   const { logits } = forward(model, indices(ids, shape), sequenceContext(model.config, shape[1]));
   const { loss, slope } = nextTokenLoss(await logits.array(), ids, logits.shape);
-  const known = sum(multiply(logits, tensor(slope, logits.shape)));
-  return { logits, loss, found: gradients(known, [...parametersOf(model).values()]) };
+  const scalar = sum(multiply(logits, tensor(slope, logits.shape)));
+  const values = parametersOf(model).map(({ value }) => value);
+  return { logits, loss, found: gradients(scalar, values) };
 }
 
 /** The largest relative error of gradients against a reference file, with the name of the tensor it is in. */
@@ -83,15 +79,11 @@ async function worstGradient(
 ): Promise<[number, string]> {
   const { tensors } = readSafetensors(reference);
   let worst: [number, string] = [0, ""];
-  for (const [i, [name, { shape }]] of [...parametersOf(model)].entries()) {
+  for (const [i, { files, name }] of weightsOf(model.config).entries()) {
     const values = await found[i].array();
-    const names = fileNames(name, shape);
-    const size = values.length / names.length;
-    for (const [part, each] of names.entries()) {
-      const mine = values.subarray(part * size, (part + 1) * size);
-      const error = relativeError(mine, toFloat32(tensors.get(each)!));
-      if (error > worst[0]) worst = [error, each];
-    }
+    const theirs = files.flatMap((file) => [...toFloat32(tensors.get(file)!)]);
+    const error = relativeError(values, theirs);
+    if (error > worst[0]) worst = [error, name];
   }
   return worst;
 }
@@ -130,7 +122,7 @@ await test("tied, biased, dense beside sparse: a step along the gradient changes
   const { loss, found } = await lossAndGradients(model, someIds, [2, 24]);
   const step = 2e-3;
   let promised = 0;
-  for (const [i, weight] of [...parametersOf(model).values()].entries()) {
+  for (const [i, { value: weight }] of parametersOf(model).entries()) {
     const [values, gradient] = [await weight.array(), await found[i].array()];
     promised += gradient.reduce((total, slope) => total + slope * slope, 0) * step;
     weight.write(values.map((value, k) => value - step * gradient[k]));
@@ -166,7 +158,7 @@ await test("a model with experts reports their load, and a balance loss where gr
 //| 03-moe/4-the-decoder.ipynb#learn-test
 await test("plain gradient descent makes a tiny model know one batch by heart", async () => {
   const model = randomModel(mixedConfig, 10);
-  const parameters = [...parametersOf(model).values()];
+  const parameters = [...parametersByName(model).values()];
   let last = 0;
   for (let step = 0; step < 20; step++)
     await scope(async () => {

@@ -1,10 +1,10 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
-import { parseModelConfig } from "../../src/formats/config.js";
 import { type SafetensorsTensor, readSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
-import { randomModel } from "../../src/model/decoder.js";
+import { parseModelConfig } from "../../src/model/config.js";
+import { parametersByName, parametersOf, randomModel } from "../../src/model/families.js";
 import { countParameters, loadModel, randomModelFiles, saveModel } from "../../src/model/weights.js";
 
 //| 03-moe/4-the-decoder.ipynb#weights-test
@@ -40,7 +40,7 @@ await test("a model that is loaded and saved has the same tensors, bit for bit, 
 
 //| 03-moe/4-the-decoder.ipynb#weights-stack-test
 await test("experts are stacked in their order", async () => {
-  const { weights } = loadModel(referenceConfig, referenceWeights);
+  const weights = parametersByName(loadModel(referenceConfig, referenceWeights));
   const stacked = weights.get("model.layers.1.mlp.experts.down_proj.weight")!;
   expect(stacked.shape).toEqual([4, 32, 16]);
   const third = readSafetensors(referenceWeights).tensors.get(
@@ -80,8 +80,8 @@ await test("numbers of 16 bits are read as well", async () => {
     const { shape, data } = tensors.get(name)!;
     tensors.set(name, { dtype: "BF16", shape, data: upper(data) });
   });
-  const exact = await loadModel(referenceConfig, referenceWeights).weights.get(name)!.array();
-  const read = await model.weights.get(name)!.array();
+  const exact = await loadModel(referenceConfig, referenceWeights).head.weight.array();
+  const read = await model.head.weight.array();
   expect(read.every((value, i) => Math.abs(value - exact[i]) <= Math.abs(exact[i]) / 128)).toBe(true);
   expect(read.some((value, i) => value !== exact[i])).toBe(true);
 });
@@ -89,7 +89,7 @@ await test("numbers of 16 bits are read as well", async () => {
 await test("weights may come in several files", () => {
   const { tensors } = readSafetensors(referenceWeights);
   const half = (rest: number) => writeSafetensors(new Map([...tensors].filter((_, i) => i % 2 === rest)));
-  expect(loadModel(referenceConfig, half(0), half(1)).weights.size).toBe(27);
+  expect(parametersOf(loadModel(referenceConfig, half(0), half(1))).length).toBe(27);
   expect(() => loadModel(referenceConfig, half(0), half(0))).toThrow(
     /^The weight \S+ stands in two files\.$/,
   );
@@ -105,10 +105,10 @@ await test("a tied model whose file has another output layer keeps it, as transf
   ]);
   const [table, head] = ["model.embed_tokens.weight", "lm_head.weight"];
   const same = loadChanged((tensors) => tensors.set(head, tensors.get(table)!), tied);
-  expect([same.config.tied, same.weights.has(head), same.warnings]).toEqual([true, false, []]);
+  expect([same.config.tied, parametersByName(same).has(head), same.warnings]).toEqual([true, false, []]);
   const alone = loadChanged((tensors) => tensors.delete(table), tied);
   expect([alone.config.tied, alone.warnings]).toEqual([true, []]);
-  expect(await alone.weights.get(table)!.array()).toEqual(await other.weights.get(head)!.array());
+  expect(await alone.embedding.array()).toEqual(await other.head.weight.array());
   const short: SafetensorsTensor = { dtype: "F32", shape: [2, 32], data: new Uint8Array(256) };
   expect(() => loadChanged((tensors) => tensors.set(head, short), tied)).toThrow(
     "The weight lm_head.weight is [2, 32], but the configuration wants [64, 32].",
@@ -143,7 +143,7 @@ await test("a tied model has no output layer of its own, and a file that has one
       tie_word_embeddings: true,
     },
   );
-  expect(model.weights.has("lm_head.weight")).toBe(false);
+  expect(parametersByName(model).has("lm_head.weight")).toBe(false);
   expect(readSafetensors(randomModelFiles(model.config, 1).weights).tensors.has("lm_head.weight")).toBe(
     false,
   );

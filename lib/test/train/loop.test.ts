@@ -4,9 +4,11 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
 import { batches, validationWindows } from "../../src/data/batches.js";
-import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { type Model, forward, parametersOf, randomModel, sequenceContext } from "../../src/model/decoder.js";
+import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
+import { forward, sequenceContext } from "../../src/model/decoder.js";
+import { parametersByName, randomModel } from "../../src/model/families.js";
+import type { Model } from "../../src/model/structure.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { tokenLosses } from "../../src/tensor/cross-entropy.js";
 import { latestCheckpoint, writeCheckpoint } from "../../src/train/checkpoint.js";
@@ -57,7 +59,7 @@ await openGpu();
 
 await test("a tiny model learns one batch by heart", async () => {
   const [model, plan] = [tinyModel(1), tinyPlan(60)];
-  const optimizer = makeOptimizer(plan.optimizer, parametersOf(model));
+  const optimizer = makeOptimizer(plan.optimizer, parametersByName(model));
   const step = recordStep(model, optimizer, plan);
   writeBatch(step.parts[0], batches(ruleTokens(400), plan).next());
   const losses: number[] = [];
@@ -103,7 +105,7 @@ await test("four parts of one sequence move the weights as one batch of four doe
       valSize: { tokens: 1, bytes: 1 },
     });
     await train(run);
-    weights.push(await model.weights.get("model.embed_tokens.weight")!.array());
+    weights.push(await model.embedding.array());
   }
   const largest = Math.max(...weights[0].map((value, i) => Math.abs(value - weights[1][i])));
   expect(largest).toBeLessThan(1e-5);

@@ -3,10 +3,12 @@ import { expect, test } from "vitest";
 import { batches } from "../../src/data/batches.js";
 import { tokensInMemory } from "../../src/data/shards.js";
 import { syntheticText } from "../../src/data/synthetic.js";
-import { completeModelConfig, parseModelConfig } from "../../src/formats/config.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { lossScaleKernel } from "../../src/kernels/loss-scale.js";
-import { type Model, forward, parametersOf, randomModel, sequenceContext } from "../../src/model/decoder.js";
+import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
+import { forward, sequenceContext } from "../../src/model/decoder.js";
+import { parametersByName, randomModel } from "../../src/model/families.js";
+import type { Model } from "../../src/model/structure.js";
 import { gradients } from "../../src/tensor/autograd.js";
 import { capture } from "../../src/tensor/capture.js";
 import { crossEntropy } from "../../src/tensor/cross-entropy.js";
@@ -107,7 +109,7 @@ await test("a scaled step moves weights as an unscaled one, and one that overflo
 /** A recorded step of a fresh model: `lossScale` is its scale in 16 bits, which begins at `factor`. */
 function makeRun(precision: Precision, factor = 2 ** 16) {
   const model: Model = randomModel(config, 1);
-  const parameters = parametersOf(model);
+  const parameters = parametersByName(model);
   const plain = makeOptimizer({ kind: "adamw" }, parameters);
   const optimizer: Optimizer & { lossScale?: Tensor } =
     precision === "f16" ? scaledOptimizer(plain, factor) : plain;

@@ -1,0 +1,107 @@
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
+import {
+  type ModelConfig,
+  buildModelConfig,
+  checkConfigKeys,
+  checkRunnable,
+  configConflicts,
+  renameAliases,
+  runnableValues,
+  strayValues,
+} from "../formats/config.js";
+import { isRecord, shown, withoutNulls } from "../formats/keys.js";
+import { configJson, configText } from "../formats/write-config.js";
+import { modelFamilies } from "./families.js";
+
+//| 03-moe/a-files-of-weights.ipynb#parse-config
+/** The family of a configuration by its `model_type`. Throws for one that we do not run, naming those that we do. */
+export function readModelType(json: Record<string, unknown>): string {
+  const type = json.model_type;
+  const families = Object.keys(modelFamilies).join(", ");
+  if (type === undefined) throw new Error(`model_type is missing; it must be one of ${families}.`);
+  if (typeof type === "string" && Object.hasOwn(modelFamilies, type)) return type;
+  throw new Error(`model_type ${shown(type)} is not run so far; these are: ${families}.`);
+}
+
+/**
+ * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
+ * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
+ * so is a setting that would change training, and so is one that contradicts another (`configWarnings` lists those
+ * otherwise). Throws one sentence that names the key.
+ */
+export function parseModelConfig(json: unknown, { strict = false } = {}): ModelConfig {
+  if (!isRecord(json)) throw new Error("A model configuration must be a JSON object.");
+  const modelType = readModelType(json);
+  const family = modelFamilies[modelType];
+  if (strict) checkConfigKeys(json, modelType, family);
+  const keys = withoutNulls({ ...family.defaults, ...renameAliases(json, family.spelling) });
+  checkRunnable(keys, { ...runnableValues, ...family.runnable });
+  if (strict) checkRunnable(keys, { attention_dropout: [0] });
+  const config = buildModelConfig(keys, modelType, family);
+  const [conflict] = strict ? configConflicts(json, family) : [];
+  if (conflict) throw new Error(`${conflict} Give one of them.`);
+  return config;
+}
+
+//| 03-moe/a-files-of-weights.ipynb#config-warnings-all
+/** What is ignored of a config.json that `parseModelConfig` reads: a sentence for each such key; usually none. */
+export function configWarnings(json: unknown): string[] {
+  const config = parseModelConfig(json);
+  const keys = json as Record<string, unknown>;
+  return [...configConflicts(keys, modelFamilies[config.modelType]), ...strayValues(keys, config)];
+}
+
+//| 03-moe/a-files-of-weights.ipynb#complete-experts
+/** Adds what is left out about experts: 8 of them, 2 a token, as wide together as the dense layer would be. */
+export function completeExperts(given: Record<string, unknown>): Record<string, unknown> {
+  const visited = Number(given.num_experts_per_tok ?? 2);
+  const inner = Math.max(1, Math.round(Number(given.intermediate_size) / visited));
+  return {
+    ...(given.num_local_experts === undefined ? { num_experts: 8 } : {}),
+    num_experts_per_tok: visited,
+    moe_intermediate_size: inner,
+    norm_topk_prob: true,
+    ...given,
+  };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#complete
+/**
+ * Completes what a person wrote to a whole config.json: what is left out follows from the width and from what the
+ * caller knows (`vocab_size` of the tokenizer, `max_position_embeddings`). The choices are Qwen3's proportions: a
+ * feed-forward layer three times as wide as the model, shared among the experts that a token visits.
+ */
+export function completeModelConfig(
+  given: Record<string, unknown>,
+  sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
+): Record<string, unknown> {
+  const hidden = Number(given.hidden_size ?? 128);
+  const heads = Number(given.num_attention_heads ?? Math.max(1, Math.floor(hidden / 32)));
+  const shape = {
+    model_type: "qwen3_moe",
+    hidden_size: hidden,
+    num_hidden_layers: 4,
+    num_attention_heads: heads,
+    num_key_value_heads: heads,
+    head_dim: Math.max(2, 2 * Math.floor(hidden / heads / 2)),
+    intermediate_size: 3 * hidden,
+    bos_token_id: null,
+    eos_token_id: null,
+  };
+  const whole = { ...shape, ...sizes, ...given };
+  return modelFamilies[String(whole.model_type)]?.sparse ? completeExperts(whole) : whole;
+}
+
+//| 03-moe/a-files-of-weights.ipynb#model-config-text
+/**
+ * The content of the config.json to save beside a model's weights (f32). It opens in transformers, and
+ * `parseModelConfig` reads the same configuration back.
+ */
+export function modelConfigToJson(config: ModelConfig): Record<string, unknown> {
+  return configJson(config, modelFamilies[config.modelType]);
+}
+
+/** The text of that config.json. */
+export function modelConfigText(config: ModelConfig): string {
+  return configText(modelConfigToJson(config));
+}

@@ -1,0 +1,325 @@
+// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+import type { FamilySettings, ModelConfig } from "../formats/config.js";
+import { parameter } from "../tensor/autograd.js";
+import { normals, streamOf } from "../tensor/random.js";
+import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
+
+//| 02-attention/8-the-block.ipynb#weights-type
+/** One of `activations`, by its name. */
+export type Activation = "silu" | "gelu";
+
+/** A linear layer: weight [outputs, inputs], bias [outputs]. */
+export interface Linear {
+  weight: Tensor;
+  bias?: Tensor;
+}
+
+/** A norm over rows: RMSNorm, RMSNorm that multiplies by 1 + weight, or LayerNorm. Weight and bias [columns]. */
+export interface Norm {
+  kind: "rms" | "rms1p" | "layer";
+  weight: Tensor;
+  bias?: Tensor;
+  epsilon: number;
+}
+
+//| 02-attention/8-the-block.ipynb#heads-type
+/** Attention with heads: what its four projections are, and how it looks. */
+export interface Heads {
+  kind: "heads";
+  /** The number of its block, by which a cache knows it. */
+  layer: number;
+  headDim: number;
+  q: Linear;
+  k: Linear;
+  v: Linear;
+  o: Linear;
+  /** Norms on queries and keys: over each head where they are as wide as one, else over the whole projection. */
+  qNorm?: Norm;
+  kNorm?: Norm;
+  /** How positions turn queries and keys: by the context's table, by one of its own, or not at all. */
+  rotary: "shared" | "none" | Tensor;
+  /** A query sees so many last keys, itself included; all where it is left out. */
+  window?: number;
+  /** Scores are multiplied by this; 1/√headDim unless given. */
+  scale?: number;
+  /** Scores are bounded smoothly: softcap · tanh(score / softcap). */
+  softcap?: number;
+  /** A learned score for each head that takes a share and gives no value [heads]. */
+  sinks?: Tensor;
+}
+
+//| 02-attention/8-the-block.ipynb#feed-forward-types
+/** A dense feed-forward layer: down(activation(gate(x)) · up(x)), or down(activation(up(x))) without a gate. */
+export interface Dense {
+  kind: "dense";
+  gate?: Linear;
+  up: Linear;
+  down: Linear;
+  activation: Activation;
+}
+
+/** A mixture of E experts: their matrices stacked [E, outputs, inputs], a router [E, hidden], and perhaps experts that serve every token. */
+export interface Experts {
+  kind: "experts";
+  router: Linear;
+  gate: Linear;
+  up: Linear;
+  down: Linear;
+  expertsPerToken: number;
+  normalize: boolean;
+  shared?: Dense;
+}
+
+//| 02-attention/8-the-block.ipynb#model-type
+/** One block: its two halves, and the norms before and after them. */
+export interface Block {
+  attention: Heads;
+  feedForward: Dense | Experts;
+  norms: { beforeAttention?: Norm; afterAttention?: Norm; beforeFeedForward?: Norm; afterFeedForward?: Norm };
+}
+
+/** A whole model, as it runs. */
+export interface Model {
+  config: ModelConfig;
+  /** [vocabulary, hidden]. */
+  embedding: Tensor;
+  /** The embeddings are multiplied by this. */
+  embeddingScale?: number;
+  /** Learned positions, added to the embeddings [positions, hidden]. */
+  positions?: Tensor;
+  blocks: Block[];
+  norm?: Norm;
+  /** From hidden states to scores; its weight is the embedding where the two are tied. */
+  head: Linear;
+}
+
+//| 02-attention/8-the-block.ipynb#weight-entry
+/** What kind of thing a weight is. "residual" is a matrix that writes into the residual stream. */
+export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router";
+
+/** A part of the rows of a tensor in a file: `first`, then every `step`-th, of `of` rows. */
+export interface StoredRows {
+  first: number;
+  of: number;
+  step?: number;
+}
+
+/** A row of a family's table. In path and file, `*` stands for the layer, counted from 0. */
+export interface WeightEntry {
+  /** Where it belongs in the structure, such as `blocks.*.attention.q.weight`. */
+  path: string;
+  /** Its name in a file. With `{expert}` in it, each expert's matrix is a tensor of its own there. */
+  file: string;
+  role: Role;
+  shape: (config: ModelConfig, layer: number) => number[];
+  /** Whether this model, or this layer of it, has the weight; always where it is left out. */
+  when?: (config: ModelConfig, layer: number) => boolean;
+  /** Whether the file holds it transposed, [inputs, outputs]. */
+  transposed?: boolean;
+  /** The rows of the tensor in the file that are this weight, where several share one. */
+  rows?: (config: ModelConfig, layer: number) => StoredRows;
+  /** The value that it begins with, where that is neither random nor usual for its role. */
+  start?: number;
+}
+
+//| 02-attention/8-the-block.ipynb#model-weight
+/** One weight of one model: a row of the table, worked out. */
+export interface ModelWeight {
+  path: string;
+  /** Its name as a parameter: the file's, without the number of an expert, or the path where several share a tensor of the file. */
+  name: string;
+  role: Role;
+  shape: number[];
+  /** The tensors of the file that hold it: one, or one for each expert. */
+  files: string[];
+  perExpert: boolean;
+  transposed: boolean;
+  rows?: StoredRows;
+  start?: number;
+}
+
+/** The weight that a row of the table describes in one layer. */
+export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number): ModelWeight {
+  const here = (text: string) => text.replace("*", String(layer));
+  const { role, transposed = false, start } = entry;
+  const [path, file, shape] = [here(entry.path), here(entry.file), entry.shape(config, layer)];
+  const perExpert = file.includes("{expert}");
+  const files = perExpert
+    ? Array.from({ length: shape[0] }, (_, e) => file.replace("{expert}", String(e)))
+    : [file];
+  const rows = entry.rows?.(config, layer);
+  const name = rows ? path : file.replace(".{expert}", "");
+  return { path, name, role, shape, files, perExpert, transposed, rows, start };
+}
+
+/** All weights of a model in a fixed order, from the embedding up to the output, by the table of its family. */
+export function modelWeights(entries: WeightEntry[], config: ModelConfig): ModelWeight[] {
+  const isLayered = ({ path }: WeightEntry) => path.includes("*");
+  const inLayers = entries.filter(isLayered);
+  const from = entries.findIndex(isLayered);
+  const expand = (some: WeightEntry[], layer: number) =>
+    some.filter(({ when }) => when?.(config, layer) ?? true).map((entry) => weightOf(entry, config, layer));
+  return [
+    ...expand(entries.slice(0, from), 0),
+    ...Array.from({ length: config.layers }, (_, layer) => expand(inLayers, layer)).flat(),
+    ...expand(entries.slice(from + inLayers.length), 0),
+  ];
+}
+
+//| 02-attention/8-the-block.ipynb#model-family
+/** What the blocks of a family share that is neither a weight nor in the configuration. */
+export interface ModelFamily extends FamilySettings {
+  entries: WeightEntry[];
+  /** Tensors that some files of it carry and that say nothing new. */
+  redundant?: string[];
+  /** RMSNorm unless told. */
+  norm?: Norm["kind"];
+  /** SiLU unless told. */
+  activation?: Activation;
+  embeddingScale?: (config: ModelConfig) => number;
+  /** What is different about the attention of a layer: no rotation, a window, another scale. */
+  heads?: (
+    config: ModelConfig,
+    layer: number,
+  ) => Partial<Pick<Heads, "rotary" | "window" | "scale" | "softcap">>;
+}
+
+//| 02-attention/8-the-block.ipynb#build-parts
+/** What a structure is built from. */
+export interface BuildPlan {
+  config: ModelConfig;
+  family: ModelFamily;
+  /** The weights, by their path. */
+  tensors: Map<string, Tensor>;
+}
+
+/** The weight at a path. Throws when the model has none there. */
+export function weightAt({ tensors }: BuildPlan, path: string): Tensor {
+  const weight = tensors.get(path);
+  if (!weight) throw new Error(`The model has no weight at ${path}.`);
+  return weight;
+}
+
+export function buildLinear(plan: BuildPlan, path: string): Linear {
+  return { weight: weightAt(plan, `${path}.weight`), bias: plan.tensors.get(`${path}.bias`) };
+}
+
+/** The norm at a path, where there is one. */
+export function buildNorm({ config, family, tensors }: BuildPlan, path: string): Norm | undefined {
+  const weight = tensors.get(`${path}.weight`);
+  if (!weight) return undefined;
+  return { kind: family.norm ?? "rms", weight, bias: tensors.get(`${path}.bias`), epsilon: config.normEps };
+}
+
+//| 02-attention/8-the-block.ipynb#build-halves
+export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
+  const { config, family, tensors } = plan;
+  const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
+  const [qNorm, kNorm] = ["qNorm", "kNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
+  const sinks = tensors.get(`${path}.sinks`);
+  const settings = { rotary: "shared" as const, ...family.heads?.(config, layer) };
+  return { kind: "heads", layer, headDim: config.headDim, q, k, v, o, qNorm, kNorm, sinks, ...settings };
+}
+
+export function buildDense(plan: BuildPlan, path: string): Dense {
+  const [up, down] = ["up", "down"].map((name) => buildLinear(plan, `${path}.${name}`));
+  const gate = plan.tensors.has(`${path}.gate.weight`) ? buildLinear(plan, `${path}.gate`) : undefined;
+  return { kind: "dense", gate, up, down, activation: plan.family.activation ?? "silu" };
+}
+
+/** The feed-forward half at a path: a mixture of experts where there is a router. */
+export function buildFeedForward(plan: BuildPlan, path: string): Dense | Experts {
+  const { config, tensors } = plan;
+  if (!tensors.has(`${path}.router.weight`)) return buildDense(plan, path);
+  const [router, gate, up, down] = ["router", "gate", "up", "down"].map((name) =>
+    buildLinear(plan, `${path}.${name}`),
+  );
+  const shared = tensors.has(`${path}.shared.up.weight`) ? buildDense(plan, `${path}.shared`) : undefined;
+  const { expertsPerToken, normalizeTopK: normalize } = config.moe!;
+  return { kind: "experts", router, gate, up, down, expertsPerToken, normalize, shared };
+}
+
+//| 02-attention/8-the-block.ipynb#build-model
+export function buildBlock(plan: BuildPlan, layer: number): Block {
+  const at = `blocks.${layer}`;
+  const norm = (name: string) => buildNorm(plan, `${at}.norms.${name}`);
+  return {
+    attention: buildHeads(plan, `${at}.attention`, layer),
+    feedForward: buildFeedForward(plan, `${at}.feedForward`),
+    norms: {
+      beforeAttention: norm("beforeAttention"),
+      afterAttention: norm("afterAttention"),
+      beforeFeedForward: norm("beforeFeedForward"),
+      afterFeedForward: norm("afterFeedForward"),
+    },
+  };
+}
+
+/** The model of a configuration, by the table of its family; `tensorOf` gives each weight. */
+export function buildModel(
+  config: ModelConfig,
+  family: ModelFamily,
+  tensorOf: (weight: ModelWeight) => Tensor,
+): Model {
+  const weights = modelWeights(family.entries, config);
+  const tensors = new Map(weights.map((weight) => [weight.path, tensorOf(weight)]));
+  const plan = { config, family, tensors };
+  const embedding = weightAt(plan, "embedding");
+  return {
+    config,
+    embedding,
+    embeddingScale: family.embeddingScale?.(config),
+    positions: tensors.get("positions"),
+    blocks: Array.from({ length: config.layers }, (_, layer) => buildBlock(plan, layer)),
+    norm: buildNorm(plan, "norm"),
+    head: config.tied ? { weight: embedding } : buildLinear(plan, "head"),
+  };
+}
+
+//| 02-attention/8-the-block.ipynb#parameters-of
+/** A weight that training changes. */
+export interface ModelParameter {
+  name: string;
+  role: Role;
+  value: Tensor;
+}
+
+/** What stands at a path of a structure. */
+export function partAt(model: Model, path: string): unknown {
+  return path.split(".").reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], model);
+}
+
+/** The weights of a model with their names and roles, in the order of its family's table. */
+export function parametersIn(model: Model, entries: WeightEntry[]): ModelParameter[] {
+  return modelWeights(entries, model.config).map(({ path, name, role }) => ({
+    name,
+    role,
+    value: partAt(model, path) as Tensor,
+  }));
+}
+
+//| 02-attention/8-the-block.ipynb#initial-values
+/**
+ * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
+ * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not
+ * grow with depth (GPT-2's rule). Each name draws from a stream of its own.
+ */
+export function initialValues(
+  { initializerRange, layers }: ModelConfig,
+  { name, role, shape, start = role === "norm" ? 1 : role === "bias" ? 0 : undefined }: ModelWeight,
+  seed: number,
+): Float32Array {
+  const size = sizeOf(shape);
+  if (start !== undefined) return new Float32Array(size).fill(start);
+  const values = normals(seed, size, streamOf(name));
+  const deviation = initializerRange / (role === "residual" ? Math.sqrt(2 * layers) : 1);
+  for (let i = 0; i < size; i++) values[i] *= deviation;
+  return values;
+}
+
+/** A model with fresh random weights, as parameters to train. The same seed gives the same weights. */
+export function freshModel(config: ModelConfig, family: ModelFamily, seed: number): Model {
+  return buildModel(config, family, (weight) =>
+    parameter(tensor(initialValues(config, weight, seed), weight.shape)),
+  );
+}
