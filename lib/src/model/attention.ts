@@ -4,7 +4,7 @@ import { type ScoresShape, causalSoftmaxKernel, headsKernel } from "../kernels/a
 import { wgslNumber } from "../kernels/elementwise.js";
 import { softmaxBackwardKernel } from "../kernels/softmax.js";
 import { reshape, track } from "../tensor/autograd.js";
-import { matmul } from "../tensor/operations.js";
+import { matmul } from "../tensor/products.js";
 import { type Tensor, describe, launch } from "../tensor/tensor.js";
 
 //| 02-attention/5-attention.ipynb#split-heads

@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
-import { linear } from "../tensor/operations.js";
+import { linear } from "../tensor/products.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";

@@ -2,7 +2,7 @@
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
-import { linear } from "../tensor/operations.js";
+import { linear } from "../tensor/products.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {

@@ -12,7 +12,7 @@ import {
   queryTiles,
   rowFactsKernel,
 } from "../kernels/flash.js";
-import { prefersSubgroups } from "../kernels/matmul.js";
+import { prefersSubgroups } from "../kernels/wgsl.js";
 import { isTracked, track } from "../tensor/autograd.js";
 import { sumToShape } from "../tensor/operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";

@@ -18,7 +18,7 @@ import {
   updateRules,
 } from "../kernels/adamw.js";
 import { constantKernel } from "../tensor/autograd.js";
-import { product } from "../tensor/operations.js";
+import { product } from "../tensor/products.js";
 import { type Tensor, describe, empty, launch, launchInto, pieces, tensor, zeros } from "../tensor/tensor.js";
 
 //| 04-training/2-optimizers.ipynb#settings

@@ -9,7 +9,8 @@ import { ropeTable } from "../../src/model/positions.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { embed } from "../../src/tensor/embedding.js";
-import { linear, multiply, sum } from "../../src/tensor/operations.js";
+import { multiply, sum } from "../../src/tensor/operations.js";
+import { linear } from "../../src/tensor/products.js";
 import { rmsNorm } from "../../src/tensor/rows.js";
 import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import type { FlashForm } from "../../src/kernels/flash.js";
-import { range } from "../../src/kernels/matmul.js";
+import { range } from "../../src/kernels/wgsl.js";
 import { flashAttention } from "../../src/model/flash.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
