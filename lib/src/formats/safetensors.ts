@@ -1,4 +1,5 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
+import { float16Value } from "./float16.js";
 import { compareText, isRecord, shown } from "./keys.js";
 
 //| 03-moe/a-files-of-weights.ipynb#safetensors-types
@@ -357,16 +358,6 @@ export function widenBfloat16(halves: Uint16Array): Float32Array {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#widen-f16
-/** The value of an f16 given by its bits: 1 sign, 5 exponent, 10 fraction (IEEE 754-2019, binary16). */
-export function float16Value(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 31) return fraction === 0 ? sign * Infinity : Number.NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-}
-
 /** Widens f16 numbers, given as 16 bits each; every f16 is also an f32. */
 export function widenFloat16(halves: Uint16Array): Float32Array {
   const values = new Float32Array(halves.length);

@@ -11,6 +11,7 @@ import {
   pipelineFor,
   release,
   run,
+  sourceText,
   upload,
 } from "./commands.js";
 import { GpuError, currentGpu } from "./device.js";
@@ -78,9 +79,10 @@ export function checkedKernel(parts: KernelParts): Kernel {
   const checked = (code: string) => checkAccesses(code.replace(comments, ""), arrays);
   return kernel({
     ...parts,
+    key: undefined, // it stands for the source without the checks
     writes: [...parts.writes, "tslm_outside: array<atomic<u32>>"],
-    head: `${checked(parts.head ?? "")}\n${insideFunction}`,
-    body: checked(parts.body),
+    head: `${checked(sourceText(parts.head ?? ""))}\n${insideFunction}`,
+    body: checked(sourceText(parts.body)),
   });
 }
 

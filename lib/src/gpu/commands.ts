@@ -26,7 +26,9 @@ export interface Kernel {
   /** What it does and on which shapes: errors and profiles show it. */
   name: string;
   /** The whole WGSL source. */
-  code: string;
+  readonly code: string;
+  /** Stands for the source where compiled kernels are looked up. None means that the source itself does. */
+  key?: string;
   /** The first bindings are read only, the next ones are written (and may be read). */
   reads: number;
   writes: number;
@@ -55,11 +57,16 @@ export interface KernelParts {
    */
   sizes?: Record<string, number>;
   /** Constants, functions and workgroup variables. */
-  head?: string;
+  head?: string | (() => string);
   /** WGSL extensions to enable, such as `subgroups`. */
   enable?: string[];
   /** The statements of `main`. They see `thread`, `lane`, `workgroup` (all u32) and `group` (vec3u). */
-  body: string;
+  body: string | (() => string);
+  /**
+   * A short text that differs wherever the source would. With it, `head` and `body` may be functions that write their part of the
+   * source, and are called only when it must be compiled: worth it where the source is long and the kernel asked for often.
+   */
+  key?: string;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#fold-grid
@@ -73,7 +80,7 @@ export function foldGrid(count: number): [number, number, number] {
 export const mainSignature =
   "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
 
-//| 02-attention/1-the-first-kernel.ipynb#kernel
+//| 02-attention/1-the-first-kernel.ipynb#kernel-source
 /** Declares the sizes that a kernel reads as data, in the binding after its arrays. */
 export function sizesDeclaration(names: string[], binding: number): string[] {
   if (names.length === 0) return [];
@@ -91,6 +98,31 @@ export function bindingDeclaration(
   return `@group(0) @binding(${binding}) var${space} ${declaration};`;
 }
 
+/** A part of a source, written now where it was not yet. */
+export function sourceText(part: string | (() => string)): string {
+  return typeof part === "string" ? part : part();
+}
+
+/** The whole source of a kernel: the frame around its author's parts. */
+export function kernelSource(parts: KernelParts): string {
+  const { reads, writes, workgroupSize, sizes = {}, head = "", enable = [], body } = parts;
+  const lines = [
+    ...enable.map((extension) => `enable ${extension};`),
+    ...reads.map((declaration, i) => bindingDeclaration(declaration, "read", i)),
+    ...writes.map((declaration, i) => bindingDeclaration(declaration, "read_write", reads.length + i)),
+    ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
+    sourceText(head).trim(),
+    `@compute @workgroup_size(${workgroupSize})`,
+    mainSignature,
+    "  let workgroup = group.x + groups.x * group.y;",
+    `  let thread = workgroup * ${workgroupSize}u + lane;`,
+    sourceText(body).replace(/^\n+|\s+$/g, ""),
+    "}",
+  ];
+  return lines.filter((line) => line !== "").join("\n");
+}
+
+//| 02-attention/1-the-first-kernel.ipynb#kernel
 /**
  * Writes the frame around a kernel's statements: bindings in order, then `main` with
  * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
@@ -98,30 +130,20 @@ export function bindingDeclaration(
  * the size.
  */
 export function kernel(parts: KernelParts): Kernel {
-  const { name, reads, writes, workgroupSize, workgroups, sizes = {}, head = "", enable = [], body } = parts;
-  const lines = [
-    ...enable.map((extension) => `enable ${extension};`),
-    ...reads.map((declaration, i) => bindingDeclaration(declaration, "read", i)),
-    ...writes.map((declaration, i) => bindingDeclaration(declaration, "read_write", reads.length + i)),
-    ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
-    head.trim(),
-    `@compute @workgroup_size(${workgroupSize})`,
-    mainSignature,
-    "  let workgroup = group.x + groups.x * group.y;",
-    `  let thread = workgroup * ${workgroupSize}u + lane;`,
-    body.replace(/^\n+|\s+$/g, ""),
-    "}",
-  ];
-  const code = lines.filter((line) => line !== "").join("\n");
-  const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
+  const { name, reads, writes, workgroups, sizes = {}, key } = parts;
+  let code = key === undefined ? kernelSource(parts) : undefined;
   return {
     name,
-    code,
+    key,
+    get code() {
+      code ??= kernelSource(parts);
+      return code;
+    },
     reads: reads.length,
     writes: writes.length,
     images: reads.flatMap((declaration, i) => (isImage(declaration) ? [i] : [])),
     sizes: Object.values(sizes),
-    workgroups: grid,
+    workgroups: typeof workgroups === "number" ? foldGrid(workgroups) : workgroups,
   };
 }
 
@@ -179,11 +201,11 @@ export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComput
 /** Compiled kernels by their source, one table a device. */
 export const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-/** The compiled form of a kernel: compiled once, then remembered by its source. */
+/** The compiled form of a kernel: compiled once, then remembered by its source, or by the key that stands for it. */
 export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
   const known = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
   pipelines.set(gpu.device, known);
-  const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.code}`;
+  const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.key ?? wanted.code}`;
   const pipeline = known.get(key) ?? compile(gpu, wanted, () => known.delete(key));
   known.set(key, pipeline);
   return pipeline;

@@ -1,8 +1,8 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { prefersSubgroups } from "./matmul.js";
 import { matmulRowTile } from "./products.js";
+import { prefersSubgroups } from "./wgsl.js";
 
 //| 03-moe/2-dispatch.ipynb#nobody
 /** What stands in a place where no pair or no expert is. */
@@ -31,8 +31,8 @@ export function dispatchTiles({ tokens, expertsPerToken, experts, tile }: Dispat
  * choice: tall tiles are faster, and low ones hold less padding where experts have few pairs each. Never fewer than there
  * are lanes, so that gradients of weights, in whole rounds, stop where a segment stops.
  */
-export function dispatchTile(facts: AdapterFacts, pairsPerExpert: number, halves = false): number {
-  if (!prefersSubgroups(facts)) return matmulRowTile(facts, halves);
+export function dispatchTile(facts: AdapterFacts, pairsPerExpert: number, f16 = false): number {
+  if (!prefersSubgroups(facts)) return matmulRowTile(facts, f16);
   const lanes = facts.subgroupSize;
   const height = pairsPerExpert >= 64 ? 32 : pairsPerExpert >= 16 ? 16 : 8;
   return Math.max(lanes, Math.min(height, 4 * lanes));

@@ -2,8 +2,9 @@
 import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { type DispatchShape, dispatchTiles, nobody } from "./dispatch.js";
-import type { MatmulPlaces, MatmulShape } from "./matmul.js";
-import { placedMatmulKernel, subgroupHeights } from "./products.js";
+import type { MatmulPlaces, MatmulShape, OperandFormat } from "./operands.js";
+import { matmulRowTile, placedMatmulKernel, subgroupHeights } from "./products.js";
+import { prefersSubgroups } from "./wgsl.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-places
 /** The matrices of one product of grouped rows: row tile `group.y` of A times the matrix of the expert that owns it. */
@@ -13,11 +14,11 @@ export function groupedPlaces(experts: number): MatmulPlaces {
     reads: ["owners: array<u32>"],
     before: `  let expert = owners[group.y];\n  if (expert == ${nobody}u) { return; }`,
     a: "0u",
-    b: "expert * sizes.inner * sizes.columns",
+    b: "expert",
     c: "0u",
     from: "0u",
-    to: "sizes.inner",
-    shares: experts,
+    to: "sizes.k",
+    matrices: experts,
   };
 }
 
@@ -25,51 +26,60 @@ export function groupedPlaces(experts: number): MatmulPlaces {
 /** The sizes of a product of grouped rows. */
 export interface GroupedShape {
   columns: number;
-  inner: number;
-  /** The experts' matrices are stored as [columns, inner], as the weights of linear layers are. */
+  /** The inner dimension. */
+  k: number;
+  /** The experts' matrices are stored as [columns, k], as the weights of linear layers are. */
   transposeB: boolean;
   /** Operands are rounded to 16 bits. */
-  halves?: boolean;
+  f16?: boolean;
+  /** How the experts' numbers are stored: as 32-bit floats unless given. */
+  format?: OperandFormat;
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-matmul-kernel
 /**
- * Rows sorted by expert times each expert's own matrix, tile by tile as `owners` says: rows [rows, inner] and weight
- * [experts, columns, inner] (or [experts, inner, columns]) give [rows, columns]. Rows of tiles that nobody owns are
- * not written.
+ * Rows sorted by expert times each expert's own matrix, tile by tile as `owners` says: rows [rows, k] and weight
+ * [experts, columns, k] (or [experts, k, columns]) give [rows, columns]. Rows of tiles that nobody owns are
+ * not written. Works on rows, the arrays of the weight, owners, two inputs that are not used, and the result. Throws where a workgroup
+ * would compute more or fewer rows than a tile has.
  */
 export function groupedMatmulKernel(
   shape: DispatchShape,
   grouped: GroupedShape,
   facts: AdapterFacts,
 ): Kernel {
+  const rowTile = prefersSubgroups(facts) ? shape.tile : matmulRowTile(facts, grouped.f16);
+  if (shape.tile !== rowTile)
+    throw new Error(
+      `Rows were sorted into tiles of ${shape.tile}, and this product computes ${rowTile} at a time.`,
+    );
   const matrices: MatmulShape = { batch: 1, rows: dispatchTiles(shape) * shape.tile, ...grouped };
   return placedMatmulKernel(matrices, groupedPlaces(shape.experts), facts, shape.tile);
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-weights
 /**
- * The gradient of every expert's weight [experts, outputs, inners]: the transpose of its rows of gradient [rows, outputs]
- * times its rows of x [rows, inners]. The inner dimension runs over the expert's segment of rows; an expert without rows
+ * The gradient of every expert's weight [experts, outputs, inputs]: the transpose of its rows of gradient [rows, outputs]
+ * times its rows of x [rows, inputs]. The inner dimension runs over the expert's segment of rows; an expert without rows
  * gets zeros. Rows of padding must be zero in at least one of the two and finite in both.
  */
 export function groupedWeightKernel(
   shape: DispatchShape,
-  { outputs, inners, halves }: { outputs: number; inners: number; halves?: boolean },
+  { outputs, inputs, f16 }: { outputs: number; inputs: number; f16?: boolean },
   facts: AdapterFacts,
 ): Kernel {
-  const inner = dispatchTiles(shape) * shape.tile;
-  const matrices = { batch: shape.experts, rows: outputs, columns: inners, inner, transposeA: true, halves };
+  const k = dispatchTiles(shape) * shape.tile;
+  const matrices = { batch: shape.experts, rows: outputs, columns: inputs, k, transposeA: true, f16 };
   const places: MatmulPlaces = {
     name: "grouped weight gradient",
     reads: ["segments: array<u32>"],
     before: "",
     a: "0u",
     b: "0u",
-    c: "group.z * sizes.rows * sizes.columns",
+    c: "group.z",
     from: "segments[group.z * 2u]",
     to: "segments[group.z * 2u + 1u]",
-    shares: 1,
+    matrices: 1,
   };
   const [height] = subgroupHeights(matrices, facts.subgroupSize);
   return placedMatmulKernel(matrices, places, facts, height);

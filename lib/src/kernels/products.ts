@@ -1,23 +1,19 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import type { Storage } from "../gpu/buffers.js";
 import { type Kernel, allocate, release } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { fastestVariant, tunerChoices } from "../gpu/tuner.js";
-import {
-  type MatmulPlaces,
-  type MatmulShape,
-  batchPlaces,
-  matmulName,
-  prefersSubgroups,
-  subgroupMatmulKernel,
-  tileRows,
-  tiledMatmulKernel,
-} from "./matmul.js";
+import { matvecKernel, suitsMatvec } from "./matvec.js";
+import { type MatmulPlaces, type MatmulShape, batchPlaces, f32Format, matmulName } from "./operands.js";
 import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
+import { subgroupMatmulKernel } from "./subgroup.js";
+import { tileRows, tiledMatmulKernel } from "./tiled.js";
+import { prefersSubgroups } from "./wgsl.js";
 
 //| 02-attention/2-matrix-products.ipynb#choose
 /** Multiply-adds of a batch of products. */
-export function multiplyAdds({ batch, rows, columns, inner }: MatmulShape): number {
-  return batch * rows * columns * inner;
+export function multiplyAdds({ batch, rows, columns, k }: MatmulShape): number {
+  return batch * rows * columns * k;
 }
 
 /** Whether a product has so much to do that what takes its time to begin is soon made up for. */
@@ -25,22 +21,27 @@ export function isLarge(shape: MatmulShape): boolean {
   return multiplyAdds(shape) >= 2 ** 23;
 }
 
+/** The tallest tile that the rule of thumb may choose: whoever computes little sets it lower, for tall ones are slow to compile. */
+export const tallestTile = { rows: 32 };
+
 /**
  * The heights of the subgroup's tile that a product can have, the rule of thumb's first. A tall tile loads less, and takes
  * longer to compile: for small products it is not worth it.
  */
 export function subgroupHeights(shape: MatmulShape, lanes: number): number[] {
   const { rows } = shape;
-  const usual = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : rows <= 16 || !isLarge(shape) ? 16 : 32;
+  const suitable = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : rows <= 16 || !isLarge(shape) ? 16 : 32;
+  const usual = Math.min(suitable, tallestTile.rows);
   const possible = [32, 16, 4].filter((height) => height <= 4 * lanes);
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
 
 /** Rows of C that one workgroup computes on a graphics processor. */
-export function matmulRowTile(facts: AdapterFacts, halves = false): number {
-  return halves && hasSubgroupMatrix(facts) ? unitTile : tileRows;
+export function matmulRowTile(facts: AdapterFacts, f16 = false): number {
+  return f16 && hasSubgroupMatrix(facts) ? unitTile : tileRows;
 }
 
+//| 02-attention/2-matrix-products.ipynb#placed-kernel
 /** The kernel that suits the adapter by a rule of thumb, for matrices at given places; on a processor, of `rows` rows. */
 export function placedMatmulKernel(
   shape: MatmulShape,
@@ -48,9 +49,9 @@ export function placedMatmulKernel(
   facts: AdapterFacts,
   rows: number,
 ): Kernel {
-  if (shape.halves && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
+  if (shape.f16 && hasSubgroupMatrix(facts)) return subgroupMatrixKernel(shape, places);
   if (!prefersSubgroups(facts)) return tiledMatmulKernel(shape, places);
-  const tile = { lanes: facts.subgroupSize, rows, images: isLarge(shape) };
+  const tile = { lanes: facts.subgroupSize, rows, textures: isLarge(shape) };
   return subgroupMatmulKernel(shape, places, tile);
 }
 
@@ -60,14 +61,15 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
   const lanes = facts.subgroupSize;
   const places = batchPlaces(shape);
   const heights = lanes < 4 ? [] : subgroupHeights(shape, lanes);
-  const images = prefersSubgroups(facts) && isLarge(shape);
+  const textures = prefersSubgroups(facts) && isLarge(shape);
   const subgroups = heights.map((rows): [string, () => Kernel] => [
     `subgroup, ${rows} rows`,
-    () => subgroupMatmulKernel(shape, places, { lanes, rows, images }),
+    () => subgroupMatmulKernel(shape, places, { lanes, rows, textures }),
   ]);
   const tiled: [string, () => Kernel] = ["tiled", () => tiledMatmulKernel(shape, places)];
-  const onUnits = shape.halves && hasSubgroupMatrix(facts);
+  const onUnits = shape.f16 && hasSubgroupMatrix(facts);
   return Object.fromEntries([
+    ...(suitsMatvec(shape) ? [["matrix-vector", () => matvecKernel(shape, places, facts)] as const] : []),
     ...(onUnits ? [["matrix units", () => subgroupMatrixKernel(shape, places)] as const] : []),
     ...(prefersSubgroups(facts) ? [...subgroups, tiled] : [tiled, ...subgroups]),
   ]);
@@ -77,9 +79,10 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
 /** Products that were asked for and that the tuner has not measured, by its question. */
 export const unmeasured = new Map<string, MatmulShape>();
 
-/** What the tuner wants to know: adapter, operation and shape. */
+/** What the tuner wants to know: adapter, operation and shape, without what the epilogue adds. */
 export function matmulQuestion(shape: MatmulShape, facts: AdapterFacts): string {
-  return `${facts.name}: ${matmulName(batchPlaces(shape), shape)}${shape.sharedB ? ", one B" : ""}`;
+  const product = matmulName(batchPlaces(shape), { ...shape, epilogue: undefined });
+  return `${facts.name}: ${product}${shape.sharedB ? ", one B" : ""}`;
 }
 
 /** The kernel for a batch of products: the one that the tuner found fastest, or the rule of thumb's. */
@@ -100,15 +103,14 @@ export interface MeasuredProduct {
   seconds: Record<string, number>;
 }
 
-/** Floats in each array of a product: A, B, what the epilogue reads, and C. */
-export function matmulSizes({ batch, rows, columns, inner, sharedB, epilogue = {} }: MatmulShape): number[] {
-  return [
-    batch * rows * inner,
-    (sharedB ? 1 : batch) * inner * columns,
-    ...(epilogue.bias ? [columns] : []),
-    ...(epilogue.residual ? [batch * rows * columns] : []),
-    batch * rows * columns,
-  ];
+/** Memory for a product without bias and residual, which its kernels are given something else for. */
+export function matmulStorages(shape: MatmulShape): Storage[] {
+  const { batch, rows, columns, k, sharedB, transposeB, format = f32Format } = shape;
+  const [storedRows, length] = transposeB ? [columns, k] : [k, columns];
+  const bytesB = format.rowBytes(length).map((bytes) => (sharedB ? 1 : batch) * storedRows * bytes);
+  const [a, ...b] = [batch * rows * k * 4, ...bytesB].map((bytes) => allocate(bytes));
+  const unused = format === f32Format ? b[0] : a;
+  return [a, ...b, unused, unused, allocate(4 * batch * rows * columns)];
 }
 
 /** Measures all products that were asked for so far. From then on `matmulKernel` takes the fastest. */
@@ -117,12 +119,13 @@ export async function tuneProducts(
   onMeasured: (product: MeasuredProduct, left: number) => void = () => {},
 ): Promise<MeasuredProduct[]> {
   const measured: MeasuredProduct[] = [];
-  for (const [question, shape] of unmeasured) {
+  for (const [question, asked] of unmeasured) {
     unmeasured.delete(question);
+    const shape = { ...asked, epilogue: undefined };
     const variants = Object.entries(matmulVariants(shape, facts)).map(([name, build]) => [name, build()]);
-    const storages = matmulSizes(shape).map((size) => allocate(4 * size));
+    const storages = matmulStorages(shape);
     const found = await fastestVariant(question, Object.fromEntries(variants), storages);
-    for (const storage of storages) release(storage);
+    for (const storage of new Set(storages)) release(storage);
     const product = { question, usual: String(variants[0][0]), fastest: found.name, seconds: found.seconds };
     measured.push(product);
     onMeasured(product, unmeasured.size);

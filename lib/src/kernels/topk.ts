@@ -1,6 +1,6 @@
 // Extracted from chapters/03-moe/1-why-experts.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
-import { range } from "./matmul.js";
+import { range } from "./wgsl.js";
 
 //| 03-moe/1-why-experts.ipynb#topk-shape
 /** What the router's kernels are compiled for. */

@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
-import { add, applyUnary, linear, multiply } from "../tensor/operations.js";
+import { add, applyUnary, multiply } from "../tensor/operations.js";
+import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
 import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";

@@ -11,7 +11,8 @@ import {
 } from "../kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../kernels/grouped.js";
 import { isTracked, reshape, track } from "../tensor/autograd.js";
-import { linear, matmulPrecision, withPrecision } from "../tensor/operations.js";
+import { type Precision, matmulPrecision, withPrecision } from "../tensor/operations.js";
+import { PackedWeight, type Weight, describeWeight, linear, productInputs } from "../tensor/products.js";
 import { swiglu } from "../tensor/rows.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
 import { type RouterSettings, type Routing, route } from "./router.js";
@@ -20,6 +21,8 @@ import { type RouterSettings, type Routing, route } from "./router.js";
 /** Where each pair (token, choice) goes: the pairs sorted by expert, each expert's rows padded to whole tiles. */
 export interface DispatchPlan {
   shape: DispatchShape;
+  /** The precision of the products that the tiles were made for, which the products of its rows therefore have. */
+  precision: Precision;
   /** Rows of the sorted arrays, padding included. */
   rows: number;
   /** The row of each pair [tokens, k]. */
@@ -35,18 +38,19 @@ export interface DispatchPlan {
 }
 
 //| 03-moe/2-dispatch.ipynb#plan-dispatch
-/** Sorts pairs by expert, from the experts of each token [tokens, k]. */
+/** Sorts pairs by expert, from the experts of each token [tokens, k], for products of the present precision. */
 export function planDispatch(chosen: Tensor<"u32">, experts: number): DispatchPlan {
   const [tokens, expertsPerToken] = chosen.shape;
-  const each = (tokens * expertsPerToken) / experts;
-  const tile = dispatchTile(currentGpu().facts, each, matmulPrecision.now === "f16");
+  const pairsPerExpert = (tokens * expertsPerToken) / experts;
+  const precision = matmulPrecision.now;
+  const tile = dispatchTile(currentGpu().facts, pairsPerExpert, precision === "f16");
   const shape = { tokens, expertsPerToken, experts, tile };
   const tiles = dispatchTiles(shape);
   const rows = tiles * shape.tile;
   const [slots, pairs, owners] = [empty(chosen.shape, "u32"), empty([rows], "u32"), empty([tiles], "u32")];
   const [segments, load] = [empty([experts, 2], "u32"), empty([experts], "u32")];
   launchInto(countingSortKernel(shape), [chosen], [slots, pairs, owners, segments, load]);
-  return { shape, rows, slots, pairs, owners, segments, load };
+  return { shape, precision, rows, slots, pairs, owners, segments, load };
 }
 
 //| 03-moe/2-dispatch.ipynb#carry-rows
@@ -83,25 +87,34 @@ export function combineRows(
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-linear
-/** Each row times the transpose of its expert's matrix: rows [rows, inners], weight [experts, outputs, inners]. */
-export function groupedLinear(rows: Tensor, weight: Tensor, plan: DispatchPlan): Tensor {
+/**
+ * Each row times the transpose of its expert's matrix: rows [rows, inputs] and weight [experts, outputs, inputs], dense or packed,
+ * give [rows, outputs]. The precision is the plan's.
+ */
+export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan): Tensor {
   const { shape, owners, segments } = plan;
-  const [experts, outputs, inners] = weight.shape;
-  if (weight.shape.length !== 3 || experts !== shape.experts || rows.shape[1] !== inners)
+  const [experts, outputs, inputs] = weight.shape;
+  if (weight.shape.length !== 3 || experts !== shape.experts || rows.shape[1] !== inputs)
     throw new Error(
-      `groupedLinear: ${describe(rows)} of ${shape.experts} experts does not fit ${describe(weight)}.`,
+      `groupedLinear: ${describe(rows)} of ${shape.experts} experts does not fit ${describeWeight(weight)}.`,
     );
   const { facts } = currentGpu();
-  const halves = matmulPrecision.now === "f16";
-  const product = (columns: number, inner: number, transposeB: boolean) =>
-    groupedMatmulKernel(shape, { columns, inner, transposeB, halves }, facts);
-  const output = launch(product(outputs, inners, true), [rows, weight, owners], [rows.shape[0], outputs]);
-  const slope = () => groupedWeightKernel(shape, { outputs, inners, halves }, facts);
-  return track(output, [rows, weight], (gradient) => [
-    isTracked(rows)
-      ? launch(product(inners, outputs, false), [gradient, weight, owners], rows.shape)
-      : undefined,
-    isTracked(weight) ? launch(slope(), [gradient, rows, segments], weight.shape) : undefined,
+  const f16 = plan.precision === "f16";
+  const format = weight instanceof PackedWeight ? weight.format : undefined;
+  const product = (x: Tensor, columns: number, k: number, transposeB: boolean) => {
+    const kernel = groupedMatmulKernel(shape, { columns, k, transposeB, f16, format }, facts);
+    return launch(kernel, productInputs(x, weight, [owners]), [rows.shape[0], columns]);
+  };
+  const weightGradient = (gradient: Tensor, dense: Tensor) =>
+    launch(
+      groupedWeightKernel(shape, { outputs, inputs, f16 }, facts),
+      productInputs(gradient, rows, [segments]),
+      dense.shape,
+    );
+  const learned = weight instanceof PackedWeight ? [] : [weight];
+  return track(product(rows, outputs, inputs, true), [rows, ...learned], (gradient) => [
+    isTracked(rows) ? product(gradient, inputs, outputs, false) : undefined,
+    ...learned.map((dense) => (isTracked(dense) ? weightGradient(gradient, dense) : undefined)),
   ]);
 }
 

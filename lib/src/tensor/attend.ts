@@ -16,7 +16,7 @@ import {
   queryTiles,
   rowStatisticsKernel,
 } from "../kernels/flash.js";
-import { prefersSubgroups } from "../kernels/matmul.js";
+import { prefersSubgroups } from "../kernels/wgsl.js";
 import { attention, checkAttention, checkPositions } from "./attention.js";
 import { isTracked, tape, track } from "./autograd.js";
 import { sumToShape } from "./operations.js";

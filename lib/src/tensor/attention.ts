@@ -4,7 +4,7 @@ import { type ScoresShape, causalSoftmaxKernel, headsKernel } from "../kernels/a
 import { wgslNumber } from "../kernels/elementwise.js";
 import { softmaxBackwardKernel } from "../kernels/softmax.js";
 import { reshape, track } from "./autograd.js";
-import { matmul } from "./operations.js";
+import { matmul } from "./products.js";
 import { type Tensor, describe, launch } from "./tensor.js";
 
 //| 02-attention/5-attention.ipynb#split-heads

@@ -11,7 +11,8 @@ import {
 import { copyBlockKernel } from "../kernels/elementwise.js";
 import { constantKernel, inPieces, isTracked, tape, track } from "./autograd.js";
 import { blank } from "./embedding.js";
-import { linear, multiply, timesWeight, timesWeightBack, weightGradient } from "./operations.js";
+import { multiply } from "./operations.js";
+import { linear, timesWeight, timesWeightBack, weightGradient } from "./products.js";
 import {
   type DType,
   type Tensor,

@@ -1,7 +1,7 @@
 // Extracted from chapters/04-training/3-muon.ipynb: edit it there, or here and run `npm run backport`.
 import { muonMomentumKernel, muonStepKernel, newtonSchulz, unitNormKernel } from "../kernels/muon.js";
 import { updateRules } from "../kernels/optimizers.js";
-import { product } from "../tensor/operations.js";
+import { product } from "../tensor/products.js";
 import { type Tensor, empty, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
 import {
   type Optimizer,

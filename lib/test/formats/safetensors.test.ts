@@ -2,10 +2,10 @@
 import * as fs from "node:fs";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { float16Value } from "../../src/formats/float16.js";
 import {
   type SafetensorsDtype,
   type SafetensorsTensor,
-  float16Value,
   float32Tensor,
   readSafetensors,
   readSafetensorsHeader,

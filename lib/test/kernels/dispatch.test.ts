@@ -10,7 +10,7 @@ import {
   nobody,
   weightGradientKernel,
 } from "../../src/kernels/dispatch.js";
-import { range } from "../../src/kernels/matmul.js";
+import { range } from "../../src/kernels/wgsl.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 

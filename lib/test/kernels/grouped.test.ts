@@ -8,7 +8,7 @@ import {
   dispatchTiles,
 } from "../../src/kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../../src/kernels/grouped.js";
-import { prefersSubgroups, range } from "../../src/kernels/matmul.js";
+import { prefersSubgroups, range } from "../../src/kernels/wgsl.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { empty, indices, launchInto, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
@@ -73,13 +73,15 @@ async function checkGrouped(facts: AdapterFacts, pairsPerExpert: number): Promis
   const [x, gradient] = [random(180 * inners), random(180 * outputs)];
   const weight = random(5 * outputs * inners);
   const [y, dx, dw] = [fresh(rows, outputs), fresh(rows, inners), fresh(5, outputs, inners)];
-  const product = (columns: number, inner: number, transposeB: boolean) =>
-    groupedMatmulKernel(shape, { columns, inner, transposeB }, facts);
-  launchInto(product(outputs, inners, true), [into(x), tensor(weight), owners], [y]);
-  launchInto(product(inners, outputs, false), [into(gradient), tensor(weight), owners], [dx]);
+  const product = (columns: number, k: number, transposeB: boolean) =>
+    groupedMatmulKernel(shape, { columns, k, transposeB }, facts);
+  const matrices = tensor(weight);
+  launchInto(product(outputs, inners, true), [into(x), matrices, owners, matrices, matrices], [y]);
+  launchInto(product(inners, outputs, false), [into(gradient), matrices, owners, matrices, matrices], [dx]);
+  const [g, rowsOfX] = [into(gradient), into(x)];
   launchInto(
-    groupedWeightKernel(shape, { outputs, inners }, facts),
-    [into(gradient), into(x), segments],
+    groupedWeightKernel(shape, { outputs, inputs: inners }, facts),
+    [g, rowsOfX, segments, rowsOfX, rowsOfX],
     [dw],
   );
   const expected = plainGrouped(x, weight, gradient);

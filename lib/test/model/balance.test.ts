@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/3-keeping-balance.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { range } from "../../src/kernels/matmul.js";
+import { range } from "../../src/kernels/wgsl.js";
 import { balanceLoss, routerZLoss, updateRouterBias } from "../../src/model/balance.js";
 import { planDispatch } from "../../src/model/moe.js";
 import { route } from "../../src/model/router.js";

@@ -1,7 +1,11 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { range } from "../../src/kernels/matmul.js";
+import { recordDispatches } from "../../src/gpu/commands.js";
+import { type AdapterFacts, currentGpu, openGpu } from "../../src/gpu/device.js";
+import { dispatchTile } from "../../src/kernels/dispatch.js";
+import { int8Format } from "../../src/kernels/formats.js";
+import { groupedMatmulKernel } from "../../src/kernels/grouped.js";
+import { range } from "../../src/kernels/wgsl.js";
 import {
   type MoeWeights,
   combineRows,
@@ -12,8 +16,72 @@ import {
 } from "../../src/model/moe.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, mixingWeights, relativeError } from "../../src/tensor/check.js";
-import { add, multiply, sum } from "../../src/tensor/operations.js";
+import { add, multiply, sum, withPrecision } from "../../src/tensor/operations.js";
+import { type Weight, pack, unpack } from "../../src/tensor/products.js";
 import { type Tensor, indices, scope, sizeOf, tensor } from "../../src/tensor/tensor.js";
+
+//| 03-moe/2-dispatch.ipynb#grouped-linear-test
+await openGpu();
+
+await test("the products of a plan's rows have its precision, whatever the present one is", () => {
+  const { facts } = currentGpu();
+  if (!facts.f16) return console.log("skipped: this adapter has no 16-bit floats");
+  const choose = () => planDispatch(indices([0, 1, 1, 0, 1, 1], [3, 2]), 2);
+  const [rows, weight] = [
+    tensor(new Float32Array(64 * 4), [64, 4]),
+    tensor(new Float32Array(2 * 8 * 4), [2, 8, 4]),
+  ];
+  const namesOf = (work: () => unknown) =>
+    recordDispatches(() => work()).dispatches.map(({ kernel }) => kernel.name);
+  const [plan, plan32] = [withPrecision("f16", choose), choose()];
+  expect(namesOf(() => groupedLinear(rows, weight, plan))[0]).toContain("16 bits");
+  expect(namesOf(() => withPrecision("f16", () => groupedLinear(rows, weight, plan32)))[0]).not.toContain(
+    "16 bits",
+  );
+});
+
+await test("a product refuses tiles that are not as tall as its own", () => {
+  const units = {
+    ...currentGpu().facts,
+    kind: "gpu",
+    f16: true,
+    subgroupSize: 32,
+    subgroupMatrices: ["f16 f32 16x16x16"],
+  } as const;
+  const facts: AdapterFacts = { ...units, subgroupMatrices: [...units.subgroupMatrices] };
+  const sorted = (f16: boolean) => ({
+    tokens: 9,
+    expertsPerToken: 2,
+    experts: 3,
+    tile: dispatchTile(facts, 6, f16),
+  });
+  const grouped = (f16: boolean) => ({ columns: 8, k: 8, transposeB: true, f16 });
+  expect(groupedMatmulKernel(sorted(true), grouped(true), facts).name).toContain("on matrix units");
+  expect(() => groupedMatmulKernel(sorted(false), grouped(true), facts)).toThrow(
+    "Rows were sorted into tiles of 64, and this product computes 128 at a time.",
+  );
+  expect(() => groupedMatmulKernel(sorted(true), grouped(false), facts)).toThrow("tiles of 128");
+});
+
+await test("packed experts do what the numbers do that they stand for, forward and back", async () => {
+  const plan = planDispatch(indices([0, 2, 2, 0, 2, 1, 1, 2, 0, 2], [5, 2]), 3);
+  const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
+  const packed = pack(random(3 * 12 * 8), [3, 12, 8], int8Format);
+  const dense = tensor(await unpack(packed), packed.shape);
+  const values = random(5 * 8);
+  const through = async (weight: Weight) => {
+    const x = parameter(tensor(values, [5, 8]));
+    const mixed = combineRows(
+      groupedLinear(gatherRows(x, plan), weight, plan),
+      tensor(new Float32Array(10).fill(0.5), [5, 2]),
+      plan,
+    );
+    const [gradient] = gradients(sum(multiply(mixed, mixed)), [x]);
+    return [await mixed.array(), await gradient.array()];
+  };
+  const [one, other] = [await through(packed), await through(dense)];
+  for (const i of [0, 1]) expect(relativeError(one[i], other[i])).toBeLessThan(1e-5);
+});
 
 //| 03-moe/2-dispatch.ipynb#moe-case
 await openGpu();

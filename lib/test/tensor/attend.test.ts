@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { type FlashTiling, flashTiling } from "../../src/kernels/flash.js";
-import { range } from "../../src/kernels/matmul.js";
+import { range } from "../../src/kernels/wgsl.js";
 import { type KeyValues, attend, flashAttention, flashShape } from "../../src/tensor/attend.js";
 import { gradients, parameter, withoutGradients } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";

@@ -7,7 +7,8 @@ import { imageFunction, imageOf } from "../../src/gpu/images.js";
 import { elementwiseKernel } from "../../src/kernels/elementwise.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { capture, prepareStep } from "../../src/tensor/capture.js";
-import { add, linear, mean, multiply, subtract, unary } from "../../src/tensor/operations.js";
+import { add, mean, multiply, subtract, unary } from "../../src/tensor/operations.js";
+import { linear } from "../../src/tensor/products.js";
 import { type Tensor, launchInto, scope, tensor } from "../../src/tensor/tensor.js";
 
 //| 04-training/5-one-step-recorded.ipynb#capture-tests

@@ -7,18 +7,16 @@ import { gradientError, relativeError } from "../../src/tensor/check.js";
 import {
   type Precision,
   add,
-  linear,
-  matmul,
   matmulPrecision,
   mean,
   multiply,
-  product,
   scale,
   subtract,
   sum,
   unary,
   withPrecision,
 } from "../../src/tensor/operations.js";
+import { linear, matmul, product } from "../../src/tensor/products.js";
 import { type Tensor, indices, launchInto, pieces, scope, tensor, view } from "../../src/tensor/tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#operation-tests

@@ -5,7 +5,7 @@ import { ignoredTarget } from "../../src/kernels/cross-entropy.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { crossEntropy } from "../../src/tensor/cross-entropy.js";
-import { linear } from "../../src/tensor/operations.js";
+import { linear } from "../../src/tensor/products.js";
 import { normals } from "../../src/tensor/random.js";
 import { indices, tensor, zeros } from "../../src/tensor/tensor.js";
 import { accumulateInto } from "../../src/train/optimizers.js";

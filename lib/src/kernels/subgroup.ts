@@ -1,0 +1,189 @@
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+import type { Kernel } from "../gpu/commands.js";
+import { imageOf, imageWidth } from "../gpu/images.js";
+import {
+  type MatmulPlaces,
+  type MatmulShape,
+  type Operand,
+  type OperandFormat,
+  f32Format,
+  operands,
+  productKernel,
+} from "./operands.js";
+import { range, zeroFrom } from "./wgsl.js";
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-tile
+/** What one subgroup of `lanes` computes: a block of `rows` rows and four columns a lane. Rows: a power of two from 4 to 4 · lanes. */
+export interface SubgroupTile {
+  lanes: number;
+  rows: number;
+  /** Whether operands that are loaded often are read as textures. */
+  textures?: boolean;
+}
+
+/** How a subgroup goes through the inner dimension. */
+export interface Round {
+  /** Inner indices of a round. */
+  length: number;
+  /** Inner indices that are multiplied at a time: four or eight. */
+  step: number;
+  /** Fours of A that a lane holds. */
+  loads: number;
+}
+
+/** A round is one step, or longer where the rows are so few that the lanes can hold more of A. */
+export function roundOf({ lanes, rows }: SubgroupTile, step: number): Round {
+  const length = Math.max(step, (4 * lanes) / rows);
+  return { length, step, loads: (rows * length) / (4 * lanes) };
+}
+
+//| 02-attention/2-matrix-products.ipynb#hold-rows
+/** How lanes share rows of A: the loads that it takes to reach all rows, and the fours of one row that a load covers. */
+export function rowLoads({ lanes, rows }: SubgroupTile): { groups: number; depth: number } {
+  return { groups: Math.ceil(rows / lanes), depth: Math.max(1, lanes / rows) };
+}
+
+/** Before the loop: the rows of A that a lane loads from. */
+export function findRows(tile: SubgroupTile): string[] {
+  return range(rowLoads(tile).groups).map((g) => {
+    const own = tile.lanes > tile.rows ? `lane % ${tile.rows}u` : `${g * tile.lanes}u + lane`;
+    return `  let aRow${g} = aFirst + min(row + ${own}, sizes.rows - 1u);`;
+  });
+}
+
+/** Each lane loads fours of its rows of A, neighbours in the inner dimension. Beyond the end they are zero. */
+export function loadRows({ vec4 }: Operand, tile: SubgroupTile, round: Round): string[] {
+  const { groups, depth } = rowLoads(tile);
+  return range(round.loads).map((h) => {
+    const first = `${4 * depth * Math.floor(h / groups)}u`;
+    const start = depth > 1 ? `(k + ${first} + lane / ${tile.rows}u * 4u)` : `(k + ${first})`;
+    return `    let a${h} = ${zeroFrom(`aFour(aRow${h % groups}, ${start})`, start, "to", vec4)};`;
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#hold-columns
+/** The same from an A that is stored transposed: each lane loads four neighbouring rows at one inner index. */
+export function loadTransposedRows(tile: SubgroupTile, round: Round): string[] {
+  const across = tile.rows / 4;
+  return range(round.loads).map((h) => {
+    const index = `(k + ${(h * tile.lanes) / across}u + lane / ${across}u)`;
+    const four = `aFour(aFirst + min(${index}, sizes.k - 1u), row + lane % ${across}u * 4u)`;
+    return `    let a${h} = ${zeroFrom(four, index, "to", true)};`;
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#hand-round
+/** WGSL for the element of A in row `r` of the block at the round's inner index q + i: one lane has it, all get it. */
+export function handRound(alongK: boolean, tile: SubgroupTile, r: number, i: number): string {
+  const { lanes, rows } = tile;
+  const across = rows / 4;
+  if (!alongK) {
+    const depth = lanes / across; // inner indices that a load covers
+    const place = (i % depth) * across + Math.floor(r / 4);
+    return `subgroupShuffle(a${Math.floor(i / depth)}[${r % 4}], ${place}u + q * ${across}u)`;
+  }
+  const { groups, depth } = rowLoads(tile);
+  const four = Math.floor(i / 4);
+  const load = Math.floor(four / depth) * groups + Math.floor(r / lanes);
+  return `subgroupShuffle(a${load}[${i % 4}], ${(four % depth) * rows + (r % lanes)}u + q * ${across}u)`;
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-b
+/** The step's rows of B, from k + q on, at a lane's four columns: b0, b1 and so on. */
+export function loadColumns({ step }: Round): string[] {
+  return range(step).map(
+    (i) => `      let b${i} = bFour(bFirst + min(k + q + ${i}u, sizes.k - 1u), columns4);`,
+  );
+}
+
+//| 02-attention/2-matrix-products.ipynb#load-transposed-b
+/** Before the loop, for a B that is stored transposed: the rows in which a lane's four columns lie. */
+export function findColumns(): string[] {
+  return range(4).map((j) => `  let bRow${j} = bFirst + min(columns4 + ${j}u, sizes.columns - 1u);`);
+}
+
+/** The same rows of B: fours of each column, turned round. */
+export function loadTransposedColumns({ step }: Round): string[] {
+  return range(step / 4).flatMap((s) => {
+    const turned = (i: number) => range(4).map((j) => `t${4 * s + j}[${i}]`);
+    return [
+      ...range(4).map((j) => `      let t${4 * s + j} = bFour(bRow${j}, k + q + ${4 * s}u);`),
+      ...range(4).map((i) => `      let b${4 * s + i} = vec4f(${turned(i).join(", ")});`),
+    ];
+  });
+}
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-round
+/** One round: the lanes load their parts of A, then multiply a step of inner indices at a time. */
+export function subgroupRound([a, b]: [Operand, Operand], tile: SubgroupTile, round: Round): string[] {
+  const { length, step } = round;
+  const products = range(tile.rows).map((r) => {
+    const terms = range(step).map((i) => `c${r} += ${handRound(a.alongK, tile, r, i)} * b${i};`);
+    return `      ${terms.join(" ")}`;
+  });
+  return [
+    ...(a.alongK ? loadRows(a, tile, round) : loadTransposedRows(tile, round)),
+    length > step ? `    for (var q = 0u; q < ${length}u; q += ${step}u) {` : "    { let q = 0u;",
+    ...(b.alongK ? loadTransposedColumns(round) : loadColumns(round)),
+    ...products,
+    "    }",
+  ];
+}
+
+//| 02-attention/2-matrix-products.ipynb#image-operands
+/** Floats that are read through a texture. */
+export const textureFormat: OperandFormat = {
+  ...f32Format,
+  name: "texture",
+  bindings: (name) => [imageOf(name)],
+  loadFour: (name, at) =>
+    `textureLoad(${name}, vec2u(${at} / 4u % ${imageWidth}u, ${at} / 4u / ${imageWidth}u))`,
+};
+
+/** Both operands: as textures where the tile allows it, they are floats in fours, and two subgroups or more load each number. */
+export function readOperands(
+  shape: MatmulShape,
+  places: MatmulPlaces,
+  tile: SubgroupTile,
+): [Operand, Operand] {
+  const { batch, rows, columns, sharedB } = shape;
+  const across = columns / (4 * tile.lanes);
+  const down = ((sharedB ? batch : 1) * rows) / (tile.rows * places.matrices);
+  const read = (operand: Operand, times: number): Operand =>
+    tile.textures && operand.vec4 && operand.format === f32Format && times >= 2
+      ? { ...operand, format: textureFormat }
+      : operand;
+  const [a, b] = operands(shape);
+  return [read(a, across), read(b, down)];
+}
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-kernel
+/**
+ * One subgroup computes a tile. In each round every lane loads a part of the tile's rows of A, and the subgroup hands it
+ * round by `subgroupShuffle`, so that an element is loaded once for all lanes.
+ */
+export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): Kernel {
+  const both = readOperands(shape, places, tile);
+  const round = roundOf(tile, both[1].format === textureFormat ? 8 : 4);
+  const vec4 = shape.columns % 4 === 0;
+  return productKernel(shape, places, {
+    name: `subgroup ${tile.lanes} ${tile.rows}`,
+    operands: both,
+    tile: [tile.rows, tile.lanes * 4],
+    workgroupSize: tile.lanes,
+    vec4,
+    enable: ["subgroups"],
+    rounds: true,
+    body: () => [
+      "  let columns4 = column + lane * 4u;",
+      ...(both[0].alongK ? findRows(tile) : []),
+      ...(both[1].alongK ? findColumns() : []),
+      ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
+      `  for (var k = ${places.from}; k < to; k += ${round.length}u) {`,
+      ...subgroupRound(both, tile, round),
+      "  }",
+      ...range(tile.rows).map((r) => `  storeFour(cFirst, row + ${r}u, columns4, c${r});`),
+      `  finishRows(cFirst, row, ${tile.rows}u, columns4);`,
+    ],
+  });
+}
