@@ -40,6 +40,7 @@ export * from "./kernels/rows.js";
 export * from "./kernels/softmax.js";
 export * from "./kernels/subgroup-matrix.js";
 export * from "./kernels/topk.js";
+export * from "./kernels/wgsl.js";
 export * from "./data/batches.js";
 export * from "./data/card.js";
 export * from "./data/duplicates.js";

@@ -1,8 +1,8 @@
 // Extracted from chapters/02-attention/5-attention.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { wgslNumber } from "./elementwise.js";
-import { rowKernel, rowWidth } from "./rows.js";
+import { rowKernel } from "./rows.js";
+import { vectorWidth, wgslNumber } from "./wgsl.js";
 
 //| 02-attention/5-attention.ipynb#heads-shape
 /** The sizes of a layout of heads. */
@@ -22,7 +22,7 @@ export function headsKernel(
   direction: "split" | "merge",
   { batch, tokens, heads, headDim }: HeadsShape,
 ): Kernel {
-  const width = rowWidth(headDim);
+  const width = vectorWidth(headDim);
   const length = headDim / width;
   const size = batch * tokens * heads * length;
   const apart = "thread";
@@ -61,7 +61,7 @@ export interface ScoresShape {
  * `visible`, else so low that its power is 0.
  */
 export function visibleScores(length: number, factor: number): string {
-  const [type, column] = rowWidth(length) === 4 ? ["vec4u", "i * 4u + vec4u(0, 1, 2, 3)"] : ["u32", "i"];
+  const [type, column] = vectorWidth(length) === 4 ? ["vec4u", "i * 4u + vec4u(0, 1, 2, 3)"] : ["u32", "i"];
   return `fn seen(v: V, i: u32, visible: u32) -> V {
   return select(V(-3e38), v * ${wgslNumber(factor)}, ${column} < ${type}(visible));
 }`;
@@ -78,7 +78,7 @@ export function causalSoftmaxKernel(shape: ScoresShape, factor: number, facts: A
   const at = positionsPerSequence ? `row / ${heads * tokens}u * ${tokens}u + ${token}` : token;
   const body = `
   let visible = min(positions[${at}] + 1u, ${length}u);
-  let end = (visible + ${rowWidth(length) - 1}u) / ${rowWidth(length)}u;
+  let end = (visible + ${vectorWidth(length) - 1}u) / ${vectorWidth(length)}u;
   var highest = -3.4e38;
   for (var i = first; i < end; i += STEP) { highest = max(highest, largest(seen(x[start + i], i, visible))); }
   highest = largestOfRow(highest);

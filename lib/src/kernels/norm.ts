@@ -1,8 +1,8 @@
 // Extracted from chapters/02-attention/4-rows.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { wgslNumber } from "./elementwise.js";
-import { rowGroups, rowKernel, rowWidth } from "./rows.js";
+import { rowGroups, rowKernel } from "./rows.js";
+import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#rms-norm-kernel
 /**
@@ -13,12 +13,13 @@ export function rmsNormKernel(rows: number, columns: number, epsilon: number, fa
   const body = `
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { let v = x[start + i]; sum += total(v * v); }
-  let r = inverseSqrt(sumOfRow(sum) / COLUMNS + ${wgslNumber(epsilon)});
+  let r = inverseSqrt(sumOfRow(sum) / COLUMNS + bitcast<f32>(sizes.epsilon));
   for (var i = first; i < LENGTH; i += STEP) { y[start + i] = x[start + i] * r * weight[i]; }
   if (first == 0u) { inverse[row] = r; }`;
   const reads = ["x: array<V>", "weight: array<V>"];
   const writes = ["y: array<V>", "inverse: array<f32>"];
-  return rowKernel({ name: "RMSNorm", rows, columns, reads, writes, body }, facts);
+  const sizes = { epsilon: floatBits(epsilon) };
+  return rowKernel({ name: "RMSNorm", rows, columns, reads, writes, sizes, body }, facts);
 }
 
 //| 02-attention/4-rows.ipynb#rms-norm-backward
@@ -45,23 +46,23 @@ export function rmsNormBackwardKernel(rows: number, columns: number, facts: Adap
  * Output: [rowGroups(rows), columns].
  */
 export function rmsNormWeightKernel(rows: number, columns: number): Kernel {
-  const length = columns / rowWidth(columns);
-  const groups = rowGroups(rows);
-  const share = Math.ceil(rows / groups);
+  const width = vectorWidth(columns);
+  const [length, groups] = [columns / width, rowGroups(rows)];
   return kernel({
     name: `RMSNorm weight backward ${rows}x${columns}`,
     reads: ["x: array<V>", "inverse: array<f32>", "g: array<V>"],
     writes: ["sums: array<V>"],
-    head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
+    sizes: { rows, length, groups, rowsPerGroup: Math.ceil(rows / groups) },
+    head: vectorAlias(width),
     workgroupSize: 64,
     workgroups: Math.ceil((groups * length) / 64),
     body: `
-  if (thread >= ${groups * length}u) { return; }
-  let column = thread % ${length}u;
-  let first = thread / ${length}u * ${share}u;
+  if (thread >= sizes.groups * sizes.length) { return; }
+  let column = thread % sizes.length;
+  let first = thread / sizes.length * sizes.rowsPerGroup;
   var sum = V();
-  for (var row = first; row < min(first + ${share}u, ${rows}u); row++) {
-    let at = row * ${length}u + column;
+  for (var row = first; row < min(first + sizes.rowsPerGroup, sizes.rows); row++) {
+    let at = row * sizes.length + column;
     sum += g[at] * x[at] * inverse[row];
   }
   sums[thread] = sum;`,
@@ -80,12 +81,13 @@ export function layerNormKernel(rows: number, columns: number, epsilon: number, 
   let mean = sumOfRow(sum) / COLUMNS;
   var squares = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { let v = x[start + i] - mean; squares += total(v * v); }
-  let r = inverseSqrt(sumOfRow(squares) / COLUMNS + ${wgslNumber(epsilon)});
+  let r = inverseSqrt(sumOfRow(squares) / COLUMNS + bitcast<f32>(sizes.epsilon));
   for (var i = first; i < LENGTH; i += STEP) { y[start + i] = (x[start + i] - mean) * r * weight[i] + bias[i]; }
   if (first == 0u) { statistics[row] = vec2f(mean, r); }`;
   const reads = ["x: array<V>", "weight: array<V>", "bias: array<V>"];
   const writes = ["y: array<V>", "statistics: array<vec2f>"];
-  return rowKernel({ name: "LayerNorm", rows, columns, reads, writes, body }, facts);
+  const sizes = { epsilon: floatBits(epsilon) };
+  return rowKernel({ name: "LayerNorm", rows, columns, reads, writes, sizes, body }, facts);
 }
 
 //| 02-attention/4-rows.ipynb#layer-norm-backward

@@ -2,6 +2,7 @@
 import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { rowKernel } from "./rows.js";
+import { floatBits } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#softmax-kernel
 /**
@@ -15,8 +16,8 @@ export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts
   highest = largestOfRow(highest);
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { sum += total(exp(x[start + i] - highest)); }
-  let share = 1.0 / sumOfRow(sum);
-  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = exp(x[start + i] - highest) * share; }`;
+  let scale = 1.0 / sumOfRow(sum);
+  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = exp(x[start + i] - highest) * scale; }`;
   return rowKernel(
     { name: "softmax", rows, columns, reads: ["x: array<V>"], writes: ["y: array<V>"], body },
     facts,
@@ -32,13 +33,18 @@ export function softmaxBackwardKernel(
   rows: number,
   columns: number,
   facts: AdapterFacts,
-  factor = "1.0",
+  factor = 1,
 ): Kernel {
   const body = `
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { sum += total(p[start + i] * g[start + i]); }
   let mean = sumOfRow(sum);
-  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = p[start + i] * (g[start + i] - mean) * ${factor}; }`;
+  let factor = bitcast<f32>(sizes.factor);
+  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = p[start + i] * (g[start + i] - mean) * factor; }`;
   const reads = ["p: array<V>", "g: array<V>"];
-  return rowKernel({ name: "softmax backward", rows, columns, reads, writes: ["y: array<V>"], body }, facts);
+  const sizes = { factor: floatBits(factor) };
+  return rowKernel(
+    { name: "softmax backward", rows, columns, reads, writes: ["y: array<V>"], sizes, body },
+    facts,
+  );
 }
