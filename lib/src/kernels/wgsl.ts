@@ -1,6 +1,6 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 02-attention/1-the-first-kernel.ipynb#wgsl-text-code
+//| 02-attention/2-matrix-products.ipynb#wgsl-text-code
 /** A number as WGSL writes an f32. Throws for what WGSL cannot write. */
 export function wgslNumber(value: number): string {
   if (!Number.isFinite(value)) throw new Error(`WGSL has no way to write ${value}.`);
