@@ -6,8 +6,9 @@ import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#rms-norm-kernel
 /**
- * RMSNorm of each row (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019):
- * y = x · r · weight with r = 1 / √(mean(x²) + epsilon). The r of each row is kept for the way back.
+ * RMSNorm of each row of x [rows, columns] with weight [columns] (Zhang and Sennrich, "Root Mean Square Layer
+ * Normalization", 2019): y = x · r · weight with r = 1 / √(mean(x²) + epsilon). The r of each row is kept for the way
+ * back, as inverse [rows].
  */
 export function rmsNormKernel(rows: number, columns: number, epsilon: number, facts: AdapterFacts): Kernel {
   const body = `
@@ -24,8 +25,9 @@ export function rmsNormKernel(rows: number, columns: number, epsilon: number, fa
 
 //| 02-attention/4-rows.ipynb#rms-norm-backward
 /**
- * The gradient of RMSNorm's input. With n = x·r and h = g·weight it is y = r · (h − n · mean(h·n)): the part of h that
- * would only make the row longer is taken off, since the length does not matter to the result.
+ * The gradient of RMSNorm's input x [rows, columns], from that of its result, g [rows, columns]. With
+ * n = x·r and h = g·weight it is y = r · (h − n · mean(h·n)): the part of h that would only make the row longer is taken
+ * off, since the length does not matter to the result.
  */
 export function rmsNormBackwardKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
   const body = `
@@ -42,8 +44,8 @@ export function rmsNormBackwardKernel(rows: number, columns: number, facts: Adap
 
 //| 02-attention/4-rows.ipynb#rms-norm-weight-kernel
 /**
- * The sums over the rows of each group of g·x·r, which added up are the gradient of RMSNorm's weight.
- * Output: [rowGroups(rows), columns].
+ * The sums over the rows of each group of g·x·r (g and x [rows, columns], r [rows]), which added up are the gradient of
+ * RMSNorm's weight. Output: [rowGroups(rows), columns].
  */
 export function rmsNormWeightKernel(rows: number, columns: number): Kernel {
   const width = vectorWidth(columns);
@@ -71,8 +73,9 @@ export function rmsNormWeightKernel(rows: number, columns: number): Kernel {
 
 //| 02-attention/4-rows.ipynb#layer-norm-kernel
 /**
- * LayerNorm of each row (Ba, Kiros and Hinton, "Layer Normalization", 2016):
- * y = (x − mean(x)) · r · weight + bias with r = 1 / √(variance + epsilon). Mean and r of each row are kept.
+ * LayerNorm of each row of x [rows, columns] with weight and bias [columns] (Ba, Kiros and Hinton, "Layer
+ * Normalization", 2016): y = (x − mean(x)) · r · weight + bias with r = 1 / √(variance + epsilon). Mean and r of each row
+ * are kept for the way back, as statistics [rows, 2].
  */
 export function layerNormKernel(rows: number, columns: number, epsilon: number, facts: AdapterFacts): Kernel {
   const body = `
@@ -92,8 +95,8 @@ export function layerNormKernel(rows: number, columns: number, epsilon: number, 
 
 //| 02-attention/4-rows.ipynb#layer-norm-backward
 /**
- * The gradient of LayerNorm's input. With n = (x − mean)·r and h = g·weight it is
- * y = r · (h − mean(h) − n · mean(h·n)).
+ * The gradient of LayerNorm's input x [rows, columns], from that of its result, g [rows, columns]. With
+ * n = (x − mean)·r and h = g·weight it is y = r · (h − mean(h) − n · mean(h·n)).
  */
 export function layerNormBackwardKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
   const body = `
@@ -103,10 +106,10 @@ export function layerNormBackwardKernel(rows: number, columns: number, facts: Ad
     let h = g[start + i] * weight[i];
     sum += vec2f(total(h), total(h * ((x[start + i] - kept.x) * kept.y)));
   }
-  let level = sumOfRow(sum.x) / COLUMNS;
+  let meanGradient = sumOfRow(sum.x) / COLUMNS;
   let along = sumOfRow(sum.y) / COLUMNS;
   for (var i = first; i < LENGTH; i += STEP) {
-    y[start + i] = kept.y * (g[start + i] * weight[i] - level - (x[start + i] - kept.x) * kept.y * along);
+    y[start + i] = kept.y * (g[start + i] * weight[i] - meanGradient - (x[start + i] - kept.x) * kept.y * along);
   }`;
   const reads = ["x: array<V>", "weight: array<V>", "statistics: array<vec2f>", "g: array<V>"];
   return rowKernel(
@@ -116,7 +119,7 @@ export function layerNormBackwardKernel(rows: number, columns: number, facts: Ad
 }
 
 //| 02-attention/4-rows.ipynb#normalized-kernel
-/** (x − mean) · r of each row again, from the mean and r that LayerNorm kept: its weight's gradient needs it. */
+/** (x − mean) · r of each row of x [rows, columns] again, from the mean and r that LayerNorm kept [rows, 2]. */
 export function normalizedKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
   const body = `
   let kept = statistics[row];

@@ -5,7 +5,7 @@ import { vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#row-lanes
 /**
- * Lanes that share a row: the whole subgroup where each of its lanes gets something to do, else one. On a processor
+ * Lanes that share a row of a matrix [rows, columns]: the whole subgroup where each of its lanes gets something to do, else one. On a processor
  * many rows fill all lanes by themselves, one row each, and then nothing has to be added up across lanes.
  */
 export function rowLanes(rows: number, columns: number, { kind, subgroupSize }: AdapterFacts): number {
@@ -70,7 +70,7 @@ export function rowKernel(parts: RowKernelParts, facts: AdapterFacts): Kernel {
 }
 
 //| 02-attention/4-rows.ipynb#row-groups
-/** Groups of rows whose sums are taken apart from each other, so that many invocations have work. */
+/** Groups of `rows` rows whose sums are taken apart from each other, so that many invocations have work. */
 export function rowGroups(rows: number): number {
   return Math.min(64, rows);
 }

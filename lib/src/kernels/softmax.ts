@@ -6,7 +6,7 @@ import { floatBits } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#softmax-kernel
 /**
- * Softmax of each row: y = exp(x − max) / Σ exp(x − max). Taking off the largest element changes nothing in exact
+ * Softmax of each row of x [rows, columns]: y = exp(x − max) / Σ exp(x − max). Taking off the largest element changes nothing in exact
  * numbers (it cancels) and keeps exp from overflowing. Three passes: the largest, the sum, the results.
  */
 export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
@@ -26,8 +26,8 @@ export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts
 
 //| 02-attention/4-rows.ipynb#softmax-backward-kernel
 /**
- * The gradient of softmax's input from its result p and the gradient g of the result, times a constant `factor`:
- * y = factor · p · (g − Σ p·g), from ∂pᵢ/∂xⱼ = pᵢ (δᵢⱼ − pⱼ).
+ * The gradient of softmax's input from its result p [rows, columns] and the gradient g [rows, columns] of the result,
+ * times a constant `factor`: y = factor · p · (g − Σ p·g), from ∂pᵢ/∂xⱼ = pᵢ (δᵢⱼ − pⱼ).
  */
 export function softmaxBackwardKernel(
   rows: number,

@@ -170,6 +170,7 @@ await test("activations equal the plain ones, also far from zero", async () => {
   ).toBeLessThan(1e-6);
 });
 
+//| 02-attention/4-rows.ipynb#activation-gradient-test
 await test("gradients of activations agree with finite differences", async () => {
   for (const shape of [[1], [5, 52]]) {
     const [x, up] = [randomRows(...shape), randomRows(...shape)];
