@@ -26,12 +26,12 @@ export const activations = {
 } satisfies Record<string, UnaryFunction>;
 
 //| 02-attention/4-rows.ipynb#swiglu-kernels
-/** silu(gate) · up, element by element: the gated unit of Shazeer, "GLU Variants Improve Transformer", 2020. */
+/** silu(gate) · up over `size` elements: the gated unit of Shazeer, "GLU Variants Improve Transformer", 2020. */
 export function swigluKernel(size: number): Kernel {
   return elementwiseKernel("SwiGLU", [size, size], ["a / (1 + exp(-a)) * b"]);
 }
 
-/** The gradients of gate and up from gate (a), up (b) and the gradient of the result (c), in one pass. */
+/** The gradients of gate and up from gate (a), up (b) and the gradient of the result (c), `size` elements each, in one pass. */
 export function swigluBackwardKernel(size: number): Kernel {
   const sigmoid = "(1 / (1 + exp(-a)))";
   const gate = `c * b * ${sigmoid} * (1 + a - a * ${sigmoid})`;

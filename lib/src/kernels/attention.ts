@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/5-attention.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { rowKernel, rowWidth } from "./rows.js";
+import { rowKernel } from "./rows.js";
+import { floatBits, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/5-attention.ipynb#heads-shape
 /** The sizes of a layout of heads. */
@@ -10,11 +11,6 @@ export interface HeadsShape {
   tokens: number;
   heads: number;
   headDim: number;
-}
-
-/** A float as a size that a kernel reads as data: the source says `bitcast<f32>(sizes.name)`. */
-export function floatBits(value: number): number {
-  return new Uint32Array(Float32Array.of(value).buffer)[0];
 }
 
 //| 02-attention/5-attention.ipynb#heads-kernel
@@ -27,7 +23,7 @@ export function headsKernel(
   direction: "split" | "merge",
   { batch, tokens, heads, headDim }: HeadsShape,
 ): Kernel {
-  const width = rowWidth(headDim);
+  const width = vectorWidth(headDim);
   const length = headDim / width;
   const apart = `((group.z * sizes.heads + i / ${length}u) * sizes.tokens + token) * ${length}u + i % ${length}u`;
   const together = "(group.z * sizes.tokens + token) * size + i";
@@ -64,7 +60,7 @@ export interface ScoresShape {
  * `visible`, else so low that its power is 0.
  */
 export function visibleScores(length: number): string {
-  const [type, column] = rowWidth(length) === 4 ? ["vec4u", "i * 4u + vec4u(0, 1, 2, 3)"] : ["u32", "i"];
+  const [type, column] = vectorWidth(length) === 4 ? ["vec4u", "i * 4u + vec4u(0, 1, 2, 3)"] : ["u32", "i"];
   return `fn seen(v: V, i: u32, visible: u32) -> V {
   return select(V(-3e38), v * bitcast<f32>(sizes.factor), ${column} < ${type}(visible));
 }`;
@@ -80,7 +76,7 @@ export function causalSoftmaxKernel(shape: ScoresShape, factor: number, facts: A
   const body = `
   let sequence = row / (sizes.heads * sizes.tokens);
   let visible = min(positions[sequence * sizes.positionStep + row % sizes.tokens] + 1u, sizes.keys);
-  let end = (visible + ${rowWidth(length) - 1}u) / ${rowWidth(length)}u;
+  let end = (visible + ${vectorWidth(length) - 1}u) / ${vectorWidth(length)}u;
   var highest = -3.4e38;
   for (var i = first; i < end; i += STEP) { highest = max(highest, largest(seen(x[start + i], i, visible))); }
   highest = largestOfRow(highest);

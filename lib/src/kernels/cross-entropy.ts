@@ -1,7 +1,7 @@
 // Extracted from chapters/04-training/1-the-loss.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { rowWidth } from "./rows.js";
+import { vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 04-training/1-the-loss.ipynb#plan
 /** The target of a position that does not count: its loss and its gradient are zero. */
@@ -27,23 +27,22 @@ export function planRows(rows: number, columns: number, { kind }: AdapterFacts):
 }
 
 //| 04-training/1-the-loss.ipynb#row-frame
-/** The element type of a row: V is four floats where the rows are whole fours, else one. */
-export function rowType(columns: number): string {
-  return `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`;
-}
-
 /** Arrays in workgroup memory, with a place for each lane. */
 export function laneMemory(names: string[], lanes: number): string[] {
   return names.map((name) => `var<workgroup> ${name}: array<f32, ${lanes}>;`);
 }
 
+/** The sizes of a row kernel: the rows, their columns, and the loads that bring a row. */
+export function rowSizes({ rows, columns }: RowPlan): Record<"rows" | "columns" | "length", number> {
+  return { rows, columns, length: columns / vectorWidth(columns) };
+}
+
 /** The first statements of a row kernel: which row, where it starts, and which of its elements are this lane's. */
-export function rowStart({ rows, columns, lanes }: RowPlan): string[] {
-  const width = rowWidth(columns);
+export function rowStart({ lanes }: RowPlan): string[] {
   return [
     `  let row = ${lanes === 1 ? "thread" : "workgroup"};`,
-    `  if (row >= ${rows}u) { return; }`,
-    `  let start = row * ${columns / width}u;`,
+    "  if (row >= sizes.rows) { return; }",
+    "  let start = row * sizes.length;",
     `  let first = ${lanes === 1 ? "0u" : "lane"};`,
   ];
 }
@@ -57,7 +56,7 @@ export function rowGrid({ rows, lanes }: RowPlan): { workgroupSize: number; work
 
 //| 04-training/1-the-loss.ipynb#merge
 /** Merges four running maxima and sums into those of the row, or names the only ones. */
-export function mergeFour(width: 1 | 4): string[] {
+export function mergeLoads(width: 1 | 4): string[] {
   if (width === 1) return ["  var rowLargest = largest;", "  var rowSum = sum;"];
   return [
     "  var rowLargest = max(max(largest.x, largest.y), max(largest.z, largest.w));",
@@ -90,13 +89,13 @@ export function runningSums({ columns, lanes }: RowPlan): string[] {
   return [
     "  var largest = V(-3.4e38);",
     "  var sum = V(0.0);",
-    `  for (var i = first; i < ${columns / rowWidth(columns)}u; i += ${lanes}u) {`,
+    `  for (var i = first; i < sizes.length; i += ${lanes}u) {`,
     "    let value = x[start + i];",
     "    let grown = max(largest, value);",
     "    sum = sum * exp(largest - grown) + exp(value - grown);",
     "    largest = grown;",
     "  }",
-    ...mergeFour(rowWidth(columns)),
+    ...mergeLoads(vectorWidth(columns)),
     ...(lanes === 1 ? [] : mergeLanes(lanes)),
     "  let logSum = rowLargest + log(rowSum);",
   ];
@@ -108,22 +107,22 @@ export function runningSums({ columns, lanes }: RowPlan): string[] {
  * the row gives NaN, so that it cannot go unnoticed. Neither reads beyond the row.
  */
 export function targetLoss(columns: number): string[] {
-  const width = rowWidth(columns);
+  const width = vectorWidth(columns);
   return [
-    "  let wanted = targets[row];",
-    `  let at = min(wanted, ${columns - 1}u);`,
-    `  let chosen = x[start + at / ${width}u]${width === 4 ? "[at % 4u]" : ""};`,
-    "  let notANumber = bitcast<f32>((wanted >> 31u) | 0x7fc00000u);",
-    `  let loss = select(notANumber, logSum - chosen, wanted < ${columns}u);`,
-    `  losses[row] = select(loss, 0.0, wanted == ${ignoredTarget}u);`,
+    "  let label = targets[row];",
+    "  let at = min(label, sizes.columns - 1u);",
+    `  let logit = x[start + at / ${width}u]${width === 4 ? "[at % 4u]" : ""};`,
+    "  let notANumber = bitcast<f32>((label >> 31u) | 0x7fc00000u);",
+    "  let loss = select(notANumber, logSum - logit, label < sizes.columns);",
+    `  losses[row] = select(loss, 0.0, label == ${ignoredTarget}u);`,
   ];
 }
 
 //| 04-training/1-the-loss.ipynb#cross-entropy-kernel
 /**
- * The loss of every row in one reading: log Σ exp(x_j) − x_target. The sum runs beside a running maximum and is rescaled
+ * The loss of every row of logits x [rows, columns] in one reading: log Σ exp(x_j) − x_target, from targets [rows]. The sum runs beside a running maximum and is rescaled
  * whenever that grows, so that nothing overflows (Milakov and Gimelshein, "Online normalizer calculation for softmax").
- * Also writes log Σ exp(x_j), from which the way back gets every probability.
+ * Writes losses [rows] and log Σ exp(x_j) [rows], from which the way back gets every probability.
  */
 export function crossEntropyKernel(plan: RowPlan): Kernel {
   const { rows, columns, lanes } = plan;
@@ -131,7 +130,11 @@ export function crossEntropyKernel(plan: RowPlan): Kernel {
     name: `cross-entropy ${rows}x${columns}`,
     reads: ["x: array<V>", "targets: array<u32>"],
     writes: ["losses: array<f32>", "logSums: array<f32>"],
-    head: [rowType(columns), ...(lanes === 1 ? [] : laneMemory(["maxima", "sums"], lanes))].join("\n"),
+    sizes: rowSizes(plan),
+    head: [
+      vectorAlias(vectorWidth(columns)),
+      ...(lanes === 1 ? [] : laneMemory(["maxima", "sums"], lanes)),
+    ].join("\n"),
     ...rowGrid(plan),
     body: [...rowStart(plan), ...runningSums(plan), ...targetLoss(columns), "  logSums[row] = logSum;"].join(
       "\n",
@@ -144,14 +147,14 @@ export function crossEntropyKernel(plan: RowPlan): Kernel {
 export const meanLanes = 64;
 
 /**
- * The mean of the losses of the rows that count, and 1 / their number, in one workgroup: each lane adds its share, then
- * the first adds the lanes. Writes [mean, 1 / count]; both are 0 where no row counts.
+ * The mean of the losses of the rows that count, and 1 / their number, in one workgroup: each lane adds some, then the
+ * first adds the lanes. losses [rows] and targets [rows] give mean [1] and 1 / count [1]; both are 0 where no row counts.
  */
 export function meanLossKernel(): Kernel {
   return kernel({
     name: "mean loss",
     reads: ["losses: array<f32>", "targets: array<u32>"],
-    writes: ["mean: array<f32>", "share: array<f32>"],
+    writes: ["mean: array<f32>", "perRow: array<f32>"],
     head: laneMemory(["sums", "counts"], meanLanes).join("\n"),
     workgroupSize: meanLanes,
     workgroups: 1,
@@ -168,42 +171,43 @@ export function meanLossKernel(): Kernel {
     sum += sums[i];
     count += counts[i];
   }
-  share[0] = select(0.0, 1.0 / count, count > 0.0);
-  mean[0] = sum * share[0];`,
+  perRow[0] = select(0.0, 1.0 / count, count > 0.0);
+  mean[0] = sum * perRow[0];`,
   });
 }
 
 //| 04-training/1-the-loss.ipynb#gradient-row
-/** Statements that write a row of (probability − [is the target]) · scale; `logSum`, `wanted` and `scale` are known. */
+/** Statements that write a row of (probability − [is the target]) · scale, from `logSum`, the target `label` and `scale`. */
 export function gradientRow({ columns, lanes }: RowPlan): string[] {
-  const four = rowWidth(columns) === 4;
+  const four = vectorWidth(columns) === 4;
   return [
-    `  for (var i = first; i < ${columns / rowWidth(columns)}u; i += ${lanes}u) {`,
-    `    let isWanted = ${four ? "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) == vec4u(wanted)" : "i == wanted"};`,
+    `  for (var i = first; i < sizes.length; i += ${lanes}u) {`,
+    `    let isTarget = ${four ? "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) == vec4u(label)" : "i == label"};`,
     "    let probability = exp(x[start + i] - logSum);",
-    "    dx[start + i] = (probability - select(V(0.0), V(1.0), isWanted)) * scale;",
+    "    dx[start + i] = (probability - select(V(0.0), V(1.0), isTarget)) * scale;",
     "  }",
   ];
 }
 
 //| 04-training/1-the-loss.ipynb#backward-kernel
 /**
- * The gradient of the mean loss: (softmax(x)_j − [j is the target]) · scale, where scale is the gradient of the mean
+ * The gradient of the mean loss with respect to x [rows, columns]: (softmax(x)_j − [j is the target]) · scale, where scale is the gradient of the mean
  * divided by the number of rows that count, and 0 for a row that does not.
  */
 export function crossEntropyBackwardKernel(plan: RowPlan): Kernel {
-  const known = ["logSums: array<f32>", "share: array<f32>", "gradient: array<f32>"];
+  const factors = ["logSums: array<f32>", "perRow: array<f32>", "gradient: array<f32>"];
   return kernel({
     name: `cross-entropy backward ${plan.rows}x${plan.columns}`,
-    reads: ["x: array<V>", "targets: array<u32>", ...known],
+    reads: ["x: array<V>", "targets: array<u32>", ...factors],
     writes: ["dx: array<V>"],
-    head: rowType(plan.columns),
+    sizes: rowSizes(plan),
+    head: vectorAlias(vectorWidth(plan.columns)),
     ...rowGrid(plan),
     body: [
       ...rowStart(plan),
-      "  let wanted = targets[row];",
+      "  let label = targets[row];",
       "  let logSum = logSums[row];",
-      `  let scale = select(gradient[0] * share[0], 0.0, wanted == ${ignoredTarget}u);`,
+      `  let scale = select(gradient[0] * perRow[0], 0.0, label == ${ignoredTarget}u);`,
       ...gradientRow(plan),
     ].join("\n"),
   });

@@ -2,7 +2,7 @@
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { matmulRowTile } from "./products.js";
-import { prefersSubgroups } from "./wgsl.js";
+import { prefersSubgroups, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 03-moe/2-dispatch.ipynb#nobody
 /** What stands in a place where no pair or no expert is. */
@@ -39,84 +39,79 @@ export function dispatchTile(facts: AdapterFacts, pairsPerExpert: number, f16 = 
 }
 
 //| 03-moe/2-dispatch.ipynb#sort-workers
-/** Workers of the counting sort: each keeps a counter for every expert in the 16 KiB that workgroups share at least. */
+/** Counters that fit in the 16 KiB that the invocations of a workgroup share at least. */
+export const sortCounters = 4096;
+
+/** Workers of the counting sort: each has a counter for every expert, and each expert one more for all its pairs. */
 export function sortWorkers({ experts }: DispatchShape): number {
-  const most = Math.floor(4096 / experts) - 1;
+  const most = Math.floor(sortCounters / experts) - 1;
   if (most < 1) throw new Error(`The counting sort has room for 2048 experts, not ${experts}.`);
   return Math.min(256, most);
 }
 
 //| 03-moe/2-dispatch.ipynb#sort-count
 /** Counting sort, first part: each worker counts the experts in its own stretch. */
-export function countChoices(experts: number, workers: number): string {
-  return `
-  for (var e = 0u; e < ${experts}u; e++) { counts[e * ${workers}u + lane] = 0u; }
-  for (var p = start; p < stop; p++) { counts[chosen[p] * ${workers}u + lane] += 1u; }`;
-}
+export const countChoices = `
+  for (var e = 0u; e < sizes.experts && lane < workers; e++) { counts[e * workers + lane] = 0u; }
+  for (var p = start; p < stop; p++) { counts[chosen[p] * workers + lane] += 1u; }`;
 
 //| 03-moe/2-dispatch.ipynb#sum-counts
-/** Second part: how many pairs of an expert the workers before each one have, and how many there are in all. */
-export function sumCounts(experts: number, workers: number): string {
-  return `
-  for (var e = lane; e < ${experts}u; e += ${workers}u) {
+/** Second part: how many pairs of an expert the workers before each one have, how many in all, and in how many tiles. */
+export const sumCounts = `
+  for (var e = lane; e < sizes.experts; e += 256u) {
     var sum = 0u;
-    for (var worker = 0u; worker < ${workers}u; worker++) {
-      let mine = counts[e * ${workers}u + worker];
-      counts[e * ${workers}u + worker] = sum;
+    for (var at = e * workers; at < (e + 1u) * workers; at++) {
+      let mine = counts[at];
+      counts[at] = sum;
       sum += mine;
     }
-    firsts[e] = sum;
     load[e] = sum;
+    counts[tiles + e] = (sum + sizes.tile - 1u) / sizes.tile;
   }`;
-}
 
 //| 03-moe/2-dispatch.ipynb#sort-place
-/** Third part: where each expert's tiles begin; tiles that nobody owns come last. */
-export function placeExperts(experts: number, workers: number, tile: number): string {
-  return `
-  for (var e = lane; e < ${experts}u; e += ${workers}u) {
+/** Third part: where each expert's tiles begin; tiles without an expert come last. */
+export const placeExperts = `
+  for (var e = lane; e < sizes.experts; e += 256u) {
     var first = 0u;
-    for (var before = 0u; before < e; before++) { first += (firsts[before] + ${tile - 1}u) / ${tile}u; }
-    let end = first + (firsts[e] + ${tile - 1}u) / ${tile}u;
-    segments[e * 2u] = first * ${tile}u;
-    segments[e * 2u + 1u] = end * ${tile}u;
+    for (var before = 0u; before < e; before++) { first += counts[tiles + before]; }
+    let end = first + counts[tiles + e];
+    segments[e * 2u] = first * sizes.tile;
+    segments[e * 2u + 1u] = end * sizes.tile;
     for (var t = first; t < end; t++) { owners[t] = e; }
-    if (e == ${experts - 1}u) {
+    if (e == sizes.experts - 1u) {
       for (var t = end; t < arrayLength(&owners); t++) { owners[t] = ${nobody}u; }
     }
   }`;
-}
 
 //| 03-moe/2-dispatch.ipynb#place-choices
 /** Last part: each worker puts its pairs where they belong, in order. */
-export function placeChoices(workers: number): string {
-  return `
+export const placeChoices = `
   for (var p = start; p < stop; p++) {
     let e = chosen[p];
-    let slot = segments[e * 2u] + counts[e * ${workers}u + lane];
-    counts[e * ${workers}u + lane] += 1u;
+    let slot = segments[e * 2u] + counts[e * workers + lane];
+    counts[e * workers + lane] += 1u;
     slots[p] = slot;
     pairs[slot] = p;
   }`;
-}
 
 //| 03-moe/2-dispatch.ipynb#sort-body
 /** The counting sort's statements: each worker's stretch, then the four parts with a wait between them. */
-export function countingSortBody(experts: number, workers: number, tile: number): string {
-  return [
-    `  let share = (arrayLength(&chosen) + ${workers - 1}u) / ${workers}u;`,
-    "  let start = min(lane * share, arrayLength(&chosen));",
-    "  let stop = min(start + share, arrayLength(&chosen));",
-    `  for (var row = lane; row < arrayLength(&pairs); row += ${workers}u) { pairs[row] = ${nobody}u; }`,
-    countChoices(experts, workers),
-    "  workgroupBarrier();",
-    sumCounts(experts, workers),
-    "  workgroupBarrier();",
-    placeExperts(experts, workers, tile),
-    "  workgroupBarrier();\n  storageBarrier();",
-    placeChoices(workers),
-  ].join("\n");
-}
+export const countingSortBody = [
+  "  let workers = sizes.workers;",
+  "  let tiles = workers * sizes.experts;",
+  "  let share = (arrayLength(&chosen) + workers - 1u) / workers;",
+  "  let start = min(lane * share, arrayLength(&chosen));",
+  "  let stop = min(start + share, arrayLength(&chosen));",
+  `  for (var row = lane; row < arrayLength(&pairs); row += 256u) { pairs[row] = ${nobody}u; }`,
+  countChoices,
+  "  workgroupBarrier();",
+  sumCounts,
+  "  workgroupBarrier();",
+  placeExperts,
+  "  workgroupBarrier();\n  storageBarrier();",
+  placeChoices,
+].join("\n");
 
 //| 03-moe/2-dispatch.ipynb#counting-sort
 /**
@@ -128,18 +123,16 @@ export function countingSortBody(experts: number, workers: number, tile: number)
  */
 export function countingSortKernel(shape: DispatchShape): Kernel {
   const { tokens, expertsPerToken, experts, tile } = shape;
-  const workers = sortWorkers(shape);
   const outputs = ["slots", "pairs", "owners", "segments", "load"];
   return kernel({
     name: `counting sort of ${tokens * expertsPerToken} pairs, ${experts} experts`,
     reads: ["chosen: array<u32>"],
     writes: outputs.map((name) => `${name}: array<u32>`),
-    head: `
-var<workgroup> counts: array<u32, ${experts * workers}>;
-var<workgroup> firsts: array<u32, ${experts}>;`,
-    workgroupSize: workers,
+    sizes: { experts, workers: sortWorkers(shape), tile },
+    head: `var<workgroup> counts: array<u32, ${sortCounters}>;`,
+    workgroupSize: 256,
     workgroups: 1,
-    body: countingSortBody(experts, workers, tile),
+    body: countingSortBody,
   });
 }
 
@@ -156,11 +149,13 @@ export function rowElement(width: number): { type: string; columns: number } {
  */
 export function gatherKernel(shape: DispatchShape, width: number, weighted: boolean): Kernel {
   const rows = dispatchTiles(shape) * shape.tile;
-  const { type, columns } = rowElement(width);
+  const element = vectorWidth(width);
+  const columns = width / element;
   return kernel({
     name: `gather ${rows}x${width}${weighted ? ", weighted" : ""}`,
-    reads: [`x: array<${type}>`, "pairs: array<u32>", ...(weighted ? ["weights: array<f32>"] : [])],
-    writes: [`rows: array<${type}>`],
+    reads: ["x: array<V>", "pairs: array<u32>", ...(weighted ? ["weights: array<f32>"] : [])],
+    writes: ["rows: array<V>"],
+    head: vectorAlias(element),
     sizes: { columns, choices: shape.expertsPerToken },
     workgroupSize: 64,
     workgroups: Math.ceil((rows * columns) / 256),
@@ -169,7 +164,7 @@ export function gatherKernel(shape: DispatchShape, width: number, weighted: bool
     let i = workgroup * 256u + step * 64u + lane;
     if (i >= arrayLength(&rows)) { return; }
     let pair = pairs[i / sizes.columns];
-    var value = ${type}();
+    var value = V();
     if (pair != ${nobody}u) {
       value = x[pair / sizes.choices * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
     }
@@ -190,16 +185,18 @@ export function combineKernel(
   { weighted = false, residual = false } = {},
 ): Kernel {
   const { tokens, expertsPerToken } = shape;
-  const { type, columns } = rowElement(width);
+  const element = vectorWidth(width);
+  const columns = width / element;
   return kernel({
     name: `combine ${tokens}x${expertsPerToken}x${width}${weighted ? ", weighted" : ""}${residual ? ", residual" : ""}`,
     reads: [
-      `rows: array<${type}>`,
+      "rows: array<V>",
       "slots: array<u32>",
       ...(weighted ? ["weights: array<f32>"] : []),
-      ...(residual ? [`residual: array<${type}>`] : []),
+      ...(residual ? ["residual: array<V>"] : []),
     ],
-    writes: [`y: array<${type}>`],
+    writes: ["y: array<V>"],
+    head: vectorAlias(element),
     sizes: { columns, choices: expertsPerToken },
     workgroupSize: 64,
     workgroups: Math.ceil((tokens * columns) / 256),
@@ -208,7 +205,7 @@ export function combineKernel(
     let i = workgroup * 256u + step * 64u + lane;
     if (i >= arrayLength(&y)) { return; }
     let first = i / sizes.columns * sizes.choices;
-    var sum = ${residual ? "residual[i]" : `${type}()`};
+    var sum = ${residual ? "residual[i]" : "V()"};
     for (var pair = first; pair < first + sizes.choices; pair++) {
       sum += rows[slots[pair] * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
     }
@@ -221,11 +218,13 @@ export function combineKernel(
 /** The gradient of each pair's weight: its row of rows [rows, width] times its token's row of the gradient. */
 export function weightGradientKernel(shape: DispatchShape, width: number): Kernel {
   const { tokens, expertsPerToken } = shape;
-  const { type, columns } = rowElement(width);
+  const element = vectorWidth(width);
+  const columns = width / element;
   return kernel({
     name: `gradient of ${tokens}x${expertsPerToken} weights, ${width} wide`,
-    reads: [`rows: array<${type}>`, "slots: array<u32>", `gradient: array<${type}>`],
+    reads: ["rows: array<V>", "slots: array<u32>", "gradient: array<V>"],
     writes: ["weights: array<f32>"],
+    head: vectorAlias(element),
     sizes: { columns, choices: expertsPerToken },
     workgroupSize: 64,
     workgroups: Math.ceil((tokens * expertsPerToken) / 64),
@@ -233,8 +232,8 @@ export function weightGradientKernel(shape: DispatchShape, width: number): Kerne
   if (thread >= arrayLength(&weights)) { return; }
   let row = slots[thread] * sizes.columns;
   let token = thread / sizes.choices * sizes.columns;
-  var sum = ${type}();
+  var sum = V();
   for (var i = 0u; i < sizes.columns; i++) { sum += rows[row + i] * gradient[token + i]; }
-  weights[thread] = ${type === "f32" ? "sum" : "dot(sum, vec4f(1))"};`,
+  weights[thread] = ${element === 4 ? "dot(sum, vec4f(1))" : "sum"};`,
   });
 }

@@ -1,46 +1,46 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
+import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#wgsl-number
-/** A number as WGSL writes an f32. Throws for what WGSL cannot write. */
-export function wgslNumber(value: number): string {
-  if (!Number.isFinite(value)) throw new Error(`WGSL has no way to write ${value}.`);
-  const text = String(Math.fround(value));
-  return /[.e]/.test(text) ? text : `${text}.0`;
-}
-
 /** The names that expressions use for their operands, in order. */
 export const operandNames = ["a", "b", "c", "d", "e", "f"];
 
 //| 02-attention/3-tensors-and-gradients.ipynb#elementwise-kernel
 /**
  * Computes each of `expressions` for every element: operands are called a, b, c … and a shorter one repeats (its length
- * divides the longest). Written for `V`, which is four floats at a time where the sizes allow it, else one.
+ * divides the longest). Written for `V`, which is four floats at a time where the lengths allow it, else one.
+ * `constants` are numbers that expressions use by name; they are data, so that others need no other compilation.
  * Each invocation takes four steps: loads are what costs, and a loop hides their latency.
  */
-export function elementwiseKernel(name: string, sizes: number[], expressions: string[]): Kernel {
-  const size = Math.max(...sizes);
-  const width = sizes.every((each) => each % 4 === 0) ? 4 : 1;
-  const type = width === 4 ? "vec4f" : "f32";
-  const names = operandNames.slice(0, sizes.length);
-  const loads = names.map((operand, k) => {
-    const at = sizes[k] === size ? "i" : `i % arrayLength(&${operand}In)`;
+export function elementwiseKernel(
+  name: string,
+  lengths: number[],
+  expressions: string[],
+  constants: Record<string, number> = {},
+): Kernel {
+  const longest = Math.max(...lengths);
+  const width = vectorWidth(...lengths);
+  const operands = operandNames.slice(0, lengths.length);
+  const loads = operands.map((operand, k) => {
+    const at = lengths[k] === longest ? "i" : `i % arrayLength(&${operand}In)`;
     return `    let ${operand} = ${operand}In[${at}];`;
   });
-  const stores = expressions.map((expression, k) => `    y${k}[i] = ${expression};`);
   return kernel({
-    name: `${name} ${size}`,
-    reads: names.map((operand) => `${operand}In: array<V>`),
+    name: `${name} ${longest}`,
+    reads: operands.map((operand) => `${operand}In: array<V>`),
     writes: expressions.map((_, k) => `y${k}: array<V>`),
-    head: `alias V = ${type};`,
+    sizes: Object.fromEntries(Object.entries(constants).map(([key, value]) => [key, floatBits(value)])),
+    head: vectorAlias(width),
     workgroupSize: 64,
-    workgroups: Math.ceil(size / width / 256),
+    workgroups: Math.ceil(longest / width / 256),
     body: [
+      ...Object.keys(constants).map((key) => `  let ${key} = bitcast<f32>(sizes.${key});`),
       "  for (var step = 0u; step < 4u; step++) {",
       "    let i = workgroup * 256u + step * 64u + lane;",
       "    if (i >= arrayLength(&y0)) { return; }",
       ...loads,
-      ...stores,
+      ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
       "  }",
     ].join("\n"),
   });

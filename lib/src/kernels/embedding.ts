@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
-import { rowWidth } from "./rows.js";
+import { vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/8-the-block.ipynb#embed-kernel
 /** Rows `first` to `first + rows - 1` of a table: the piece of it that a kernel is given. */
@@ -9,24 +9,31 @@ export interface TablePiece {
   rows: number;
 }
 
+/** Lanes that copy a row of a table together: they are neighbours, and so is what they read. */
+export const tableLanes = 32;
+
 /**
- * Copies row ids[n] of the table to row n of the result. Tokens [count] and a table [vocabulary, columns]. Of a table in pieces,
- * each call serves the ids whose rows its piece has.
+ * Copies row ids[n] of the table to row n of the result: ids [count] and a table [vocabulary, columns] give
+ * [count, columns]. Of a table in pieces, each call serves the ids whose rows its piece has.
  */
 export function embedKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
-  const length = columns / rowWidth(columns);
+  const width = vectorWidth(columns);
   return kernel({
     name: `embed ${count}x${columns}`,
     reads: ["ids: array<u32>", "table: array<V>"],
     writes: ["y: array<V>"],
-    sizes: { first, rows },
-    head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
+    sizes: { first, rows, length: columns / width },
+    head: vectorAlias(width),
     workgroupSize: 64,
-    workgroups: Math.ceil((count * length) / 64),
+    workgroups: Math.ceil((count * tableLanes) / 64),
     body: `
-  if (thread >= arrayLength(&y)) { return; }
-  let row = ids[thread / ${length}u] - sizes.first;
-  if (row < sizes.rows) { y[thread] = table[row * ${length}u + thread % ${length}u]; }`,
+  let place = thread / ${tableLanes}u;
+  if (place >= arrayLength(&ids)) { return; }
+  let row = ids[place] - sizes.first;
+  if (row >= sizes.rows) { return; }
+  for (var i = thread % ${tableLanes}u; i < sizes.length; i += ${tableLanes}u) {
+    y[place * sizes.length + i] = table[row * sizes.length + i];
+  }`,
   });
 }
 
@@ -55,17 +62,17 @@ export function linkIdsKernel(count: number): Kernel {
 }
 
 //| 02-attention/8-the-block.ipynb#zero-kernel
-/** Writes zeros: the gradient of the rows whose ids do not occur. */
+/** Writes `size` zeros: the gradient of the rows whose ids do not occur. */
 export function zeroKernel(size: number): Kernel {
-  const width = rowWidth(size);
+  const width = vectorWidth(size);
   return kernel({
     name: `zeros ${size}`,
     reads: [],
-    writes: [`y: array<${width === 4 ? "vec4f" : "f32"}>`],
+    writes: ["y: array<V>"],
+    head: vectorAlias(width),
     workgroupSize: 64,
     workgroups: Math.ceil(size / width / 64),
-    body: `
-  if (thread < arrayLength(&y)) { y[thread] = ${width === 4 ? "vec4f()" : "0.0"}; }`,
+    body: "  if (thread < arrayLength(&y)) { y[thread] = V(); }",
   });
 }
 
@@ -75,23 +82,24 @@ export function zeroKernel(size: number): Kernel {
  * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size.
  */
 export function embedBackwardKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
-  const length = columns / rowWidth(columns);
+  const width = vectorWidth(columns);
   return kernel({
     name: `embed backward ${count}x${columns}`,
     reads: ["ids: array<u32>", "links: array<vec2u>", "g: array<V>"],
     writes: ["y: array<V>"],
-    sizes: { first, rows },
-    head: `alias V = ${rowWidth(columns) === 4 ? "vec4f" : "f32"};`,
+    sizes: { first, rows, length: columns / width },
+    head: vectorAlias(width),
     workgroupSize: 64,
-    workgroups: Math.ceil((count * length) / 64),
+    workgroups: Math.ceil((count * tableLanes) / 64),
     body: `
-  let place = thread / ${length}u;
-  let i = thread % ${length}u;
+  let place = thread / ${tableLanes}u;
   if (place >= arrayLength(&ids)) { return; }
   let row = ids[place] - sizes.first;
   if (links[place].y == 0u || row >= sizes.rows) { return; }
-  var sum = V();
-  for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * ${length}u + i]; }
-  y[row * ${length}u + i] = sum;`,
+  for (var i = thread % ${tableLanes}u; i < sizes.length; i += ${tableLanes}u) {
+    var sum = V();
+    for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * sizes.length + i]; }
+    y[row * sizes.length + i] = sum;
+  }`,
   });
 }

@@ -2,8 +2,7 @@
 import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { imageFunction, imageOf } from "../gpu/images.js";
-import { floatBits } from "./attention.js";
-import { prefersSubgroups, range } from "./wgsl.js";
+import { floatBits, prefersSubgroups, range } from "./wgsl.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-shape
 /** The sizes of fused attention, and what is done to the scores. */

@@ -1,5 +1,6 @@
 // Extracted from chapters/04-training/6-precision.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
+import { floatBits } from "./wgsl.js";
 
 //| 04-training/6-precision.ipynb#scale-kernel
 /** Steps with finite gradients after which the loss scale is doubled, and the largest that it becomes. */
@@ -31,14 +32,15 @@ export function lossScaleKernel(patience = scalePatience): Kernel {
   });
 }
 
-/** The gradient of a scaled loss with itself: the factor times a constant share. */
-export function scaledSeedKernel(share: number): Kernel {
+/** The gradient of a scaled loss with itself: the factor state[0] times the `fraction` of a step that the loss is of. Output: [1]. */
+export function scaledSeedKernel(fraction: number): Kernel {
   return kernel({
     name: "scaled seed",
     reads: ["state: array<f32>"],
     writes: ["seed: array<f32>"],
+    sizes: { fraction: floatBits(fraction) },
     workgroupSize: 1,
     workgroups: 1,
-    body: `  seed[0] = state[0] * ${share.toPrecision(9)};`,
+    body: "  seed[0] = state[0] * bitcast<f32>(sizes.fraction);",
   });
 }

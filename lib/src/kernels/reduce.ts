@@ -1,5 +1,6 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
+import { floatBits } from "./wgsl.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#partial-sums
 /** How many partial sums a long sum is cut into. */
@@ -15,12 +16,13 @@ export function partialSumKernel(size: number, expression = "x"): Kernel {
     name: `partial sums of ${expression} ${size}`,
     reads: ["xs: array<f32>"],
     writes: ["sums: array<f32>"],
+    sizes: { count },
     workgroupSize: 64,
     workgroups: Math.ceil(count / 64),
     body: `
-  if (thread >= ${count}u) { return; }
+  if (thread >= sizes.count) { return; }
   var sum = 0.0;
-  for (var i = thread; i < arrayLength(&xs); i += ${count}u) {
+  for (var i = thread; i < arrayLength(&xs); i += sizes.count) {
     let x = xs[i];
     sum += ${expression};
   }
@@ -28,54 +30,57 @@ export function partialSumKernel(size: number, expression = "x"): Kernel {
   });
 }
 
-/** Adds up all numbers and multiplies the sum by `factor`. Output: f32 [1]. */
-export function totalKernel(size: number, factor = "1.0"): Kernel {
+/** Adds up `size` numbers and multiplies the sum by `factor`. Output: f32 [1]. */
+export function totalKernel(size: number, factor = 1): Kernel {
   return kernel({
     name: `total ${size}`,
     reads: ["xs: array<f32>"],
     writes: ["total: array<f32>"],
+    sizes: { factor: floatBits(factor) },
     workgroupSize: 1,
     workgroups: 1,
     body: `
   var sum = 0.0;
   for (var i = 0u; i < arrayLength(&xs); i++) { sum += xs[i]; }
-  total[0] = sum * ${factor};`,
+  total[0] = sum * bitcast<f32>(sizes.factor);`,
   });
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#column-sums
 /**
- * Sums over rows: x [rows, columns] to [groups, columns], each group adding its share of the rows. Two passes (many
+ * Sums over rows: x [rows, columns] to [groups, columns], each group adding its part of the rows. Two passes (many
  * groups, then one) keep many invocations busy.
  */
 export function columnSumKernel(rows: number, columns: number, groups: number): Kernel {
-  const share = Math.ceil(rows / groups);
   return kernel({
     name: `column sums ${rows}x${columns} in ${groups}`,
     reads: ["x: array<f32>"],
     writes: ["sums: array<f32>"],
+    sizes: { rows, columns, groups, rowsPerGroup: Math.ceil(rows / groups) },
     workgroupSize: 64,
     workgroups: Math.ceil((columns * groups) / 64),
     body: `
-  if (thread >= ${columns * groups}u) { return; }
-  let column = thread % ${columns}u;
-  let first = thread / ${columns}u * ${share}u;
+  if (thread >= sizes.columns * sizes.groups) { return; }
+  let column = thread % sizes.columns;
+  let first = thread / sizes.columns * sizes.rowsPerGroup;
+  let end = min(first + sizes.rowsPerGroup, sizes.rows);
   var sum = 0.0;
-  for (var row = first; row < min(first + ${share}u, ${rows}u); row++) { sum += x[row * ${columns}u + column]; }
+  for (var row = first; row < end; row++) { sum += x[row * sizes.columns + column]; }
   sums[thread] = sum;`,
   });
 }
 
-/** Writes one number, times a factor, into every element: the way back from a sum. */
-export function repeatKernel(size: number, factor: string): Kernel {
+/** Writes one number x [1], times a factor, into all `size` elements: the way back from a sum. */
+export function repeatKernel(size: number, factor: number): Kernel {
   return kernel({
     name: `repeat ${size}`,
     reads: ["x: array<f32>"],
     writes: ["y: array<f32>"],
+    sizes: { factor: floatBits(factor) },
     workgroupSize: 64,
     workgroups: Math.ceil(size / 64),
     body: `
   if (thread >= arrayLength(&y)) { return; }
-  y[thread] = x[0] * ${factor};`,
+  y[thread] = x[0] * bitcast<f32>(sizes.factor);`,
   });
 }

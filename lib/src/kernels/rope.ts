@@ -1,8 +1,7 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
-import { floatBits } from "./attention.js";
-import { wgslNumber } from "./elementwise.js";
 import { rowGroups } from "./rows.js";
+import { floatBits, wgslNumber } from "./wgsl.js";
 
 //| 02-attention/6-positions.ipynb#rotary-shape
 /** Rows of heads [batch, heads, tokens, headDim], and whether positions are [batch, tokens] or [tokens]. */

@@ -2,10 +2,11 @@
 import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { rowKernel } from "./rows.js";
+import { floatBits } from "./wgsl.js";
 
 //| 02-attention/4-rows.ipynb#softmax-kernel
 /**
- * Softmax of each row: y = exp(x − max) / Σ exp(x − max). Taking off the largest element changes nothing in exact
+ * Softmax of each row of x [rows, columns]: y = exp(x − max) / Σ exp(x − max). Taking off the largest element changes nothing in exact
  * numbers (it cancels) and keeps exp from overflowing. Three passes: the largest, the sum, the results.
  */
 export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
@@ -15,8 +16,8 @@ export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts
   highest = largestOfRow(highest);
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { sum += total(exp(x[start + i] - highest)); }
-  let share = 1.0 / sumOfRow(sum);
-  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = exp(x[start + i] - highest) * share; }`;
+  let scale = 1.0 / sumOfRow(sum);
+  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = exp(x[start + i] - highest) * scale; }`;
   return rowKernel(
     { name: "softmax", rows, columns, reads: ["x: array<V>"], writes: ["y: array<V>"], body },
     facts,
@@ -25,20 +26,25 @@ export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts
 
 //| 02-attention/4-rows.ipynb#softmax-backward-kernel
 /**
- * The gradient of softmax's input from its result p and the gradient g of the result, times a constant `factor`:
- * y = factor · p · (g − Σ p·g), from ∂pᵢ/∂xⱼ = pᵢ (δᵢⱼ − pⱼ).
+ * The gradient of softmax's input from its result p [rows, columns] and the gradient g [rows, columns] of the result,
+ * times a constant `factor`: y = factor · p · (g − Σ p·g), from ∂pᵢ/∂xⱼ = pᵢ (δᵢⱼ − pⱼ).
  */
 export function softmaxBackwardKernel(
   rows: number,
   columns: number,
   facts: AdapterFacts,
-  factor = "1.0",
+  factor = 1,
 ): Kernel {
   const body = `
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { sum += total(p[start + i] * g[start + i]); }
   let mean = sumOfRow(sum);
-  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = p[start + i] * (g[start + i] - mean) * ${factor}; }`;
+  let factor = bitcast<f32>(sizes.factor);
+  for (var i = first; i < LENGTH; i += STEP) { y[start + i] = p[start + i] * (g[start + i] - mean) * factor; }`;
   const reads = ["p: array<V>", "g: array<V>"];
-  return rowKernel({ name: "softmax backward", rows, columns, reads, writes: ["y: array<V>"], body }, facts);
+  const sizes = { factor: floatBits(factor) };
+  return rowKernel(
+    { name: "softmax backward", rows, columns, reads, writes: ["y: array<V>"], sizes, body },
+    facts,
+  );
 }

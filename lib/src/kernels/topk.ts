@@ -3,7 +3,7 @@ import { type Kernel, kernel } from "../gpu/commands.js";
 import { range } from "./wgsl.js";
 
 //| 03-moe/1-why-experts.ipynb#topk-shape
-/** What the router's kernels are compiled for. */
+/** What the router's kernels work on. */
 export interface TopkShape {
   /** Tokens. */
   rows: number;
@@ -48,15 +48,13 @@ export function insertScore(places: number): string[] {
 
 //| 03-moe/1-why-experts.ipynb#row-totals
 /** WGSL for the softmax of row `thread` of `logits`: the `highest`, and the `total` of exp(logit − highest). */
-export function rowTotals(experts: number): string {
-  return `
-  if (thread >= arrayLength(&logits) / ${experts}u) { return; }
-  let first = thread * ${experts}u;
+export const rowTotals = `
+  if (thread >= sizes.rows) { return; }
+  let first = thread * sizes.experts;
   var highest = logits[first];
-  for (var e = 1u; e < ${experts}u; e++) { highest = max(highest, logits[first + e]); }
+  for (var e = 1u; e < sizes.experts; e++) { highest = max(highest, logits[first + e]); }
   var total = 0.0;
-  for (var e = 0u; e < ${experts}u; e++) { total += exp(logits[first + e] - highest); }`;
-}
+  for (var e = 0u; e < sizes.experts; e++) { total += exp(logits[first + e] - highest); }`;
 
 //| 03-moe/1-why-experts.ipynb#store-choices
 /** WGSL that writes the chosen experts of row `thread`, and their weights. */
@@ -71,8 +69,9 @@ export function storeChoices(places: number, normalize: boolean): string[] {
 
 //| 03-moe/1-why-experts.ipynb#topk-kernel
 /**
- * Routes one token an invocation. logits [rows, experts] become probabilities (softmax over all experts), the k experts
- * with the highest, and their weights: the probabilities, divided by their sum if `normalize`.
+ * Routes one token an invocation. logits [rows, experts] become probabilities [rows, experts] (softmax over all experts),
+ * the k experts with the highest [rows, k], and their weights [rows, k]: the probabilities, divided by their sum if
+ * `normalize`. Compiled once for each k; rows and experts are sizes.
  * Source: Hugging Face's Qwen3MoeTopKRouter. With a bias [experts], the choice is by probability + bias and the weights
  * are without it (DeepSeek-V3's balancing).
  */
@@ -84,12 +83,13 @@ export function topkKernel(shape: TopkShape): Kernel {
     name: `top ${k} of ${experts} for ${rows}${normalize ? ", normalized" : ""}${biased ? ", biased" : ""}`,
     reads: ["logits: array<f32>", ...(biased ? ["bias: array<f32>"] : [])],
     writes: ["probabilities: array<f32>", "weights: array<f32>", "experts: array<u32>"],
+    sizes: { rows, experts },
     workgroupSize: 64,
     workgroups: Math.ceil(rows / 64),
     body: [
-      rowTotals(experts),
+      rowTotals,
       ...range(k).map((j) => `  var score${j} = -3e38; var choice${j} = ${j}u;`),
-      `  for (var e = 0u; e < ${experts}u; e++) {`,
+      "  for (var e = 0u; e < sizes.experts; e++) {",
       "    let probability = exp(logits[first + e] - highest) / total;",
       "    probabilities[first + e] = probability;",
       `    let score = probability${biased ? " + bias[e]" : ""};`,
@@ -102,7 +102,7 @@ export function topkKernel(shape: TopkShape): Kernel {
 
 //| 03-moe/1-why-experts.ipynb#topk-backward
 /**
- * The gradient of the logits from that of the weights; the choice itself has none. With gradients g_j of the weights w_j
+ * The gradient of the logits [rows, experts] from that of the weights [rows, k]; the choice itself has none. With gradients g_j of the weights w_j
  * and s = Σ w_j g_j: a chosen expert's logit gets w_j (g_j − s). The others get −p s, or with `normalize` nothing, since
  * then the weights are a softmax over the chosen logits alone.
  */
@@ -118,15 +118,18 @@ export function topkBackwardKernel(shape: TopkShape): Kernel {
       "gradient: array<f32>",
     ],
     writes: ["logits: array<f32>"],
+    sizes: { rows, experts, choices: k },
     workgroupSize: 64,
     workgroups: Math.ceil(rows / 64),
     body: `
-  if (thread >= arrayLength(&logits) / ${experts}u) { return; }
-  let first = thread * ${experts}u;
-  let mine = thread * ${k}u;
+  if (thread >= sizes.rows) { return; }
+  let first = thread * sizes.experts;
+  let last = first + sizes.experts;
+  let mine = thread * sizes.choices;
+  let end = mine + sizes.choices;
   var sum = 0.0;
-  for (var j = mine; j < mine + ${k}u; j++) { sum += weights[j] * gradient[j]; }
-  for (var e = first; e < first + ${experts}u; e++) { logits[e] = ${normalize ? "0.0" : "-probabilities[e] * sum"}; }
-  for (var j = mine; j < mine + ${k}u; j++) { logits[first + experts[j]] = weights[j] * (gradient[j] - sum); }`,
+  for (var j = mine; j < end; j++) { sum += weights[j] * gradient[j]; }
+  for (var e = first; e < last; e++) { logits[e] = ${normalize ? "0.0" : "-probabilities[e] * sum"}; }
+  for (var j = mine; j < end; j++) { logits[first + experts[j]] = weights[j] * (gradient[j] - sum); }`,
   });
 }

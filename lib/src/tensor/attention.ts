@@ -1,7 +1,6 @@
 // Extracted from chapters/02-attention/5-attention.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
 import { type ScoresShape, causalSoftmaxKernel, headsKernel } from "../kernels/attention.js";
-import { wgslNumber } from "../kernels/elementwise.js";
 import { softmaxBackwardKernel } from "../kernels/softmax.js";
 import { reshape, track } from "./autograd.js";
 import { matmul } from "./products.js";
@@ -60,7 +59,7 @@ export function causalSoftmax(scores: Tensor, positions: Tensor<"u32">, factor: 
   const p = launch(causalSoftmaxKernel(shape, factor, facts), [scores, positions], scores.shape);
   const rows = shape.batch * shape.heads * shape.tokens;
   return track(p, [scores], (gradient) => [
-    launch(softmaxBackwardKernel(rows, shape.length, facts, wgslNumber(factor)), [p, gradient], scores.shape),
+    launch(softmaxBackwardKernel(rows, shape.length, facts, factor), [p, gradient], scores.shape),
   ]);
 }
 

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/commands.js";
-import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
+import { elementwiseKernel } from "../kernels/elementwise.js";
+import { floatBits } from "../kernels/wgsl.js";
 import { type Tensor, closeAfter, describe, empty, launch, launchInto, pieces, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
@@ -92,15 +93,16 @@ export function sendBack(output: Tensor, found: Map<Tensor, Tensor>): void {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#constant-kernel
-/** Writes one number. */
+/** Writes one number. Output: [1]. */
 export function constantKernel(value: number): Kernel {
   return kernel({
     name: `constant ${value}`,
     reads: [],
     writes: ["y: array<f32>"],
+    sizes: { value: floatBits(value) },
     workgroupSize: 1,
     workgroups: 1,
-    body: `  y[0] = ${wgslNumber(value)};`,
+    body: "  y[0] = bitcast<f32>(sizes.value);",
   });
 }
 

@@ -6,7 +6,6 @@ import {
   unaryBackwardKernel,
   unaryFunctions,
   unaryKernel,
-  wgslNumber,
 } from "../kernels/elementwise.js";
 import {
   columnSumKernel,
@@ -39,14 +38,10 @@ export function sumToShape(gradient: Tensor, shape: readonly number[]): Tensor {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#scale
-/** x multiplied by a number that never changes (it is compiled into the kernel). */
+/** x [...] multiplied by a number that is the same each time. */
 export function scale(x: Tensor, factor: number): Tensor {
   const scaled = (source: Tensor) =>
-    launch(
-      elementwiseKernel(`scale by ${factor}`, [x.size], [`a * ${wgslNumber(factor)}`]),
-      [source],
-      x.shape,
-    );
+    launch(elementwiseKernel("scale", [x.size], ["a * factor"], { factor }), [source], x.shape);
   return track(scaled(x), [x], (gradient) => [scaled(gradient)]);
 }
 
@@ -99,12 +94,12 @@ export function unary(name: keyof typeof unaryFunctions, x: Tensor): Tensor {
 /** The sum of `expression` (of `x`) over all elements, times a factor; off the tape. Output: [1]. */
 export function reduceAll(x: Tensor, expression = "x", factor = 1): Tensor {
   const partial = launch(partialSumKernel(x.size, expression), [x], [Math.min(partialSums, x.size)]);
-  return launch(totalKernel(partial.size, wgslNumber(factor)), [partial], [1]);
+  return launch(totalKernel(partial.size, factor), [partial], [1]);
 }
 
 /** A tensor filled with factor · scalar, off the tape. */
 export function repeatScalar(scalar: Tensor, shape: readonly number[], factor: number): Tensor {
-  const kernel = repeatKernel(sizeOf(shape), wgslNumber(factor));
+  const kernel = repeatKernel(sizeOf(shape), factor);
   return launch(kernel, [scalar], shape);
 }
 

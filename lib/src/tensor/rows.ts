@@ -17,7 +17,7 @@ import { applyUnary, multiply, sumToShape } from "./operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
 //| 02-attention/4-rows.ipynb#matrix-size
-/** Rows and columns of a tensor seen as a matrix: the last dimension is a row, all others count rows. */
+/** Rows and columns of x [..., columns] seen as a matrix: the last dimension is a row, all others count rows. */
 export function matrixSize(x: Tensor<DType>): [number, number] {
   const columns = x.shape.at(-1);
   if (!columns)
@@ -26,7 +26,7 @@ export function matrixSize(x: Tensor<DType>): [number, number] {
 }
 
 //| 02-attention/4-rows.ipynb#softmax-operation-code
-/** Softmax over the last dimension: each row becomes positive numbers that add up to 1. */
+/** Softmax over the last dimension: each row of x [..., columns] becomes positive numbers that add up to 1. */
 export function softmax(x: Tensor): Tensor {
   const [rows, columns] = matrixSize(x);
   const { facts } = currentGpu();
@@ -37,7 +37,7 @@ export function softmax(x: Tensor): Tensor {
 }
 
 //| 02-attention/4-rows.ipynb#check-columns
-/** Throws unless a norm's weight or bias has one element for each column of x. */
+/** Throws unless a norm's weight or bias is [columns], with one element for each column of x [..., columns]. */
 export function checkColumns(operation: string, x: Tensor, weight: Tensor): void {
   if (weight.shape.length !== 1 || weight.size !== x.shape.at(-1))
     throw new Error(
@@ -45,7 +45,7 @@ export function checkColumns(operation: string, x: Tensor, weight: Tensor): void
     );
 }
 
-/** The gradient of RMSNorm's weight [columns] from its input, the kept 1/rms of each row, and the result's gradient. */
+/** The gradient of RMSNorm's weight [columns] from x [..., columns], the kept 1/rms [rows], and the gradient of its result. */
 export function rmsNormWeightGradient(x: Tensor, inverse: Tensor, gradient: Tensor): Tensor {
   const [rows, columns] = matrixSize(x);
   const groups = rowGroups(rows);
@@ -55,8 +55,8 @@ export function rmsNormWeightGradient(x: Tensor, inverse: Tensor, gradient: Tens
 
 //| 02-attention/4-rows.ipynb#rms-norm-operation
 /**
- * RMSNorm over the last dimension: each row is divided by the root of its mean square, then multiplied by `weight`
- * (one element a column). `epsilon` keeps a row of zeros from a division by zero.
+ * RMSNorm over the last dimension (Zhang and Sennrich, 2019): y = x / √(mean(x²) + epsilon) · weight for each row of
+ * x [..., columns], with weight [columns]. `epsilon` keeps a row of zeros from a division by zero. Output: x's shape.
  */
 export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
   checkColumns("rmsNorm", x, weight);
@@ -73,9 +73,13 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
 }
 
 //| 02-attention/4-rows.ipynb#layer-norm-operation
-/** LayerNorm over the last dimension: each row gets mean 0 and variance 1, then `weight` and `bias` (one a column). */
+/**
+ * LayerNorm over the last dimension (Ba, Kiros and Hinton, 2016): y = (x − mean(x)) / √(variance(x) + epsilon) · weight +
+ * bias for each row of x [..., columns], with weight and bias [columns]. Output: x's shape.
+ */
 export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: number): Tensor {
-  for (const each of [weight, bias]) checkColumns("layerNorm", x, each);
+  checkColumns("layerNorm", x, weight);
+  checkColumns("layerNorm", x, bias);
   const [rows, columns] = matrixSize(x);
   const { facts } = currentGpu();
   const [y, statistics] = [empty(x.shape), empty([rows, 2])];
@@ -91,30 +95,33 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: numb
 }
 
 //| 02-attention/4-rows.ipynb#activate
-/** Applies one of `activations` to every element. */
+/** Applies one of `activations` to every element of x [...]. */
 export function activate(name: keyof typeof activations, x: Tensor): Tensor {
   return applyUnary(name, activations[name], x);
 }
 
-/** SiLU: x · σ(x), element by element. */
+/** SiLU of every element of x [...]: x · σ(x) (Elfwing and others, 2017). */
 export function silu(x: Tensor): Tensor {
   return activate("silu", x);
 }
 
-/** GELU in its tanh form, element by element. */
+/** GELU of every element of x [...] in its tanh form (Hendrycks and Gimpel, 2016). */
 export function gelu(x: Tensor): Tensor {
   return activate("gelu", x);
 }
 
 //| 02-attention/4-rows.ipynb#swiglu-operation
-/** silu(gate) · up, element by element, in one kernel forward and one back. Throws when the shapes differ. */
+/**
+ * SwiGLU (Shazeer, "GLU Variants Improve Transformer", 2020): silu(gate) · up, element by element, from gate [...] and
+ * up [...] of one shape to the same shape, in one kernel forward and one back. Throws when the shapes differ.
+ */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   if (gate.shape.join() !== up.shape.join())
     throw new Error(`swiglu: gate ${describe(gate)} and up ${describe(up)} must have the same shape.`);
   const y = launch(swigluKernel(gate.size), [gate, up], gate.shape);
   return track(y, [gate, up], (gradient) => {
-    const parts = [empty(gate.shape), empty(up.shape)];
-    launchInto(swigluBackwardKernel(gate.size), [gate, up, gradient], parts);
-    return parts;
+    const inputGradients = [empty(gate.shape), empty(up.shape)];
+    launchInto(swigluBackwardKernel(gate.size), [gate, up, gradient], inputGradients);
+    return inputGradients;
   });
 }

@@ -30,7 +30,7 @@ await test("sums of any length equal sums in 64 bits, and are the same bits each
     const totals = [unwritten(1), unwritten(1)];
     for (const total of totals) {
       launchInto(partialSumKernel(size, "x * x"), [x], [partial]);
-      launchInto(totalKernel(partial.size, "0.5"), [partial], [total]);
+      launchInto(totalKernel(partial.size, 0.5), [partial], [total]);
     }
     const expected = values.reduce((sum, value) => sum + value * value, 0) / 2;
     expect(relativeError(await totals[0].array(), [expected]), `${size}`).toBeLessThan(1e-5);
@@ -65,7 +65,7 @@ await test("sums over rows equal plain ones, however the rows are shared out", a
 await test("one number is written into every element", async () => {
   for (const size of [1, 65, 1000]) {
     const y = unwritten(size);
-    launchInto(repeatKernel(size, "0.25"), [tensor([3])], [y]);
+    launchInto(repeatKernel(size, 0.25), [tensor([3])], [y]);
     expect((await y.array()).every((value) => value === 0.75)).toBe(true);
   }
 });

@@ -77,7 +77,7 @@ await test("softmax's way back equals the plain one, with and without subgroups"
       return 0.5 * value * (g.values[i] - sum);
     });
     const y = poisoned(9, 64);
-    launchInto(softmaxBackwardKernel(9, 64, facts, "0.5"), [tensor(p.values), tensor(g.values)], [y]);
+    launchInto(softmaxBackwardKernel(9, 64, facts, 0.5), [tensor(p.values), tensor(g.values)], [y]);
     expect(relativeError(await y.array(), expected)).toBeLessThan(1e-5);
   }
 });
@@ -170,6 +170,7 @@ await test("activations equal the plain ones, also far from zero", async () => {
   ).toBeLessThan(1e-6);
 });
 
+//| 02-attention/4-rows.ipynb#activation-gradient-test
 await test("gradients of activations agree with finite differences", async () => {
   for (const shape of [[1], [5, 52]]) {
     const [x, up] = [randomRows(...shape), randomRows(...shape)];
