@@ -1,9 +1,8 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as a818da5885813e6f
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as fa7e37036585e927
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
   causalSoftmax,
-  draw,
   indices,
   keepMinP,
   keepTopP,
@@ -11,6 +10,7 @@ import {
   launchInto,
   openGpu,
   rankedCandidates,
+  sampleFrom,
   scope,
   type Tensor,
   tensor,
@@ -111,7 +111,7 @@ export const writeDraw: Check<[probabilities: number[], uniform: number]> = {
     return [probabilities.map((p) => 0.9 * p), random.real(0.91, 0.99)];
   },
   expected: (probabilities, uniform) =>
-    draw(
+    sampleFrom(
       probabilities.map((probability, id) => ({ id, probability })),
       uniform,
     ),
@@ -360,7 +360,7 @@ export const mendCacheWrite: Check<CacheWrite> = {
   expected: async (x, before, positions, { rows, tokens, width, capacity }) => ({
     cache: await fromLibrary(() => {
       const cache = tensor(before, [rows, capacity, width]);
-      const kernel = cacheWriteKernel({ rows, tokens, headDim: width, capacity });
+      const kernel = cacheWriteKernel({ rows, tokens, width, capacity });
       launchInto(kernel, [tensor(x), indices(positions)], [cache]);
       return cache;
     }),
