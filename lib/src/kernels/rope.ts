@@ -18,9 +18,19 @@ export function rotaryWidth(headDim: number): 1 | 4 {
   return headDim % 8 === 0 ? 4 : 1;
 }
 
-/** What kernels on heads read as data: of the shape only the heads' width is written into their source. */
-export function rotarySizes({ batch, heads, tokens, positionsPerSequence }: RotaryShape) {
-  return { rows: batch * heads * tokens, heads, tokens, positionStep: positionsPerSequence ? tokens : 0 };
+/**
+ * What kernels on heads read as data: of the shape only the heads' width is written into their source. Half of it is here too: it
+ * ends loops, and one whose end is known would be unrolled, which takes the compiler seconds.
+ */
+export function rotarySizes({ batch, heads, tokens, headDim, positionsPerSequence }: RotaryShape) {
+  const half = headDim / 2 / rotaryWidth(headDim);
+  return {
+    rows: batch * heads * tokens,
+    heads,
+    tokens,
+    half,
+    positionStep: positionsPerSequence ? tokens : 0,
+  };
 }
 
 //| 02-attention/6-positions.ipynb#rotary-head
@@ -86,7 +96,7 @@ export function rotaryKernel(
 export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
   const body = `
   let direction = bitcast<f32>(sizes.direction);
-  for (var i = 0u; i < HALF; i++) {
+  for (var i = 0u; i < sizes.half; i++) {
     let a = x[apart + i];
     let b = x[apart + HALF + i];
     let c = cosines(position, i);
@@ -107,10 +117,10 @@ export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
 export function rotaryHeadsKernel(shape: RotaryShape, epsilon: number): Kernel {
   const body = `
   var sum = 0.0;
-  for (var i = 0u; i < HALF * 2u; i++) { let v = x[together + i]; sum += total(v * v); }
+  for (var i = 0u; i < sizes.half * 2u; i++) { let v = x[together + i]; sum += total(v * v); }
   let r = inverseSqrt(sum / ${wgslNumber(shape.headDim)} + bitcast<f32>(sizes.epsilon));
   inverse[row] = r;
-  for (var i = 0u; i < HALF; i++) {
+  for (var i = 0u; i < sizes.half; i++) {
     let a = x[together + i] * r * weight[i];
     let b = x[together + HALF + i] * r * weight[HALF + i];
     let c = cosines(position, i);
@@ -141,11 +151,11 @@ export function rotaryHeadsBackwardKernel(shape: RotaryShape): Kernel {
   const body = `
   let r = inverse[row];
   var sum = 0.0;
-  for (var i = 0u; i < HALF; i++) {${turnBack}
+  for (var i = 0u; i < sizes.half; i++) {${turnBack}
     sum += total(a * weight[i] * x[together + i] + b * weight[HALF + i] * x[together + HALF + i]);
   }
   let along = sum * r * r / ${wgslNumber(shape.headDim)};
-  for (var i = 0u; i < HALF; i++) {${turnBack}
+  for (var i = 0u; i < sizes.half; i++) {${turnBack}
     y[together + i] = r * (a * weight[i] - x[together + i] * along);
     y[together + HALF + i] = r * (b * weight[HALF + i] - x[together + HALF + i] * along);
   }`;

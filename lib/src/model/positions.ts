@@ -14,9 +14,12 @@ export function ropeFrequencies(theta: number, headDim: number): number[] {
  * speed by `factor`, and between the two it goes smoothly from one to the other.
  */
 export function llama3Frequency(frequency: number, scaling: Llama3Scaling): number {
-  const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContextLength } = scaling;
+  const { factor, lowFrequencyFactor, highFrequencyFactor, originalContextLength } = scaling;
   const turns = (originalContextLength * frequency) / (2 * Math.PI);
-  const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+  const kept = Math.min(
+    1,
+    Math.max(0, (turns - lowFrequencyFactor) / (highFrequencyFactor - lowFrequencyFactor)),
+  );
   return kept * frequency + ((1 - kept) * frequency) / factor;
 }
 

@@ -152,19 +152,16 @@ export interface FlashKept {
 
 /** The gradients of queries, keys, values and, where there are any, sinks, from that of the result [batch, heads, tokens, valueWidth]. */
 export function flashGradients(
-  { inputs, shape, tiling, ...kept }: FlashKept,
+  { inputs, shape, tiling, ranges, tiles, y, logSums }: FlashKept,
   gradient: Tensor,
 ): (Tensor | undefined)[] {
-  const { ranges, tiles, y, logSums } = kept;
-  const { keys, values } = inputs.keyValues;
-  const {
-    queries,
-    scoring: { sinks },
-  } = inputs;
+  const { queries, keyValues, scoring } = inputs;
+  const { keys, values } = keyValues;
+  const sinks = scoring.sinks ? [scoring.sinks] : [];
   const sequences = ranges.shape[0];
   const statistics = empty([...logSums.shape, 4]);
-  const sinkParts = sinks ? [empty([shape.batch, shape.tokens, shape.heads])] : [];
-  const results: Tensor<DType>[] = [y, gradient, logSums, ranges, ...(sinks ? [sinks] : [])];
+  const sinkParts = sinks.map(() => empty([shape.batch, shape.tokens, shape.heads]));
+  const results: Tensor<DType>[] = [y, gradient, logSums, ranges, ...sinks];
   launchInto(rowStatisticsKernel(shape, tiling, sequences), results, [statistics, ...sinkParts]);
   const reads: Tensor<DType>[] = [queries, keys, values, gradient, statistics, tiles];
   const found: (Tensor | undefined)[] = [undefined, undefined, undefined];
@@ -196,20 +193,17 @@ export function splitAttention(
 //| 02-attention/7-the-fused-kernel.ipynb#flash-attention
 /** Fused attention on inputs that are known to fit. Nothing is kept for gradients where the keys are split. */
 export function fusedAttention(inputs: AttendInputs, shape: FlashShape, tiling: FlashTiling): Tensor {
-  const {
-    queries,
-    keyValues: { keys, values, blocks },
-    scoring: { sinks },
-  } = inputs;
+  const { queries, keyValues, scoring } = inputs;
+  const { keys, values, blocks } = keyValues;
+  const sinks = scoring.sinks ? [scoring.sinks] : [];
   const [ranges, tiles] = keyRanges(shape, tiling, inputs);
-  const sources = sinks ? [queries, keys, values, sinks] : [queries, keys, values];
   const tables = blocks ? [ranges, tiles, blocks] : [ranges, tiles];
-  const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...(sinks ? [sinks] : [])];
+  const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...sinks];
   if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, ranges.shape[0]);
   const rows = queries.shape.slice(0, 3);
   const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
   launchInto(flashKernel(shape, tiling, ranges.shape[0]), reads, [y, logSums]);
-  return track(y, sources, (gradient) =>
+  return track(y, [queries, keys, values, ...sinks], (gradient) =>
     flashGradients({ inputs, shape, tiling, ranges, tiles, y, logSums }, gradient),
   );
 }
@@ -225,28 +219,22 @@ export function flashAttention(inputs: AttendInputs, tiling: FlashTiling): Tenso
 
 //| 02-attention/7-the-fused-kernel.ipynb#causal-attention
 /** Whether a gradient of attention is wanted. */
-export function wantsGradients({
-  queries,
-  keyValues: { keys, values },
-  scoring: { sinks },
-}: AttendInputs): boolean {
-  return tape.paused === 0 && [queries, keys, values, ...(sinks ? [sinks] : [])].some(isTracked);
+export function wantsGradients({ queries, keyValues, scoring }: AttendInputs): boolean {
+  const sources = [queries, keyValues.keys, keyValues.values, ...(scoring.sinks ? [scoring.sinks] : [])];
+  return tape.paused === 0 && sources.some(isTracked);
 }
 
 /** Whether nothing but the causal rule is asked for, on dense keys: what `attention` computes. */
-export function isPlainAttention({
-  keyValues: { blocks, lengths },
-  visibility,
-  scoring,
-}: AttendInputs): boolean {
-  const asked = [blocks, lengths, visibility.firstKey, visibility.window, ...Object.values(scoring)];
+export function isPlainAttention({ keyValues, visibility, scoring }: AttendInputs): boolean {
+  const { firstKey, window } = visibility;
+  const asked = [keyValues.blocks, keyValues.lengths, firstKey, window, ...Object.values(scoring)];
   return asked.every((option) => option === undefined);
 }
 
 /** Whether the fused kernel is the right one: not for odd widths, nor for few queries on a graphics processor. */
-export function isFused({ queries, keyValues: { values } }: AttendInputs): boolean {
+export function isFused({ queries, keyValues }: AttendInputs): boolean {
   const [, , tokens, width] = queries.shape;
-  const wide = width % 4 === 0 && values.shape[3] % 4 === 0;
+  const wide = width % 4 === 0 && keyValues.values.shape[3] % 4 === 0;
   return wide && (prefersSubgroups(currentGpu().facts) || tokens >= 64);
 }
 

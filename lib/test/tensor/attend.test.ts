@@ -413,9 +413,7 @@ await test("a paged cache of shuffled blocks gives the same bits as the dense on
 
 await test("each sequence sees no more keys than it has", async () => {
   const the: Case = { ...small, tokens: 1, at: () => ({ position: 18, first: 0 }) };
-  const {
-    inputs: { queries, keyValues, visibility },
-  } = caseInputs(the);
+  const { queries, keyValues, visibility } = caseInputs(the).inputs;
   const seen = await attend(queries, { ...keyValues, lengths: indices([19, 7]) }, visibility).array();
   const positions = indices([18, 6], [2, 1]);
   expect(seen).toEqual(await attend(queries, keyValues, { positions }).array());
