@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type Storage,
   checkFits,
@@ -18,114 +18,10 @@ import {
   unsettledCalls,
   withErrorScope,
 } from "./device.js";
-import { type ImageCopy, copyToImage, imageFor, isImage } from "./images.js";
+import { type ImageCopy, copyToImage, imageFor } from "./images.js";
+import type { Kernel } from "./kernel.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#kernel-interface
-/** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
-export interface Kernel {
-  /** What it does and on which shapes: errors and profiles show it. */
-  name: string;
-  /** The whole WGSL source. */
-  code: string;
-  /** The first bindings are read only, the next ones are written (and may be read). */
-  reads: number;
-  writes: number;
-  /** Those of the first bindings that are images. */
-  images: readonly number[];
-  /** Sizes that the source reads as data: kernels that differ in these alone are compiled once. */
-  sizes: readonly number[];
-  workgroups: readonly [number, number, number];
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#kernel-parts
-/** What a kernel's author writes; `kernel` adds the frame that is the same for all. */
-export interface KernelParts {
-  name: string;
-  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`, or by `imageOf`. */
-  reads: string[];
-  /** Bindings that are written. */
-  writes: string[];
-  /** Invocations a workgroup. */
-  workgroupSize: number;
-  /** Workgroups to start: a count, folded over two dimensions when it is long, or the three counts. */
-  workgroups: number | [number, number, number];
-  /**
-   * Sizes by name, u32, which the source reads as `sizes.name` instead of having them written in. Worth it where a kernel
-   * is slow to compile and comes in many shapes.
-   */
-  sizes?: Record<string, number>;
-  /** Constants, functions and workgroup variables. */
-  head?: string;
-  /** WGSL extensions to enable, such as `subgroups`. */
-  enable?: string[];
-  /** The statements of `main`. They see `thread`, `lane`, `workgroup` (all u32) and `group` (vec3u). */
-  body: string;
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#fold-grid
-/** Folds a long row of workgroups over two dimensions: one dimension ends at 65,535. */
-export function foldGrid(count: number): [number, number, number] {
-  const rows = Math.ceil(count / 65535);
-  return [Math.max(1, Math.ceil(count / Math.max(1, rows))), Math.max(1, rows), 1];
-}
-
-/** The first line of every kernel's `main`. */
-export const mainSignature =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
-
-//| 02-attention/1-the-first-kernel.ipynb#kernel
-/** Declares the sizes that a kernel reads as data, in the binding after its arrays. */
-export function sizesDeclaration(names: string[], binding: number): string[] {
-  if (names.length === 0) return [];
-  const fields = names.map((name) => `${name}: u32`).join(", ");
-  return [`struct Sizes { ${fields} }`, `@group(0) @binding(${binding}) var<uniform> sizes: Sizes;`];
-}
-
-/** Declares an array, or an image. */
-export function bindingDeclaration(
-  declaration: string,
-  access: "read" | "read_write",
-  binding: number,
-): string {
-  const space = isImage(declaration) ? "" : `<storage, ${access}>`;
-  return `@group(0) @binding(${binding}) var${space} ${declaration};`;
-}
-
-/**
- * Writes the frame around a kernel's statements: bindings in order, then `main` with
- * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
- * and `thread` (which invocation of all). A folded grid may start some too many: compare `thread` or `workgroup` with
- * the size.
- */
-export function kernel(parts: KernelParts): Kernel {
-  const { name, reads, writes, workgroupSize, workgroups, sizes = {}, head = "", enable = [], body } = parts;
-  const lines = [
-    ...enable.map((extension) => `enable ${extension};`),
-    ...reads.map((declaration, i) => bindingDeclaration(declaration, "read", i)),
-    ...writes.map((declaration, i) => bindingDeclaration(declaration, "read_write", reads.length + i)),
-    ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
-    head.trim(),
-    `@compute @workgroup_size(${workgroupSize})`,
-    mainSignature,
-    "  let workgroup = group.x + groups.x * group.y;",
-    `  let thread = workgroup * ${workgroupSize}u + lane;`,
-    body.replace(/^\n+|\s+$/g, ""),
-    "}",
-  ];
-  const code = lines.filter((line) => line !== "").join("\n");
-  const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
-  return {
-    name,
-    code,
-    reads: reads.length,
-    writes: writes.length,
-    images: reads.flatMap((declaration, i) => (isImage(declaration) ? [i] : [])),
-    sizes: Object.values(sizes),
-    workgroups: grid,
-  };
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#report-compilation
+//| 02-attention/a-the-engine-room.ipynb#report-compilation
 /** Turns a failed compilation into one error with the line that is wrong. */
 export async function reportCompilation(
   gpu: Gpu,
@@ -157,7 +53,7 @@ export function bindingLayout(
   return device.createBindGroupLayout({ entries });
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#compile
+//| 02-attention/a-the-engine-room.ipynb#compile
 /** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
 export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComputePipeline {
   const { device } = gpu;
@@ -175,7 +71,7 @@ export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComput
   return made.pipeline;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#pipeline-for
+//| 02-attention/a-the-engine-room.ipynb#pipeline-for
 /** Compiled kernels by their source, one table a device. */
 export const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
@@ -189,7 +85,7 @@ export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
   return pipeline;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#prepare
+//| 02-attention/a-the-engine-room.ipynb#prepare
 /** One kernel with the memory it runs on, in the order of its bindings. */
 export interface Dispatch {
   kernel: Kernel;
@@ -251,7 +147,7 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   return { gpu, name: kernel.name, pipeline, bindings, copies, workgroups: kernel.workgroups };
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#encoding-types
+//| 02-attention/a-the-engine-room.ipynb#encoding-types
 /** Commands that were encoded and not yet handed to the GPU. */
 export interface Encoding {
   gpu: Gpu;
@@ -270,7 +166,7 @@ export const commands: {
 /** Work is handed to the GPU at least this often, so that it is busy while the program goes on. */
 export const dispatchesPerSubmit = 64;
 
-//| 02-attention/1-the-first-kernel.ipynb#encode
+//| 02-attention/a-the-engine-room.ipynb#encode
 /** Opens a new list of commands. */
 export function beginEncoding(gpu: Gpu): Encoding {
   const encoder = gpu.device.createCommandEncoder();
@@ -307,7 +203,7 @@ export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: Pr
   if (++waiting.count >= dispatchesPerSubmit) flush();
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#run
+//| 02-attention/a-the-engine-room.ipynb#run
 /** Throws when a kernel is given more or fewer arrays than it works on. */
 export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
   const wanted = reads + writes;
@@ -327,7 +223,7 @@ export function run(kernel: Kernel, storages: Storage[]): void {
   else encode(prepare({ kernel, storages }));
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#rest-until
+//| 02-attention/a-the-engine-room.ipynb#rest-until
 /**
  * Waits for the GPU, sleeping a millisecond at a time, so that Dawn's asking whether it is done takes no core from a
  * software adapter. A browser does its own waiting.
@@ -347,7 +243,7 @@ export async function restUntil<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#finish
+//| 02-attention/a-the-engine-room.ipynb#finish
 /** Waits for something that the GPU does. Throws the first error that came up; when the device is lost, that. */
 export async function waitFor(gpu: Gpu, work: Promise<unknown>): Promise<void> {
   const done = restUntil(work).catch((error: Error) => reportGpuError(gpu, new GpuError(error.message)));
@@ -373,7 +269,7 @@ export function upload(storage: Storage, data: Float32Array | Uint32Array): void
   queue.writeBuffer(buffer, offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#download
+//| 02-attention/a-the-engine-room.ipynb#download
 /** Reads GPU memory back: waits for everything asked before. Throws what went wrong on the way. */
 export async function download(storage: Storage): Promise<ArrayBuffer> {
   const { bytes, within } = storage;
@@ -397,7 +293,7 @@ export async function download(storage: Storage): Promise<ArrayBuffer> {
   return copy;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#allocate
+//| 02-attention/a-the-engine-room.ipynb#allocate
 /** New memory of a size in bytes: only planned while a step is recorded. Its content is not defined. */
 export function allocate(bytes: number, what?: string): Storage {
   return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
@@ -421,7 +317,7 @@ export function release(storage: Storage): void {
   storage.buffer = undefined;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#record
+//| 02-attention/a-the-engine-room.ipynb#record
 /** Writes down what `step` would run, in order, without running it. */
 export function recordDispatches<T>(step: () => T): { result: T; dispatches: Dispatch[] } {
   if (commands.recording) throw new GpuError("A step is being recorded already: recordings do not nest.");
@@ -439,7 +335,7 @@ export function isRecording(): boolean {
   return commands.recording !== undefined;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#watch
+//| 02-attention/a-the-engine-room.ipynb#watch
 /** Hands every dispatch of `work` to `watcher` instead of running it (the profiler runs it with a clock). */
 export async function watchDispatches<T>(
   watcher: (dispatch: Dispatch) => void,

@@ -1,8 +1,8 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { checkMemory, memory, newMemory, poolOf } from "./buffers.js";
 import { currentGpu } from "./device.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#image-declaration
+//| 02-attention/a-the-engine-room.ipynb#image-declaration
 /** Texels, of four floats each, in a row of an image: what every adapter allows. */
 export const imageWidth = 8192;
 
@@ -22,7 +22,7 @@ export function imageFunction(name: string): string {
   return `fn ${name}Four(at: u32) -> vec4f { return textureLoad(${name}, ${texel}); }`;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#image-pool
+//| 02-attention/a-the-engine-room.ipynb#image-pool
 /** Images by binding and rows, one table a device. They are few, and live as long as it. */
 export const images = new WeakMap<GPUDevice, Map<string, GPUTexture>>();
 
@@ -54,7 +54,7 @@ export function imageFor(binding: number, bytes: number, what: string): GPUTextu
   return image;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#image-copy
+//| 02-attention/a-the-engine-room.ipynb#image-copy
 /** An array that is to be copied, and the image that it goes into. */
 export interface ImageCopy {
   from: GPUBufferBinding;

@@ -1,9 +1,9 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
 import { GpuError, currentGpu } from "./device.js";
 import { copyToImage } from "./images.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#profile-types
+//| 02-attention/a-the-engine-room.ipynb#profile-types
 /** GPU time of one kernel, all its calls together. */
 export interface ProfileRow {
   name: string;
@@ -15,7 +15,7 @@ export interface ProfileRow {
 /** Kernels that one profile can time. */
 export const profileCapacity = 2000;
 
-//| 02-attention/1-the-first-kernel.ipynb#time-dispatch
+//| 02-attention/a-the-engine-room.ipynb#time-dispatch
 /** Runs one kernel between two timestamps: a pass of no work reads the clock before its images are filled, and its own after. */
 export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
   const { gpu, pipeline, bindings, copies, workgroups } = prepare(dispatch);
@@ -36,7 +36,7 @@ export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: s
   if (timed) names.push(dispatch.kernel.name);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#read-timestamps
+//| 02-attention/a-the-engine-room.ipynb#read-timestamps
 /** Reads `count` pairs of timestamps and gives the differences in microseconds. */
 export async function readTimestamps(querySet: GPUQuerySet, count: number): Promise<number[]> {
   const gpu = currentGpu();
@@ -55,7 +55,7 @@ export async function readTimestamps(querySet: GPUQuerySet, count: number): Prom
   return Array.from({ length: count }, (_, i) => Number(ticks[2 * i + 1] - ticks[2 * i]) / 1000);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#profile
+//| 02-attention/a-the-engine-room.ipynb#profile
 /** Adds up times by name. */
 export function summarise(names: string[], times: number[]): ProfileRow[] {
   const rows = new Map<string, ProfileRow>();

@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#wgsl-number
 /** A number as WGSL writes an f32. Throws for what WGSL cannot write. */

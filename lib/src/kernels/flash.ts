@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { imageFunction, imageOf } from "../gpu/images.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { wgslNumber } from "./elementwise.js";
 import { prefersSubgroups, range } from "./matmul.js";
 

@@ -1,5 +1,5 @@
 // Extracted from chapters/04-training/5-precision.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 
 //| 04-training/5-precision.ipynb#scale-kernel
 /** Steps with finite gradients after which the loss scale is doubled, and the largest that it becomes. */

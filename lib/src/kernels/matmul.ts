@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
 import { imageFunction, imageOf } from "../gpu/images.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 
 //| 02-attention/2-matrix-products.ipynb#matmul-shape
 /** A batch of matrix products C = A·B. A is [rows, inner] and B [inner, columns], unless stored transposed. */

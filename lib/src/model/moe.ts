@@ -11,7 +11,8 @@ import {
 } from "../kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../kernels/grouped.js";
 import { isTracked, reshape, track } from "../tensor/autograd.js";
-import { linear, matmulPrecision, withPrecision } from "../tensor/operations.js";
+import { linear } from "../tensor/operations.js";
+import { matmulPrecision, withPrecision } from "../tensor/precision.js";
 import { swiglu } from "../tensor/rows.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
 import { type RouterSettings, type Routing, route } from "./router.js";

@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
-import { type Tensor, closeAfter, describe, empty, launch, launchInto, pieces, view } from "./tensor.js";
+import { pieces } from "./pieces.js";
+import { type Tensor, closeAfter, describe, empty, launch, launchInto, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */

@@ -12,17 +12,8 @@ import { copyBlockKernel } from "../kernels/elementwise.js";
 import { constantKernel, inPieces, isTracked, tape, track } from "./autograd.js";
 import { blank } from "./embedding.js";
 import { linear, multiply, timesWeight, timesWeightBack, weightGradient } from "./operations.js";
-import {
-  type DType,
-  type Tensor,
-  describe,
-  empty,
-  launch,
-  launchInto,
-  pieces,
-  scope,
-  view,
-} from "./tensor.js";
+import { pieces } from "./pieces.js";
+import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, bindingLimit, checkFits } from "../gpu/buffers.js";
-import { type Kernel, allocate, download, openWindow, release, run, upload } from "../gpu/commands.js";
+import { type Storage, checkFits } from "../gpu/buffers.js";
+import { allocate, download, release, run, upload } from "../gpu/commands.js";
+import type { Kernel } from "../gpu/kernel.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#dtype
 /** What a tensor's elements are: 32-bit floats, or 32-bit unsigned integers such as token ids. */
@@ -137,29 +138,6 @@ export function view<D extends DType>(source: Tensor<D>, shape: readonly number[
     );
   source.storage.owners += 1;
   return new Tensor(source.storage, [...shape], source.dtype);
-}
-
-//| 02-attention/3-tensors-and-gradients.ipynb#pieces
-/** Some rows of a tensor as a tensor of their own, on the same memory: nothing is copied. */
-export function rowWindow<D extends DType>(source: Tensor<D>, from: number, count: number): Tensor<D> {
-  const rowBytes = (4 * source.size) / source.shape[0];
-  const window = openWindow(source.storage, from * rowBytes, count * rowBytes);
-  return new Tensor(window, [count, ...source.shape.slice(1)], source.dtype);
-}
-
-/**
- * A tensor in pieces that a kernel can bind, each of whole rows and beginning at a multiple of 256 bytes, as WebGPU wants it.
- * Nearly always that is the tensor itself. Throws when not even a few rows fit.
- */
-export function pieces<D extends DType>(x: Tensor<D>): Tensor<D>[] {
-  if (4 * x.size <= bindingLimit()) return [x];
-  const rowBytes = (4 * x.size) / x.shape[0];
-  let step = 1; // rows that are together whole blocks of 256 bytes
-  while ((step * rowBytes) % 256 !== 0) step *= 2;
-  const rows = Math.floor(bindingLimit() / rowBytes / step) * step;
-  if (rows === 0) checkFits(step * rowBytes, `A part of the tensor ${describe(x)}`);
-  const starts = Array.from({ length: Math.ceil(x.shape[0] / rows) }, (_, i) => i * rows);
-  return starts.map((from) => rowWindow(x, from, Math.min(rows, x.shape[0] - from)));
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#launch

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { type KeySchema, nearestName, readKeys } from "../formats/config.js";
 import { isRecord } from "../formats/safetensors.js";
-import type { Precision } from "../tensor/operations.js";
+import type { Precision } from "../tensor/precision.js";
 import type { TrainingPlan } from "./loop.js";
 import { type OptimizerSettings, defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";

@@ -19,7 +19,8 @@ import {
 } from "../kernels/adamw.js";
 import { constantKernel } from "../tensor/autograd.js";
 import { product } from "../tensor/operations.js";
-import { type Tensor, describe, empty, launch, launchInto, pieces, tensor, zeros } from "../tensor/tensor.js";
+import { pieces } from "../tensor/pieces.js";
+import { type Tensor, describe, empty, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
 
 //| 04-training/2-optimizers.ipynb#settings
 /** The choice of an optimizer and its constants, as a training configuration has them. */

@@ -1,20 +1,11 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import {
-  allocate,
-  download,
-  finish,
-  foldGrid,
-  kernel,
-  openWindow,
-  pipelineFor,
-  run,
-  upload,
-} from "../../src/gpu/commands.js";
+import { allocate, download, finish, openWindow, pipelineFor, run, upload } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { imageFunction, imageOf } from "../../src/gpu/images.js";
+import { foldGrid, kernel } from "../../src/gpu/kernel.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#commands-test
+//| 02-attention/a-the-engine-room.ipynb#commands-test
 await openGpu();
 
 await test("a kernel over more workgroups than one dimension holds reaches every element", async () => {

@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { type Kernel, allocate, download, release, run, upload } from "../../src/gpu/commands.js";
+import { allocate, download, release, run, upload } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import type { Kernel } from "../../src/gpu/kernel.js";
 import {
   type MatmulShape,
   batchPlaces,

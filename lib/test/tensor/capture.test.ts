@@ -1,9 +1,10 @@
 // Extracted from chapters/04-training/4-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { dropFreeBuffers, memory, poolOf } from "../../src/gpu/buffers.js";
-import { finish, kernel, recordDispatches } from "../../src/gpu/commands.js";
+import { finish, recordDispatches } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { imageFunction, imageOf } from "../../src/gpu/images.js";
+import { kernel } from "../../src/gpu/kernel.js";
 import { elementwiseKernel } from "../../src/kernels/elementwise.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { capture, prepareStep } from "../../src/tensor/capture.js";
