@@ -4,6 +4,7 @@ export * from "./gpu/buffers.js";
 export * from "./gpu/ceiling.js";
 export * from "./gpu/checked.js";
 export * from "./gpu/commands.js";
+export * from "./gpu/context.js";
 export * from "./gpu/device.js";
 export * from "./gpu/images.js";
 export * from "./gpu/kernel.js";

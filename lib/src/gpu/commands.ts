@@ -8,6 +8,7 @@ import {
   takeBuffer,
   wholeOf,
 } from "./buffers.js";
+import { type Synchronous, inContext } from "./context.js";
 import {
   type Gpu,
   GpuError,
@@ -318,16 +319,15 @@ export function release(storage: Storage): void {
 }
 
 //| 02-attention/a-the-engine-room.ipynb#record
-/** Writes down what `step` would run, in order, without running it. */
-export function recordDispatches<T>(step: () => T): { result: T; dispatches: Dispatch[] } {
+/** Writes down what `step`, which is synchronous, would run, in order, without running it. */
+export function recordDispatches<T>(step: () => Synchronous<T>): { result: T; dispatches: Dispatch[] } {
   if (commands.recording) throw new GpuError("A step is being recorded already: recordings do not nest.");
   const dispatches: Dispatch[] = [];
   commands.recording = dispatches;
-  try {
-    return { result: step(), dispatches };
-  } finally {
+  const result = inContext("Recording", step, () => {
     commands.recording = undefined;
-  }
+  });
+  return { result, dispatches };
 }
 
 /** Whether a step is being recorded. */
@@ -336,16 +336,11 @@ export function isRecording(): boolean {
 }
 
 //| 02-attention/a-the-engine-room.ipynb#watch
-/** Hands every dispatch of `work` to `watcher` instead of running it (the profiler runs it with a clock). */
-export async function watchDispatches<T>(
-  watcher: (dispatch: Dispatch) => void,
-  work: () => Promise<T>,
-): Promise<T> {
+/** Hands every dispatch of `work`, which is synchronous, to `watcher` instead of running it: a profiler runs it with a clock. */
+export function watchDispatches<T>(watcher: (dispatch: Dispatch) => void, work: () => Synchronous<T>): T {
   flush();
   commands.watcher = watcher;
-  try {
-    return await work();
-  } finally {
+  return inContext("Watching", work, () => {
     commands.watcher = undefined;
-  }
+  });
 }

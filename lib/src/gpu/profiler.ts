@@ -1,5 +1,6 @@
 // Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
+import type { Synchronous } from "./context.js";
 import { GpuError, currentGpu } from "./device.js";
 import { copyToImage } from "./images.js";
 
@@ -70,17 +71,14 @@ export function summarise(names: string[], times: number[]): ProfileRow[] {
  * Runs `work` with a clock around every kernel and gives the GPU time by kernel name, longest first.
  * Throws where the adapter has no timestamps.
  */
-export async function profile(work: () => unknown): Promise<ProfileRow[]> {
+export async function profile<T>(work: () => Synchronous<T>): Promise<ProfileRow[]> {
   const { device } = currentGpu();
   if (!device.features.has("timestamp-query"))
     throw new GpuError("This adapter has no timestamps, so kernels cannot be timed on it.");
   const querySet = device.createQuerySet({ type: "timestamp", count: profileCapacity * 2 });
   const names: string[] = [];
   await finish();
-  await watchDispatches(
-    (dispatch) => timeDispatch(dispatch, querySet, names),
-    async () => work(),
-  );
+  watchDispatches((dispatch) => timeDispatch(dispatch, querySet, names), work);
   const times = await readTimestamps(querySet, names.length);
   querySet.destroy();
   return summarise(names, times);

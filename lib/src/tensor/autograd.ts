@@ -1,8 +1,9 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+import { type Synchronous, inContext } from "../gpu/context.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
 import { pieces } from "./pieces.js";
-import { type Tensor, closeAfter, describe, empty, launch, launchInto, view } from "./tensor.js";
+import { type Tensor, describe, empty, launch, launchInto, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
@@ -20,10 +21,10 @@ export function isTracked(value: Tensor): boolean {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#without-gradients
-/** Runs `work` without writing the tape: for using a model, not training it. */
-export function withoutGradients<T>(work: () => T): T {
+/** Runs `work`, which is synchronous, without writing the tape: for using a model, not training it. */
+export function withoutGradients<T>(work: () => Synchronous<T>): T {
   tape.paused += 1;
-  return closeAfter(work, () => {
+  return inContext("withoutGradients", work, () => {
     tape.paused -= 1;
   });
 }

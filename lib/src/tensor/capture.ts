@@ -8,6 +8,7 @@ import {
   recordDispatches,
   release,
 } from "../gpu/commands.js";
+import type { Synchronous } from "../gpu/context.js";
 import type { ImageCopy } from "../gpu/images.js";
 import { scope, tensorsIn } from "./tensor.js";
 
@@ -120,12 +121,12 @@ export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
 
 //| 04-training/4-one-step-recorded.ipynb#capture
 /**
- * Records what `step` does on the GPU, without running it, and plans its memory: intermediate results share buffers when
+ * Records what `step`, which is synchronous, does on the GPU, without running it, and plans its memory: intermediate results share buffers when
  * their lifetimes do not meet. The step may read and write tensors made outside of it; whatever changes from run to run
  * (a batch, a learning rate) is written into such tensors. It cannot make tensors from values or read them back.
  */
-export function capture<T>(step: () => T): Recording<T> {
-  const { result, dispatches } = recordDispatches(() => scope(step));
+export function capture<T>(step: () => Synchronous<T>): Recording<T> {
+  const { result, dispatches } = recordDispatches<T>(() => scope<T>(step) as Synchronous<T>);
   const results = new Set(tensorsIn(result).map(({ storage }) => wholeOf(storage)));
   const outside = outsideStorages(dispatches);
   const plan = planMemory(dispatches, results);

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Storage, checkFits } from "../gpu/buffers.js";
 import { allocate, download, release, run, upload } from "../gpu/commands.js";
+import { type Synchronous, inContext } from "../gpu/context.js";
 import type { Kernel } from "../gpu/kernel.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#dtype
@@ -170,47 +171,20 @@ export function tensorsIn(value: unknown): Tensor[] {
   return parts.flatMap(tensorsIn);
 }
 
-/** Runs `work` and then `close` with its result, also when it fails, and after it settles when it is async. */
-export function closeAfter<T>(work: () => T, close: (result?: unknown) => void): T {
-  let result: T;
-  try {
-    result = work();
-  } catch (error) {
-    close();
-    throw error;
-  }
-  if (!(result instanceof Promise)) {
-    close(result);
-    return result;
-  }
-  const settled = result.then(
-    (value) => {
-      close(value);
-      return value;
-    },
-    (error) => {
-      close();
-      throw error;
-    },
-  );
-  return settled as T;
-}
-
 //| 02-attention/3-tensors-and-gradients.ipynb#scope
 /**
  * Frees every tensor made inside `work` when it ends, except those it returns (alone, in an array, or in an object).
- * `work` may be async; then nothing else should make tensors while it waits.
+ * `work` is synchronous: tensors whose numbers are wanted are returned, and read outside.
  */
-export function scope<T>(work: () => T): T {
-  const made: Tensor[] = [];
-  openScopes.push(made);
-  const close = (result?: unknown) => {
-    openScopes.splice(openScopes.indexOf(made), 1);
-    const kept = new Set(tensorsIn(result));
-    for (const each of made) {
-      if (!kept.has(each)) each.free();
-      else openScopes.at(-1)?.push(each);
+export function scope<T>(work: () => Synchronous<T>): T {
+  const tensors: Tensor[] = [];
+  openScopes.push(tensors);
+  return inContext("scope", work, (result) => {
+    openScopes.pop();
+    const returned = new Set(tensorsIn(result));
+    for (const tensor of tensors) {
+      if (!returned.has(tensor)) tensor.free();
+      else openScopes.at(-1)?.push(tensor);
     }
-  };
-  return closeAfter(work, close);
+  });
 }

@@ -178,7 +178,7 @@ function plainFlash(the: Case): number[][] {
 //| 02-attention/7-the-fused-kernel.ipynb#run-case
 /** Result and all gradients of a case, by the kernels. */
 async function fusedCase(the: Case, form?: FlashForm): Promise<Float32Array[]> {
-  return scope(async () => {
+  const results = scope(() => {
     const { batch, tokens, scale, window, softcap, at } = the;
     const [q, k, v, gradient, sinks] = caseTensors(the).map(({ values, shape }) =>
       parameter(tensor(values, shape)),
@@ -190,8 +190,11 @@ async function fusedCase(the: Case, form?: FlashForm): Promise<Float32Array[]> {
     const options = { scale, window, softcap, starts, sinks: the.sinks ? sinks : undefined };
     const y = flashAttention(q, k, v, positions, options, form);
     const found = gradients(sum(multiply(y, gradient)), the.sinks ? [q, k, v, sinks] : [q, k, v]);
-    return Promise.all([y, ...found].map((each) => each.array()));
+    return [y, ...found];
   });
+  const arrays = await Promise.all(results.map((result) => result.array()));
+  for (const result of results) result.free();
+  return arrays;
 }
 
 /** Compares all results of a case with the reference. */
