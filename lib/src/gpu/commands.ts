@@ -19,8 +19,8 @@ import {
   unsettledCalls,
   withErrorScope,
 } from "./device.js";
-import { type ImageCopy, copyToImage, imageFor } from "./images.js";
-import type { Kernel } from "./kernel.js";
+import { type Kernel, type KernelParts, foldGrid, kernel } from "./kernel.js";
+import { type TextureCopy, copyToTexture, textureFor } from "./textures.js";
 
 //| 02-attention/a-the-engine-room.ipynb#report-compilation
 /** Turns a failed compilation into one error with the line that is wrong. */
@@ -36,54 +36,87 @@ export async function reportCompilation(
   reportGpuError(gpu, new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
 }
 
-/** The layout of a kernel's bindings: arrays and images that it reads first, then arrays that it writes, then its sizes. */
+/** The layout of a kernel's bindings: arrays and textures that it reads first, then arrays that it writes, then its sizes. */
 export function bindingLayout(
   device: GPUDevice,
-  { reads, writes, images, sizes }: Kernel,
+  { reads, writes, textures, sizes }: Kernel,
 ): GPUBindGroupLayout {
   const typeOf = (binding: number): GPUBufferBindingType => {
     if (binding < reads) return "read-only-storage";
     return binding < reads + writes ? "storage" : "uniform";
   };
-  const image = { storageTexture: { access: "read-only", format: "rgba32float" } } as const;
+  const texture = { storageTexture: { access: "read-only", format: "rgba32float" } } as const;
   const entries = Array.from({ length: reads + writes + Math.min(1, sizes.length) }, (_, binding) => ({
     binding,
     visibility: 4, // GPUShaderStage.COMPUTE
-    ...(images.includes(binding) ? image : { buffer: { type: typeOf(binding) } }),
+    ...(textures.includes(binding) ? texture : { buffer: { type: typeOf(binding) } }),
   }));
   return device.createBindGroupLayout({ entries });
 }
 
 //| 02-attention/a-the-engine-room.ipynb#compile
 /** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
-export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComputePipeline {
+export function compile(gpu: Gpu, kernel: Kernel, failed: () => void): GPUComputePipeline {
   const { device } = gpu;
-  const { name, code } = wanted;
+  const { name, code } = kernel;
   const make = () => {
     const module = device.createShaderModule({ label: name, code });
-    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, kernel)] });
     const compute = { module, entryPoint: "main" };
     return { module, pipeline: device.createComputePipeline({ label: name, layout, compute }) };
   };
-  const made = withErrorScope(device, "validation", make, (error): Promise<void> => {
+  const compiled = withErrorScope(device, "validation", make, (error): Promise<void> => {
     failed();
-    return reportCompilation(gpu, name, made.module, error);
+    return reportCompilation(gpu, name, compiled.module, error);
   });
-  return made.pipeline;
+  return compiled.pipeline;
 }
 
 //| 02-attention/a-the-engine-room.ipynb#pipeline-for
-/** Compiled kernels by their source, one table a device. */
+/** Compiled kernels by their key, one table a device. */
 export const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-/** The compiled form of a kernel: compiled once, then remembered by its source. */
-export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
-  const known = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
-  pipelines.set(gpu.device, known);
-  const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.code}`;
-  const pipeline = known.get(key) ?? compile(gpu, wanted, () => known.delete(key));
-  known.set(key, pipeline);
+/** Pipelines that have not run yet. A driver may put compiling off until then, so their first run takes longer. */
+export const freshPipelines = new Set<GPUComputePipeline>();
+
+/** The compiled form of a kernel: compiled once, then remembered by its key. */
+export function pipelineFor(gpu: Gpu, kernel: Kernel): GPUComputePipeline {
+  const compiled = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
+  pipelines.set(gpu.device, compiled);
+  const ready = compiled.get(kernel.key);
+  if (ready) return ready;
+  const pipeline = compile(gpu, kernel, () => compiled.delete(kernel.key));
+  compiled.set(kernel.key, pipeline);
+  freshPipelines.add(pipeline);
   return pipeline;
+}
+
+//| 02-attention/a-the-engine-room.ipynb#kernel-of
+/** Kernels by the key of their source. */
+export const sources = new Map<string, Kernel>();
+
+/** What differs between kernels of one source. */
+export interface KernelInstance {
+  name: string;
+  /** As in `KernelParts`, in the same order. */
+  sizes?: Record<string, number>;
+  workgroups: KernelParts["workgroups"];
+}
+
+/**
+ * The kernel of a key, whose source `write` writes when the key comes up first. The key must say everything that the source
+ * depends on; what `instance` says is put to it in each call.
+ */
+export function kernelOf(
+  key: string,
+  instance: KernelInstance,
+  write: () => Omit<KernelParts, keyof KernelInstance>,
+): Kernel {
+  const { name, sizes = {}, workgroups } = instance;
+  const source = sources.get(key) ?? { ...kernel({ ...write(), ...instance }), key };
+  sources.set(key, source);
+  const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
+  return { ...source, name, sizes: Object.values(sizes), workgroups: grid };
 }
 
 //| 02-attention/a-the-engine-room.ipynb#prepare
@@ -99,8 +132,8 @@ export interface PreparedDispatch {
   name: string;
   pipeline: GPUComputePipeline;
   bindings: GPUBindGroup;
-  /** What is copied into images before. */
-  copies: ImageCopy[];
+  /** What is copied into textures before. */
+  copies: TextureCopy[];
   workgroups: readonly [number, number, number];
 }
 
@@ -136,11 +169,11 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   const arrays = storages.map((storage) => bindingOf(storage, `Kernel "${kernel.name}"`));
   const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
   const resources: GPUBindingResource[] = [...arrays, ...sizes];
-  const copies = kernel.images.map((binding) => {
+  const copies = kernel.textures.map((binding) => {
     const from = arrays[binding];
-    const image = imageFor(binding, storages[binding].bytes, `An image for kernel "${kernel.name}"`);
-    resources[binding] = image.createView();
-    return { from, image };
+    const texture = textureFor(binding, storages[binding].bytes, `A texture for kernel "${kernel.name}"`);
+    resources[binding] = texture.createView();
+    return { from, texture };
   });
   const entries = resources.map((resource, binding) => ({ binding, resource }));
   const layout = pipeline.getBindGroupLayout(0);
@@ -183,11 +216,11 @@ export function flush(): void {
   waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
 }
 
-/** Copies arrays into images. That cannot be done inside of a pass, so one ends before and the next begins after. */
-export function fillImages(encoding: Encoding, copies: ImageCopy[]): void {
+/** Copies arrays into textures. That cannot be done inside of a pass, so one ends before and the next begins after. */
+export function fillTextures(encoding: Encoding, copies: TextureCopy[]): void {
   if (copies.length === 0) return;
   encoding.pass.end();
-  for (const copy of copies) copyToImage(encoding.encoder, copy);
+  for (const copy of copies) copyToTexture(encoding.encoder, copy);
   encoding.pass = encoding.encoder.beginComputePass();
 }
 
@@ -197,7 +230,8 @@ export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: Pr
   if (commands.waiting?.gpu !== gpu) commands.waiting = beginEncoding(gpu); // what waited for a lost device is dropped
   const { waiting } = commands;
   gpu.latestKernel = name;
-  fillImages(waiting, copies);
+  if (freshPipelines.size > 0) freshPipelines.delete(pipeline);
+  fillTextures(waiting, copies);
   waiting.pass.setPipeline(pipeline);
   waiting.pass.setBindGroup(0, bindings);
   waiting.pass.dispatchWorkgroups(...workgroups);
@@ -207,9 +241,9 @@ export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: Pr
 //| 02-attention/a-the-engine-room.ipynb#run
 /** Throws when a kernel is given more or fewer arrays than it works on. */
 export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
-  const wanted = reads + writes;
-  if (storages.length === wanted) return;
-  throw new GpuError(`Kernel "${name}" works on ${wanted} arrays, and was given ${storages.length}.`);
+  const arrays = reads + writes;
+  if (storages.length === arrays) return;
+  throw new GpuError(`Kernel "${name}" works on ${arrays} arrays, and was given ${storages.length}.`);
 }
 
 /**

@@ -1,18 +1,20 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { isImage } from "./images.js";
+import { isTexture } from "./textures.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#kernel-interface
 /** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
 export interface Kernel {
   /** What it does and on which shapes: errors and profiles show it. */
   name: string;
+  /** What its compiled form is remembered by: kernels of one key have one source. */
+  key: string;
   /** The whole WGSL source. */
   code: string;
   /** The first bindings are read only, the next ones are written (and may be read). */
   reads: number;
   writes: number;
-  /** Those of the first bindings that are images. */
-  images: readonly number[];
+  /** Those of the first bindings that are textures. */
+  textures: readonly number[];
   /** Sizes that the source reads as data: kernels that differ in these alone are compiled once. */
   sizes: readonly number[];
   workgroups: readonly [number, number, number];
@@ -22,7 +24,7 @@ export interface Kernel {
 /** What a kernel's author writes; `kernel` adds the frame that is the same for all. */
 export interface KernelParts {
   name: string;
-  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`, or by `imageOf`. */
+  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`, or by `textureOf`. */
   reads: string[];
   /** Bindings that are written. */
   writes: string[];
@@ -54,7 +56,7 @@ export function foldGrid(count: number): [number, number, number] {
 export const mainSignature =
   "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
 
-//| 02-attention/1-the-first-kernel.ipynb#kernel
+//| 02-attention/1-the-first-kernel.ipynb#declarations
 /** Declares the sizes that a kernel reads as data, in the binding after its arrays. */
 export function sizesDeclaration(names: string[], binding: number): string[] {
   if (names.length === 0) return [];
@@ -62,16 +64,17 @@ export function sizesDeclaration(names: string[], binding: number): string[] {
   return [`struct Sizes { ${fields} }`, `@group(0) @binding(${binding}) var<uniform> sizes: Sizes;`];
 }
 
-/** Declares an array, or an image. */
+/** Declares an array, or a texture. */
 export function bindingDeclaration(
   declaration: string,
   access: "read" | "read_write",
   binding: number,
 ): string {
-  const space = isImage(declaration) ? "" : `<storage, ${access}>`;
+  const space = isTexture(declaration) ? "" : `<storage, ${access}>`;
   return `@group(0) @binding(${binding}) var${space} ${declaration};`;
 }
 
+//| 02-attention/1-the-first-kernel.ipynb#kernel
 /**
  * Writes the frame around a kernel's statements: bindings in order, then `main` with
  * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
@@ -97,10 +100,11 @@ export function kernel(parts: KernelParts): Kernel {
   const grid = typeof workgroups === "number" ? foldGrid(workgroups) : workgroups;
   return {
     name,
+    key: `${reads.length} ${writes.length} ${Object.keys(sizes).length} ${code}`,
     code,
     reads: reads.length,
     writes: writes.length,
-    images: reads.flatMap((declaration, i) => (isImage(declaration) ? [i] : [])),
+    textures: reads.flatMap((declaration, i) => (isTexture(declaration) ? [i] : [])),
     sizes: Object.values(sizes),
     workgroups: grid,
   };

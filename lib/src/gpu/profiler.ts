@@ -2,7 +2,7 @@
 import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
 import type { Synchronous } from "./context.js";
 import { GpuError, currentGpu } from "./device.js";
-import { copyToImage } from "./images.js";
+import { copyToTexture } from "./textures.js";
 
 //| 02-attention/a-the-engine-room.ipynb#profile-types
 /** GPU time of one kernel, all its calls together. */
@@ -17,7 +17,7 @@ export interface ProfileRow {
 export const profileCapacity = 2000;
 
 //| 02-attention/a-the-engine-room.ipynb#time-dispatch
-/** Runs one kernel between two timestamps: a pass of no work reads the clock before its images are filled, and its own after. */
+/** Runs one kernel between two timestamps: a pass of no work reads the clock before its textures are filled, and its own after. */
 export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
   const { gpu, pipeline, bindings, copies, workgroups } = prepare(dispatch);
   const { device } = gpu;
@@ -27,7 +27,7 @@ export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: s
   const clock = (index: object) => (timed ? { timestampWrites: { querySet, ...index } } : {});
   const encoder = device.createCommandEncoder();
   encoder.beginComputePass(clock({ beginningOfPassWriteIndex: at })).end();
-  for (const copy of copies) copyToImage(encoder, copy);
+  for (const copy of copies) copyToTexture(encoder, copy);
   const pass = encoder.beginComputePass(clock({ endOfPassWriteIndex: at + 1 }));
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, bindings);

@@ -1,5 +1,6 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/kernel.js";
+import { kernelOf } from "../gpu/commands.js";
+import type { Kernel } from "../gpu/kernel.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#wgsl-number
 /** A number as WGSL writes an f32. Throws for what WGSL cannot write. */
@@ -20,61 +21,36 @@ export const operandNames = ["a", "b", "c", "d", "e", "f"];
  */
 export function elementwiseKernel(name: string, sizes: number[], expressions: string[]): Kernel {
   const size = Math.max(...sizes);
-  const width = sizes.every((each) => each % 4 === 0) ? 4 : 1;
-  const type = width === 4 ? "vec4f" : "f32";
-  const names = operandNames.slice(0, sizes.length);
+  const type = sizes.every((length) => length % 4 === 0) ? "vec4f" : "f32";
+  const repeats = sizes.map((length) => length !== size);
+  const workgroups = Math.ceil(size / (type === "vec4f" ? 4 : 1) / 256);
+  const key = `elementwise ${type} ${repeats} ${expressions.join("; ")}`;
+  return kernelOf(key, { name: `${name} ${size}`, workgroups }, () =>
+    elementwiseSource(type, repeats, expressions),
+  );
+}
+
+/** The source of an element-wise kernel: the form of `V`, which operands repeat, and what is computed. */
+export function elementwiseSource(type: string, repeats: boolean[], expressions: string[]) {
+  const names = operandNames.slice(0, repeats.length);
   const loads = names.map((operand, k) => {
-    const at = sizes[k] === size ? "i" : `i % arrayLength(&${operand}In)`;
+    const at = repeats[k] ? `i % arrayLength(&${operand}In)` : "i";
     return `    let ${operand} = ${operand}In[${at}];`;
   });
-  const stores = expressions.map((expression, k) => `    y${k}[i] = ${expression};`);
-  return kernel({
-    name: `${name} ${size}`,
+  return {
     reads: names.map((operand) => `${operand}In: array<V>`),
     writes: expressions.map((_, k) => `y${k}: array<V>`),
     head: `alias V = ${type};`,
     workgroupSize: 64,
-    workgroups: Math.ceil(size / width / 256),
     body: [
       "  for (var step = 0u; step < 4u; step++) {",
       "    let i = workgroup * 256u + step * 64u + lane;",
       "    if (i >= arrayLength(&y0)) { return; }",
       ...loads,
-      ...stores,
+      ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
       "  }",
     ].join("\n"),
-  });
-}
-
-//| 02-attention/3-tensors-and-gradients.ipynb#copy-block
-/** A block of numbers within an array: where it starts, and how far it is from one of its rows to the next. */
-export interface BlockPlace {
-  start: number;
-  stride: number;
-}
-
-/** Copies a block of rows × columns numbers of 32 bits from its place in one array to its place in another. */
-export function copyBlockKernel(rows: number, columns: number, from: BlockPlace, to: BlockPlace): Kernel {
-  return kernel({
-    name: `copy block ${rows}x${columns}`,
-    reads: ["x: array<u32>"],
-    writes: ["y: array<u32>"],
-    sizes: {
-      size: rows * columns,
-      columns,
-      fromStart: from.start,
-      fromStride: from.stride,
-      toStart: to.start,
-      toStride: to.stride,
-    },
-    workgroupSize: 64,
-    workgroups: Math.ceil((rows * columns) / 64),
-    body: `
-  if (thread >= sizes.size) { return; }
-  let row = thread / sizes.columns;
-  let column = thread % sizes.columns;
-  y[sizes.toStart + row * sizes.toStride + column] = x[sizes.fromStart + row * sizes.fromStride + column];`,
-  });
+  };
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#unary-table

@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import type { AdapterFacts } from "../gpu/device.js";
-import { imageFunction, imageOf } from "../gpu/images.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
+import { textureFunction, textureOf } from "../gpu/textures.js";
 import { wgslNumber } from "./elementwise.js";
 import { prefersSubgroups, range } from "./matmul.js";
 
@@ -132,7 +132,7 @@ export function sharedRows(shape: FlashShape): number {
 /** Declares the workgroup memory for rows of these arrays, or how they are read as images. */
 export function sharedHead(names: string[], shape: FlashShape, { subgroups, images }: FlashForm): string {
   const size = sharedRows(shape) * foursOf(shape);
-  if (subgroups) return images ? names.map(imageFunction).join("\n") : "";
+  if (subgroups) return images ? names.map(textureFunction).join("\n") : "";
   return names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size}>;`).join("\n");
 }
 
@@ -159,7 +159,9 @@ export interface RowWalk {
 
 /** Declares arrays of rows, in fours: those that are walked through as images, where the form has them so. */
 export function rowArrays(names: string[], walk: RowWalk, { images }: FlashForm): string[] {
-  return names.map((name) => (images && walk.names.includes(name) ? imageOf(name) : `${name}: array<vec4f>`));
+  return names.map((name) =>
+    images && walk.names.includes(name) ? textureOf(name) : `${name}: array<vec4f>`,
+  );
 }
 
 /** Loads row j: each lane a part of it, to be handed round. */

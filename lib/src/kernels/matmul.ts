@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 import type { AdapterFacts } from "../gpu/device.js";
-import { imageFunction, imageOf } from "../gpu/images.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
+import { textureFunction, textureOf } from "../gpu/textures.js";
 
 //| 02-attention/2-matrix-products.ipynb#matmul-shape
 /** A batch of matrix products C = A·B. A is [rows, inner] and B [inner, columns], unless stored transposed. */
@@ -493,7 +493,7 @@ export function readOperands(shape: MatmulShape, places: MatmulPlaces, tile: Sub
   const down = ((sharedB ? batch : 1) * rows) / (tile.rows * places.shares);
   return operands(shape).map(({ name, inFours }) => {
     const asImage = tile.images === true && inFours && (name === "a" ? across : down) >= 2;
-    if (asImage) return { asImage, declaration: imageOf(name), load: imageFunction(name) };
+    if (asImage) return { asImage, declaration: textureOf(name), load: textureFunction(name) };
     const load = inFours ? `fn ${name}Four(at: u32) -> vec4f { return ${name}[at]; }` : "";
     return { asImage, declaration: `${name}: array<${fours(inFours)}>`, load };
   });

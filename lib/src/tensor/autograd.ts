@@ -1,9 +1,9 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { type Synchronous, inContext } from "../gpu/context.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
-import { elementwiseKernel, wgslNumber } from "../kernels/elementwise.js";
-import { pieces } from "./pieces.js";
-import { type Tensor, describe, empty, launch, launchInto, view } from "./tensor.js";
+import { wgslNumber } from "../kernels/elementwise.js";
+import { inPieces } from "./pieces.js";
+import { type Tensor, describe, launch, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
@@ -48,36 +48,15 @@ export function track(
 export function tapeOf(loss: Tensor): Tensor[] {
   const seen = new Set<Tensor>();
   const waiting = [loss];
-  for (let each = waiting.pop(); each; each = waiting.pop()) {
-    if (!each.node || seen.has(each)) continue;
-    seen.add(each);
-    waiting.push(...each.node.inputs);
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    if (!next.node || seen.has(next)) continue;
+    seen.add(next);
+    waiting.push(...next.node.inputs);
   }
   return [...seen].sort((a, b) => b.node!.order - a.node!.order);
 }
 
-/**
- * Applies an element-wise kernel to tensors of one size (or with a single element), piece by piece where they are too large to
- * bind. Off the tape.
- */
-export function inPieces(name: string, expression: string, ...inputs: Tensor[]): Tensor {
-  const output = empty(inputs[0].shape);
-  const parts = inputs.map(pieces);
-  pieces(output).forEach((piece, i) => {
-    const part = parts.map((all) => all[i] ?? all[0]);
-    launchInto(
-      elementwiseKernel(
-        name,
-        part.map(({ size }) => size),
-        [expression],
-      ),
-      part,
-      [piece],
-    );
-  });
-  return output;
-}
-
+//| 02-attention/3-tensors-and-gradients.ipynb#send-back
 /** The sum of two gradients of one tensor, off the tape. */
 export function sumOf(a: Tensor, b: Tensor): Tensor {
   return inPieces("add", "a + b", a, b);

@@ -4,12 +4,13 @@ import {
   type Dispatch,
   type PreparedDispatch,
   encode,
+  freshPipelines,
   prepare,
   recordDispatches,
   release,
 } from "../gpu/commands.js";
 import type { Synchronous } from "../gpu/context.js";
-import type { ImageCopy } from "../gpu/images.js";
+import type { TextureCopy } from "../gpu/textures.js";
 import { scope, tensorsIn } from "./tensor.js";
 
 //| 04-training/4-one-step-recorded.ipynb#last-uses
@@ -94,6 +95,8 @@ export interface Recording<T> {
   run(): T;
   /** Kernels that one run starts. */
   dispatches: number;
+  /** Kernels that nothing has run before: the driver may compile them in the first run, which then takes longer. */
+  newKernels: number;
   /** Bytes that the intermediate results take in the memory plan, and what they would take with a buffer each. */
   plannedBytes: number;
   unplannedBytes: number;
@@ -102,19 +105,19 @@ export interface Recording<T> {
 }
 
 //| 04-training/4-one-step-recorded.ipynb#prepare-step
-/** Prepares a step's dispatches, in order. An array that its image holds already, as it is now, is not copied again. */
+/** Prepares a step's dispatches, in order. An array that its texture holds already, as it is now, is not copied again. */
 export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
   const held = new Map<GPUTexture, GPUBufferBinding>();
-  const isHeld = ({ from, image }: ImageCopy) => {
-    const { buffer, offset, size } = held.get(image) ?? {};
+  const isHeld = ({ from, texture }: TextureCopy) => {
+    const { buffer, offset, size } = held.get(texture) ?? {};
     return buffer === from.buffer && offset === from.offset && size === from.size;
   };
   return dispatches.map(({ kernel, storages }) => {
     const prepared = prepare({ kernel, storages });
     const copies = prepared.copies.filter((copy) => !isHeld(copy));
-    for (const { from, image } of copies) held.set(image, from);
+    for (const { from, texture } of copies) held.set(texture, from);
     const written = new Set(storages.slice(kernel.reads).map((storage) => wholeOf(storage).buffer));
-    for (const [image, { buffer }] of held) if (written.has(buffer)) held.delete(image);
+    for (const [texture, { buffer }] of held) if (written.has(buffer)) held.delete(texture);
     return { ...prepared, copies };
   });
 }
@@ -135,10 +138,12 @@ export function capture<T>(step: () => Synchronous<T>): Recording<T> {
   for (const storage of plan.shared) storage.buffer = undefined;
   return {
     run() {
-      for (const each of prepared) encode(each);
+      for (const dispatch of prepared) encode(dispatch);
       return result;
     },
     dispatches: dispatches.length,
+    newKernels: new Set(prepared.map(({ pipeline }) => pipeline).filter((one) => freshPipelines.has(one)))
+      .size,
     plannedBytes: plan.buffers.reduce((total, { size }) => total + size, 0),
     unplannedBytes: plan.unplannedBytes,
     free() {

@@ -1,5 +1,6 @@
 // Extracted from chapters/04-training/1-the-loss.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
+import { copyBlockKernel } from "../kernels/copy.js";
 import {
   type RowPlan,
   addToKernel,
@@ -8,11 +9,10 @@ import {
   meanLossKernel,
   planRows,
 } from "../kernels/cross-entropy.js";
-import { copyBlockKernel } from "../kernels/elementwise.js";
-import { constantKernel, inPieces, isTracked, tape, track } from "./autograd.js";
+import { constantKernel, isTracked, tape, track } from "./autograd.js";
 import { blank } from "./embedding.js";
 import { linear, multiply, timesWeight, timesWeightBack, weightGradient } from "./operations.js";
-import { pieces } from "./pieces.js";
+import { inPieces, pieces } from "./pieces.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses

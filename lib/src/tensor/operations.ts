@@ -1,8 +1,8 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
+import { copyBlockKernel } from "../kernels/copy.js";
 import {
   type UnaryFunction,
-  copyBlockKernel,
   elementwiseKernel,
   unaryBackwardKernel,
   unaryFunctions,

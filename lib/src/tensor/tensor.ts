@@ -11,6 +11,14 @@ export type DType = "f32" | "u32";
 /** The array type on the JavaScript side. */
 export type ArrayOf<D extends DType> = D extends "f32" ? Float32Array : Uint32Array;
 
+/** Bytes of one element. */
+export const bytesPerElement: Record<DType, number> = { f32: 4, u32: 4 };
+
+/** Bytes of a tensor of a shape and type. */
+export function bytesOf(shape: readonly number[], dtype: DType): number {
+  return sizeOf(shape) * bytesPerElement[dtype];
+}
+
 /** The number of elements of a shape. */
 export function sizeOf(shape: readonly number[]): number {
   return shape.reduce((product, length) => product * length, 1);
@@ -32,7 +40,7 @@ export function typedArray(values: ArrayLike<number>, dtype: DType): Float32Arra
 /** Frees the memory of tensors that nobody can reach any more. */
 export const collected = new FinalizationRegistry<Storage>((storage) => release(storage));
 
-//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
+//| 02-attention/3-tensors-and-gradients.ipynb#tape-node
 /** How a tensor was made: what is needed to send a gradient back. */
 export interface TapeNode {
   /** Nodes are numbered in the order of their making, so that going backward is going down. */
@@ -42,6 +50,10 @@ export interface TapeNode {
   backward: (gradient: Tensor) => (Tensor | undefined)[];
 }
 
+/** The tensors of each scope that is open, innermost last. */
+export const openScopes: Tensor[][] = [];
+
+//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
 /** Numbers in GPU memory with a shape; the last dimension is contiguous (row-major). */
 export class Tensor<D extends DType = "f32"> {
   /** Set on results of operations that gradients flow through. */
@@ -92,9 +104,6 @@ export class Tensor<D extends DType = "f32"> {
   }
 }
 
-/** The tensors of each scope that is open, innermost last. */
-export const openScopes: Tensor[][] = [];
-
 //| 02-attention/3-tensors-and-gradients.ipynb#make
 /** A new tensor whose elements are not set yet: kernels write them. Errors name its maker, where that is a kernel. */
 export function empty<D extends DType = "f32">(
@@ -105,8 +114,9 @@ export function empty<D extends DType = "f32">(
   const kind = dtype ?? ("f32" as D);
   const from = maker ? ` from kernel "${maker.name}"` : "";
   const what = `A tensor ${kind} [${shape.join(", ")}]${from}`;
-  if (maker) checkFits(sizeOf(shape) * 4, what);
-  return new Tensor(allocate(sizeOf(shape) * 4, what), [...shape], kind);
+  const bytes = bytesOf(shape, kind);
+  if (maker) checkFits(bytes, what);
+  return new Tensor(allocate(bytes, what), [...shape], kind);
 }
 
 /** A tensor from values in row-major order; the shape defaults to one dimension. */

@@ -1,9 +1,47 @@
 // Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { allocate, download, finish, openWindow, pipelineFor, run, upload } from "../../src/gpu/commands.js";
+import {
+  allocate,
+  download,
+  finish,
+  kernelOf,
+  openWindow,
+  pipelineFor,
+  run,
+  upload,
+} from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { imageFunction, imageOf } from "../../src/gpu/images.js";
 import { foldGrid, kernel } from "../../src/gpu/kernel.js";
+import { textureFunction, textureOf } from "../../src/gpu/textures.js";
+
+//| 02-attention/a-the-engine-room.ipynb#kernel-of-test
+await test("a kernel's source is written once for its key; name, sizes and grid are the call's own", async () => {
+  let written = 0;
+  const filled = (value: number, size: number) =>
+    kernelOf(
+      "test: fill",
+      { name: `fill ${size}`, sizes: { value }, workgroups: Math.ceil(size / 64) },
+      () => {
+        written += 1;
+        return {
+          reads: [],
+          writes: ["y: array<u32>"],
+          workgroupSize: 64,
+          body: "  if (thread < arrayLength(&y)) { y[thread] = sizes.value; }",
+        };
+      },
+    );
+  for (const [value, size] of [
+    [3, 5],
+    [4, 200],
+  ]) {
+    const y = allocate(4 * size);
+    run(filled(value, size), [y]);
+    expect(new Uint32Array(await download(y)).every((element) => element === value)).toBe(true);
+  }
+  expect(filled(1, 65)).toMatchObject({ name: "fill 65", sizes: [1], workgroups: [2, 1, 1] });
+  expect(written).toBe(1);
+});
 
 //| 02-attention/a-the-engine-room.ipynb#commands-test
 await openGpu();
@@ -77,15 +115,15 @@ await test("sizes are data: one compiled kernel serves them all", async () => {
   expect(pipelineFor(currentGpu(), write(5, 6))).toBe(pipelineFor(currentGpu(), write(7, 8)));
 });
 
-await test("an array that is read as an image is the array that it was when its kernel was run", async () => {
+await test("an array that is read as a texture is the array that it was when its kernel was run", async () => {
   const doubled = (fours: number) =>
     kernel({
-      name: `double the image of ${fours} fours`,
-      reads: ["shift: array<f32>", imageOf("x")],
+      name: `double the texture of ${fours} fours`,
+      reads: ["shift: array<f32>", textureOf("x")],
       writes: ["y: array<vec4f>"],
       workgroupSize: 64,
       workgroups: Math.ceil(fours / 64),
-      head: imageFunction("x"),
+      head: textureFunction("x"),
       body: `  if (thread < ${fours}u) { y[thread] = 2 * xFour(thread) + shift[0]; }`,
     });
   const whole = allocate(16 * 20_480);
@@ -95,7 +133,7 @@ await test("an array that is read as an image is the array that it was when its 
     whole,
     Float32Array.from({ length: 4 * 20_480 }, (_, i) => i),
   );
-  // a row of an image, less, more, several rows and a part, and windows that begin elsewhere
+  // a row of a texture, less, more, several rows and a part, and windows that begin elsewhere
   const cases = [
     [8192, 0],
     [1, 16],

@@ -103,7 +103,7 @@ await test("subgroup products whose operands are images equal it, also where one
   const kernels = shapes.map(([rows, columns, inner]) =>
     subgroupOf({ batch: 1, rows, columns, inner }, 4, true),
   );
-  expect(kernels.map(({ images }) => images)).toEqual([[0, 1], [0], [1], [1]]);
+  expect(kernels.map(({ textures }) => textures)).toEqual([[0, 1], [0], [1], [1]]);
 });
 
 await test("taller subgroup tiles, which take longer to compile, equal it on shapes that fit nothing", async () => {
