@@ -10,7 +10,7 @@ import { modelFamilies } from "../model/families.js";
 import { buildModel, type Model } from "../model/structure.js";
 import { countParameters } from "../model/weights.js";
 import { parameter } from "../tensor/autograd.js";
-import { scope, tensor } from "../tensor/tensor.js";
+import { scope, tensor, tensorsIn } from "../tensor/tensor.js";
 import { parseTrainConfig, planOf } from "../train/configuration.js";
 import { checkRunFits } from "../train/fits.js";
 import { planOptimizer } from "../train/run.js";
@@ -211,14 +211,14 @@ async function measureCaptured({ model, plan, optimizer }: StepParts) {
 }
 
 /** Measures a training step. Throws a `GpuError` where the adapter cannot hold it. */
-export function measureStep(name: StepName): Promise<StepReport> {
-  return scope(async () => {
-    const shape = stepShapes[name];
-    const plan = planOf(parseTrainConfig(shape.config));
-    const config = stepModel(shape);
-    checkRunFits(config, plan);
-    const model = quickModel(config);
-    const parts = { model, plan, optimizer: planOptimizer(plan, model) };
+export async function measureStep(name: StepName): Promise<StepReport> {
+  const shape = stepShapes[name];
+  const plan = planOf(parseTrainConfig(shape.config));
+  const config = stepModel(shape);
+  checkRunFits(config, plan);
+  const model = quickModel(config);
+  const parts = { model, plan, optimizer: planOptimizer(plan, model) };
+  try {
     const { captured, kernels } = await measureCaptured(parts);
     const { eager, operations } = await measureEager(parts);
     const { total, active } = countParameters(config);
@@ -237,5 +237,7 @@ export function measureStep(name: StepName): Promise<StepReport> {
         ? { operations, gpu_seconds: gpuSeconds, gap_seconds: Math.max(0, captured.seconds - gpuSeconds) }
         : {}),
     };
-  });
+  } finally {
+    for (const tensor of tensorsIn([model, parts.optimizer.state()])) tensor.free();
+  }
 }

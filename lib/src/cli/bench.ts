@@ -106,17 +106,16 @@ async function measureCase(
   const { scope } = await import("../tensor/tensor.js");
   const { timeWork } = await import("./bench-timing.js");
   const row = { operation, shape };
-  return orWhy(
-    () =>
-      scope(async () => {
-        const recording = capture(prepare());
-        const { seconds } = await timeWork(() => void recording.run());
-        recording.free();
-        const { share, ...rates } = ratesOf(needs, seconds, ceiling);
-        return { ...row, seconds, ...rates, ...(unprobed ? {} : { share }) };
-      }),
-    row,
-  );
+  return orWhy(async () => {
+    const recording = scope(() => capture(prepare())); // which keeps what it uses
+    try {
+      const { seconds } = await timeWork(() => void recording.run());
+      const { share, ...rates } = ratesOf(needs, seconds, ceiling);
+      return { ...row, seconds, ...rates, ...(unprobed ? {} : { share }) };
+    } finally {
+      recording.free();
+    }
+  }, row);
 }
 
 /** What an operation's time means as a rate and as a share of the ceiling. */

@@ -105,7 +105,7 @@ export function batchesOf(rows: number[][], length: number, most = 1024): number
 }
 
 /** The mean loss over all rows, summed in 64 bits; the logits of every row are put one after the other into `logits`. */
-async function scoreRows(
+export async function scoreRows(
   model: Model,
   rows: number[][],
   logits?: Float32Array,
@@ -141,11 +141,14 @@ async function scoreBatch(model: Model, batch: number[][], length: number, wants
   const ids = batch.flatMap((row) => filled(row, 0));
   const targets = batch.flatMap((row) => filled(row.slice(1), ignoredTarget));
   const shape = [batch.length, length];
-  return scope(() =>
-    withoutGradients(async () => {
+  const result = scope(() =>
+    withoutGradients(() => {
       const { logits } = forward(model, indices(ids, shape), sequenceContext(model.config, length));
-      const losses = await tokenLosses(logits, indices(targets, shape)).array();
-      return { losses, logits: wantsLogits ? await logits.array() : undefined };
+      return { losses: tokenLosses(logits, indices(targets, shape)), ...(wantsLogits ? { logits } : {}) };
     }),
   );
+  const [losses, logits] = await Promise.all([result.losses.array(), result.logits?.array()]);
+  result.losses.free();
+  result.logits?.free();
+  return { losses, logits };
 }

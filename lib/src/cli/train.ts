@@ -266,6 +266,8 @@ interface Watched {
   paths: RunPaths;
   parts: Parts;
   progress: Progress;
+  /** Whether the next step compiles kernels: its time says nothing of the steps after it. */
+  compiles: boolean;
 }
 
 /** Trains with progress, metrics, checkpoints and samples. Returns the signal that stopped the run, if one did. */
@@ -273,7 +275,9 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<St
   const { train } = await import("../train/loop.js");
   const { config } = parts;
   const progress = startProgress("Training", run.plan.steps);
-  const watched = { run, paths, parts, progress };
+  const { newKernels } = run.recorded.recording;
+  const watched: Watched = { run, paths, parts, progress, compiles: newKernels > 0 };
+  if (newKernels > 0) progress.say(`Compiling ${newKernels} kernels in the first step …`);
   const stop = stopOnSignals(progress);
   const began = performance.now();
   try {
@@ -334,7 +338,9 @@ function sayStopped(run: Run, out: string, signal: StopSignal): void {
 }
 
 /** Writes down what a step's report says, and shows it. */
-async function record(report: StepReport, { run, paths, parts, progress }: Watched): Promise<void> {
+async function record(report: StepReport, watched: Watched): Promise<void> {
+  const { run, paths, parts, progress, compiles } = watched;
+  watched.compiles = false;
   const { expertLoad, metricsOf } = await import("../train/monitor.js");
   const { logs } = parts;
   const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
@@ -342,7 +348,8 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   if (report.load) logs[paths.experts].append(expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
   const left = ((run.plan.steps - step) * report.tokens) / step / tokensPerSecond;
-  progress.update(step, `loss ${loss.toFixed(3)}, ${speed}, ${inWords(left)} left`);
+  const pace = compiles ? "kernels compiled" : `${speed}, ${inWords(left)} left`;
+  progress.update(step, `loss ${loss.toFixed(3)}, ${pace}`);
   if (skipped)
     progress.say(
       `step ${step} is left out: its gradients are too large for 16 bits; the loss scale is ${lossScale} now`,

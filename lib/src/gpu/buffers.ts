@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type Gpu,
   GpuError,
@@ -9,7 +9,7 @@ import {
   withErrorScope,
 } from "./device.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#storage
+//| 02-attention/a-the-engine-room.ipynb#storage
 /** A piece of GPU memory. While a step is being recorded `buffer` is still missing: the memory plan fills it in. */
 export interface Storage {
   /** Size in bytes, a multiple of 4. */
@@ -26,7 +26,7 @@ export function wholeOf(storage: Storage): Storage {
   return storage.within?.storage ?? storage;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#free-lists
+//| 02-attention/a-the-engine-room.ipynb#free-lists
 /** The buffers of one device. */
 export interface Pool {
   /** All that the driver has not refused. */
@@ -61,7 +61,7 @@ export function poolOf({ device, facts }: Gpu): Pool {
   return pool;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#free-list
+//| 02-attention/a-the-engine-room.ipynb#free-list
 /** The free buffers of one size. */
 export function freeList({ free }: Pool, size: number): GPUBuffer[] {
   const list = free.get(size) ?? [];
@@ -74,7 +74,7 @@ export function blockSize(bytes: number): number {
   return Math.max(256, Math.ceil(bytes / 256) * 256);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#readable-bytes
+//| 02-attention/a-the-engine-room.ipynb#readable-bytes
 /** Bytes as a person reads them. */
 export function readableBytes(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB"];
@@ -97,7 +97,7 @@ export function checkFits(bytes: number, what: string, most = bindingLimit()): v
   );
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#out-of-memory
+//| 02-attention/a-the-engine-room.ipynb#out-of-memory
 /** The error for memory that is not to be had: who wanted how much, and what this process had then. */
 export function outOfMemory(
   { room }: Pool,
@@ -114,7 +114,7 @@ export function outOfMemory(
   );
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#new-buffer
+//| 02-attention/a-the-engine-room.ipynb#new-buffer
 /**
  * Makes a buffer or another thing of `size` bytes. Whether the driver has memory for it comes out later: if not, the next
  * wait throws in the name of `what`, and `refused` is called.
@@ -142,7 +142,7 @@ export function newBuffer(
   return newMemory(size, what, (device) => device.createBuffer({ size, usage }), refused);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#grow-pool
+//| 02-attention/a-the-engine-room.ipynb#grow-pool
 /** Throws when a pool has no room for `size` bytes more. */
 export function checkMemory(pool: Pool, size: number, what: string): void {
   if (memory.held + size > pool.room) throw outOfMemory(pool, what, size, memory);
@@ -167,7 +167,7 @@ export function strikeOut(pool: Pool, buffer: GPUBuffer): void {
   if (at >= 0) memory.free -= list.splice(at, 1)[0].size;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#take-give
+//| 02-attention/a-the-engine-room.ipynb#take-give
 /** A buffer of at least `bytes` bytes whose content is whatever was there before. `what` is its name in errors. */
 export function takeBuffer(bytes: number, what = "An array"): GPUBuffer {
   checkFits(bytes, what, currentGpu().facts.limits.maxBufferSize);
@@ -189,7 +189,7 @@ export function giveBuffer(buffer: GPUBuffer): void {
   memory.free += buffer.size;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#check-usable
+//| 02-attention/a-the-engine-room.ipynb#check-usable
 /** Throws when a buffer cannot be used: its device was lost, or the driver had no memory for it. */
 export function checkUsable(buffer: GPUBuffer, user: string): void {
   const gpu = currentGpu();
@@ -198,7 +198,7 @@ export function checkUsable(buffer: GPUBuffer, user: string): void {
   throw new GpuError(`${user} was given memory that was lost with its device or never had: make it anew.`);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#drop-free
+//| 02-attention/a-the-engine-room.ipynb#drop-free
 /** Gives all free buffers back to the driver. Wait for the GPU first (`finish`): it may still be using them. */
 export function dropFreeBuffers(): void {
   for (const list of poolOf(currentGpu()).free.values())

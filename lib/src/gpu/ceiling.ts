@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import type { Storage } from "./buffers.js";
-import { type Kernel, allocate, finish, kernel, release, run } from "./commands.js";
+import { allocate, release } from "./commands.js";
 import { currentGpu } from "./device.js";
+import { type Kernel, kernel } from "./kernel.js";
+import { shortestRuns } from "./timing.js";
 
 //| 02-attention/1-the-first-kernel.ipynb#ceiling-types
 /** What the adapter can do at best, as measured by kernels that do nothing else. */
@@ -12,46 +13,6 @@ export interface Ceiling {
   gigaflops16?: number;
   /** Bytes read plus bytes written by a copy, in 10⁹ bytes a second. */
   gigabytes: number;
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#seconds-per-run
-/** Seconds that one run of a kernel takes: the median of several timings of `repeats` runs each. */
-export async function secondsPerRun(
-  kernel: Kernel,
-  storages: Storage[],
-  repeats = 5,
-  timings = 5,
-): Promise<number> {
-  const times: number[] = [];
-  for (let i = 0; i <= timings; i++) {
-    const start = performance.now();
-    for (let k = 0; k < repeats; k++) run(kernel, storages);
-    await finish();
-    // The first timing includes compilation.
-    if (i > 0) times.push((performance.now() - start) / 1000 / repeats);
-  }
-  return times.sort((a, b) => a - b)[timings >> 1];
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#shortest-runs
-/** The shortest time of each of several kernels in seconds a run, each timed `turns` times over `repeats` runs. */
-export async function shortestRuns(
-  kernels: Kernel[],
-  storages: Storage[],
-  repeats = 1,
-  turns = 4,
-): Promise<number[]> {
-  const shortest = kernels.map(() => Infinity);
-  for (let turn = 0; turn <= turns; turn++)
-    for (const [i, kernel] of kernels.entries()) {
-      const start = performance.now();
-      for (let k = 0; k < repeats; k++) run(kernel, storages);
-      await finish();
-      const seconds = (performance.now() - start) / 1000 / repeats;
-      // The first turn includes compilation.
-      if (turn > 0) shortest[i] = Math.min(shortest[i], seconds);
-    }
-  return shortest;
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#probe-forms

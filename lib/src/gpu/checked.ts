@@ -1,22 +1,10 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import type { Storage } from "./buffers.js";
-import {
-  type Kernel,
-  type KernelParts,
-  allocate,
-  checkArrays,
-  download,
-  finish,
-  kernel,
-  pipelineFor,
-  release,
-  run,
-  sourceText,
-  upload,
-} from "./commands.js";
+import { allocate, checkArrays, download, finish, pipelineFor, release, run, upload } from "./commands.js";
 import { GpuError, currentGpu } from "./device.js";
+import { type Kernel, type KernelParts, kernel, sourceText } from "./kernel.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#inside-function
+//| 02-attention/a-the-engine-room.ipynb#inside-function
 /** Three counters for each way into an array: accesses that missed it, the lowest index of those, the array's length. */
 export const outsideCounters = 3;
 
@@ -30,7 +18,7 @@ fn tslm_inside(way: u32, index: u32, length: u32) -> u32 {
   return length - 1u;
 }`;
 
-//| 02-attention/1-the-first-kernel.ipynb#check-accesses
+//| 02-attention/a-the-engine-room.ipynb#check-accesses
 /** Where the bracket closes that opens at `open`; -1 when it never does. */
 export function closingBracket(code: string, open: number): number {
   let depth = 0;
@@ -61,7 +49,7 @@ export function checkAccesses(code: string, arrays: string[]): string {
   return `${before}${name}[${inside}]${checkAccesses(after, arrays)}`;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#checked-kernel
+//| 02-attention/a-the-engine-room.ipynb#checked-kernel
 /** The arrays of a kernel, by name, in the order of its bindings. */
 export function arrayNames({ reads, writes }: KernelParts): string[] {
   return [...reads, ...writes].flatMap(
@@ -86,7 +74,7 @@ export function checkedKernel(parts: KernelParts): Kernel {
   });
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#outside-accesses
+//| 02-attention/a-the-engine-room.ipynb#outside-accesses
 /** What the counters say, a part of a sentence for each way into an array that led outside. */
 export function outsideAccesses(arrays: string[], counters: Uint32Array): string[] {
   return arrays.flatMap((name, a) =>
@@ -100,7 +88,7 @@ export function outsideAccesses(arrays: string[], counters: Uint32Array): string
   );
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#run-checked
+//| 02-attention/a-the-engine-room.ipynb#run-checked
 /**
  * Runs a kernel that may be wrong, and waits for it. Throws when it does not compile, and when it reads or writes outside
  * of an array: with the array, the index and the array's length.

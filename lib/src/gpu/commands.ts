@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type Storage,
   checkFits,
@@ -8,6 +8,7 @@ import {
   takeBuffer,
   wholeOf,
 } from "./buffers.js";
+import { type Synchronous, inContext } from "./context.js";
 import {
   type Gpu,
   GpuError,
@@ -18,136 +19,10 @@ import {
   unsettledCalls,
   withErrorScope,
 } from "./device.js";
-import { type ImageCopy, copyToImage, imageFor, isImage } from "./images.js";
+import type { Kernel } from "./kernel.js";
+import { type TextureCopy, copyToTexture, textureFor } from "./textures.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#kernel-interface
-/** A program for the GPU with the number of workgroups to start: made by functions from shapes and adapter facts. */
-export interface Kernel {
-  /** What it does and on which shapes: errors and profiles show it. */
-  name: string;
-  /** The whole WGSL source. */
-  readonly code: string;
-  /** Stands for the source where compiled kernels are looked up. None means that the source itself does. */
-  key?: string;
-  /** The first bindings are read only, the next ones are written (and may be read). */
-  reads: number;
-  writes: number;
-  /** Those of the first bindings that are images. */
-  images: readonly number[];
-  /** Sizes that the source reads as data: kernels that differ in these alone are compiled once. */
-  sizes: readonly number[];
-  workgroups: readonly [number, number, number];
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#kernel-parts
-/** What a kernel's author writes; `kernel` adds the frame that is the same for all. */
-export interface KernelParts {
-  name: string;
-  /** Bindings that are only read, as WGSL declarations such as `x: array<f32>`, or by `imageOf`. */
-  reads: string[];
-  /** Bindings that are written. */
-  writes: string[];
-  /** Invocations a workgroup. */
-  workgroupSize: number;
-  /** Workgroups to start: a count, folded over two dimensions when it is long, or the three counts. */
-  workgroups: number | [number, number, number];
-  /**
-   * Sizes by name, u32, which the source reads as `sizes.name` instead of having them written in. Worth it where a kernel
-   * is slow to compile and comes in many shapes.
-   */
-  sizes?: Record<string, number>;
-  /** Constants, functions and workgroup variables. */
-  head?: string | (() => string);
-  /** WGSL extensions to enable, such as `subgroups`. */
-  enable?: string[];
-  /** The statements of `main`. They see `thread`, `lane`, `workgroup` (all u32) and `group` (vec3u). */
-  body: string | (() => string);
-  /**
-   * A short text that differs wherever the source would. With it, `head` and `body` may be functions that write their part of the
-   * source, and are called only when it must be compiled: worth it where the source is long and the kernel asked for often.
-   */
-  key?: string;
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#fold-grid
-/** Folds a long row of workgroups over two dimensions: one dimension ends at 65,535. */
-export function foldGrid(count: number): [number, number, number] {
-  const rows = Math.ceil(count / 65535);
-  return [Math.max(1, Math.ceil(count / Math.max(1, rows))), Math.max(1, rows), 1];
-}
-
-/** The first line of every kernel's `main`. */
-export const mainSignature =
-  "fn main(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32) {";
-
-//| 02-attention/1-the-first-kernel.ipynb#kernel-source
-/** Declares the sizes that a kernel reads as data, in the binding after its arrays. */
-export function sizesDeclaration(names: string[], binding: number): string[] {
-  if (names.length === 0) return [];
-  const fields = names.map((name) => `${name}: u32`).join(", ");
-  return [`struct Sizes { ${fields} }`, `@group(0) @binding(${binding}) var<uniform> sizes: Sizes;`];
-}
-
-/** Declares an array, or an image. */
-export function bindingDeclaration(
-  declaration: string,
-  access: "read" | "read_write",
-  binding: number,
-): string {
-  const space = isImage(declaration) ? "" : `<storage, ${access}>`;
-  return `@group(0) @binding(${binding}) var${space} ${declaration};`;
-}
-
-/** A part of a source, written now where it was not yet. */
-export function sourceText(part: string | (() => string)): string {
-  return typeof part === "string" ? part : part();
-}
-
-/** The whole source of a kernel: the frame around its author's parts. */
-export function kernelSource(parts: KernelParts): string {
-  const { reads, writes, workgroupSize, sizes = {}, head = "", enable = [], body } = parts;
-  const lines = [
-    ...enable.map((extension) => `enable ${extension};`),
-    ...reads.map((declaration, i) => bindingDeclaration(declaration, "read", i)),
-    ...writes.map((declaration, i) => bindingDeclaration(declaration, "read_write", reads.length + i)),
-    ...sizesDeclaration(Object.keys(sizes), reads.length + writes.length),
-    sourceText(head).trim(),
-    `@compute @workgroup_size(${workgroupSize})`,
-    mainSignature,
-    "  let workgroup = group.x + groups.x * group.y;",
-    `  let thread = workgroup * ${workgroupSize}u + lane;`,
-    sourceText(body).replace(/^\n+|\s+$/g, ""),
-    "}",
-  ];
-  return lines.filter((line) => line !== "").join("\n");
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#kernel
-/**
- * Writes the frame around a kernel's statements: bindings in order, then `main` with
- * `group` (which workgroup, three counts), `workgroup` (the same as one number), `lane` (which invocation within it)
- * and `thread` (which invocation of all). A folded grid may start some too many: compare `thread` or `workgroup` with
- * the size.
- */
-export function kernel(parts: KernelParts): Kernel {
-  const { name, reads, writes, workgroups, sizes = {}, key } = parts;
-  let code = key === undefined ? kernelSource(parts) : undefined;
-  return {
-    name,
-    key,
-    get code() {
-      code ??= kernelSource(parts);
-      return code;
-    },
-    reads: reads.length,
-    writes: writes.length,
-    images: reads.flatMap((declaration, i) => (isImage(declaration) ? [i] : [])),
-    sizes: Object.values(sizes),
-    workgroups: typeof workgroups === "number" ? foldGrid(workgroups) : workgroups,
-  };
-}
-
-//| 02-attention/1-the-first-kernel.ipynb#report-compilation
+//| 02-attention/a-the-engine-room.ipynb#report-compilation
 /** Turns a failed compilation into one error with the line that is wrong. */
 export async function reportCompilation(
   gpu: Gpu,
@@ -161,57 +36,62 @@ export async function reportCompilation(
   reportGpuError(gpu, new GpuError(`Kernel "${name}" does not compile: ${where}`), true);
 }
 
-/** The layout of a kernel's bindings: arrays and images that it reads first, then arrays that it writes, then its sizes. */
+/** The layout of a kernel's bindings: arrays and textures that it reads first, then arrays that it writes, then its sizes. */
 export function bindingLayout(
   device: GPUDevice,
-  { reads, writes, images, sizes }: Kernel,
+  { reads, writes, textures, sizes }: Kernel,
 ): GPUBindGroupLayout {
   const typeOf = (binding: number): GPUBufferBindingType => {
     if (binding < reads) return "read-only-storage";
     return binding < reads + writes ? "storage" : "uniform";
   };
-  const image = { storageTexture: { access: "read-only", format: "rgba32float" } } as const;
+  const texture = { storageTexture: { access: "read-only", format: "rgba32float" } } as const;
   const entries = Array.from({ length: reads + writes + Math.min(1, sizes.length) }, (_, binding) => ({
     binding,
     visibility: 4, // GPUShaderStage.COMPUTE
-    ...(images.includes(binding) ? image : { buffer: { type: typeOf(binding) } }),
+    ...(textures.includes(binding) ? texture : { buffer: { type: typeOf(binding) } }),
   }));
   return device.createBindGroupLayout({ entries });
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#compile
+//| 02-attention/a-the-engine-room.ipynb#compile
 /** Compiles a kernel. Errors in its source come out at the next wait, naming kernel and line, and `failed` is called. */
-export function compile(gpu: Gpu, wanted: Kernel, failed: () => void): GPUComputePipeline {
+export function compile(gpu: Gpu, kernel: Kernel, failed: () => void): GPUComputePipeline {
   const { device } = gpu;
-  const { name, code } = wanted;
+  const { name, code } = kernel;
   const make = () => {
     const module = device.createShaderModule({ label: name, code });
-    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, wanted)] });
+    const layout = device.createPipelineLayout({ bindGroupLayouts: [bindingLayout(device, kernel)] });
     const compute = { module, entryPoint: "main" };
     return { module, pipeline: device.createComputePipeline({ label: name, layout, compute }) };
   };
-  const made = withErrorScope(device, "validation", make, (error): Promise<void> => {
+  const compiled = withErrorScope(device, "validation", make, (error): Promise<void> => {
     failed();
-    return reportCompilation(gpu, name, made.module, error);
+    return reportCompilation(gpu, name, compiled.module, error);
   });
-  return made.pipeline;
+  return compiled.pipeline;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#pipeline-for
-/** Compiled kernels by their source, one table a device. */
+//| 02-attention/a-the-engine-room.ipynb#pipeline-for
+/** Compiled kernels by their key, one table a device. */
 export const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
-/** The compiled form of a kernel: compiled once, then remembered by its source, or by the key that stands for it. */
-export function pipelineFor(gpu: Gpu, wanted: Kernel): GPUComputePipeline {
-  const known = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
-  pipelines.set(gpu.device, known);
-  const key = `${wanted.reads} ${wanted.writes} ${wanted.sizes.length} ${wanted.key ?? wanted.code}`;
-  const pipeline = known.get(key) ?? compile(gpu, wanted, () => known.delete(key));
-  known.set(key, pipeline);
+/** Pipelines that have not run yet. A driver may put compiling off until then, so their first run takes longer. */
+export const freshPipelines = new Set<GPUComputePipeline>();
+
+/** The compiled form of a kernel: compiled once, then remembered by its key. */
+export function pipelineFor(gpu: Gpu, kernel: Kernel): GPUComputePipeline {
+  const compiled = pipelines.get(gpu.device) ?? new Map<string, GPUComputePipeline>();
+  pipelines.set(gpu.device, compiled);
+  const ready = compiled.get(kernel.key);
+  if (ready) return ready;
+  const pipeline = compile(gpu, kernel, () => compiled.delete(kernel.key));
+  compiled.set(kernel.key, pipeline);
+  freshPipelines.add(pipeline);
   return pipeline;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#prepare
+//| 02-attention/a-the-engine-room.ipynb#prepare
 /** One kernel with the memory it runs on, in the order of its bindings. */
 export interface Dispatch {
   kernel: Kernel;
@@ -224,8 +104,8 @@ export interface PreparedDispatch {
   name: string;
   pipeline: GPUComputePipeline;
   bindings: GPUBindGroup;
-  /** What is copied into images before. */
-  copies: ImageCopy[];
+  /** What is copied into textures before. */
+  copies: TextureCopy[];
   workgroups: readonly [number, number, number];
 }
 
@@ -261,11 +141,11 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   const arrays = storages.map((storage) => bindingOf(storage, `Kernel "${kernel.name}"`));
   const sizes = kernel.sizes.length > 0 ? [{ buffer: sizesBuffer(gpu.device, kernel.sizes) }] : [];
   const resources: GPUBindingResource[] = [...arrays, ...sizes];
-  const copies = kernel.images.map((binding) => {
+  const copies = kernel.textures.map((binding) => {
     const from = arrays[binding];
-    const image = imageFor(binding, storages[binding].bytes, `An image for kernel "${kernel.name}"`);
-    resources[binding] = image.createView();
-    return { from, image };
+    const texture = textureFor(binding, storages[binding].bytes, `A texture for kernel "${kernel.name}"`);
+    resources[binding] = texture.createView();
+    return { from, texture };
   });
   const entries = resources.map((resource, binding) => ({ binding, resource }));
   const layout = pipeline.getBindGroupLayout(0);
@@ -273,7 +153,7 @@ export function prepare({ kernel, storages }: Dispatch): PreparedDispatch {
   return { gpu, name: kernel.name, pipeline, bindings, copies, workgroups: kernel.workgroups };
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#encoding-types
+//| 02-attention/a-the-engine-room.ipynb#encoding-types
 /** Commands that were encoded and not yet handed to the GPU. */
 export interface Encoding {
   gpu: Gpu;
@@ -292,7 +172,7 @@ export const commands: {
 /** Work is handed to the GPU at least this often, so that it is busy while the program goes on. */
 export const dispatchesPerSubmit = 64;
 
-//| 02-attention/1-the-first-kernel.ipynb#encode
+//| 02-attention/a-the-engine-room.ipynb#encode
 /** Opens a new list of commands. */
 export function beginEncoding(gpu: Gpu): Encoding {
   const encoder = gpu.device.createCommandEncoder();
@@ -308,11 +188,11 @@ export function flush(): void {
   waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
 }
 
-/** Copies arrays into images. That cannot be done inside of a pass, so one ends before and the next begins after. */
-export function fillImages(encoding: Encoding, copies: ImageCopy[]): void {
+/** Copies arrays into textures. That cannot be done inside of a pass, so one ends before and the next begins after. */
+export function fillTextures(encoding: Encoding, copies: TextureCopy[]): void {
   if (copies.length === 0) return;
   encoding.pass.end();
-  for (const copy of copies) copyToImage(encoding.encoder, copy);
+  for (const copy of copies) copyToTexture(encoding.encoder, copy);
   encoding.pass = encoding.encoder.beginComputePass();
 }
 
@@ -322,19 +202,20 @@ export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: Pr
   if (commands.waiting?.gpu !== gpu) commands.waiting = beginEncoding(gpu); // what waited for a lost device is dropped
   const { waiting } = commands;
   gpu.latestKernel = name;
-  fillImages(waiting, copies);
+  if (freshPipelines.size > 0) freshPipelines.delete(pipeline);
+  fillTextures(waiting, copies);
   waiting.pass.setPipeline(pipeline);
   waiting.pass.setBindGroup(0, bindings);
   waiting.pass.dispatchWorkgroups(...workgroups);
   if (++waiting.count >= dispatchesPerSubmit) flush();
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#run
+//| 02-attention/a-the-engine-room.ipynb#run
 /** Throws when a kernel is given more or fewer arrays than it works on. */
 export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
-  const wanted = reads + writes;
-  if (storages.length === wanted) return;
-  throw new GpuError(`Kernel "${name}" works on ${wanted} arrays, and was given ${storages.length}.`);
+  const arrays = reads + writes;
+  if (storages.length === arrays) return;
+  throw new GpuError(`Kernel "${name}" works on ${arrays} arrays, and was given ${storages.length}.`);
 }
 
 /**
@@ -349,7 +230,7 @@ export function run(kernel: Kernel, storages: Storage[]): void {
   else encode(prepare({ kernel, storages }));
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#rest-until
+//| 02-attention/a-the-engine-room.ipynb#rest-until
 /**
  * Waits for the GPU, sleeping a millisecond at a time, so that Dawn's asking whether it is done takes no core from a
  * software adapter. A browser does its own waiting.
@@ -369,7 +250,7 @@ export async function restUntil<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#finish
+//| 02-attention/a-the-engine-room.ipynb#finish
 /** Waits for something that the GPU does. Throws the first error that came up; when the device is lost, that. */
 export async function waitFor(gpu: Gpu, work: Promise<unknown>): Promise<void> {
   const done = restUntil(work).catch((error: Error) => reportGpuError(gpu, new GpuError(error.message)));
@@ -395,7 +276,7 @@ export function upload(storage: Storage, data: Float32Array | Uint32Array): void
   queue.writeBuffer(buffer, offset, data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#download
+//| 02-attention/a-the-engine-room.ipynb#download
 /** Reads GPU memory back: waits for everything asked before. Throws what went wrong on the way. */
 export async function download(storage: Storage): Promise<ArrayBuffer> {
   const { bytes, within } = storage;
@@ -419,7 +300,7 @@ export async function download(storage: Storage): Promise<ArrayBuffer> {
   return copy;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#allocate
+//| 02-attention/a-the-engine-room.ipynb#allocate
 /** New memory of a size in bytes: only planned while a step is recorded. Its content is not defined. */
 export function allocate(bytes: number, what?: string): Storage {
   return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
@@ -443,17 +324,16 @@ export function release(storage: Storage): void {
   storage.buffer = undefined;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#record
-/** Writes down what `step` would run, in order, without running it. */
-export function recordDispatches<T>(step: () => T): { result: T; dispatches: Dispatch[] } {
+//| 02-attention/a-the-engine-room.ipynb#record
+/** Writes down what `step`, which is synchronous, would run, in order, without running it. */
+export function recordDispatches<T>(step: () => Synchronous<T>): { result: T; dispatches: Dispatch[] } {
   if (commands.recording) throw new GpuError("A step is being recorded already: recordings do not nest.");
   const dispatches: Dispatch[] = [];
   commands.recording = dispatches;
-  try {
-    return { result: step(), dispatches };
-  } finally {
+  const result = inContext("Recording", step, () => {
     commands.recording = undefined;
-  }
+  });
+  return { result, dispatches };
 }
 
 /** Whether a step is being recorded. */
@@ -461,17 +341,12 @@ export function isRecording(): boolean {
   return commands.recording !== undefined;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#watch
-/** Hands every dispatch of `work` to `watcher` instead of running it (the profiler runs it with a clock). */
-export async function watchDispatches<T>(
-  watcher: (dispatch: Dispatch) => void,
-  work: () => Promise<T>,
-): Promise<T> {
+//| 02-attention/a-the-engine-room.ipynb#watch
+/** Hands every dispatch of `work`, which is synchronous, to `watcher` instead of running it: a profiler runs it with a clock. */
+export function watchDispatches<T>(watcher: (dispatch: Dispatch) => void, work: () => Synchronous<T>): T {
   flush();
   commands.watcher = watcher;
-  try {
-    return await work();
-  } finally {
+  return inContext("Watching", work, () => {
     commands.watcher = undefined;
-  }
+  });
 }

@@ -1,6 +1,6 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 02-attention/1-the-first-kernel.ipynb#adapter-facts
+//| 02-attention/a-the-engine-room.ipynb#adapter-facts
 /** What kind of hardware answers: a processor running shaders in software, or a graphics processor. */
 export type AdapterKind = "cpu" | "gpu";
 
@@ -21,7 +21,7 @@ export interface AdapterFacts {
   limits: Record<string, number>;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#gpu-interface
+//| 02-attention/a-the-engine-room.ipynb#gpu-interface
 /** An open device: where buffers live and kernels run. */
 export interface Gpu {
   device: GPUDevice;
@@ -48,13 +48,13 @@ export class GpuError extends Error {
   override name = "GpuError";
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#pinned
+//| 02-attention/a-the-engine-room.ipynb#pinned
 /** What must live as long as the process: Dawn crashes when its instance is collected before its devices. */
 export const pinned = globalThis as typeof globalThis & {
   tslmGpu?: { entry: GPU; gpu?: Gpu; opening?: Promise<Gpu> };
 };
 
-//| 02-attention/1-the-first-kernel.ipynb#dawn-switches
+//| 02-attention/a-the-engine-room.ipynb#dawn-switches
 /** Dawn's switches: exact timestamps and new features always, no bounds checks when asked. */
 export function dawnSwitches(robust: boolean): string[] {
   const on = ["allow_unsafe_apis", "vulkan_enable_f16_on_nvidia", "use_vulkan_memory_model"];
@@ -72,7 +72,7 @@ export async function gpuEntry(robust: boolean): Promise<GPU> {
   return dawn.create(dawnSwitches(robust));
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#adapter-facts-read
+//| 02-attention/a-the-engine-room.ipynb#adapter-facts-read
 /** Reads the sizes of matrices that subgroups can multiply: an experiment of Dawn's, absent elsewhere. */
 export function subgroupMatrices(info: GPUAdapterInfo): string[] {
   type Matrix = { componentType: string; resultComponentType: string; M: number; N: number; K: number };
@@ -103,7 +103,7 @@ export function adapterFacts({ info, features, limits }: GPUAdapter): AdapterFac
   };
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#pending-errors
+//| 02-attention/a-the-engine-room.ipynb#pending-errors
 /** Errors arrive after the call that caused them: this one is kept until the program next waits for the GPU. */
 export function reportGpuError({ errors }: Gpu, error: Error, isCause = false): void {
   errors[isCause ? "causes" : "others"].push(error);
@@ -117,7 +117,7 @@ export function throwGpuErrors({ errors, lost }: Gpu): void {
   if (first) throw first;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#error-scope
+//| 02-attention/a-the-engine-room.ipynb#error-scope
 /** Calls of which the driver has not said yet whether they worked. */
 export const unsettledCalls = new Set<Promise<void>>();
 
@@ -136,7 +136,7 @@ export function withErrorScope<T>(
   return result;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#current-gpu
+//| 02-attention/a-the-engine-room.ipynb#current-gpu
 /** Notes that a device is lost. */
 export function loseDevice(gpu: Gpu, { message, reason }: GPUDeviceLostInfo): void {
   const last = gpu.latestKernel ? ` after it was given kernel "${gpu.latestKernel}"` : "";
@@ -158,7 +158,7 @@ export function currentGpu(): Gpu {
   return gpu;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#wanted
+//| 02-attention/a-the-engine-room.ipynb#wanted
 /** The features kernels know how to use; the rest stay off. */
 export const wantedFeatures = [
   "shader-f16",
@@ -178,7 +178,7 @@ export const wantedLimits = [
   "maxComputeWorkgroupStorageSize",
 ];
 
-//| 02-attention/1-the-first-kernel.ipynb#open-gpu
+//| 02-attention/a-the-engine-room.ipynb#open-gpu
 /** Asks for an adapter, and for a device with everything that kernels can use. */
 export async function openDevice(entry: GPU): Promise<Gpu> {
   const adapter = await entry.requestAdapter({ powerPreference: "high-performance" });
@@ -199,7 +199,7 @@ export async function openDevice(entry: GPU): Promise<Gpu> {
   return gpu;
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#open-once
+//| 02-attention/a-the-engine-room.ipynb#open-once
 /**
  * Opens the best adapter there is and makes it the current one; a second call gives the same device, or a new one when
  * that is lost. Throws a `GpuError` that says what to do where there is none.

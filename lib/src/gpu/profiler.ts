@@ -1,9 +1,10 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { type Dispatch, finish, prepare, waitFor, watchDispatches } from "./commands.js";
+import type { Synchronous } from "./context.js";
 import { GpuError, currentGpu } from "./device.js";
-import { copyToImage } from "./images.js";
+import { copyToTexture } from "./textures.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#profile-types
+//| 02-attention/a-the-engine-room.ipynb#profile-types
 /** GPU time of one kernel, all its calls together. */
 export interface ProfileRow {
   name: string;
@@ -15,8 +16,8 @@ export interface ProfileRow {
 /** Kernels that one profile can time. */
 export const profileCapacity = 2000;
 
-//| 02-attention/1-the-first-kernel.ipynb#time-dispatch
-/** Runs one kernel between two timestamps: a pass of no work reads the clock before its images are filled, and its own after. */
+//| 02-attention/a-the-engine-room.ipynb#time-dispatch
+/** Runs one kernel between two timestamps: a pass of no work reads the clock before its textures are filled, and its own after. */
 export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: string[]): void {
   const { gpu, pipeline, bindings, copies, workgroups } = prepare(dispatch);
   const { device } = gpu;
@@ -26,7 +27,7 @@ export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: s
   const clock = (index: object) => (timed ? { timestampWrites: { querySet, ...index } } : {});
   const encoder = device.createCommandEncoder();
   encoder.beginComputePass(clock({ beginningOfPassWriteIndex: at })).end();
-  for (const copy of copies) copyToImage(encoder, copy);
+  for (const copy of copies) copyToTexture(encoder, copy);
   const pass = encoder.beginComputePass(clock({ endOfPassWriteIndex: at + 1 }));
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, bindings);
@@ -36,7 +37,7 @@ export function timeDispatch(dispatch: Dispatch, querySet: GPUQuerySet, names: s
   if (timed) names.push(dispatch.kernel.name);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#read-timestamps
+//| 02-attention/a-the-engine-room.ipynb#read-timestamps
 /** Reads `count` pairs of timestamps and gives the differences in microseconds. */
 export async function readTimestamps(querySet: GPUQuerySet, count: number): Promise<number[]> {
   const gpu = currentGpu();
@@ -55,7 +56,7 @@ export async function readTimestamps(querySet: GPUQuerySet, count: number): Prom
   return Array.from({ length: count }, (_, i) => Number(ticks[2 * i + 1] - ticks[2 * i]) / 1000);
 }
 
-//| 02-attention/1-the-first-kernel.ipynb#profile
+//| 02-attention/a-the-engine-room.ipynb#profile
 /** Adds up times by name. */
 export function summarise(names: string[], times: number[]): ProfileRow[] {
   const rows = new Map<string, ProfileRow>();
@@ -70,17 +71,14 @@ export function summarise(names: string[], times: number[]): ProfileRow[] {
  * Runs `work` with a clock around every kernel and gives the GPU time by kernel name, longest first.
  * Throws where the adapter has no timestamps.
  */
-export async function profile(work: () => unknown): Promise<ProfileRow[]> {
+export async function profile<T>(work: () => Synchronous<T>): Promise<ProfileRow[]> {
   const { device } = currentGpu();
   if (!device.features.has("timestamp-query"))
     throw new GpuError("This adapter has no timestamps, so kernels cannot be timed on it.");
   const querySet = device.createQuerySet({ type: "timestamp", count: profileCapacity * 2 });
   const names: string[] = [];
   await finish();
-  await watchDispatches(
-    (dispatch) => timeDispatch(dispatch, querySet, names),
-    async () => work(),
-  );
+  watchDispatches((dispatch) => timeDispatch(dispatch, querySet, names), work);
   const times = await readTimestamps(querySet, names.length);
   querySet.destroy();
   return summarise(names, times);

@@ -1,9 +1,9 @@
-// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import type { Storage } from "./buffers.js";
-import { secondsPerRun } from "./ceiling.js";
-import type { Kernel } from "./commands.js";
+import type { Kernel } from "./kernel.js";
+import { secondsPerRun } from "./timing.js";
 
-//| 02-attention/2-matrix-products.ipynb#tuner
+//| 02-attention/a-the-engine-room.ipynb#tuner
 /** Which variant won, by question: an adapter, an operation and a shape. Plain data, so that it can be kept on disk. */
 export type TunerChoices = Record<string, string>;
 

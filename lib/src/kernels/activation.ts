@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/4-rows.ipynb: edit it there, or here and run `npm run backport`.
-import type { Kernel } from "../gpu/commands.js";
+import type { Kernel } from "../gpu/kernel.js";
 import { type UnaryFunction, elementwiseKernel } from "./elementwise.js";
 
 //| 02-attention/4-rows.ipynb#gelu-parts

@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/5-attention.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { rowKernel } from "./rows.js";
 import { floatBits, vectorWidth } from "./wgsl.js";
 

@@ -1,5 +1,5 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { blockTokens } from "./flash.js";
 
 //| 05-inference/2-the-cache.ipynb#cache-shape

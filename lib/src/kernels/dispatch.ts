@@ -1,6 +1,6 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { matmulRowTile } from "./products.js";
 import { prefersSubgroups, vectorAlias, vectorWidth } from "./wgsl.js";
 

@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#wgsl-number
@@ -21,60 +21,36 @@ export function elementwiseKernel(
 ): Kernel {
   const longest = Math.max(...lengths);
   const width = vectorWidth(...lengths);
+  const repeats = lengths.map((length) => length !== longest);
   const operands = operandNames.slice(0, lengths.length);
-  const loads = operands.map((operand, k) => {
-    const at = lengths[k] === longest ? "i" : `i % arrayLength(&${operand}In)`;
-    return `    let ${operand} = ${operand}In[${at}];`;
-  });
   return kernel({
     name: `${name} ${longest}`,
+    key: `elementwise ${width} ${repeats} ${Object.keys(constants)} ${expressions.join("; ")}`,
     reads: operands.map((operand) => `${operand}In: array<V>`),
     writes: expressions.map((_, k) => `y${k}: array<V>`),
     sizes: Object.fromEntries(Object.entries(constants).map(([key, value]) => [key, floatBits(value)])),
     head: vectorAlias(width),
     workgroupSize: 64,
     workgroups: Math.ceil(longest / width / 256),
-    body: [
-      ...Object.keys(constants).map((key) => `  let ${key} = bitcast<f32>(sizes.${key});`),
-      "  for (var step = 0u; step < 4u; step++) {",
-      "    let i = workgroup * 256u + step * 64u + lane;",
-      "    if (i >= arrayLength(&y0)) { return; }",
-      ...loads,
-      ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
-      "  }",
-    ].join("\n"),
+    body: () => elementwiseBody(repeats, expressions, Object.keys(constants)),
   });
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#copy-block
-/** A block of numbers within an array: where it starts, and how far it is from one of its rows to the next. */
-export interface BlockPlace {
-  start: number;
-  stride: number;
-}
-
-/** Copies a block of rows × columns numbers of 32 bits from its place in one array to its place in another. */
-export function copyBlockKernel(rows: number, columns: number, from: BlockPlace, to: BlockPlace): Kernel {
-  return kernel({
-    name: `copy block ${rows}x${columns}`,
-    reads: ["x: array<u32>"],
-    writes: ["y: array<u32>"],
-    sizes: {
-      size: rows * columns,
-      columns,
-      fromStart: from.start,
-      fromStride: from.stride,
-      toStart: to.start,
-      toStride: to.stride,
-    },
-    workgroupSize: 64,
-    workgroups: Math.ceil((rows * columns) / 64),
-    body: `
-  if (thread >= sizes.size) { return; }
-  let row = thread / sizes.columns;
-  let column = thread % sizes.columns;
-  y[sizes.toStart + row * sizes.toStride + column] = x[sizes.fromStart + row * sizes.fromStride + column];`,
+/** The statements of an element-wise kernel: which operands repeat, what is computed, and the constants' names. */
+export function elementwiseBody(repeats: boolean[], expressions: string[], constants: string[]): string {
+  const loads = repeats.map((repeat, k) => {
+    const operand = operandNames[k];
+    return `    let ${operand} = ${operand}In[${repeat ? `i % arrayLength(&${operand}In)` : "i"}];`;
   });
+  return [
+    ...constants.map((name) => `  let ${name} = bitcast<f32>(sizes.${name});`),
+    "  for (var step = 0u; step < 4u; step++) {",
+    "    let i = workgroup * 256u + step * 64u + lane;",
+    "    if (i >= arrayLength(&y0)) { return; }",
+    ...loads,
+    ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
+    "  }",
+  ].join("\n");
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#unary-table

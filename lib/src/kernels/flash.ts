@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
-import { imageFunction, imageOf } from "../gpu/images.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
+import { textureFunction, textureOf } from "../gpu/textures.js";
 import { floatBits, prefersSubgroups, range } from "./wgsl.js";
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-shape
@@ -155,7 +155,7 @@ export function sharedRows(shape: FlashShape): number {
 
 /** Declares the workgroup memory for rows of these arrays, or how they are read as textures. */
 export function sharedHead(names: string[], shape: FlashShape, { subgroups, textures }: FlashTiling): string {
-  if (subgroups) return textures ? names.map(imageFunction).join("\n") : "";
+  if (subgroups) return textures ? names.map(textureFunction).join("\n") : "";
   const size = (name: string) => sharedRows(shape) * vectorsOf(name, shape);
   return names.map((name) => `var<workgroup> ${name}Tile: array<vec4f, ${size(name)}>;`).join("\n");
 }
@@ -185,7 +185,7 @@ export interface RowWalk {
 /** Declares arrays of rows, in fours: those that are walked through as textures, where the tiling has them so. */
 export function rowArrays(names: string[], walk: RowWalk, { textures }: FlashTiling): string[] {
   return names.map((name) =>
-    textures && walk.names.includes(name) ? imageOf(name) : `${name}: array<vec4f>`,
+    textures && walk.names.includes(name) ? textureOf(name) : `${name}: array<vec4f>`,
   );
 }
 

@@ -1,6 +1,6 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
-import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import type { Kernel } from "../gpu/kernel.js";
 import { type DispatchShape, dispatchTiles, nobody } from "./dispatch.js";
 import type { MatmulPlaces, MatmulShape, OperandFormat } from "./operands.js";
 import { matmulRowTile, placedMatmulKernel, subgroupHeights } from "./products.js";

@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import type { Kernel } from "../gpu/kernel.js";
 import { type MatmulPlaces, type MatmulShape, operands, productKernel } from "./operands.js";
 import { range } from "./wgsl.js";
 

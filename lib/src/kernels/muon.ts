@@ -1,5 +1,5 @@
 // Extracted from chapters/04-training/3-muon.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { type Walk, arraysOf, overAll, stepNumberLines, stepReads, walkFrame } from "./optimizers.js";
 
 //| 04-training/3-muon.ipynb#newton-plain

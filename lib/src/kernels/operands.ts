@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { elementType, range, vec4At, vec4Of, zeroFrom } from "./wgsl.js";
 
 //| 02-attention/2-matrix-products.ipynb#matmul-shape

@@ -1,6 +1,6 @@
 // Extracted from chapters/04-training/2-optimizers.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 
 //| 04-training/2-optimizers.ipynb#walk
 /** Several arrays that one dispatch walks over, one after the other. */

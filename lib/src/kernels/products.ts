@@ -1,7 +1,8 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 import type { Storage } from "../gpu/buffers.js";
-import { type Kernel, allocate, release } from "../gpu/commands.js";
+import { allocate, release } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import type { Kernel } from "../gpu/kernel.js";
 import { fastestVariant, tunerChoices } from "../gpu/tuner.js";
 import { matvecKernel, suitsMatvec } from "./matvec.js";
 import { type MatmulPlaces, type MatmulShape, batchPlaces, f32Format, matmulName } from "./operands.js";

@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { floatBits } from "./wgsl.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#partial-sums

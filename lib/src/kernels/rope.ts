@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/6-positions.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { rowGroups } from "./rows.js";
 import { floatBits, wgslNumber } from "./wgsl.js";
 

@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/4-rows.ipynb: edit it there, or here and run `npm run backport`.
-import type { Kernel } from "../gpu/commands.js";
 import type { AdapterFacts } from "../gpu/device.js";
+import type { Kernel } from "../gpu/kernel.js";
 import { rowKernel } from "./rows.js";
 import { floatBits } from "./wgsl.js";
 

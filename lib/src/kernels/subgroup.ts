@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import type { Kernel } from "../gpu/commands.js";
-import { imageOf, imageWidth } from "../gpu/images.js";
+import type { Kernel } from "../gpu/kernel.js";
+import { textureOf, textureWidth } from "../gpu/textures.js";
 import {
   type MatmulPlaces,
   type MatmulShape,
@@ -135,9 +135,9 @@ export function subgroupRound([a, b]: [Operand, Operand], tile: SubgroupTile, ro
 export const textureFormat: OperandFormat = {
   ...f32Format,
   name: "texture",
-  bindings: (name) => [imageOf(name)],
+  bindings: (name) => [textureOf(name)],
   loadFour: (name, at) =>
-    `textureLoad(${name}, vec2u(${at} / 4u % ${imageWidth}u, ${at} / 4u / ${imageWidth}u))`,
+    `textureLoad(${name}, vec2u(${at} / 4u % ${textureWidth}u, ${at} / 4u / ${textureWidth}u))`,
 };
 
 /** Both operands: as textures where the tile allows it, they are floats in fours, and two subgroups or more load each number. */

@@ -1,5 +1,5 @@
 // Extracted from chapters/03-moe/1-why-experts.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { range } from "./wgsl.js";
 
 //| 03-moe/1-why-experts.ipynb#topk-shape

@@ -11,7 +11,7 @@ import {
 } from "../kernels/dispatch.js";
 import { groupedMatmulKernel, groupedWeightKernel } from "../kernels/grouped.js";
 import { isTracked, reshape, track } from "../tensor/autograd.js";
-import { type Precision, matmulPrecision, withPrecision } from "../tensor/operations.js";
+import { type Precision, matmulPrecision, withPrecision } from "../tensor/precision.js";
 import { PackedWeight, type Weight, describeWeight, linear, productInputs } from "../tensor/products.js";
 import { swiglu } from "../tensor/rows.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";

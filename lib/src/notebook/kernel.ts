@@ -1,6 +1,7 @@
 /** A learner's kernel, put to work with care: poisoned outputs, checked accesses, errors in the learner's own lines. */
 import { closingBracket, runChecked } from "../gpu/checked.js";
-import { allocate, download, type KernelParts, kernel, release, upload } from "../gpu/commands.js";
+import { allocate, download, release, upload } from "../gpu/commands.js";
+import { type KernelParts, kernel } from "../gpu/kernel.js";
 import { GpuError, openGpu } from "../gpu/device.js";
 import { POISON } from "./compare.js";
 

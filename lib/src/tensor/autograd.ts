@@ -1,8 +1,9 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Kernel, kernel } from "../gpu/commands.js";
-import { elementwiseKernel } from "../kernels/elementwise.js";
+import { type Synchronous, inContext } from "../gpu/context.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import { floatBits } from "../kernels/wgsl.js";
-import { type Tensor, closeAfter, describe, empty, launch, launchInto, pieces, view } from "./tensor.js";
+import { inPieces } from "./pieces.js";
+import { type Tensor, describe, launch, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
@@ -20,10 +21,10 @@ export function isTracked(value: Tensor): boolean {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#without-gradients
-/** Runs `work` without writing the tape: for using a model, not training it. */
-export function withoutGradients<T>(work: () => T): T {
+/** Runs `work`, which is synchronous, without writing the tape: for using a model, not training it. */
+export function withoutGradients<T>(work: () => Synchronous<T>): T {
   tape.paused += 1;
-  return closeAfter(work, () => {
+  return inContext("withoutGradients", work, () => {
     tape.paused -= 1;
   });
 }
@@ -47,36 +48,15 @@ export function track(
 export function tapeOf(loss: Tensor): Tensor[] {
   const seen = new Set<Tensor>();
   const waiting = [loss];
-  for (let each = waiting.pop(); each; each = waiting.pop()) {
-    if (!each.node || seen.has(each)) continue;
-    seen.add(each);
-    waiting.push(...each.node.inputs);
+  for (let next = waiting.pop(); next; next = waiting.pop()) {
+    if (!next.node || seen.has(next)) continue;
+    seen.add(next);
+    waiting.push(...next.node.inputs);
   }
   return [...seen].sort((a, b) => b.node!.order - a.node!.order);
 }
 
-/**
- * Applies an element-wise kernel to tensors of one size (or with a single element), piece by piece where they are too large to
- * bind. Off the tape.
- */
-export function inPieces(name: string, expression: string, ...inputs: Tensor[]): Tensor {
-  const output = empty(inputs[0].shape);
-  const parts = inputs.map(pieces);
-  pieces(output).forEach((piece, i) => {
-    const part = parts.map((all) => all[i] ?? all[0]);
-    launchInto(
-      elementwiseKernel(
-        name,
-        part.map(({ size }) => size),
-        [expression],
-      ),
-      part,
-      [piece],
-    );
-  });
-  return output;
-}
-
+//| 02-attention/3-tensors-and-gradients.ipynb#send-back
 /** The sum of two gradients of one tensor, off the tape. */
 export function sumOf(a: Tensor, b: Tensor): Tensor {
   return inPieces("add", "a + b", a, b);

@@ -4,11 +4,13 @@ import {
   type Dispatch,
   type PreparedDispatch,
   encode,
+  freshPipelines,
   prepare,
   recordDispatches,
   release,
 } from "../gpu/commands.js";
-import type { ImageCopy } from "../gpu/images.js";
+import type { Synchronous } from "../gpu/context.js";
+import type { TextureCopy } from "../gpu/textures.js";
 import { scope, tensorsIn } from "./tensor.js";
 
 //| 04-training/5-one-step-recorded.ipynb#last-uses
@@ -93,6 +95,8 @@ export interface Recording<T> {
   run(): T;
   /** Kernels that one run starts. */
   dispatches: number;
+  /** Kernels that nothing has run before: the driver may compile them in the first run, which then takes longer. */
+  newKernels: number;
   /** Bytes that the intermediate results take in the memory plan, and what they would take with a buffer each. */
   plannedBytes: number;
   unplannedBytes: number;
@@ -101,31 +105,31 @@ export interface Recording<T> {
 }
 
 //| 04-training/5-one-step-recorded.ipynb#prepare-step
-/** Prepares a step's dispatches, in order. An array that its image holds already, as it is now, is not copied again. */
+/** Prepares a step's dispatches, in order. An array that its texture holds already, as it is now, is not copied again. */
 export function prepareStep(dispatches: Dispatch[]): PreparedDispatch[] {
   const held = new Map<GPUTexture, GPUBufferBinding>();
-  const isHeld = ({ from, image }: ImageCopy) => {
-    const { buffer, offset, size } = held.get(image) ?? {};
+  const isHeld = ({ from, texture }: TextureCopy) => {
+    const { buffer, offset, size } = held.get(texture) ?? {};
     return buffer === from.buffer && offset === from.offset && size === from.size;
   };
   return dispatches.map(({ kernel, storages }) => {
     const prepared = prepare({ kernel, storages });
     const copies = prepared.copies.filter((copy) => !isHeld(copy));
-    for (const { from, image } of copies) held.set(image, from);
+    for (const { from, texture } of copies) held.set(texture, from);
     const written = new Set(storages.slice(kernel.reads).map((storage) => wholeOf(storage).buffer));
-    for (const [image, { buffer }] of held) if (written.has(buffer)) held.delete(image);
+    for (const [texture, { buffer }] of held) if (written.has(buffer)) held.delete(texture);
     return { ...prepared, copies };
   });
 }
 
 //| 04-training/5-one-step-recorded.ipynb#capture
 /**
- * Records what `step` does on the GPU, without running it, and plans its memory: intermediate results share buffers when
+ * Records what `step`, which is synchronous, does on the GPU, without running it, and plans its memory: intermediate results share buffers when
  * their lifetimes do not meet. The step may read and write tensors made outside of it; whatever changes from run to run
  * (a batch, a learning rate) is written into such tensors. It cannot make tensors from values or read them back.
  */
-export function capture<T>(step: () => T): Recording<T> {
-  const { result, dispatches } = recordDispatches(() => scope(step));
+export function capture<T>(step: () => Synchronous<T>): Recording<T> {
+  const { result, dispatches } = recordDispatches<T>(() => scope<T>(step) as Synchronous<T>);
   const results = new Set(tensorsIn(result).map(({ storage }) => wholeOf(storage)));
   const outside = outsideStorages(dispatches);
   const plan = planMemory(dispatches, results);
@@ -134,10 +138,12 @@ export function capture<T>(step: () => T): Recording<T> {
   for (const storage of plan.shared) storage.buffer = undefined;
   return {
     run() {
-      for (const each of prepared) encode(each);
+      for (const dispatch of prepared) encode(dispatch);
       return result;
     },
     dispatches: dispatches.length,
+    newKernels: new Set(prepared.map(({ pipeline }) => pipeline).filter((one) => freshPipelines.has(one)))
+      .size,
     plannedBytes: plan.buffers.reduce((total, { size }) => total + size, 0),
     unplannedBytes: plan.unplannedBytes,
     free() {

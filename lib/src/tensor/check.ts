@@ -21,15 +21,14 @@ export function mixingWeights(size: number): Float32Array {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#mixed-loss
+/** Inputs of a function under test: what is in each, and its shape. */
+export type TestInput = { values: Float32Array; shape: number[] };
+
 /** The mixed loss of `f`, summed in 64 bits. */
-export async function mixedLoss(
-  f: (...inputs: Tensor[]) => Tensor,
-  inputs: { shape: number[] }[],
-  arrays: Float32Array[],
-): Promise<number> {
-  const output = await scope(async () =>
-    f(...arrays.map((values, k) => tensor(values, inputs[k].shape))).array(),
-  );
+export async function mixedLoss(f: (...inputs: Tensor[]) => Tensor, inputs: TestInput[]): Promise<number> {
+  const result = scope(() => f(...inputs.map(({ values, shape }) => tensor(values, shape))));
+  const output = await result.array();
+  result.free();
   const weights = mixingWeights(output.length);
   return output.reduce((total, value, i) => total + value * weights[i], 0);
 }
@@ -37,43 +36,54 @@ export async function mixedLoss(
 /** The gradients the tape gives for the mixed loss of `f`. */
 export async function tapeGradients(
   f: (...inputs: Tensor[]) => Tensor,
-  inputs: { values: Float32Array; shape: number[] }[],
+  inputs: TestInput[],
 ): Promise<Float32Array[]> {
-  return scope(async () => {
+  const found = scope(() => {
     const parameters = inputs.map(({ values, shape }) => parameter(tensor(values, shape)));
     const output = f(...parameters);
     const loss = sum(multiply(output, tensor(mixingWeights(output.size), output.shape)));
-    return Promise.all(gradients(loss, parameters).map((gradient) => gradient.array()));
+    return gradients(loss, parameters);
   });
+  const arrays = await Promise.all(found.map((gradient) => gradient.array()));
+  for (const gradient of found) gradient.free();
+  return arrays;
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#gradient-error
+/** A finite difference: how fast the mixed loss of `f` changes with element `at` of input `k`. */
+export async function finiteDifference(
+  f: (...inputs: Tensor[]) => Tensor,
+  inputs: TestInput[],
+  { k, at, step }: { k: number; at: number; step: number },
+): Promise<number> {
+  const lossAt = (offset: number) => {
+    const nudged = Float32Array.from(inputs[k].values);
+    nudged[at] += offset;
+    return mixedLoss(
+      f,
+      inputs.map((input, i) => (i === k ? { ...input, values: nudged } : input)),
+    );
+  };
+  return ((await lossAt(step)) - (await lossAt(-step))) / (2 * step);
+}
+
 /**
  * Compares the tape's gradients of `f` with finite differences: nudges up to `samples` elements of each input by
  * ±`step` and sees what the output does. Gives the relative error over all samples; rounding in 32 bits leaves some 1e-3.
  */
 export async function gradientError(
   f: (...inputs: Tensor[]) => Tensor,
-  inputs: { values: Float32Array; shape: number[] }[],
+  inputs: TestInput[],
   { step = 1e-2, samples = 8 } = {},
 ): Promise<number> {
-  const arrays = inputs.map(({ values }) => values);
-  const slopes = await tapeGradients(f, inputs);
+  const found = await tapeGradients(f, inputs);
   const [actual, expected]: [number[], number[]] = [[], []];
   for (const [k, { values }] of inputs.entries()) {
-    for (let s = 0; s < Math.min(samples, values.length); s++) {
-      const at = Math.floor(((s + 0.5) / Math.min(samples, values.length)) * values.length);
-      const lossAt = async (offset: number) => {
-        const nudged = Float32Array.from(values);
-        nudged[at] += offset;
-        return mixedLoss(
-          f,
-          inputs,
-          arrays.map((array, i) => (i === k ? nudged : array)),
-        );
-      };
-      actual.push(slopes[k][at]);
-      expected.push(((await lossAt(step)) - (await lossAt(-step))) / (2 * step));
+    const count = Math.min(samples, values.length);
+    for (let s = 0; s < count; s++) {
+      const at = Math.floor(((s + 0.5) / count) * values.length);
+      actual.push(found[k][at]);
+      expected.push(await finiteDifference(f, inputs, { k, at, step }));
     }
   }
   return relativeError(actual, expected);

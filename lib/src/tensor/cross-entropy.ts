@@ -1,5 +1,6 @@
 // Extracted from chapters/04-training/1-the-loss.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
+import { copyBlockKernel } from "../kernels/copy.js";
 import {
   type RowPlan,
   addToKernel,
@@ -8,22 +9,12 @@ import {
   meanLossKernel,
   planRows,
 } from "../kernels/cross-entropy.js";
-import { copyBlockKernel } from "../kernels/elementwise.js";
-import { constantKernel, inPieces, isTracked, tape, track } from "./autograd.js";
+import { constantKernel, isTracked, tape, track } from "./autograd.js";
 import { blank } from "./embedding.js";
 import { multiply } from "./operations.js";
+import { inPieces, pieces } from "./pieces.js";
 import { linear, timesWeight, timesWeightBack, weightGradient } from "./products.js";
-import {
-  type DType,
-  type Tensor,
-  describe,
-  empty,
-  launch,
-  launchInto,
-  pieces,
-  scope,
-  view,
-} from "./tensor.js";
+import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */

@@ -7,7 +7,8 @@ import {
   zeroKernel,
 } from "../kernels/embedding.js";
 import { track } from "./autograd.js";
-import { type Tensor, describe, empty, launch, launchInto, pieces } from "./tensor.js";
+import { pieces } from "./pieces.js";
+import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
 //| 02-attention/8-the-block.ipynb#table-gradient
 /** A tensor of zeros of any size that a kernel writes, so that a recorded step has it anew each time. */

@@ -1,5 +1,4 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { currentGpu } from "../gpu/device.js";
 import {
   type UnaryFunction,
   elementwiseKernel,
@@ -15,7 +14,7 @@ import {
   totalKernel,
 } from "../kernels/reduce.js";
 import { isTracked, track } from "./autograd.js";
-import { type Tensor, closeAfter, describe, launch, sizeOf, view } from "./tensor.js";
+import { type Tensor, describe, launch, sizeOf, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#repeats
 /** Checks that b's shape equals the last dimensions of a's, so that b repeats over the leading ones. */
@@ -113,27 +112,4 @@ export function mean(x: Tensor): Tensor {
   return track(reduceAll(x, "x", 1 / x.size), [x], (gradient) => [
     repeatScalar(gradient, x.shape, 1 / x.size),
   ]);
-}
-
-//| 02-attention/3-tensors-and-gradients.ipynb#precision
-/** The bits of the operands of matrix products. Everything else is computed in 32. */
-export type Precision = "f32" | "f16";
-
-/** The precision of the products that are asked for now. */
-export const matmulPrecision: { now: Precision } = { now: "f32" };
-
-/**
- * Runs `work` with matrix products in a precision: their gradients will have the same. With `f16`, operands are rounded to
- * 16-bit floats (those above 65,504 become infinite); sums and results keep 32 bits. Throws where the adapter has no 16-bit floats.
- */
-export function withPrecision<T>(precision: Precision, work: () => T): T {
-  if (precision === "f16" && !currentGpu().facts.f16)
-    throw new Error(
-      `The adapter ${currentGpu().facts.name} has no 16-bit floats (shader-f16): choose precision f32.`,
-    );
-  const before = matmulPrecision.now;
-  matmulPrecision.now = precision;
-  return closeAfter(work, () => {
-    matmulPrecision.now = before;
-  });
 }

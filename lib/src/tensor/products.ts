@@ -1,11 +1,14 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
 import { bindingLimit } from "../gpu/buffers.js";
 import { currentGpu } from "../gpu/device.js";
-import { copyBlockKernel, elementwiseKernel } from "../kernels/elementwise.js";
+import { copyBlockKernel } from "../kernels/copy.js";
+import { elementwiseKernel } from "../kernels/elementwise.js";
 import type { Epilogue, MatmulShape, OperandFormat } from "../kernels/operands.js";
 import { matmulKernel } from "../kernels/products.js";
 import { isTracked, track } from "./autograd.js";
-import { type Precision, matmulPrecision, scale, sumToShape } from "./operations.js";
+import { scale, sumToShape } from "./operations.js";
+import { pieces } from "./pieces.js";
+import { type Precision, matmulPrecision } from "./precision.js";
 import {
   type DType,
   type Tensor,
@@ -13,7 +16,6 @@ import {
   empty,
   launch,
   launchInto,
-  pieces,
   sizeOf,
   tensor,
   view,

@@ -1,6 +1,8 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { type Storage, bindingLimit, checkFits } from "../gpu/buffers.js";
-import { type Kernel, allocate, download, openWindow, release, run, upload } from "../gpu/commands.js";
+import { type Storage, checkFits } from "../gpu/buffers.js";
+import { allocate, download, release, run, upload } from "../gpu/commands.js";
+import { type Synchronous, inContext } from "../gpu/context.js";
+import type { Kernel } from "../gpu/kernel.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#dtype
 /** What a tensor's elements are: 32-bit floats, or 32-bit unsigned integers such as token ids. */
@@ -8,6 +10,14 @@ export type DType = "f32" | "u32";
 
 /** The array type on the JavaScript side. */
 export type ArrayOf<D extends DType> = D extends "f32" ? Float32Array : Uint32Array;
+
+/** Bytes of one element. */
+export const bytesPerElement: Record<DType, number> = { f32: 4, u32: 4 };
+
+/** Bytes of a tensor of a shape and type. */
+export function bytesOf(shape: readonly number[], dtype: DType): number {
+  return sizeOf(shape) * bytesPerElement[dtype];
+}
 
 /** The number of elements of a shape. */
 export function sizeOf(shape: readonly number[]): number {
@@ -30,7 +40,7 @@ export function typedArray(values: ArrayLike<number>, dtype: DType): Float32Arra
 /** Frees the memory of tensors that nobody can reach any more. */
 export const collected = new FinalizationRegistry<Storage>((storage) => release(storage));
 
-//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
+//| 02-attention/3-tensors-and-gradients.ipynb#tape-node
 /** How a tensor was made: what is needed to send a gradient back. */
 export interface TapeNode {
   /** Nodes are numbered in the order of their making, so that going backward is going down. */
@@ -40,6 +50,10 @@ export interface TapeNode {
   backward: (gradient: Tensor) => (Tensor | undefined)[];
 }
 
+/** The tensors of each scope that is open, innermost last. */
+export const openScopes: Tensor[][] = [];
+
+//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
 /** Numbers in GPU memory with a shape; the last dimension is contiguous (row-major). */
 export class Tensor<D extends DType = "f32"> {
   /** Set on results of operations that gradients flow through. */
@@ -90,9 +104,6 @@ export class Tensor<D extends DType = "f32"> {
   }
 }
 
-/** The tensors of each scope that is open, innermost last. */
-export const openScopes: Tensor[][] = [];
-
 //| 02-attention/3-tensors-and-gradients.ipynb#make
 /** A new tensor whose elements are not set yet: kernels write them. Errors name its maker, where that is a kernel. */
 export function empty<D extends DType = "f32">(
@@ -103,8 +114,9 @@ export function empty<D extends DType = "f32">(
   const kind = dtype ?? ("f32" as D);
   const from = maker ? ` from kernel "${maker.name}"` : "";
   const what = `A tensor ${kind} [${shape.join(", ")}]${from}`;
-  if (maker) checkFits(sizeOf(shape) * 4, what);
-  return new Tensor(allocate(sizeOf(shape) * 4, what), [...shape], kind);
+  const bytes = bytesOf(shape, kind);
+  if (maker) checkFits(bytes, what);
+  return new Tensor(allocate(bytes, what), [...shape], kind);
 }
 
 /** A tensor from values in row-major order; the shape defaults to one dimension. */
@@ -139,29 +151,6 @@ export function view<D extends DType>(source: Tensor<D>, shape: readonly number[
   return new Tensor(source.storage, [...shape], source.dtype);
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#pieces
-/** Some rows of a tensor as a tensor of their own, on the same memory: nothing is copied. */
-export function rowWindow<D extends DType>(source: Tensor<D>, from: number, count: number): Tensor<D> {
-  const rowBytes = (4 * source.size) / source.shape[0];
-  const window = openWindow(source.storage, from * rowBytes, count * rowBytes);
-  return new Tensor(window, [count, ...source.shape.slice(1)], source.dtype);
-}
-
-/**
- * A tensor in pieces that a kernel can bind, each of whole rows and beginning at a multiple of 256 bytes, as WebGPU wants it.
- * Nearly always that is the tensor itself. Throws when not even a few rows fit.
- */
-export function pieces<D extends DType>(x: Tensor<D>): Tensor<D>[] {
-  if (4 * x.size <= bindingLimit()) return [x];
-  const rowBytes = (4 * x.size) / x.shape[0];
-  let step = 1; // rows that are together whole blocks of 256 bytes
-  while ((step * rowBytes) % 256 !== 0) step *= 2;
-  const rows = Math.floor(bindingLimit() / rowBytes / step) * step;
-  if (rows === 0) checkFits(step * rowBytes, `A part of the tensor ${describe(x)}`);
-  const starts = Array.from({ length: Math.ceil(x.shape[0] / rows) }, (_, i) => i * rows);
-  return starts.map((from) => rowWindow(x, from, Math.min(rows, x.shape[0] - from)));
-}
-
 //| 02-attention/3-tensors-and-gradients.ipynb#launch
 /** Runs a kernel from tensors into tensors that exist. */
 export function launchInto(kernel: Kernel, inputs: Tensor<DType>[], outputs: Tensor<DType>[]): void {
@@ -192,47 +181,20 @@ export function tensorsIn(value: unknown): Tensor[] {
   return parts.flatMap(tensorsIn);
 }
 
-/** Runs `work` and then `close` with its result, also when it fails, and after it settles when it is async. */
-export function closeAfter<T>(work: () => T, close: (result?: unknown) => void): T {
-  let result: T;
-  try {
-    result = work();
-  } catch (error) {
-    close();
-    throw error;
-  }
-  if (!(result instanceof Promise)) {
-    close(result);
-    return result;
-  }
-  const settled = result.then(
-    (value) => {
-      close(value);
-      return value;
-    },
-    (error) => {
-      close();
-      throw error;
-    },
-  );
-  return settled as T;
-}
-
 //| 02-attention/3-tensors-and-gradients.ipynb#scope
 /**
  * Frees every tensor made inside `work` when it ends, except those it returns (alone, in an array, or in an object).
- * `work` may be async; then nothing else should make tensors while it waits.
+ * `work` is synchronous: tensors whose numbers are wanted are returned, and read outside.
  */
-export function scope<T>(work: () => T): T {
-  const made: Tensor[] = [];
-  openScopes.push(made);
-  const close = (result?: unknown) => {
-    openScopes.splice(openScopes.indexOf(made), 1);
-    const kept = new Set(tensorsIn(result));
-    for (const each of made) {
-      if (!kept.has(each)) each.free();
-      else openScopes.at(-1)?.push(each);
+export function scope<T>(work: () => Synchronous<T>): T {
+  const tensors: Tensor[] = [];
+  openScopes.push(tensors);
+  return inContext("scope", work, (result) => {
+    openScopes.pop();
+    const returned = new Set(tensorsIn(result));
+    for (const tensor of tensors) {
+      if (!returned.has(tensor)) tensor.free();
+      else openScopes.at(-1)?.push(tensor);
     }
-  };
-  return closeAfter(work, close);
+  });
 }

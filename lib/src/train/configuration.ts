@@ -1,7 +1,7 @@
 // Extracted from chapters/04-training/a-the-trainers-desk.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
 import { type KeySchema, isRecord, nearestName, readKeys } from "../formats/keys.js";
-import type { Precision } from "../tensor/operations.js";
+import type { Precision } from "../tensor/precision.js";
 import { type OptimizerSettings, defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";
 import type { TrainingPlan } from "./step.js";

@@ -13,7 +13,8 @@ import {
   updateKernel,
 } from "../kernels/optimizers.js";
 import { constantKernel } from "../tensor/autograd.js";
-import { type Tensor, describe, launch, launchInto, pieces, tensor, zeros } from "../tensor/tensor.js";
+import { pieces } from "../tensor/pieces.js";
+import { type Tensor, describe, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
 
 //| 04-training/2-optimizers.ipynb#settings
 /** The choice of an optimizer and its constants, as a training configuration has them. */

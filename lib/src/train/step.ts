@@ -10,7 +10,8 @@ import type { Model } from "../model/structure.js";
 import { gradients, isTracked } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
-import { type Precision, add, scale, withPrecision } from "../tensor/operations.js";
+import { add, scale } from "../tensor/operations.js";
+import { type Precision, withPrecision } from "../tensor/precision.js";
 import { type Tensor, empty, indices, tensor } from "../tensor/tensor.js";
 import {
   type Optimizer,

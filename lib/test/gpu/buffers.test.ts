@@ -1,10 +1,11 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { dropFreeBuffers, memory, poolOf, readableBytes } from "../../src/gpu/buffers.js";
-import { allocate, download, finish, kernel, release, run } from "../../src/gpu/commands.js";
+import { allocate, download, finish, release, run } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import { kernel } from "../../src/gpu/kernel.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#out-of-memory-test
+//| 02-attention/a-the-engine-room.ipynb#out-of-memory-test
 await openGpu();
 
 /** Lets the driver refuse every buffer that is made while `work` runs. */

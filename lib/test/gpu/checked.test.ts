@@ -1,18 +1,11 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { checkAccesses, runChecked } from "../../src/gpu/checked.js";
-import {
-  type KernelParts,
-  allocate,
-  download,
-  kernel,
-  release,
-  run,
-  upload,
-} from "../../src/gpu/commands.js";
+import { allocate, download, release, run, upload } from "../../src/gpu/commands.js";
 import { openGpu } from "../../src/gpu/device.js";
+import { type KernelParts, kernel } from "../../src/gpu/kernel.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#checked-test
+//| 02-attention/a-the-engine-room.ipynb#checked-test
 await openGpu();
 
 await test("indices are found in all their forms, and nothing else is", () => {

@@ -1,20 +1,11 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import {
-  allocate,
-  download,
-  finish,
-  foldGrid,
-  kernel,
-  openWindow,
-  pipelineFor,
-  run,
-  upload,
-} from "../../src/gpu/commands.js";
+import { allocate, download, finish, openWindow, pipelineFor, run, upload } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { imageFunction, imageOf } from "../../src/gpu/images.js";
+import { foldGrid, kernel } from "../../src/gpu/kernel.js";
+import { textureFunction, textureOf } from "../../src/gpu/textures.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#commands-test
+//| 02-attention/a-the-engine-room.ipynb#commands-test
 await openGpu();
 
 await test("a kernel over more workgroups than one dimension holds reaches every element", async () => {
@@ -86,15 +77,15 @@ await test("sizes are data: one compiled kernel serves them all", async () => {
   expect(pipelineFor(currentGpu(), write(5, 6))).toBe(pipelineFor(currentGpu(), write(7, 8)));
 });
 
-await test("an array that is read as an image is the array that it was when its kernel was run", async () => {
+await test("an array that is read as a texture is the array that it was when its kernel was run", async () => {
   const doubled = (fours: number) =>
     kernel({
-      name: `double the image of ${fours} fours`,
-      reads: ["shift: array<f32>", imageOf("x")],
+      name: `double the texture of ${fours} fours`,
+      reads: ["shift: array<f32>", textureOf("x")],
       writes: ["y: array<vec4f>"],
       workgroupSize: 64,
       workgroups: Math.ceil(fours / 64),
-      head: imageFunction("x"),
+      head: textureFunction("x"),
       body: `  if (thread < ${fours}u) { y[thread] = 2 * xFour(thread) + shift[0]; }`,
     });
   const whole = allocate(16 * 20_480);
@@ -104,7 +95,7 @@ await test("an array that is read as an image is the array that it was when its 
     whole,
     Float32Array.from({ length: 4 * 20_480 }, (_, i) => i),
   );
-  // a row of an image, less, more, several rows and a part, and windows that begin elsewhere
+  // a row of a texture, less, more, several rows and a part, and windows that begin elsewhere
   const cases = [
     [8192, 0],
     [1, 16],

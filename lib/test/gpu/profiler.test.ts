@@ -1,11 +1,11 @@
-// Extracted from chapters/02-attention/1-the-first-kernel.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { copyKernel } from "../../src/gpu/ceiling.js";
 import { allocate, run } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { profile } from "../../src/gpu/profiler.js";
 
-//| 02-attention/1-the-first-kernel.ipynb#profiler-test
+//| 02-attention/a-the-engine-room.ipynb#profiler-test
 await openGpu();
 
 await test("a profile counts the calls of each kernel, longest first", async () => {

@@ -1,11 +1,11 @@
-// Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { copyKernel } from "../../src/gpu/ceiling.js";
 import { allocate } from "../../src/gpu/commands.js";
 import { openGpu } from "../../src/gpu/device.js";
 import { fastestVariant, tunerChoices } from "../../src/gpu/tuner.js";
 
-//| 02-attention/2-matrix-products.ipynb#tuner-test
+//| 02-attention/a-the-engine-room.ipynb#tuner-test
 await openGpu();
 
 await test("the tuner measures once, remembers, and believes what it is given", async () => {

@@ -47,10 +47,10 @@ const wholeLength = prefillChunk + 16;
 /** The scores after the last token, with the whole text computed at once and no cache. */
 async function scoresWithoutCache(ids: number[]): Promise<Float32Array> {
   const padded = Array.from({ length: wholeLength }, (_, i) => ids[i] ?? 0); // no token sees what comes after it
-  const logits = await scope(async () => {
+  const logits = await scope(() => {
     const context = sequenceContext(model.config, wholeLength);
-    return withoutGradients(() => forward(model, indices(padded, [1, wholeLength]), context)).logits.array();
-  });
+    return withoutGradients(() => forward(model, indices(padded, [1, wholeLength]), context)).logits;
+  }).array();
   return logits.slice((ids.length - 1) * vocabSize, ids.length * vocabSize);
 }
 

@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import {
@@ -10,7 +10,7 @@ import {
 import { relativeError } from "../../src/tensor/check.js";
 import { type Tensor, launchInto, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/3-tensors-and-gradients.ipynb#elementwise-tests
+//| 02-attention/a-the-engine-room.ipynb#elementwise-tests
 await openGpu();
 
 /** Sizes of one, odd ones, whole fours, and over one workgroup's share. */
@@ -43,7 +43,7 @@ await test("element-wise kernels equal plain loops; a shorter operand repeats; s
   }
 });
 
-//| 02-attention/3-tensors-and-gradients.ipynb#function-value-tests
+//| 02-attention/a-the-engine-room.ipynb#function-value-tests
 /** The functions and their derivatives on plain numbers. */
 const plainFunctions: Record<keyof typeof unaryFunctions, [(x: number) => number, (x: number) => number]> = {
   negate: [(x) => -x, () => -1],

@@ -1,8 +1,9 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { float16Bits, float16Value } from "../../src/formats/float16.js";
-import { type Kernel, allocate, download, release, run, upload } from "../../src/gpu/commands.js";
+import { allocate, download, release, run, upload } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import type { Kernel } from "../../src/gpu/kernel.js";
 import { tunerChoices } from "../../src/gpu/tuner.js";
 import { bf16Format, f16Format, int8Format } from "../../src/kernels/formats.js";
 import { matvecKernel, suitsMatvec } from "../../src/kernels/matvec.js";
@@ -128,7 +129,7 @@ await test("subgroup products whose operands are textures equal it, also where o
   ];
   await checkVariant((shape) => subgroupOf(shape, 4, true), shapes);
   const kernels = shapes.map(([rows, columns, k]) => subgroupOf({ batch: 1, rows, columns, k }, 4, true));
-  expect(kernels.map(({ images }) => images)).toEqual([[0, 1], [0], [1], [1]]);
+  expect(kernels.map(({ textures }) => textures)).toEqual([[0, 1], [0], [1], [1]]);
 });
 
 await test("taller subgroup tiles, which take longer to compile, equal it on shapes that fit nothing", async () => {

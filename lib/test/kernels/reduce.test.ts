@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/a-the-engine-room.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import {
@@ -11,7 +11,7 @@ import {
 import { relativeError } from "../../src/tensor/check.js";
 import { type Tensor, launchInto, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/3-tensors-and-gradients.ipynb#sum-tests
+//| 02-attention/a-the-engine-room.ipynb#sum-tests
 await openGpu();
 
 /** A result tensor full of garbage, so that an element that is not written shows. */
@@ -38,7 +38,7 @@ await test("sums of any length equal sums in 64 bits, and are the same bits each
   }
 });
 
-//| 02-attention/3-tensors-and-gradients.ipynb#column-sum-tests
+//| 02-attention/a-the-engine-room.ipynb#column-sum-tests
 await test("sums over rows equal plain ones, however the rows are shared out", async () => {
   for (const [rows, columns] of [
     [1, 1],

@@ -10,7 +10,7 @@ import { loadModel } from "../../src/model/weights.js";
 import { gradients, withoutGradients } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
-import { type Tensor, indices, scope, tensor } from "../../src/tensor/tensor.js";
+import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 
 //| 03-moe/4-the-decoder.ipynb#plain-loss-test
 await openGpu();
@@ -135,9 +135,9 @@ await test("tied, biased, dense beside sparse: a step along the gradient changes
 await test("a later token never changes what was said of an earlier one", async () => {
   const model = randomModel(mixedConfig, 8);
   const run = (ids: ArrayLike<number>) =>
-    withoutGradients(() =>
-      forward(model, indices(ids, [2, 24]), sequenceContext(mixedConfig, 24)).logits.array(),
-    );
+    withoutGradients(
+      () => forward(model, indices(ids, [2, 24]), sequenceContext(mixedConfig, 24)).logits,
+    ).array();
   const changed = someIds.map((id, at) => (at === 47 ? (id + 1) % 64 : id));
   const [one, other] = [await run(someIds), await run(changed)];
   expect(other.subarray(0, 47 * 64)).toEqual(one.subarray(0, 47 * 64));
@@ -160,16 +160,16 @@ await test("plain gradient descent makes a tiny model know one batch by heart", 
   const model = randomModel(mixedConfig, 10);
   const parameters = [...parametersByName(model).values()];
   let last = 0;
-  for (let step = 0; step < 20; step++)
-    await scope(async () => {
-      const { loss, found } = await lossAndGradients(model, someIds, [2, 24]);
-      const steps = await Promise.all(found.map((gradient) => gradient.array()));
-      for (const [i, weight] of parameters.entries()) {
-        const values = await weight.array();
-        weight.write(values.map((value, k) => value - 0.5 * steps[i][k]));
-      }
-      last = loss;
-    });
+  for (let step = 0; step < 20; step++) {
+    const { loss, found } = await lossAndGradients(model, someIds, [2, 24]);
+    const steps = await Promise.all(found.map((gradient) => gradient.array()));
+    for (const [i, weight] of parameters.entries()) {
+      const values = await weight.array();
+      weight.write(values.map((value, k) => value - 0.5 * steps[i][k]));
+    }
+    for (const gradient of found) gradient.free();
+    last = loss;
+  }
   expect(last).toBeLessThan(0.2);
 });
 

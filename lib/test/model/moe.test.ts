@@ -16,9 +16,10 @@ import {
 } from "../../src/model/moe.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, mixingWeights, relativeError } from "../../src/tensor/check.js";
-import { add, multiply, sum, withPrecision } from "../../src/tensor/operations.js";
+import { add, multiply, sum } from "../../src/tensor/operations.js";
+import { withPrecision } from "../../src/tensor/precision.js";
 import { type Weight, pack, unpack } from "../../src/tensor/products.js";
-import { type Tensor, indices, scope, sizeOf, tensor } from "../../src/tensor/tensor.js";
+import { type Tensor, indices, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
 //| 03-moe/2-dispatch.ipynb#grouped-linear-test
 await openGpu();
@@ -206,7 +207,7 @@ async function checkMoe(size: MoeCase): Promise<void> {
 
 //| 03-moe/2-dispatch.ipynb#moe-test
 await test("output and every gradient equal the mixture on arrays, on this adapter", async () => {
-  for (const size of moeCases) await scope(() => checkMoe(size));
+  for (const size of moeCases) await checkMoe(size);
 });
 
 //| 03-moe/2-dispatch.ipynb#moe-other-adapter-test
@@ -215,7 +216,7 @@ await test("the same with the kernels for graphics processors", async () => {
   const { kind, subgroupSize } = facts;
   Object.assign(facts, { kind: "gpu", subgroupSize: 0 });
   try {
-    for (const size of moeCases) await scope(() => checkMoe(size));
+    for (const size of moeCases) await checkMoe(size);
   } finally {
     Object.assign(facts, { kind, subgroupSize });
   }
@@ -223,17 +224,15 @@ await test("the same with the kernels for graphics processors", async () => {
 
 //| 03-moe/2-dispatch.ipynb#moe-idle-test
 await test("experts without tokens get gradients of zero", async () => {
-  await scope(async () => {
-    const plan = planDispatch(indices([2, 2, 2, 2, 2], [5, 1]), 4);
-    poisonMemory();
-    const weight = parameter(tensor(mixingWeights(4 * 12 * 8), [4, 12, 8]));
-    const rows = groupedLinear(gatherRows(tensor(mixingWeights(5 * 8), [5, 8]), plan), weight, plan);
-    const [slope] = gradients(sum(combineRows(rows, tensor([1, 1, 1, 1, 1], [5, 1]), plan)), [weight]);
-    const values = await slope.array();
-    for (const e of [0, 1, 3])
-      expect(values.slice(e * 96, e * 96 + 96).every((value) => value === 0)).toBe(true);
-    expect(values.slice(192, 288).every((value) => value !== 0)).toBe(true);
-  });
+  const plan = planDispatch(indices([2, 2, 2, 2, 2], [5, 1]), 4);
+  poisonMemory();
+  const weight = parameter(tensor(mixingWeights(4 * 12 * 8), [4, 12, 8]));
+  const rows = groupedLinear(gatherRows(tensor(mixingWeights(5 * 8), [5, 8]), plan), weight, plan);
+  const [slope] = gradients(sum(combineRows(rows, tensor([1, 1, 1, 1, 1], [5, 1]), plan)), [weight]);
+  const values = await slope.array();
+  for (const e of [0, 1, 3])
+    expect(values.slice(e * 96, e * 96 + 96).every((value) => value === 0)).toBe(true);
+  expect(values.slice(192, 288).every((value) => value !== 0)).toBe(true);
 });
 
 //| 03-moe/2-dispatch.ipynb#moe-difference-test

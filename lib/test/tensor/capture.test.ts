@@ -1,9 +1,10 @@
 // Extracted from chapters/04-training/5-one-step-recorded.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { dropFreeBuffers, memory, poolOf } from "../../src/gpu/buffers.js";
-import { finish, kernel, recordDispatches } from "../../src/gpu/commands.js";
+import { finish, recordDispatches } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { imageFunction, imageOf } from "../../src/gpu/images.js";
+import { kernel } from "../../src/gpu/kernel.js";
+import { textureFunction, textureOf } from "../../src/gpu/textures.js";
 import { elementwiseKernel } from "../../src/kernels/elementwise.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { capture, prepareStep } from "../../src/tensor/capture.js";
@@ -76,14 +77,14 @@ await test("intermediate results share memory, and free gives it back", () => {
   recording.free();
 });
 
-await test("an image is filled once for as long as its array stays the same", async () => {
+await test("a texture is filled once for as long as its array stays the same", async () => {
   const doubling = kernel({
-    name: "double an image",
-    reads: [imageOf("x")],
+    name: "double a texture",
+    reads: [textureOf("x")],
     writes: ["y: array<vec4f>"],
     workgroupSize: 1,
     workgroups: 2,
-    head: imageFunction("x"),
+    head: textureFunction("x"),
     body: "  y[thread] = 2 * xFour(thread);",
   });
   const of = (value: number) => tensor(new Float32Array(8).fill(value), [8]);

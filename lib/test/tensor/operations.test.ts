@@ -2,22 +2,12 @@
 import { expect, test } from "vitest";
 import { memory } from "../../src/gpu/buffers.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { constantKernel, gradients, parameter, reshape } from "../../src/tensor/autograd.js";
+import { gradients, parameter, reshape } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
-import {
-  type Precision,
-  add,
-  matmulPrecision,
-  mean,
-  multiply,
-  scale,
-  subtract,
-  sum,
-  unary,
-  withPrecision,
-} from "../../src/tensor/operations.js";
+import { add, mean, multiply, scale, subtract, sum, unary } from "../../src/tensor/operations.js";
+import { type Precision, matmulPrecision, withPrecision } from "../../src/tensor/precision.js";
 import { linear, matmul, product } from "../../src/tensor/products.js";
-import { type Tensor, indices, launchInto, pieces, scope, tensor, view } from "../../src/tensor/tensor.js";
+import { type Tensor, indices, scope, tensor, view } from "../../src/tensor/tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#operation-tests
 await openGpu();
@@ -95,49 +85,6 @@ await test("gradients of linear layers agree with finite differences, bias and r
   expect(await gradientError((a, b) => linear(a, b), [x, weight])).toBeLessThan(2e-2);
   const whole = (a: Tensor, b: Tensor, c: Tensor, d: Tensor) => linear(a, b, { bias: c, residual: d });
   expect(await gradientError(whole, [x, weight, bias, residual])).toBeLessThan(2e-2);
-});
-
-//| 02-attention/3-tensors-and-gradients.ipynb#pieces-test
-/** What `work` gives on an adapter that binds no more than so many bytes at a time. */
-async function withBinding<T>(bytes: number, work: () => Promise<T>): Promise<T> {
-  const { limits } = currentGpu().facts;
-  const usual = limits.maxStorageBufferBindingSize;
-  limits.maxStorageBufferBindingSize = bytes;
-  return work().finally(() => {
-    limits.maxStorageBufferBindingSize = usual;
-  });
-}
-
-await test("a weight that is too large to bind is used in pieces, with the same results", async () => {
-  const inputs = [[3, 32], [150, 32], [150], [3, 150]].map((shape) => randomInput(...shape));
-  const mix = randomInput(3, 150);
-  const layer = async () => {
-    const [x, weight, bias, residual] = inputs.map(({ values, shape }) => parameter(tensor(values, shape)));
-    const y = linear(x, weight, { bias, residual });
-    const slopes = gradients(sum(multiply(y, tensor(mix.values, mix.shape))), [x, weight, bias, residual]);
-    return {
-      pieces: pieces(weight).length,
-      arrays: await Promise.all([y, ...slopes].map((each) => each.array())),
-    };
-  };
-  const [whole, parts] = [await layer(), await withBinding(8192, layer)];
-  expect([whole.pieces, parts.pieces]).toEqual([1, 3]);
-  whole.arrays.forEach((array, i) => expect(relativeError(parts.arrays[i], array)).toBeLessThan(1e-6));
-});
-
-await test("what cannot be used in pieces is refused by name", async () => {
-  await withBinding(1024, async () => {
-    const [a, b] = [tensor(new Float32Array(300)), tensor(new Float32Array(300))];
-    expect(() => add(a, b)).toThrow(
-      /kernel "add 300" needs 1.2 KiB, but one array on .* holds at most 1.0 KiB/,
-    );
-    expect(() => launchInto(constantKernel(1), [], [a])).toThrow(
-      /An array of Kernel "constant 1" needs 1.2 KiB/,
-    );
-    expect(() => pieces(tensor(new Float32Array(1200), [2, 600]))).toThrow(
-      "A part of the tensor f32 [2, 600] needs",
-    );
-  });
 });
 
 //| 02-attention/3-tensors-and-gradients.ipynb#precision-test

@@ -12,7 +12,7 @@ import type { Model } from "../../src/model/structure.js";
 import { gradients } from "../../src/tensor/autograd.js";
 import { capture } from "../../src/tensor/capture.js";
 import { crossEntropy } from "../../src/tensor/cross-entropy.js";
-import { type Precision, withPrecision } from "../../src/tensor/operations.js";
+import { type Precision, withPrecision } from "../../src/tensor/precision.js";
 import { type Tensor, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 import { byteTokenizer } from "../../src/tokenizer/merges.js";
 import { makeOptimizer } from "../../src/train/muon.js";
