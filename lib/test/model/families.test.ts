@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import type { ModelConfig } from "../../src/formats/config.js";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.js";
@@ -12,7 +12,7 @@ import { gradients } from "../../src/tensor/autograd.js";
 import { mean, subtract, unary } from "../../src/tensor/operations.js";
 import { indices, tensor } from "../../src/tensor/tensor.js";
 
-//| 03-moe/4-the-decoder.ipynb#toy-family
+//| 03-moe/a-files-of-weights.ipynb#toy-family
 /** The width of all query heads, and of all key heads. */
 const widths = ({ heads, kvHeads, headDim }: ModelConfig) => [heads * headDim, kvHeads * headDim];
 
@@ -38,7 +38,7 @@ const layerNormEntries = (path: string, file: string): WeightEntry[] =>
     shape: ({ hiddenSize }) => [hiddenSize],
   }));
 
-//| 03-moe/4-the-decoder.ipynb#toy-entries
+//| 03-moe/a-files-of-weights.ipynb#toy-entries
 const qkv = { file: "h.*.attn.qkv", role: "matrix", transposed: true } as const;
 const wide = {
   file: "h.*.moe.{expert}.wi",
@@ -96,7 +96,7 @@ const toyEntries: WeightEntry[] = [
   ...layerNormEntries("norm", "ln_f"),
 ];
 
-//| 03-moe/4-the-decoder.ipynb#toy-settings
+//| 03-moe/a-files-of-weights.ipynb#toy-settings
 const toyFamily: ModelFamily = {
   architecture: "ToyForCausalLM",
   qkNorm: "none",
@@ -137,7 +137,7 @@ async function withToyFamily(work: () => Promise<void>): Promise<void> {
   }
 }
 
-//| 03-moe/4-the-decoder.ipynb#toy-test
+//| 03-moe/a-files-of-weights.ipynb#toy-test
 await openGpu();
 
 await test("a family that is data alone is saved as its table says, and loads to the same model", () =>
