@@ -180,6 +180,7 @@ await test("biases and a norm over the whole projection are used where the model
   }
 });
 
+//| 02-attention/8-the-block.ipynb#refused-test
 await test("a table that lacks a weight is refused, and a block with experts wants a function for them", () => {
   const { qwen3 } = modelFamilies;
   const entries = qwen3.entries.filter(({ path }) => path !== "blocks.*.feedForward.up.weight");
@@ -191,6 +192,7 @@ await test("a table that lacks a weight is refused, and a block with experts wan
   expect(() => plainDecoder(sparse, indices([1], [1, 1]))).toThrow("This block has experts");
 });
 
+//| 02-attention/8-the-block.ipynb#norms-test
 await test("a norm after a half keeps the residual out of the product, and each kind of norm is what it says", async () => {
   const { qwen3 } = modelFamilies;
   const config = { ...fixtureConfig("qwen3"), initializerRange: 0.3 };
