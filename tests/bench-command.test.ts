@@ -8,7 +8,7 @@ import { benchNames } from "../lib/src/cli/bench-names.ts";
 import { byOperation, measureStep, operationOf, stepModel, stepShapes } from "../lib/src/cli/bench-steps.ts";
 import { benchText, readableTime } from "../lib/src/cli/bench-text.ts";
 import { openGpu } from "../lib/src/gpu/device.ts";
-import { countParameters } from "../lib/src/model/weights.ts";
+import { countParameters } from "../lib/src/model/count.ts";
 
 const repository = path.dirname(import.meta.dirname);
 

@@ -8,7 +8,7 @@ import { completeModelConfig, parseModelConfig } from "../model/config.js";
 import { sequenceContext } from "../model/decoder.js";
 import { modelFamilies } from "../model/families.js";
 import { buildModel, type Model } from "../model/structure.js";
-import { countParameters } from "../model/weights.js";
+import { countParameters } from "../model/count.js";
 import { parameter } from "../tensor/autograd.js";
 import { scope, tensor, tensorsIn } from "../tensor/tensor.js";
 import { parseTrainConfig, planOf } from "../train/configuration.js";

@@ -26,7 +26,8 @@ export function register(program: Command): void {
 
 async function init(options: { config: string; seed: number; out: string; json?: boolean }): Promise<void> {
   const { config, tokenizer, chatTemplate } = await readDescription(options.config);
-  const { countParameters, randomModelPieces } = await import("../model/weights.js");
+  const { countParameters } = await import("../model/count.js");
+  const { randomModelPieces } = await import("../model/weights.js");
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
   await writeModel(options.out, [options.config], () => {

@@ -9,7 +9,7 @@ import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
 import type { Model } from "../model/structure.js";
-import type { StoredTensor } from "../model/weights.js";
+import type { StoredTensor } from "../model/stored.js";
 import { readJson } from "./files.js";
 
 /** The bytes that Node reads or writes at once. */

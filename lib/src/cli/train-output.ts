@@ -136,7 +136,7 @@ function encoded(prompt: string, tokenizer: OpenShards["tokenizer"]): Uint32Arra
 
 /** What is going to be trained on what, in two lines. */
 export async function describeStart(run: Run, { data, gpu }: Described): Promise<string> {
-  const { countParameters } = await import("../model/weights.js");
+  const { countParameters } = await import("../model/count.js");
   const { config } = run.model;
   const { train, val } = data.manifest.splits;
   const number = (value: number) => value.toLocaleString("en");
@@ -192,7 +192,7 @@ function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["sc
 }
 
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
-  const { countParameters } = await import("../model/weights.js");
+  const { countParameters } = await import("../model/count.js");
   const { modelConfigToJson } = await import("../model/config.js");
   const { readLines } = await import("../train/logs.js");
   const { manifest } = data;

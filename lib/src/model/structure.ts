@@ -152,6 +152,7 @@ export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number)
   return { path, name, role, shape, files, perExpert, transposed, rows, start };
 }
 
+//| 02-attention/8-the-block.ipynb#model-weights
 /** All weights of a model in a fixed order, from the embedding up to the output, by the table of its family. */
 export function modelWeights(entries: WeightEntry[], config: ModelConfig): ModelWeight[] {
   const isLayered = ({ path }: WeightEntry) => path.includes("*");

@@ -2,7 +2,8 @@
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits, readableBytes } from "../gpu/buffers.js";
 import { GpuError } from "../gpu/device.js";
-import { checkWeightsFit, countParameters } from "../model/weights.js";
+import { countParameters } from "../model/count.js";
+import { checkWeightsFit } from "../model/weights.js";
 import type { TrainingPlan } from "./step.js";
 
 //| 04-training/a-the-trainers-desk.ipynb#fits

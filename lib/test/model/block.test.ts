@@ -180,6 +180,7 @@ await test("biases and a norm over the whole projection are used where the model
   }
 });
 
+//| 02-attention/8-the-block.ipynb#refused-test
 await test("a table that lacks a weight is refused, and a block with experts wants a function for them", () => {
   const { qwen3 } = modelFamilies;
   const entries = qwen3.entries.filter(({ path }) => path !== "blocks.*.feedForward.up.weight");
@@ -191,16 +192,17 @@ await test("a table that lacks a weight is refused, and a block with experts wan
   expect(() => plainDecoder(sparse, indices([1], [1, 1]))).toThrow("This block has experts");
 });
 
+//| 02-attention/8-the-block.ipynb#norms-test
 await test("a norm after a half keeps the residual out of the product, and each kind of norm is what it says", async () => {
   const { qwen3 } = modelFamilies;
   const config = { ...fixtureConfig("qwen3"), initializerRange: 0.3 };
   const [block] = freshModel(config, qwen3, 3).blocks;
-  const { beforeAttention: before, beforeFeedForward: after } = block.norms;
+  const [before, after] = [block.norms.beforeAttention!, block.norms.beforeFeedForward!];
   const x = tensor(normals(2, 3 * config.hiddenSize), [1, 3, config.hiddenSize]);
   const context = { positions: indices([0, 1, 2]), ropeTable: ropeTable(config.rope, config.headDim, 3) };
   const otherWay: Block = { ...block, norms: { afterAttention: before, afterFeedForward: after } };
-  const attended = add(x, normalize(selfAttention(x, block.attention, context), before!));
-  const expected = add(attended, normalize(onlyDense(attended, block.feedForward), after!));
+  const attended = add(x, normalize(selfAttention(x, block.attention, context), before));
+  const expected = add(attended, normalize(onlyDense(attended, block.feedForward), after));
   expect(await runBlock(x, otherWay, context).array()).toEqual(await expected.array());
   const weight = tensor(normals(5, config.hiddenSize), [config.hiddenSize]);
   const onePlus = await normalize(x, { kind: "rms1p", weight, epsilon: 1e-6 }).array();

@@ -31,6 +31,7 @@ function referenceModel(family: string): Model {
   return loadModel(config, referenceFile(family, "model.safetensors"));
 }
 
+//| 03-moe/4-the-decoder.ipynb#next-token-loss-test
 /** −log p(target) of one row of scores, and what it changes by for each score: softmax − 1 at the target. */
 function plainLoss(scores: Float32Array, target: number): { loss: number; slope: number[] } {
   const largest = scores.reduce((a, b) => Math.max(a, b));
@@ -132,6 +133,7 @@ await test("tied, biased, dense beside sparse: a step along the gradient changes
   expect((loss - after.loss) / promised).toBeCloseTo(1, 1);
 });
 
+//| 03-moe/4-the-decoder.ipynb#look-ahead-test
 await test("a later token never changes what was said of an earlier one", async () => {
   const model = randomModel(mixedConfig, 8);
   const run = (ids: ArrayLike<number>) =>

@@ -1,13 +1,13 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { type SafetensorsTensor, readSafetensors, writeSafetensors } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
 import { parseModelConfig } from "../../src/model/config.js";
 import { parametersByName, parametersOf, randomModel } from "../../src/model/families.js";
-import { countParameters, loadModel, randomModelFiles, saveModel } from "../../src/model/weights.js";
+import { loadModel, randomModelFiles, saveModel } from "../../src/model/weights.js";
 
-//| 03-moe/4-the-decoder.ipynb#weights-test
+//| 03-moe/a-files-of-weights.ipynb#weights-test
 await openGpu();
 
 /** The folder of a reference model with experts, seen from the repository or from a chapter. */
@@ -38,7 +38,7 @@ await test("a model that is loaded and saved has the same tensors, bit for bit, 
   expect(parseModelConfig(JSON.parse(saved.config))).toEqual(model.config);
 });
 
-//| 03-moe/4-the-decoder.ipynb#weights-stack-test
+//| 03-moe/a-files-of-weights.ipynb#weights-stack-test
 await test("experts are stacked in their order", async () => {
   const weights = parametersByName(loadModel(referenceConfig, referenceWeights));
   const stacked = weights.get("model.layers.1.mlp.experts.down_proj.weight")!;
@@ -72,7 +72,7 @@ await test("fresh weights have the deviation that the configuration asks for, le
   expect(deviation("model.layers.1.post_attention_layernorm.weight")).toBe(1);
 });
 
-//| 03-moe/4-the-decoder.ipynb#weights-files-test
+//| 03-moe/a-files-of-weights.ipynb#weights-files-test
 await test("numbers of 16 bits are read as well", async () => {
   const name = "lm_head.weight";
   const upper = (data: Uint8Array) => data.filter((_, i) => i % 4 >= 2); // an f32 cut to its upper half is a bf16
@@ -95,7 +95,7 @@ await test("weights may come in several files", () => {
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#weights-head-test
+//| 03-moe/a-files-of-weights.ipynb#weights-head-test
 await test("a tied model whose file has another output layer keeps it, as transformers does, and says so", async () => {
   const tied = { tie_word_embeddings: true };
   const other = loadChanged(() => {}, tied);
@@ -115,7 +115,7 @@ await test("a tied model whose file has another output layer keeps it, as transf
   );
 });
 
-//| 03-moe/4-the-decoder.ipynb#weights-refused-test
+//| 03-moe/a-files-of-weights.ipynb#weights-refused-test
 await test("weights that do not belong to the configuration are refused in one sentence", () => {
   const gate = "model.layers.0.mlp.gate.weight";
   expect(() => loadChanged((tensors) => tensors.delete(gate))).toThrow(
@@ -148,59 +148,3 @@ await test("a tied model has no output layer of its own, and a file that has one
     false,
   );
 });
-
-//| 03-moe/4-the-decoder.ipynb#count-test
-/** What the config.json of some released models says. */
-const released: Record<string, [Record<string, unknown>, number, number]> = {
-  "Qwen3-0.6B": [
-    {
-      model_type: "qwen3",
-      vocab_size: 151936,
-      hidden_size: 1024,
-      num_hidden_layers: 28,
-      num_attention_heads: 16,
-      num_key_value_heads: 8,
-      head_dim: 128,
-      intermediate_size: 3072,
-      tie_word_embeddings: true,
-    },
-    596_049_920,
-    596_049_920,
-  ],
-  "Llama-3.2-1B": [
-    {
-      model_type: "llama",
-      vocab_size: 128256,
-      hidden_size: 2048,
-      num_hidden_layers: 16,
-      num_attention_heads: 32,
-      num_key_value_heads: 8,
-      intermediate_size: 8192,
-      tie_word_embeddings: true,
-    },
-    1_235_814_400,
-    1_235_814_400,
-  ],
-  "Qwen3-30B-A3B": [
-    {
-      model_type: "qwen3_moe",
-      vocab_size: 151936,
-      hidden_size: 2048,
-      num_hidden_layers: 48,
-      num_attention_heads: 32,
-      num_key_value_heads: 4,
-      head_dim: 128,
-      intermediate_size: 6144,
-      num_experts: 128,
-      num_experts_per_tok: 8,
-      moe_intermediate_size: 768,
-    },
-    30_532_122_624,
-    3_353_032_704,
-  ],
-};
-
-for (const [name, [json, total, active]] of Object.entries(released))
-  await test(`${name} has as many parameters as transformers counts`, () => {
-    expect(countParameters(parseModelConfig(json))).toEqual({ total, active });
-  });
