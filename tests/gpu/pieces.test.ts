@@ -9,12 +9,12 @@ import {
   startRun,
   train,
 } from "tslm";
-import { defaultOptimizer, type TrainingPlan } from "tslm";
+import { defaultOptimizer, type TrainingSettings } from "tslm";
 import { expect, test } from "vitest";
 
 await openGpu();
 
-const plan: TrainingPlan = {
+const settings: TrainingSettings = {
   steps: 3,
   batchSize: 2,
   accumulate: 2,
@@ -48,7 +48,7 @@ async function trained(bytes: number, tied: boolean) {
       completeModelConfig(shape, { vocab_size: 257, max_position_embeddings: 12 }),
     );
     const model = randomModel(config, 1);
-    const run = startRun(model, plan, data);
+    const run = startRun(model, settings, data);
     const last = await train(run);
     const table = model.weights.get("model.embed_tokens.weight")!;
     const arrays = await Promise.all([...model.weights.values()].map((each) => each.array()));

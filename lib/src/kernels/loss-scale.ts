@@ -31,14 +31,14 @@ export function lossScaleKernel(patience = scalePatience): Kernel {
   });
 }
 
-/** The gradient of a scaled loss with itself: the factor times a constant share. */
-export function scaledSeedKernel(share: number): Kernel {
+/** The gradient of a scaled loss with itself: the factor times a constant. */
+export function scaledSeedKernel(lossWeight: number): Kernel {
   return kernel({
     name: "scaled seed",
     reads: ["state: array<f32>"],
     writes: ["seed: array<f32>"],
     workgroupSize: 1,
     workgroups: 1,
-    body: `  seed[0] = state[0] * ${share.toPrecision(9)};`,
+    body: `  seed[0] = state[0] * ${lossWeight.toPrecision(9)};`,
   });
 }

@@ -9,19 +9,23 @@ import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "../
 import type { Tensor } from "../tensor/tensor.js";
 
 //| 04-training/7-checkpoints.ipynb#run-state
-/** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
-export interface RunState {
+/** How far a run has come. */
+export interface RunProgress {
   /** Steps that are done. */
   step: number;
+  /** The lowest validation loss so far, in nats a token, and when that was. */
+  best?: { step: number; loss: number };
+  /** The latest validation loss. */
+  last?: { step: number; loss: number };
+}
+
+/** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
+export interface RunState extends RunProgress {
   /** Tokens that the model has learned from. */
   tokens: number;
   seed: number;
   /** The stream of training batches, just after the last one used. */
   cursor: BatchCursor;
-  /** The lowest validation loss so far, in nats a token, and when that was. */
-  best?: { step: number; loss: number };
-  /** The latest validation loss. */
-  last?: { step: number; loss: number };
 }
 
 //| 04-training/7-checkpoints.ipynb#tensor-bytes

@@ -3,7 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { checkFits, readableBytes } from "../gpu/buffers.js";
 import { GpuError } from "../gpu/device.js";
 import { checkWeightsFit, countParameters } from "../model/weights.js";
-import type { TrainingPlan } from "./step.js";
+import type { TrainingSettings } from "./step.js";
 
 //| 04-training/a-the-trainers-desk.ipynb#fits
 /** Bytes that training takes at the least: each weight, its gradient, and two numbers of the optimizer, all f32. */
@@ -23,7 +23,7 @@ export function widestLayer({ hiddenSize, heads, headDim, intermediateSize, moe 
  */
 export function checkRunFits(
   config: ModelConfig,
-  { batchSize, context }: Pick<TrainingPlan, "batchSize" | "context">,
+  { batchSize, context }: Pick<TrainingSettings, "batchSize" | "context">,
   available = Number.POSITIVE_INFINITY,
 ): void {
   checkWeightsFit(config);
