@@ -266,6 +266,8 @@ interface Watched {
   paths: RunPaths;
   parts: Parts;
   progress: Progress;
+  /** The step that it went on from. */
+  from: number;
 }
 
 /** Trains with progress, metrics, checkpoints and samples. Returns the signal that stopped the run, if one did. */
@@ -273,7 +275,8 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<St
   const { train } = await import("../train/loop.js");
   const { config } = parts;
   const progress = startProgress("Training", run.settings.steps);
-  const watched = { run, paths, parts, progress };
+  progress.update(run.step, "compiling kernels");
+  const watched = { run, paths, parts, progress, from: run.step };
   const stop = stopOnSignals(progress);
   const began = performance.now();
   try {
@@ -336,7 +339,7 @@ function sayStopped(run: Run, out: string, signal: StopSignal): void {
 }
 
 /** Writes down what a step's report says, and shows it. */
-async function record(report: StepReport, { run, paths, parts, progress }: Watched): Promise<void> {
+async function record(report: StepReport, { run, paths, parts, progress, from }: Watched): Promise<void> {
   const { expertLoad, metricsOf } = await import("../train/monitor.js");
   const { logs } = parts;
   const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
@@ -344,7 +347,9 @@ async function record(report: StepReport, { run, paths, parts, progress }: Watch
   if (report.load) logs[paths.experts].append(expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
   const left = ((run.settings.steps - step) * report.tokens) / step / tokensPerSecond;
-  progress.update(step, `loss ${loss.toFixed(3)}, ${speed}, ${inWords(left)} left`);
+  // Kernels are compiled during the first step: how fast it was says nothing of those that follow.
+  const rest = step === from + 1 ? "" : `, ${speed}, ${inWords(left)} left`;
+  progress.update(step, `loss ${loss.toFixed(3)}${rest}`);
   if (skipped)
     progress.say(
       `step ${step} is left out: its gradients are too large for 16 bits; the loss scale is ${lossScale} now`,

@@ -110,12 +110,12 @@ export function runningSums({ columns, lanes }: RowPlan): string[] {
 export function targetLoss(columns: number): string[] {
   const width = rowWidth(columns);
   return [
-    "  let wanted = targets[row];",
-    `  let at = min(wanted, ${columns - 1}u);`,
+    "  let targetId = targets[row];",
+    `  let at = min(targetId, ${columns - 1}u);`,
     `  let chosen = x[start + at / ${width}u]${width === 4 ? "[at % 4u]" : ""};`,
-    "  let notANumber = bitcast<f32>((wanted >> 31u) | 0x7fc00000u);",
-    `  let loss = select(notANumber, logSum - chosen, wanted < ${columns}u);`,
-    `  losses[row] = select(loss, 0.0, wanted == ${ignoredTarget}u);`,
+    "  let notANumber = bitcast<f32>((targetId >> 31u) | 0x7fc00000u);",
+    `  let loss = select(notANumber, logSum - chosen, targetId < ${columns}u);`,
+    `  losses[row] = select(loss, 0.0, targetId == ${ignoredTarget}u);`,
   ];
 }
 
@@ -144,14 +144,14 @@ export function crossEntropyKernel(plan: RowPlan): Kernel {
 export const meanLanes = 64;
 
 /**
- * The mean of the losses of the rows that count, and 1 / their number, in one workgroup: each lane adds its share, then
+ * The mean of the losses of the rows that count, and 1 / their number, in one workgroup: each lane adds its part, then
  * the first adds the lanes. Writes [mean, 1 / count]; both are 0 where no row counts.
  */
 export function meanLossKernel(): Kernel {
   return kernel({
     name: "mean loss",
     reads: ["losses: array<f32>", "targets: array<u32>"],
-    writes: ["mean: array<f32>", "share: array<f32>"],
+    writes: ["mean: array<f32>", "lossWeight: array<f32>"],
     head: laneMemory(["sums", "counts"], meanLanes).join("\n"),
     workgroupSize: meanLanes,
     workgroups: 1,
@@ -168,18 +168,18 @@ export function meanLossKernel(): Kernel {
     sum += sums[i];
     count += counts[i];
   }
-  share[0] = select(0.0, 1.0 / count, count > 0.0);
-  mean[0] = sum * share[0];`,
+  lossWeight[0] = select(0.0, 1.0 / count, count > 0.0);
+  mean[0] = sum * lossWeight[0];`,
   });
 }
 
 //| 04-training/1-the-loss.ipynb#gradient-row
-/** Statements that write a row of (probability − [is the target]) · scale; `logSum`, `wanted` and `scale` are known. */
+/** Statements that write a row of (probability − [is the target]) · scale; `logSum`, `targetId` and `scale` are known. */
 export function gradientRow({ columns, lanes }: RowPlan): string[] {
   const four = rowWidth(columns) === 4;
   return [
     `  for (var i = first; i < ${columns / rowWidth(columns)}u; i += ${lanes}u) {`,
-    `    let isWanted = ${four ? "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) == vec4u(wanted)" : "i == wanted"};`,
+    `    let isWanted = ${four ? "vec4u(4u * i) + vec4u(0u, 1u, 2u, 3u) == vec4u(targetId)" : "i == targetId"};`,
     "    let probability = exp(x[start + i] - logSum);",
     "    dx[start + i] = (probability - select(V(0.0), V(1.0), isWanted)) * scale;",
     "  }",
@@ -192,18 +192,18 @@ export function gradientRow({ columns, lanes }: RowPlan): string[] {
  * divided by the number of rows that count, and 0 for a row that does not.
  */
 export function crossEntropyBackwardKernel(plan: RowPlan): Kernel {
-  const known = ["logSums: array<f32>", "share: array<f32>", "gradient: array<f32>"];
+  const saved = ["logSums: array<f32>", "lossWeight: array<f32>", "gradient: array<f32>"];
   return kernel({
     name: `cross-entropy backward ${plan.rows}x${plan.columns}`,
-    reads: ["x: array<V>", "targets: array<u32>", ...known],
+    reads: ["x: array<V>", "targets: array<u32>", ...saved],
     writes: ["dx: array<V>"],
     head: rowType(plan.columns),
     ...rowGrid(plan),
     body: [
       ...rowStart(plan),
-      "  let wanted = targets[row];",
+      "  let targetId = targets[row];",
       "  let logSum = logSums[row];",
-      `  let scale = select(gradient[0] * share[0], 0.0, wanted == ${ignoredTarget}u);`,
+      `  let scale = select(gradient[0] * lossWeight[0], 0.0, targetId == ${ignoredTarget}u);`,
       ...gradientRow(plan),
     ].join("\n"),
   });

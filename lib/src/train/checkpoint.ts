@@ -32,15 +32,15 @@ export interface RunState extends RunProgress {
 /** Reads tensors back from the GPU into the bytes of a safetensors file. */
 export async function tensorBytes(tensors: Map<string, Tensor>): Promise<Uint8Array> {
   const entries: [string, ReturnType<typeof float32Tensor>][] = [];
-  for (const [name, each] of tensors)
-    entries.push([name, float32Tensor([...each.shape], await each.array())]);
+  for (const [name, tensor] of tensors)
+    entries.push([name, float32Tensor([...tensor.shape], await tensor.array())]);
   return writeSafetensors(new Map(entries));
 }
 
 /** The arrays in the bytes of a safetensors file, by name. */
 export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   const { tensors } = readSafetensors(bytes);
-  return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
+  return new Map([...tensors].map(([name, saved]) => [name, toFloat32(saved)]));
 }
 
 //| 04-training/7-checkpoints.ipynb#names

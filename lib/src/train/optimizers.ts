@@ -65,6 +65,7 @@ export interface ParameterGroup {
   weightDecay: number;
 }
 
+//| 04-training/2-optimizers.ipynb#decay-groups
 /** Whether a parameter is decayed: tables and matrices of all kinds are, the vectors of norms and biases are not. */
 export function isDecayed({ role }: ModelParameter): boolean {
   return role !== "norm" && role !== "bias";

@@ -84,6 +84,7 @@ function zeroParameters(): ModelParameter[] {
   return Object.entries(muonShapes).map(([name, { role, shape }]) => ({ name, role, value: zeros(shape) }));
 }
 
+//| 04-training/3-muon.ipynb#muon-test-2
 await test("Muon takes hidden matrices, also stacked ones, and leaves the rest to AdamW", async () => {
   const settings = { ...defaultOptimizer, kind: "muon" as const, weightDecay: 0, matrixRate: 1 };
   const shapes = Object.values(muonShapes).map(({ shape }) => shape);

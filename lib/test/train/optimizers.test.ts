@@ -51,6 +51,7 @@ function plainUpdate(
   }
 }
 
+//| 04-training/2-optimizers.ipynb#test-parameters
 /** The parameters of a test: matrices where a shape has two dimensions or more, else vectors that are not decayed. */
 function testParameters(values: Float32Array[], shapes: number[][]): ModelParameter[] {
   return shapes.map((shape, k) => ({
