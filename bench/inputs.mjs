@@ -4,7 +4,6 @@ import {
   defaultOptimizer,
   initialValues,
   ropeFrequencies,
-  stepNumbers,
   uniforms,
   weightShapes,
 } from "../lib/dist/index.js";
@@ -41,7 +40,7 @@ export function trainingStep() {
 }
 
 /** AdamW's corrections in a step that counts from 0. */
-export function corrections({ beta1, beta2 }, step) {
+export function corrections({ betas: [beta1, beta2] }, step) {
   return [1 / (1 - beta1 ** (step + 1)), 1 / (1 - beta2 ** (step + 1))];
 }
 
@@ -53,9 +52,4 @@ export function rotation({ rope, headDim }, context) {
       turn(Math.floor(i / headDim) * frequencies[i % (headDim / 2)]),
     );
   return [table(Math.cos), table(Math.sin)];
-}
-
-/** AdamW's numbers as tslm wants them. */
-export function tslmNumbers(settings, step) {
-  return stepNumbers(settings, step, settings.rate);
 }

@@ -80,7 +80,7 @@ test("training that keeps documents apart goes its own way, and validates as it 
   const source = tokensInMemory(Uint32Array.from({ length: 400 }, (_, i) => (i * i + (i >> 3)) % 9));
   const data = { train: source, val: source, valSize: { tokens: 1, bytes: 1 } };
   const schedule = { kind: "constant" as const, warmup: 0, steps: 4, peak: 0.01, floor: 0 };
-  const plan = {
+  const settings = {
     steps: 4,
     batchSize: 3,
     accumulate: 2,
@@ -90,7 +90,7 @@ test("training that keeps documents apart goes its own way, and validates as it 
     schedule,
   };
   const trained = async (separator?: number) => {
-    const run = startRun(randomModel(config, 1), { ...plan, separator }, data);
+    const run = startRun(randomModel(config, 1), { ...settings, separator }, data);
     const last = (await train(run))!;
     const expected = await evaluate(recordEvaluation(run.model, 3, 24, separator), source);
     expect(last.validation!.loss).toBe(expected);

@@ -10,7 +10,7 @@ import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
 import { LostRun } from "../lib/src/train/loop.js";
-import type { Run } from "../lib/src/train/run.js";
+import type { TrainingSettings } from "../lib/src/train/step.js";
 import { shortRun } from "./strain.js";
 
 const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
@@ -309,7 +309,7 @@ test("mistakes in a configuration are named with what may be meant, and leave no
 
 test("a run that is lost some steps after a checkpoint is told the command that goes on otherwise", async () => {
   fs.mkdirSync(at("lost", "step-000002"), { recursive: true });
-  const lost = new LostRun(5, "The loss", { plan: { schedule: { peak: 0.004 } } } as Run);
+  const lost = new LostRun(5, "The loss", { schedule: { peak: 0.004 } } as TrainingSettings);
   const { message } = (await withWhatIsKept(lost, at("lost"))) as Error;
   expect(message).toMatch(
     / Go on with: npx tslm train --out .+ --resume --set optimizer\.learning_rate=0\.002$/,

@@ -70,7 +70,8 @@ function lossOf({ model, batch, context, inputs, targets }) {
 
 export async function step() {
   const task = trainingStep();
-  const { beta1, beta2, epsilon, decay, rate } = task.settings;
+  const { betas, epsilon, weightDecay: decay, rate } = task.settings;
+  const [beta1, beta2] = betas;
   const lossAndGradient = valueAndGrad(lossOf(task));
   const update = jit((weights, means, squares, correction1, correction2) => {
     const [loss, gradients] = lossAndGradient(tree.ref(weights));

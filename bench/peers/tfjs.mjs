@@ -74,7 +74,8 @@ function lossOf({ model, batch, context, inputs, targets }) {
 
 export async function step() {
   const task = trainingStep();
-  const { beta1, beta2, epsilon, decay, rate } = task.settings;
+  const { betas, epsilon, weightDecay: decay, rate } = task.settings;
+  const [beta1, beta2] = betas;
   const loss = lossOf(task);
   const parameters = task.weights.map((each) => ({
     ...each,

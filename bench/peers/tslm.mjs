@@ -1,5 +1,5 @@
 import * as tslm from "../../lib/dist/index.js";
-import { factors, trainingStep, tslmNumbers } from "../inputs.mjs";
+import { factors, trainingStep } from "../inputs.mjs";
 
 await tslm.openGpu({ robust: false });
 
@@ -22,16 +22,12 @@ export async function step() {
     tslm.parameter(tslm.tensor(values, shape)),
   ]);
   const model = { config, weights: new Map(parameters) };
-  const plan = { batchSize: batch, accumulate: 1, context, optimizer: settings };
-  const { parts, numbers, recording } = tslm.recordStep(
-    model,
-    tslm.makeOptimizer(settings, model.weights),
-    plan,
-  );
+  const optimizer = tslm.makeOptimizer(tslm.parametersOf(model), settings);
+  const recorded = tslm.recordStep({ model, optimizer }, { batchSize: batch, accumulate: 1, context });
   let done = 0;
   return async () => {
-    tslm.writeBatch(parts[0], { inputs, targets });
-    numbers.write(tslmNumbers(settings, done++));
-    return recording.run().loss.value();
+    tslm.writeBatch(recorded.microBatches[0], { inputs, targets });
+    optimizer.setStep(done++, settings.rate);
+    return recorded.run().loss.value();
   };
 }

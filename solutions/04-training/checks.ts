@@ -5,18 +5,16 @@ import {
   gradients,
   indices,
   learningRate,
+  makeOptimizer,
   openGpu,
   parameter,
   restoreState,
-  ruleOptimizer,
   type Schedule,
   scope,
-  stepNumbers,
   type Tensor,
   tensor,
   toFloat32,
   tokenLosses,
-  updateRules,
 } from "tslm";
 import { type Check, type KernelResult, type Random, type RowKind, runBody, scoreRow } from "tslm/notebook";
 
@@ -129,7 +127,7 @@ export const writeLoss: Check<Row> = {
   ],
 };
 
-const ADAM = { ...defaultOptimizer, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, decay: 0.1 };
+const ADAM = { ...defaultOptimizer, betas: [0.9, 0.95] as [number, number], epsilon: 1e-8, weightDecay: 0.1 };
 
 type Element = [p: number, g: number, mean: number, square: number, step: number, rate: number];
 
@@ -147,11 +145,12 @@ function drawElement(random: Random, round: number): Element {
 async function libraryStep([p, g, mean, square, step, rate]: Element) {
   await openGpu();
   const weight = tensor([p], [1, 1]);
-  const optimizer = ruleOptimizer(updateRules.adamw, new Map([["p", weight]]));
-  const saved = { "p.mean": [mean], "p.square": [square] };
-  restoreState(optimizer, new Map(Object.entries(saved)));
-  optimizer.update([tensor([g], [1, 1])], tensor(stepNumbers(ADAM, step, rate)));
+  const optimizer = makeOptimizer([{ name: "p", role: "matrix", value: weight }], ADAM);
   const state = optimizer.state();
+  const saved = { "p.mean": [mean], "p.square": [square] };
+  restoreState(state, new Map(Object.entries(saved)));
+  optimizer.setStep(step, rate);
+  optimizer.update([tensor([g], [1, 1])]);
   return {
     p: await weight.value(),
     mean: await state.get("p.mean")!.value(),

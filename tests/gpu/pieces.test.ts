@@ -10,12 +10,12 @@ import {
   startRun,
   train,
 } from "tslm";
-import { defaultOptimizer, type TrainingPlan } from "tslm";
+import { defaultOptimizer, type TrainingSettings } from "tslm";
 import { expect, test } from "vitest";
 
 await openGpu();
 
-const plan: TrainingPlan = {
+const settings: TrainingSettings = {
   steps: 3,
   batchSize: 2,
   accumulate: 2,
@@ -49,7 +49,7 @@ async function trained(bytes: number, tied: boolean) {
       completeModelConfig(shape, { vocab_size: 257, max_position_embeddings: 12 }),
     );
     const model = randomModel(config, 1);
-    const run = startRun(model, plan, data);
+    const run = startRun(model, settings, data);
     const last = await train(run);
     const arrays = await Promise.all(parametersOf(model).map(({ value }) => value.array()));
     return { last: last!, pieces: pieces(model.embedding).length, arrays };

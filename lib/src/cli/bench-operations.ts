@@ -16,7 +16,7 @@ import { rope } from "../tensor/rope.js";
 import { rmsNorm, swiglu } from "../tensor/rows.js";
 import { indices, sizeOf, tensor, type Tensor } from "../tensor/tensor.js";
 import { makeOptimizer } from "../train/muon.js";
-import { defaultOptimizer, globalNorm, stepNumbers } from "../train/optimizers.js";
+import { defaultOptimizer, globalNorm } from "../train/optimizers.js";
 import type { OperationName } from "./bench-names.js";
 
 /** One operation at one shape. */
@@ -352,10 +352,11 @@ function adamwCases(kind: AdapterKind): Case[] {
     needs: { bytes: 32 * count * rows * columns },
     prepare: () => {
       const tensors = Array.from({ length: count }, () => randomTensor([rows, columns]));
-      const slopes = Array.from({ length: count }, () => randomTensor([rows, columns]));
-      const optimizer = makeOptimizer(defaultOptimizer, new Map(tensors.map((each, i) => [`${i}`, each])));
-      const numbers = tensor(stepNumbers(defaultOptimizer, 0, 1e-4));
-      return () => optimizer.update(slopes, numbers, globalNorm(slopes));
+      const gradients = Array.from({ length: count }, () => randomTensor([rows, columns]));
+      const parameters = tensors.map((value, i) => ({ name: `${i}`, role: "matrix" as const, value }));
+      const optimizer = makeOptimizer(parameters, defaultOptimizer);
+      optimizer.setStep(0, 1e-4);
+      return () => optimizer.update(gradients, globalNorm(gradients));
     },
   }));
 }

@@ -6,16 +6,17 @@ import { currentGpu, GpuError } from "../gpu/device.js";
 import { profile, type ProfileRow } from "../gpu/profiler.js";
 import { completeModelConfig, parseModelConfig } from "../model/config.js";
 import { sequenceContext } from "../model/decoder.js";
-import { modelFamilies } from "../model/families.js";
+import { modelFamilies, parametersOf } from "../model/families.js";
 import { buildModel, type Model } from "../model/structure.js";
 import { countParameters } from "../model/count.js";
 import { parameter } from "../tensor/autograd.js";
-import { scope, tensor, tensorsIn } from "../tensor/tensor.js";
-import { parseTrainConfig, planOf } from "../train/configuration.js";
+import { type Tensor, scope, tensorsIn } from "../tensor/tensor.js";
+import { parseTrainConfig, trainingSettings } from "../train/configuration.js";
 import { checkRunFits } from "../train/fits.js";
-import { planOptimizer } from "../train/run.js";
-import { recordStep, trainingStep, type TrainingPlan } from "../train/step.js";
-import { type Optimizer, stepNumbers } from "../train/optimizers.js";
+import { makeOptimizer } from "../train/muon.js";
+import { makeLossScale } from "../train/precision.js";
+import { recordStep, trainingStep, type TrainingSettings } from "../train/step.js";
+import type { Optimizer } from "../train/optimizers.js";
 import type { StepName } from "./bench-names.js";
 import { randomIds, randomTensor } from "./bench-operations.js";
 import { type RunTime, timeWork } from "./bench-timing.js";
@@ -111,10 +112,11 @@ interface StepTime {
 }
 
 /** All that a step works on. */
-interface StepParts {
+interface MeasuredStep {
   model: Model;
-  plan: TrainingPlan;
+  settings: TrainingSettings;
   optimizer: Optimizer;
+  lossScale?: Tensor;
 }
 
 /** What kernel it is, without the sizes in its name: `matmul 768x384x128 (B transposed)` is `matmul (B transposed)`. */
@@ -175,12 +177,14 @@ async function shortestProfile(step: () => void): Promise<ProfileRow[]> {
 }
 
 /** The step operation by operation, and where its GPU time goes. It takes more memory than the recorded step. */
-async function measureEager({ model, plan, optimizer }: StepParts) {
-  const ids = () => randomIds([plan.batchSize, plan.context], model.config.vocabSize);
-  const batch = { inputs: ids(), targets: ids() };
-  const numbers = tensor(stepNumbers(plan.optimizer, 0, 1e-4));
-  const context = sequenceContext(model.config, plan.context);
-  const step = () => scope(() => void trainingStep(model, context, optimizer, [batch], numbers));
+async function measureEager({ settings, ...parts }: MeasuredStep) {
+  const { config } = parts.model;
+  const ids = () => randomIds([settings.batchSize, settings.context], config.vocabSize);
+  const microBatches = [{ inputs: ids(), targets: ids() }];
+  const context = sequenceContext(config, settings.context);
+  const { precision } = settings;
+  parts.optimizer.setStep(0, 1e-4);
+  const step = () => scope(() => void trainingStep({ ...parts, context, microBatches, precision }));
   try {
     forgetPeak();
     const eager = await timeStep(step);
@@ -193,31 +197,35 @@ async function measureEager({ model, plan, optimizer }: StepParts) {
 }
 
 /** The step recorded once; each run gets its batch and its numbers, as in training. */
-async function measureCaptured({ model, plan, optimizer }: StepParts) {
+async function measureCaptured(parts: MeasuredStep) {
   forgetPeak();
-  const { parts, numbers, recording } = recordStep(model, optimizer, plan);
-  const { inputs, targets } = parts[0];
-  const ids = await randomIds([...inputs.shape], model.config.vocabSize).array();
-  const values = stepNumbers(plan.optimizer, 0, 1e-4);
+  const recorded = recordStep(parts, parts.settings);
+  const { inputs, targets } = recorded.microBatches[0];
+  const ids = await randomIds([...inputs.shape], parts.model.config.vocabSize).array();
   const captured = await timeStep(() => {
     inputs.write(ids);
     targets.write(ids);
-    numbers.write(values);
-    recording.run();
+    parts.optimizer.setStep(0, 1e-4);
+    void recorded.run();
   });
-  recording.free();
+  recorded.free();
   await finish();
-  return { captured, kernels: recording.dispatches };
+  return { captured, kernels: recorded.dispatches };
 }
 
 /** Measures a training step. Throws a `GpuError` where the adapter cannot hold it. */
 export async function measureStep(name: StepName): Promise<StepReport> {
   const shape = stepShapes[name];
-  const plan = planOf(parseTrainConfig(shape.config));
+  const settings = trainingSettings(parseTrainConfig(shape.config));
   const config = stepModel(shape);
-  checkRunFits(config, plan);
+  checkRunFits(config, settings);
   const model = quickModel(config);
-  const parts = { model, plan, optimizer: planOptimizer(plan, model) };
+  const parts: MeasuredStep = {
+    model,
+    settings,
+    optimizer: makeOptimizer(parametersOf(model), settings.optimizer),
+    lossScale: settings.precision === "f16" ? makeLossScale(settings.lossScale) : undefined,
+  };
   try {
     const { captured, kernels } = await measureCaptured(parts);
     const { eager, operations } = await measureEager(parts);
@@ -227,9 +235,9 @@ export async function measureStep(name: StepName): Promise<StepReport> {
       name,
       parameters: total,
       active_parameters: active,
-      batch_size: plan.batchSize,
-      context: plan.context,
-      optimizer: plan.optimizer.kind,
+      batch_size: settings.batchSize,
+      context: settings.context,
+      optimizer: settings.optimizer.kind,
       kernels,
       captured,
       ...(eager ? { eager } : {}),

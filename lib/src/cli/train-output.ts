@@ -82,7 +82,7 @@ export function holds(file: string, content: string | Uint8Array): boolean {
 }
 
 /** A short card of the model: what it learned from, how far it came, how to run it. */
-function modelCard({ model, step, last, plan }: Run, { manifest }: OpenShards): string {
+function modelCard({ model, step, last, settings }: Run, { manifest }: OpenShards): string {
   const { modelType, layers, hiddenSize } = model.config;
   const licences = new Map<string | undefined, string>();
   for (const { name, license } of manifest.mixture ?? []) if (license) licences.set(name, `, ${license}`);
@@ -101,8 +101,8 @@ tags: [tslm, ${modelType}]
 
 # A small language model
 
-A ${modelType} model of ${layers} layers, ${hiddenSize} wide, trained with tslm ${libraryVersion()} for ${step} of ${plan.steps} steps
-of ${plan.batchSize * plan.accumulate} sequences of ${plan.context} tokens. ${loss}
+A ${modelType} model of ${layers} layers, ${hiddenSize} wide, trained with tslm ${libraryVersion()} for ${step} of ${settings.steps} steps
+of ${settings.batchSize * settings.accumulate} sequences of ${settings.context} tokens. ${loss}
 
 Trained on:
 ${sources.join("\n")}
@@ -143,7 +143,7 @@ export async function describeStart(run: Run, { data, gpu }: Described): Promise
   const text = `${number(train.tokens)} tokens to learn from, ${number(val.tokens)} to validate with, vocabulary ${data.manifest.vocab_size}`;
   const unjudged = run.evaluation
     ? ""
-    : `\nWithout validation, which takes more tokens than the context of ${run.plan.context}.`;
+    : `\nWithout validation, which takes more tokens than the context of ${run.settings.context}.`;
   const sources = (data.mixture ?? []).map(({ name, weight }) => `${name} ${weight}`);
   const mixed = sources.length > 0 ? `\nSources by weight: ${sources.join(", ")}.` : "";
   const size = `${number(countParameters(config).total)} parameters in ${config.layers} layers, ${config.hiddenSize} wide`;
@@ -187,20 +187,22 @@ export async function writeReport(
 }
 
 /** The schedule as the run has it: a warm-up that was too long for its steps is shortened. */
-function scheduleUsed({ plan }: Run, { schedule }: TrainConfig): TrainConfig["schedule"] {
-  return { ...schedule, warmup: plan.schedule.warmup };
+function scheduleUsed({ settings }: Run, { schedule }: TrainConfig): TrainConfig["schedule"] {
+  return { ...schedule, warmup: settings.schedule.warmup };
 }
 
 async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
   const { countParameters } = await import("../model/count.js");
   const { modelConfigToJson } = await import("../model/config.js");
   const { readLines } = await import("../train/logs.js");
+  const { flopsPerToken } = await import("../train/monitor.js");
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),
     config: { ...config, model: undefined, schedule: scheduleUsed(run, config) },
     model: modelConfigToJson(run.model.config),
     parameters: countParameters(run.model.config),
+    flopsPerToken: flopsPerToken(run.model.config, run.settings.context),
     valSize: run.evaluation ? manifest.splits.val : manifest.splits.train,
     entropy: manifest.entropy_bits_per_byte,
     environment: {

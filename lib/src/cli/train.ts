@@ -138,7 +138,7 @@ async function takeUp(
   const tuning = files.get("tuning.json");
   if (tuning && !holds(paths.tuning, tuning)) replaceFile(paths.tuning, tuning);
   await writeModelFolder(run, files, paths, parts);
-  process.stderr.write(`Going on after step ${run.step} of ${run.plan.steps}.\n`);
+  process.stderr.write(`Going on after step ${run.step} of ${run.settings.steps}.\n`);
   for (const { name, was, is } of settingsThatDiffer(begun ?? parts.config, parts.config))
     process.stderr.write(`${name} is ${is} from here on; it was ${was}.\n`);
 }
@@ -209,14 +209,14 @@ async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> 
 /** The run in memory: of its last checkpoint, or with a fresh model. */
 async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
   const loop = await import("../train/run.js");
-  const { planOf } = await import("../train/configuration.js");
+  const { trainingSettings } = await import("../train/configuration.js");
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
   await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
   const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
-  const plan = planOf(parts.config, await separatorOf(parts));
-  const run = loop.startRun(model, plan, data, checkpoint);
+  const settings = trainingSettings(parts.config, await separatorOf(parts));
+  const run = loop.startRun(model, settings, data, { checkpoint });
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
   return run;
 }
@@ -274,8 +274,8 @@ interface Watched {
 async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<StopSignal | undefined> {
   const { train } = await import("../train/loop.js");
   const { config } = parts;
-  const progress = startProgress("Training", run.plan.steps);
-  const { newKernels } = run.recorded.recording;
+  const progress = startProgress("Training", run.settings.steps);
+  const { newKernels } = run.recorded;
   const watched: Watched = { run, paths, parts, progress, compiles: newKernels > 0 };
   if (newKernels > 0) progress.say(`Compiling ${newKernels} kernels in the first step …`);
   const stop = stopOnSignals(progress);
@@ -293,8 +293,10 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<St
       onSave: () => save(watched),
       onSample: () => sample(watched),
     });
-    progress.done(`step ${run.step} of ${run.plan.steps}, ${inWords((performance.now() - began) / 1000)}`);
-    return run.step < run.plan.steps ? stop.signalName() : undefined;
+    progress.done(
+      `step ${run.step} of ${run.settings.steps}, ${inWords((performance.now() - began) / 1000)}`,
+    );
+    return run.step < run.settings.steps ? stop.signalName() : undefined;
   } finally {
     stop.end();
   }
@@ -333,7 +335,7 @@ function stopOnSignals(progress: Progress) {
 function sayStopped(run: Run, out: string, signal: StopSignal): void {
   process.exitCode = stopSignals[signal];
   process.stdout.write(
-    `Stopped after step ${run.step} of ${run.plan.steps}. Go on with: ${resumeCommand(out)}\n`,
+    `Stopped after step ${run.step} of ${run.settings.steps}. Go on with: ${resumeCommand(out)}\n`,
   );
 }
 
@@ -347,7 +349,7 @@ async function record(report: StepReport, watched: Watched): Promise<void> {
   if (validation || step % parts.config.log_every === 0) logs[paths.metrics].append(metricsOf(report));
   if (report.load) logs[paths.experts].append(expertLoad(report));
   const speed = `${Math.round(tokensPerSecond)} tokens/s`;
-  const left = ((run.plan.steps - step) * report.tokens) / step / tokensPerSecond;
+  const left = ((run.settings.steps - step) * report.tokens) / step / tokensPerSecond;
   const pace = compiles ? "kernels compiled" : `${speed}, ${inWords(left)} left`;
   progress.update(step, `loss ${loss.toFixed(3)}, ${pace}`);
   if (skipped)

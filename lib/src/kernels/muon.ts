@@ -1,6 +1,6 @@
 // Extracted from chapters/04-training/3-muon.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/kernel.js";
-import { type Walk, arraysOf, overAll, stepNumberLines, stepReads, walkFrame } from "./optimizers.js";
+import { type Walk, arraysOf, overAll, stepReads, stepScalarLines, walkFrame } from "./optimizers.js";
 
 //| 04-training/3-muon.ipynb#newton-plain
 /** The numbers a, b, c of Muon's polynomial (Jordan, "Muon: an optimizer for hidden layers in neural networks"). */
@@ -33,7 +33,7 @@ export function muonMomentumKernel(walk: Walk): Kernel {
     reads: [...stepReads, ...arraysOf("g", count)],
     writes: [...arraysOf("velocity", count), "stack: array<V>"],
     ...walkFrame(walk),
-    body: [...stepNumberLines(), ...eachInStack(count, "g", update)].join("\n"),
+    body: [...stepScalarLines(), ...eachInStack(count, "g", update)].join("\n"),
   });
 }
 
@@ -65,13 +65,13 @@ export function muonStepKernel(walk: Walk, factor: number): Kernel {
   const { count } = walk;
   const update = (k: number) => [
     `let p = p${k}[i];`,
-    `p${k}[i] = p - learningRate * (matrixRate * ${factor.toFixed(6)} * stack[first + i] + decay * p);`,
+    `p${k}[i] = p - learningRate * (rateFactor * ${factor.toFixed(6)} * stack[first + i] + weightDecay * p);`,
   ];
   return kernel({
     name: `muon step of ${count}`,
-    reads: ["numbers: array<f32>", "norm: array<f32>", "stack: array<V>"],
+    reads: ["scalars: array<f32>", "norm: array<f32>", "stack: array<V>"],
     writes: arraysOf("p", count),
     ...walkFrame(walk),
-    body: [...stepNumberLines().slice(0, -1), ...eachInStack(count, "p", update)].join("\n"),
+    body: [...stepScalarLines().slice(0, -1), ...eachInStack(count, "p", update)].join("\n"),
   });
 }

@@ -49,32 +49,33 @@ export function arraysOf(name: string, count: number): string[] {
 //| 04-training/2-optimizers.ipynb#step-number-names
 /**
  * What an update reads from a small array in GPU memory, in this order. All that changes from step to step is data, so
- * that a recorded step can be replayed with other numbers.
+ * that a recorded step can be replayed with other numbers; and what differs between groups of parameters is data too, so
+ * that they share their kernels.
  */
-export const stepNumberNames = [
+export const stepScalarNames = [
   "learningRate",
   "beta1",
   "beta2",
   "epsilon",
-  "decay",
+  "weightDecay",
   "correction1",
   "correction2",
   "maxNorm",
   "momentum",
-  "matrixRate",
+  "rateFactor",
 ] as const;
 
-/** What every update reads before its arrays: the numbers, the norm of all gradients, and the factor that gradients carry. */
-export const stepReads = ["numbers: array<f32>", "norm: array<f32>", "scale: array<f32>"];
+/** What every update reads before its arrays: the scalars, the norm of all gradients, and the factor that gradients carry. */
+export const stepReads = ["scalars: array<f32>", "norm: array<f32>", "scale: array<f32>"];
 
 /**
  * Statements that leave out a step whose gradients are not all finite (the compiler may take for granted that floats are, so the
- * bits are looked at), name the step's numbers, and the factor that frees gradients of their scale and clips them to `maxNorm`.
+ * bits are looked at), name the step's scalars, and the factor that frees gradients of their scale and clips them to `maxNorm`.
  */
-export function stepNumberLines(): string[] {
+export function stepScalarLines(): string[] {
   return [
     "  if ((bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u) { return; }",
-    ...stepNumberNames.map((name, at) => `  let ${name} = numbers[${at}];`),
+    ...stepScalarNames.map((name, at) => `  let ${name} = scalars[${at}];`),
     "  let clip = select(1.0, maxNorm / norm[0], norm[0] > maxNorm) / scale[0];",
   ];
 }
@@ -88,15 +89,18 @@ export interface UpdateRule {
   statements: string[];
 }
 
-/** The optimizers that treat every element alike. Weight decay is subtracted as `decay · p`, apart from the gradient. */
+/** The optimizers that treat every element alike. Weight decay is subtracted apart from the gradient. */
 export const updateRules = {
   /** Straight downhill. */
-  sgd: { name: "sgd", states: [], statements: ["p -= learningRate * (g + decay * p);"] },
+  sgd: { name: "sgd", states: [], statements: ["p -= learningRate * (rateFactor * g + weightDecay * p);"] },
   /** Downhill with a memory of the way so far (Polyak, "Some methods of speeding up the convergence", 1964). */
   momentum: {
     name: "momentum",
     states: ["velocity"],
-    statements: ["velocity = momentum * velocity + g;", "p -= learningRate * (velocity + decay * p);"],
+    statements: [
+      "velocity = momentum * velocity + g;",
+      "p -= learningRate * (rateFactor * velocity + weightDecay * p);",
+    ],
   },
   /** Loshchilov and Hutter, "Decoupled weight decay regularization", algorithm 2. */
   adamw: {
@@ -106,14 +110,14 @@ export const updateRules = {
       "mean = beta1 * mean + (1.0 - beta1) * g;",
       "square = beta2 * square + (1.0 - beta2) * g * g;",
       "let step = correction1 * mean / (sqrt(correction2 * square) + epsilon);",
-      "p -= learningRate * (step + decay * p);",
+      "p -= learningRate * (rateFactor * step + weightDecay * p);",
     ],
   },
 } satisfies Record<string, UpdateRule>;
 
 //| 04-training/2-optimizers.ipynb#update-kernel
 /** One update of `count` parameters in place: reads `stepReads` and gradients; writes parameters, then their states. */
-export function updateKernel(rule: UpdateRule, walk: Walk, decayed: boolean): Kernel {
+export function updateKernel(rule: UpdateRule, walk: Walk): Kernel {
   const { count } = walk;
   const update = (k: number) => [
     `var p = p${k}[i];`,
@@ -124,12 +128,12 @@ export function updateKernel(rule: UpdateRule, walk: Walk, decayed: boolean): Ke
     ...rule.states.map((state) => `${state}${k}[i] = ${state};`),
   ];
   return kernel({
-    name: `${rule.name} of ${count}${decayed ? "" : ", no decay"}`,
+    name: `${rule.name} of ${count}`,
     reads: [...stepReads, ...arraysOf("g", count)],
     writes: [...arraysOf("p", count), ...rule.states.flatMap((state) => arraysOf(state, count))],
     ...walkFrame(walk),
     body: [
-      ...stepNumberLines().map((line) => (decayed ? line : line.replace("= numbers[4]", "= 0.0"))),
+      ...stepScalarLines(),
       ...Array.from({ length: count }, (_, k) => overAll(`p${k}`, update(k))).flat(),
     ].join("\n"),
   });

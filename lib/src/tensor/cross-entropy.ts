@@ -52,10 +52,10 @@ export function tokenLosses(logits: Tensor, targets: Tensor<"u32">): Tensor {
 export function crossEntropy(logits: Tensor, targets: Tensor<"u32">): Tensor {
   const plan = planLoss(logits, targets);
   const { losses, logSums } = rowLosses(logits, targets);
-  const [mean, share] = [empty([1]), empty([1])];
-  launchInto(meanLossKernel(), [losses, targets], [mean, share]);
+  const [mean, lossWeight] = [empty([1]), empty([1])];
+  launchInto(meanLossKernel(), [losses, targets], [mean, lossWeight]);
   return track(mean, [logits], (gradient) => [
-    launch(crossEntropyBackwardKernel(plan), [logits, targets, logSums, share, gradient], logits.shape),
+    launch(crossEntropyBackwardKernel(plan), [logits, targets, logSums, lossWeight, gradient], logits.shape),
   ]);
 }
 
@@ -93,9 +93,13 @@ export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: n
   putRows(losses, sums.losses, from);
   if (!sums.hidden || !sums.weight) return;
   const [one, plan] = [launch(constantKernel(1), [], [1]), planLoss(logits, ids)];
-  const slope = launch(crossEntropyBackwardKernel(plan), [logits, ids, logSums, one, one], logits.shape);
-  putRows(timesWeightBack(slope, weight), sums.hidden, from);
-  const [added, sum] = [pieces(weightGradient(slope, x)), pieces(sums.weight)];
+  const logitGradient = launch(
+    crossEntropyBackwardKernel(plan),
+    [logits, ids, logSums, one, one],
+    logits.shape,
+  );
+  putRows(timesWeightBack(logitGradient, weight), sums.hidden, from);
+  const [added, sum] = [pieces(weightGradient(logitGradient, x)), pieces(sums.weight)];
   added.forEach((piece, i) => launchInto(addToKernel(piece.size), [piece], [sum[i]]));
 }
 
@@ -122,17 +126,17 @@ export function linearCrossEntropy(
   if (rows <= piece || targets.size !== rows) return crossEntropy(linear(hidden, weight), targets);
   const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
   const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
-  const slopes = learns ? { hidden: empty(x.shape), weight: blank(weight.shape) } : {};
-  const sums: LossSums = { losses: empty([rows]), ...slopes };
+  const sumsOfGradients = learns ? { hidden: empty(x.shape), weight: blank(weight.shape) } : {};
+  const sums: LossSums = { losses: empty([rows]), ...sumsOfGradients };
   for (let from = 0; from < rows; from += piece)
     scope(() => {
       const count = Math.min(piece, rows - from);
       lossPiece(rowsOf(x, from, count), weight, rowsOf(ids, from, count), from, sums);
     });
-  const [mean, share] = [empty([1]), empty([1])];
-  launchInto(meanLossKernel(), [sums.losses, ids], [mean, share]);
+  const [mean, lossWeight] = [empty([1]), empty([1])];
+  launchInto(meanLossKernel(), [sums.losses, ids], [mean, lossWeight]);
   return track(mean, [hidden, weight], (gradient) => {
-    const factor = multiply(gradient, share);
+    const factor = multiply(gradient, lossWeight);
     const scaled = (x: Tensor) => inPieces("scaled", "a * b", x, factor);
     return [view(scaled(sums.hidden!), hidden.shape), scaled(sums.weight!)];
   });

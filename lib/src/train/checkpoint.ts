@@ -9,34 +9,38 @@ import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "../
 import type { Tensor } from "../tensor/tensor.js";
 
 //| 04-training/7-checkpoints.ipynb#run-state
-/** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
-export interface RunState {
+/** How far a run has come. */
+export interface RunProgress {
   /** Steps that are done. */
   step: number;
-  /** Tokens that the model has learned from. */
-  tokens: number;
-  seed: number;
-  /** The stream of training batches, just after the last one used. */
-  cursor: BatchCursor;
   /** The lowest validation loss so far, in nats a token, and when that was. */
   best?: { step: number; loss: number };
   /** The latest validation loss. */
   last?: { step: number; loss: number };
 }
 
+/** Where a run stands, besides its tensors: with them, all that the next step depends on. Plain JSON. */
+export interface RunState extends RunProgress {
+  /** Tokens that the model has learned from. */
+  tokens: number;
+  seed: number;
+  /** The stream of training batches, just after the last one used. */
+  cursor: BatchCursor;
+}
+
 //| 04-training/7-checkpoints.ipynb#tensor-bytes
 /** Reads tensors back from the GPU into the bytes of a safetensors file. */
 export async function tensorBytes(tensors: Map<string, Tensor>): Promise<Uint8Array> {
   const entries: [string, ReturnType<typeof float32Tensor>][] = [];
-  for (const [name, each] of tensors)
-    entries.push([name, float32Tensor([...each.shape], await each.array())]);
+  for (const [name, tensor] of tensors)
+    entries.push([name, float32Tensor([...tensor.shape], await tensor.array())]);
   return writeSafetensors(new Map(entries));
 }
 
 /** The arrays in the bytes of a safetensors file, by name. */
 export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   const { tensors } = readSafetensors(bytes);
-  return new Map([...tensors].map(([name, each]) => [name, toFloat32(each)]));
+  return new Map([...tensors].map(([name, saved]) => [name, toFloat32(saved)]));
 }
 
 //| 04-training/7-checkpoints.ipynb#names

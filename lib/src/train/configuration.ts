@@ -2,289 +2,9 @@
 import { z } from "zod";
 import { type KeySchema, isRecord, nearestName, readKeys } from "../formats/keys.js";
 import type { Precision } from "../tensor/precision.js";
-import { type OptimizerSettings, defaultOptimizer } from "./optimizers.js";
+import { defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";
-import type { TrainingPlan } from "./step.js";
-
-//| 04-training/a-the-trainers-desk.ipynb#choices
-/** The optimizer of a training configuration. */
-export interface OptimizerChoice {
-  kind: OptimizerSettings["kind"];
-  /** The highest learning rate; the schedule says how it gets there and away again. */
-  learning_rate: number;
-  betas: [number, number];
-  epsilon: number;
-  weight_decay: number;
-  /** Gradients are scaled down to this norm; 0 for never. */
-  clip: number;
-  momentum: number;
-  /** Muon: the learning rate of hidden matrices as a multiple of `learning_rate`. */
-  matrix_rate: number;
-}
-
-/** The schedule of a training configuration. */
-export interface ScheduleChoice {
-  kind: Schedule["kind"];
-  /** Steps of the warm-up. */
-  warmup: number;
-  /** The learning rate at the end, as a fraction of the highest. */
-  floor: number;
-  /** wsd: steps of the way down; a fifth of the run unless given. */
-  decay?: number;
-}
-
-/** Where the text comes from: a folder of prepared data, a text file, or the synthetic grammar. */
-export type DataChoice = string | { synthetic: { bytes: number; seed: number } };
-
-//| 04-training/a-the-trainers-desk.ipynb#train-config
-/** A training configuration: everything that decides what a run computes. Keys as in the JSON file. */
-export interface TrainConfig {
-  /** A config.json, or as much of one as is not plain from the rest. */
-  model: Record<string, unknown>;
-  /** A folder or file with a tokenizer.json, "char", "bytes", or how large a vocabulary to learn from the data. */
-  tokenizer: string | { vocab_size: number };
-  /** Missing only if the command line names the data. */
-  data?: DataChoice;
-  /** The share of text that is kept for validation when the run prepares its data itself. */
-  val_fraction: number;
-  steps: number;
-  /** Sequences of a step, and of each of the `accumulate` parts that a step's gradient is summed over. */
-  batch_size: number;
-  accumulate: number;
-  /** Tokens of a sequence. */
-  context: number;
-  seed: number;
-  /** Validate every so many steps, on so many tokens; and at the end, on up to `final_eval_tokens`. */
-  eval_every: number;
-  eval_tokens: number;
-  final_eval_tokens: number;
-  checkpoint_every: number;
-  /** Steps between two lines of metrics. */
-  log_every: number;
-  /** Steps between two samples of text (0: only at the end), their first words (none: those of the validation text), and
-   * their length in tokens. */
-  sample_every: number;
-  sample_prompt: string;
-  sample_tokens: number;
-  optimizer: OptimizerChoice;
-  schedule: ScheduleChoice;
-  /** f16: matrix products in 16 bits with a scaled loss, where the adapter has such floats. */
-  precision: Precision;
-  /** No token sees another document than its own. Wants a tokenizer with a token between documents. */
-  separate_documents: boolean;
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#defaults
-/** What a configuration says where it says nothing. */
-export const defaultTrainConfig: TrainConfig = {
-  model: {},
-  tokenizer: { vocab_size: 1024 },
-  val_fraction: 0.1,
-  steps: 1000,
-  batch_size: 8,
-  accumulate: 1,
-  context: 128,
-  seed: 1,
-  eval_every: 100,
-  eval_tokens: 16384,
-  final_eval_tokens: 2 ** 18,
-  checkpoint_every: 100,
-  log_every: 1,
-  sample_every: 0,
-  sample_prompt: "",
-  sample_tokens: 120,
-  optimizer: {
-    kind: defaultOptimizer.kind,
-    learning_rate: 1e-3,
-    betas: [defaultOptimizer.beta1, defaultOptimizer.beta2],
-    epsilon: defaultOptimizer.epsilon,
-    weight_decay: defaultOptimizer.decay,
-    clip: defaultOptimizer.clip,
-    momentum: defaultOptimizer.momentum,
-    matrix_rate: defaultOptimizer.matrixRate,
-  },
-  schedule: { kind: "cosine", warmup: 50, floor: 0.1 },
-  precision: "f32",
-  separate_documents: false,
-};
-
-//| 04-training/a-the-trainers-desk.ipynb#names
-/** Settings inside of settings, with what each may hold. `model` is checked by `parseModelConfig`. */
-export const nestedSettings: Record<string, Record<string, unknown>> = {
-  optimizer: { ...defaultTrainConfig.optimizer },
-  schedule: { ...defaultTrainConfig.schedule, decay: undefined },
-  tokenizer: { vocab_size: undefined },
-  data: { synthetic: undefined },
-  "data.synthetic": { bytes: undefined, seed: undefined },
-};
-
-/** The dotted names of all settings, such as `optimizer.learning_rate`. */
-export function settingNames(): string[] {
-  const inner = Object.entries(nestedSettings).flatMap(([outer, keys]) =>
-    Object.keys(keys).map((key) => `${outer}.${key}`),
-  );
-  return [...Object.keys(defaultTrainConfig), "data", ...inner];
-}
-
-/** The known setting that a mistyped dotted name may mean: by its whole name, or by its last part in another place. */
-export function nearestSetting(name: string): string | undefined {
-  const names = settingNames();
-  const last = (dotted: string) => dotted.split(".").pop() ?? "";
-  const elsewhere = nearestName(last(name), names.map(last));
-  return nearestName(name, names) ?? names.find((known) => last(known) === elsewhere);
-}
-
-/** Throws if a configuration has a setting that there is not, naming the nearest that there is. */
-export function checkSettings(json: Record<string, unknown>, outer = ""): void {
-  const known = outer ? Object.keys(nestedSettings[outer]) : [...Object.keys(defaultTrainConfig), "data"];
-  for (const [key, value] of Object.entries(json)) {
-    const name = outer ? `${outer}.${key}` : key;
-    if (!known.includes(key)) {
-      const nearest = nearestSetting(name);
-      throw new Error(
-        `${name} is not a setting of a training run${nearest ? `; did you mean ${nearest}?` : "."}`,
-      );
-    }
-    if (isRecord(value) && nestedSettings[name]) checkSettings(value, name);
-  }
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#read-optimizer
-/** Reads the optimizer's settings, all of them given. */
-export function readOptimizer(json: Record<string, unknown>): OptimizerChoice {
-  const above = { error: "a number above 0" };
-  const positive = z.number(above).positive(above);
-  const zeroUp = { error: "a number from 0 up" };
-  const notNegative = z.number(zeroUp).nonnegative(zeroUp);
-  const unit = { error: "a number from 0 to below 1" };
-  const share = z.number(unit).min(0, unit).lt(1, unit);
-  const schema = z.object({
-    kind: z.enum(["adamw", "muon", "momentum", "sgd"], { error: "adamw, muon, momentum or sgd" }),
-    learning_rate: positive,
-    betas: z.tuple([share, share], { error: "two numbers from 0 to below 1" }),
-    epsilon: positive,
-    weight_decay: notNegative,
-    clip: notNegative,
-    momentum: share,
-    matrix_rate: positive,
-  });
-  return readKeys(schema as unknown as KeySchema<OptimizerChoice>, json, "optimizer.");
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#read-schedule
-/** Reads the schedule's settings, all of them given but `decay`. */
-export function readSchedule(json: Record<string, unknown>): ScheduleChoice {
-  const steps = { error: "a whole number of steps" };
-  const unit = { error: "a number from 0 to 1" };
-  const count = z.number(steps).int(steps).nonnegative(steps);
-  const schema = z.object({
-    kind: z.enum(["cosine", "wsd", "constant"], { error: "cosine, wsd or constant" }),
-    warmup: count,
-    floor: z.number(unit).min(0, unit).max(1, unit),
-    decay: count.optional(),
-  });
-  return readKeys(schema, json, "schedule.");
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#check-sources
-/** Checks where model, tokenizer and text come from, and what else is no whole number. */
-export function checkSources(json: Record<string, unknown>): void {
-  const atLeast = (least: number) => {
-    const words = { error: `a whole number of at least ${least}` };
-    return z.number(words).int(words).min(least, words);
-  };
-  const vocabulary = z.object({ vocab_size: atLeast(257) });
-  const synthetic = z.object({ bytes: atLeast(1000), seed: atLeast(0) });
-  const text =
-    'a folder of prepared data, a text file, or {"synthetic": {"bytes": 1000 or more, "seed": 0 or more}}';
-  const share = { error: "a number from 0 to 0.9" };
-  const schema = z.object({
-    model: z.record(z.string(), z.unknown(), { error: "an object, or the name of a config.json" }),
-    tokenizer: z.union([z.string(), vocabulary], {
-      error: 'a folder with a tokenizer.json, "char", "bytes", or {"vocab_size": 257 or more}',
-    }),
-    data: z.union([z.string(), z.object({ synthetic })], { error: text }).optional(),
-    val_fraction: z.number(share).min(0, share).max(0.9, share),
-    sample_prompt: z.string({ error: "text" }),
-    precision: z.enum(["f32", "f16"], { error: "f32 or f16" }),
-    separate_documents: z.boolean({ error: "true or false" }),
-  });
-  readKeys(schema, json);
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#whole-settings
-/** Settings that are whole numbers, and the least that each may be. */
-export const wholeSettings = {
-  steps: 1,
-  batch_size: 1,
-  accumulate: 1,
-  context: 1,
-  seed: 0,
-  eval_every: 1,
-  eval_tokens: 1,
-  final_eval_tokens: 1,
-  checkpoint_every: 1,
-  log_every: 1,
-  sample_every: 0,
-  sample_tokens: 1,
-};
-
-/** Checks every setting that is a whole number. */
-export function checkWholeSettings(json: Record<string, unknown>): void {
-  for (const [key, least] of Object.entries(wholeSettings)) {
-    const value = json[key];
-    if (Number.isSafeInteger(value) && (value as number) >= least) continue;
-    throw new Error(`${key} must be a whole number of at least ${least}, not ${JSON.stringify(value)}.`);
-  }
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#plan-of
-/** The schedule of a run as the loop wants it. */
-export function scheduleOf({ steps, schedule, optimizer }: TrainConfig): Schedule {
-  const peak = optimizer.learning_rate;
-  // A warm-up that is longer than a short run would never end.
-  const warmup = Math.min(schedule.warmup, Math.floor(steps / 2));
-  const decay = schedule.decay === undefined ? {} : { decay: schedule.decay };
-  return { kind: schedule.kind, warmup, steps, peak, floor: peak * schedule.floor, ...decay };
-}
-
-/** The optimizer of a run as `makeOptimizer` and `stepNumbers` want it. */
-export function optimizerOf({ optimizer }: TrainConfig): OptimizerSettings {
-  const { kind, betas, epsilon, clip, momentum } = optimizer;
-  const renamed = { decay: optimizer.weight_decay, matrixRate: optimizer.matrix_rate };
-  return { kind, beta1: betas[0], beta2: betas[1], epsilon, clip, momentum, ...renamed };
-}
-
-/** What the loop wants to know of a configuration; `separator` is the token between documents, where they are kept apart. */
-export function planOf(config: TrainConfig, separator?: number): TrainingPlan {
-  const { steps, accumulate, context, seed, precision } = config;
-  const numbers = { steps, batchSize: config.batch_size, accumulate, context, seed, precision, separator };
-  return { ...numbers, optimizer: optimizerOf(config), schedule: scheduleOf(config) };
-}
-
-//| 04-training/a-the-trainers-desk.ipynb#parse-config
-/** Settings inside of a setting: the defaults, and over them what is given. */
-export function filledIn(
-  json: Record<string, unknown>,
-  key: "optimizer" | "schedule",
-): Record<string, unknown> {
-  const given = json[key] ?? {};
-  if (!isRecord(given)) throw new Error(`${key} must be an object, not ${JSON.stringify(given)}.`);
-  return { ...defaultTrainConfig[key], ...given };
-}
-
-/** Fills in what a configuration leaves out, and checks every value. Throws one sentence that names the setting. */
-export function parseTrainConfig(json: unknown): TrainConfig {
-  if (!isRecord(json)) throw new Error("A training configuration must be a JSON object.");
-  checkSettings(json);
-  const filled = { ...defaultTrainConfig, ...json };
-  checkSources(filled);
-  checkWholeSettings(filled);
-  const optimizer = readOptimizer(filledIn(json, "optimizer"));
-  const config = { ...filled, optimizer, schedule: readSchedule(filledIn(json, "schedule")) };
-  checkSchedule(scheduleOf(config));
-  return config;
-}
+import type { TrainingSettings } from "./step.js";
 
 //| 04-training/a-the-trainers-desk.ipynb#set
 /** The value in `key=value`: JSON where it is JSON, else text. */
@@ -308,45 +28,344 @@ export function withSetting(
   return { ...json, [key]: withSetting(isRecord(inner) ? inner : {}, rest.join("."), value) };
 }
 
-/**
- * Settings that may differ when a run is taken up again: they change how it is watched, or how long it goes on. (Data may
- * have moved; whether it is the same is told by its checksum.)
- */
-export const changeableSettings = [
-  "data",
-  "steps",
-  "eval_every",
-  "eval_tokens",
-  "final_eval_tokens",
-  "checkpoint_every",
-  "log_every",
-  "sample_every",
-  "sample_prompt",
-  "sample_tokens",
-  // These two do change its numbers, from there on: they are the way out for a run whose loss is lost.
-  "optimizer.learning_rate",
-  "optimizer.clip",
-];
-
-/** A setting by its dotted name. A setting that is newer than the run had its default then. */
-export function settingOf(config: TrainConfig, name: string): unknown {
-  const found = (from: object) =>
-    name.split(".").reduce<unknown>((inner, key) => (inner as Record<string, unknown>)?.[key], from);
-  return found(config) ?? found(defaultTrainConfig);
+/** The value under a dotted name; undefined where there is none. */
+export function valueAt(json: object, name: string): unknown {
+  return name
+    .split(".")
+    .reduce<unknown>((inner, key) => (inner as Record<string, unknown> | undefined)?.[key], json);
 }
 
-/** The settings in which two configurations differ, by their dotted names, each with both its values as JSON. */
+/** An object with values at the places that dotted names say. What is undefined is left out. */
+export function objectOf(values: [string, unknown][]): Record<string, unknown> {
+  const given = values.filter(([, value]) => value !== undefined);
+  return given.reduce<Record<string, unknown>>((json, [name, value]) => withSetting(json, name, value), {});
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#choices
+/** Where the text comes from: a folder of prepared data, a text file, or the synthetic grammar. */
+export type DataChoice = string | { synthetic: { bytes: number; seed: number } };
+
+/** Everything that is known of one setting. */
+export interface Setting<T> {
+  /** What it is when a configuration does not say. */
+  initial: T;
+  /** What it must be, in the words that end the sentence "... must be ...". */
+  schema: KeySchema<T>;
+  /** What it does, in one line. */
+  help: string;
+  /** Its place in `TrainingSettings`; none of a setting that does not decide what a run computes. */
+  to?: string;
+  /** Whether it may be another when a run is taken up again. */
+  changeable?: boolean;
+}
+
+/** Settings by name; some hold others. */
+export interface SettingTable {
+  [name: string]: Setting<unknown> | SettingTable;
+}
+
+/** The values of a table's settings. */
+export type ValuesOf<T> = {
+  [K in keyof T]: T[K] extends Setting<infer V> ? V : ValuesOf<T[K]>;
+};
+
+/** One row of a table of settings. The type of the values is that of the first one, or stated. */
+export function setting<T>(
+  initial: T,
+  schema: unknown,
+  help: string,
+  rest: Pick<Setting<T>, "to" | "changeable"> = {},
+): Setting<T> {
+  return { initial, schema: schema as KeySchema<T>, help, ...rest };
+}
+
+/** Whether a row is a setting itself, and not a table of others. */
+export function isSetting(row: Setting<unknown> | SettingTable): row is Setting<unknown> {
+  return "help" in row && typeof row.help === "string";
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#train-config
+/** What values must be, each with the words that end the sentence "... must be ...". */
+export const mustBe = (() => {
+  const number = (words: string) => z.number({ error: words });
+  const from = (least: number, words: string) => number(words).min(least, { error: words });
+  const steps = "a whole number of steps";
+  const whole = (least: number) => {
+    const words = `a whole number of at least ${least}`;
+    return from(least, words).int({ error: words });
+  };
+  const belowOne = from(0, "a number from 0 to below 1").lt(1, { error: "a number from 0 to below 1" });
+  const synthetic = z.object({ bytes: whole(1000), seed: whole(0) });
+  const text =
+    'a folder of prepared data, a text file, or {"synthetic": {"bytes": 1000 or more, "seed": 0 or more}}';
+  return {
+    whole,
+    belowOne,
+    steps: from(0, steps).int({ error: steps }),
+    above0: number("a number above 0").positive({ error: "a number above 0" }),
+    from0: from(0, "a number from 0 up"),
+    from0To: (most: number) =>
+      from(0, `a number from 0 to ${most}`).max(most, { error: `a number from 0 to ${most}` }),
+    twoBelowOne: z.tuple([belowOne, belowOne], { error: "two numbers from 0 to below 1" }),
+    oneOf: (...names: string[]) =>
+      z.enum(names, { error: `${names.slice(0, -1).join(", ")} or ${names[names.length - 1]}` }),
+    text: z.string({ error: "text" }),
+    yesOrNo: z.boolean({ error: "true or false" }),
+    model: z.record(z.string(), z.unknown(), { error: "an object, or the name of a config.json" }),
+    tokenizer: z.union([z.string(), z.object({ vocab_size: whole(257) })], {
+      error: 'a folder with a tokenizer.json, "char", "bytes", or {"vocab_size": 257 or more}',
+    }),
+    data: z.union([z.string(), z.object({ synthetic })], { error: text }).optional(),
+  };
+})();
+
+//| 04-training/a-the-trainers-desk.ipynb#defaults
+/**
+ * All settings of a training run. From this table follow the type of a configuration, its defaults and checks, the names
+ * that `--set` knows, the help, what a resumed run may change, and the settings of the loop.
+ */
+export const trainSettings = {
+  model: setting<Record<string, unknown>>(
+    {},
+    mustBe.model,
+    "a config.json, or as much of one as is not plain from the rest",
+  ),
+  tokenizer: setting<string | { vocab_size: number }>(
+    { vocab_size: 1024 },
+    mustBe.tokenizer,
+    'a folder or file with a tokenizer.json, "char", "bytes", or how large a vocabulary to learn',
+  ),
+  data: setting<DataChoice | undefined>(
+    undefined,
+    mustBe.data,
+    "a folder of prepared data, a text file, or the synthetic grammar",
+    { changeable: true }, // it may have moved; whether it is the same is told by its checksum
+  ),
+  val_fraction: setting(0.1, mustBe.from0To(0.9), "the part of the text that is kept for validation"),
+  steps: setting(1000, mustBe.whole(1), "steps of the run", { to: "steps", changeable: true }),
+  batch_size: setting(8, mustBe.whole(1), "sequences of a microbatch", { to: "batchSize" }),
+  accumulate: setting(1, mustBe.whole(1), "microbatches whose gradients make one step", { to: "accumulate" }),
+  context: setting(128, mustBe.whole(1), "tokens of a sequence", { to: "context" }),
+  seed: setting(1, mustBe.whole(0), "of the weights and of the order of the text", { to: "seed" }),
+  eval_every: setting(100, mustBe.whole(1), "steps between two validations", { changeable: true }),
+  eval_tokens: setting(16384, mustBe.whole(1), "tokens of a validation on the way", { changeable: true }),
+  final_eval_tokens: setting(2 ** 18, mustBe.whole(1), "tokens of the last validation", { changeable: true }),
+  checkpoint_every: setting(100, mustBe.whole(1), "steps between two checkpoints", { changeable: true }),
+  log_every: setting(1, mustBe.whole(1), "steps between two lines of metrics", { changeable: true }),
+  sample_every: setting(0, mustBe.whole(0), "steps between two samples; 0: only at the end", {
+    changeable: true,
+  }),
+  sample_prompt: setting("", mustBe.text, "how a sample begins; empty: as the validation text does", {
+    changeable: true,
+  }),
+  sample_tokens: setting(120, mustBe.whole(1), "tokens of a sample", { changeable: true }),
+  optimizer: {
+    kind: setting(
+      defaultOptimizer.kind,
+      mustBe.oneOf("adamw", "muon", "momentum", "sgd"),
+      "adamw, muon, momentum or sgd",
+      {
+        to: "optimizer.kind",
+      },
+    ),
+    // This and `clip` do change a run's numbers, from there on: they are the way out for a run whose loss is lost.
+    learning_rate: setting(1e-3, mustBe.above0, "the highest learning rate", {
+      to: "schedule.peak",
+      changeable: true,
+    }),
+    betas: setting(defaultOptimizer.betas, mustBe.twoBelowOne, "AdamW: how slowly its two means move", {
+      to: "optimizer.betas",
+    }),
+    epsilon: setting(defaultOptimizer.epsilon, mustBe.above0, "AdamW: what keeps it from dividing by 0", {
+      to: "optimizer.epsilon",
+    }),
+    weight_decay: setting(
+      defaultOptimizer.weightDecay,
+      mustBe.from0,
+      "what matrices lose a step, times the learning rate",
+      { to: "optimizer.weightDecay" },
+    ),
+    clip: setting(defaultOptimizer.clip, mustBe.from0, "gradients are scaled down to this norm; 0: never", {
+      to: "optimizer.clip",
+      changeable: true,
+    }),
+    momentum: setting(
+      defaultOptimizer.momentum,
+      mustBe.belowOne,
+      "momentum, Muon: how slowly the velocity moves",
+      { to: "optimizer.momentum" },
+    ),
+    matrix_rate: setting(
+      defaultOptimizer.matrixRate,
+      mustBe.above0,
+      "Muon: how much faster hidden matrices move than the rest",
+      { to: "optimizer.matrixRate" },
+    ),
+  },
+  schedule: {
+    kind: setting<Schedule["kind"]>(
+      "cosine",
+      mustBe.oneOf("cosine", "wsd", "constant"),
+      "cosine, wsd or constant",
+      { to: "schedule.kind" },
+    ),
+    warmup: setting(50, mustBe.steps, "steps in which the learning rate rises; at most half the run", {
+      to: "schedule.warmup",
+    }),
+    floor: setting(0.1, mustBe.from0To(1), "the last learning rate, as a fraction of the highest", {
+      to: "schedule.floor",
+    }),
+    decay: setting<number | undefined>(
+      undefined,
+      mustBe.steps.optional(),
+      "wsd: steps of the way down; else a fifth of the run",
+      { to: "schedule.decaySteps" },
+    ),
+  },
+  precision: setting<Precision>("f32", mustBe.oneOf("f32", "f16"), "of matrix products: f32 or f16", {
+    to: "precision",
+  }),
+  loss_scale: setting(2 ** 16, mustBe.from0, "f16: what the loss is multiplied by at first; 0: never", {
+    to: "lossScale",
+  }),
+  separate_documents: setting(false, mustBe.yesOrNo, "no token sees another document than its own"),
+};
+
+//| 04-training/a-the-trainers-desk.ipynb#config-type
+/** A training configuration, whole: the keys and values of its JSON file. */
+export type TrainConfig = ValuesOf<typeof trainSettings>;
+
+/** Every setting by its dotted name, such as `optimizer.learning_rate`, in order. */
+export function namedSettings(table: SettingTable = trainSettings, outer = ""): [string, Setting<unknown>][] {
+  return Object.entries(table).flatMap(([key, row]) =>
+    isSetting(row)
+      ? [[outer + key, row] as [string, Setting<unknown>]]
+      : namedSettings(row, `${outer}${key}.`),
+  );
+}
+
+/** What a configuration says where it says nothing. */
+export const defaultTrainConfig = objectOf(
+  namedSettings().map(([name, { initial }]) => [name, initial]),
+) as unknown as TrainConfig;
+
+//| 04-training/a-the-trainers-desk.ipynb#names
+/** As much of a schema as says what else it holds: keys of an object, forms of a choice, what is optional. */
+export interface SchemaForm {
+  shape?: Record<string, SchemaForm>;
+  options?: SchemaForm[];
+  def?: { innerType?: SchemaForm };
+}
+
+/** The dotted names of what a value may hold that is itself an object, as its schema says. */
+export function innerNames(schema: SchemaForm): string[] {
+  const inside = Object.entries(schema.shape ?? {}).flatMap(([key, inner]) => [
+    key,
+    ...innerNames(inner).map((name) => `${key}.${name}`),
+  ]);
+  const forms = [...(schema.options ?? []), ...(schema.def?.innerType ? [schema.def.innerType] : [])];
+  return [...inside, ...forms.flatMap(innerNames)];
+}
+
+/** The dotted names of all settings, and of the objects that hold them. */
+export function settingNames(): string[] {
+  const names = namedSettings().flatMap(([name, { schema }]) => [
+    name,
+    ...innerNames(schema as unknown as SchemaForm).map((inner) => `${name}.${inner}`),
+  ]);
+  return [...Object.keys(trainSettings), ...names.filter((name) => name.includes("."))];
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#check-names
+/** The known setting that a mistyped dotted name may mean: by its whole name, or by its last part in another place. */
+export function nearestSetting(name: string): string | undefined {
+  const names = settingNames();
+  const last = (dotted: string) => dotted.split(".").pop() ?? "";
+  const elsewhere = nearestName(last(name), names.map(last));
+  return nearestName(name, names) ?? names.find((candidate) => last(candidate) === elsewhere);
+}
+
+/** Throws if a configuration has a setting that there is not, naming the nearest that there is. */
+export function checkNames(json: Record<string, unknown>, names = settingNames(), outer = ""): void {
+  for (const [key, value] of Object.entries(json)) {
+    const name = outer + key;
+    if (!names.includes(name)) {
+      const nearest = nearestSetting(name);
+      throw new Error(
+        `${name} is not a setting of a training run${nearest ? `; did you mean ${nearest}?` : "."}`,
+      );
+    }
+    const holdsOthers = names.some((other) => other.startsWith(`${name}.`));
+    if (isRecord(value) && holdsOthers) checkNames(value, names, `${name}.`);
+  }
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#plan-of
+/**
+ * What the loop wants to know of a configuration: each value at the place that the table says. `separator` is the token
+ * between documents, where they are kept apart.
+ */
+export function trainingSettings(config: TrainConfig, separator?: number): TrainingSettings {
+  const placed = namedSettings().flatMap(([name, { to, initial }]): [string, unknown][] =>
+    to ? [[to, valueAt(config, name) ?? initial]] : [],
+  );
+  const settings = objectOf(placed) as unknown as TrainingSettings;
+  const { steps, schedule } = settings;
+  // A warm-up that is longer than a short run would never end.
+  const warmup = Math.min(schedule.warmup, Math.floor(steps / 2));
+  const floor = schedule.peak * schedule.floor;
+  return { ...settings, separator, schedule: { ...schedule, steps, warmup, floor } };
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#parse-config
+/** The value of a setting, checked; what is not given has its default. Throws one sentence that names the setting. */
+export function checkedValue(
+  json: Record<string, unknown>,
+  name: string,
+  { initial, schema }: Setting<unknown>,
+): unknown {
+  const key = name.split(".").pop()!;
+  const outer = name.slice(0, name.length - key.length);
+  const holder = outer === "" ? json : (valueAt(json, outer.slice(0, -1)) ?? {});
+  if (!isRecord(holder))
+    throw new Error(`${outer.slice(0, -1)} must be an object, not ${JSON.stringify(holder)}.`);
+  const value = holder[key] === undefined ? initial : holder[key];
+  const one = z.object({ [key]: schema as unknown as z.ZodType });
+  return readKeys(one as unknown as KeySchema<Record<string, unknown>>, { [key]: value }, outer)[key];
+}
+
+/** Fills in what a configuration leaves out, and checks every value. Throws one sentence that names the setting. */
+export function parseTrainConfig(json: unknown): TrainConfig {
+  if (!isRecord(json)) throw new Error("A training configuration must be a JSON object.");
+  checkNames(json);
+  const values = namedSettings().map(([name, row]): [string, unknown] => [
+    name,
+    checkedValue(json, name, row),
+  ]);
+  const config = objectOf(values) as unknown as TrainConfig;
+  checkSchedule(trainingSettings(config).schedule);
+  return config;
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#same-run
+/** Settings that may differ when a run is taken up again: they change how it is watched, or how long it goes on. */
+export const changeableSettings = namedSettings()
+  .filter(([, { changeable }]) => changeable)
+  .map(([name]) => name);
+
+/**
+ * The settings in which two configurations differ, by their dotted names, each with both its values as JSON. A setting that is
+ * newer than a run had its default then.
+ */
 export function settingsThatDiffer(
   before: TrainConfig,
   after: TrainConfig,
 ): { name: string; was: string; is: string }[] {
-  const inner = (key: string) => Object.keys(nestedSettings[key]).map((name) => `${key}.${name}`);
-  const names = [...Object.keys(defaultTrainConfig), "data"].flatMap((key) =>
-    ["optimizer", "schedule"].includes(key) ? inner(key) : [key],
-  );
-  const json = (config: TrainConfig, name: string) => JSON.stringify(settingOf(config, name)) ?? "none";
-  const all = names.map((name) => ({ name, was: json(before, name), is: json(after, name) }));
-  return all.filter(({ was, is }) => was !== is);
+  const compared = namedSettings().map(([name, { initial }]) => {
+    const shown = (config: TrainConfig) => JSON.stringify(valueAt(config, name) ?? initial) ?? "none";
+    return { name, was: shown(before), is: shown(after) };
+  });
+  return compared.filter(({ was, is }) => was !== is);
 }
 
 /** Throws, naming the setting, if a run is to go on with another setting that decides its numbers. */

@@ -19,13 +19,13 @@ export interface Evaluation {
 /** Records the loss of a model on batches of one size, without gradients. */
 export function recordEvaluation(
   model: Model,
-  rows: number,
+  batchSize: number,
   context: number,
   separator?: number,
 ): Evaluation {
-  const batch = batchTensors(rows, context, separator !== undefined);
-  const places = batchContext(model, batch);
-  const loss = () => batchLoss(model, batch, places).loss;
+  const batch = batchTensors(batchSize, context, separator !== undefined);
+  const positions = batchContext(model, batch);
+  const loss = () => batchLoss(model, batch, positions).loss;
   return { batch, recording: capture(() => withoutGradients(loss)), separator };
 }
 

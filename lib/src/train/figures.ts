@@ -28,6 +28,7 @@ export interface RunFigure {
   };
 }
 
+//| 04-training/a-the-trainers-desk.ipynb#curves-2
 /** One measured quantity as a curve over steps; lines without it are left out. */
 export function curveOf(metrics: Metrics[], key: keyof Metrics): [number, number][] {
   return metrics.flatMap((line) =>

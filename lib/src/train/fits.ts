@@ -4,7 +4,7 @@ import { checkFits, readableBytes } from "../gpu/buffers.js";
 import { GpuError } from "../gpu/device.js";
 import { countParameters } from "../model/count.js";
 import { checkWeightsFit } from "../model/weights.js";
-import type { TrainingPlan } from "./step.js";
+import type { TrainingSettings } from "./step.js";
 
 //| 04-training/a-the-trainers-desk.ipynb#fits
 /** Bytes that training takes at the least: each weight, its gradient, and two numbers of the optimizer, all f32. */
@@ -24,7 +24,7 @@ export function widestLayer({ hiddenSize, heads, headDim, intermediateSize, moe 
  */
 export function checkRunFits(
   config: ModelConfig,
-  { batchSize, context }: Pick<TrainingPlan, "batchSize" | "context">,
+  { batchSize, context }: Pick<TrainingSettings, "batchSize" | "context">,
   available = Number.POSITIVE_INFINITY,
 ): void {
   checkWeightsFit(config);

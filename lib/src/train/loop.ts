@@ -1,34 +1,36 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { bitsPerByte } from "../data/synthetic.js";
 import { evaluate } from "./evaluate.js";
-import { stepNumbers } from "./optimizers.js";
 import { type Run, tokensPerStep } from "./run.js";
 import { learningRate } from "./schedule.js";
-import { writeBatch } from "./step.js";
+import { type TrainingSettings, writeBatch } from "./step.js";
 
 //| 04-training/8-the-loop.ipynb#pending
-/** A step that the GPU has, and whose numbers are on their way. */
+/** A step that the GPU has, and whose results are on their way. */
 export interface PendingStep {
   step: number;
   learningRate: number;
-  numbers: Promise<[Float32Array, Float32Array, Uint32Array[], Float32Array?]>;
+  results: Promise<{ loss: number; norm: number; load: Uint32Array[]; lossScale?: number }>;
 }
 
 /**
- * Hands the next step to the GPU and asks for its numbers, waiting for neither. The numbers are copied on the GPU before
- * the step after it overwrites them.
+ * Hands the next step to the GPU and asks for its results, waiting for neither (only a hook is waited for). The results are
+ * copied on the GPU before the step after it overwrites them.
  */
-export function nextStep(run: Run, withLoad = false): PendingStep {
-  const { plan, recorded } = run;
-  const rate = learningRate(plan.schedule, run.step);
-  for (const part of recorded.parts) writeBatch(part, run.batches.next());
-  recorded.numbers.write(stepNumbers(plan.optimizer, run.step, rate));
-  const { loss, norm, load, scale } = recorded.recording.run();
+export async function takeStep(run: Run, withLoad = false): Promise<PendingStep> {
+  const { settings, recorded, optimizer } = run;
+  const rate = learningRate(settings.schedule, run.step);
+  for (const batch of recorded.microBatches) writeBatch(batch, run.batches.next());
+  optimizer.setStep(run.step, rate);
+  const running = recorded.run();
+  const { loss, norm, load, scale } = running instanceof Promise ? await running : running;
   run.step += 1;
-  const loads = Promise.all(withLoad ? load.map((each) => each.array()) : []);
-  const numbers = Promise.all([loss.array(), norm.array(), loads, scale?.array()]);
-  numbers.catch(() => {}); // whoever waits for them gets the error
-  return { step: run.step, learningRate: rate, numbers };
+  const loads = withLoad ? load.map((counts) => counts.array()) : [];
+  const results = Promise.all([loss.value(), norm.value(), Promise.all(loads), scale?.array()]).then(
+    ([loss, norm, load, factors]) => ({ loss, norm, load, ...(factors ? { lossScale: factors[0] } : {}) }),
+  );
+  results.catch(() => {}); // whoever waits for them gets the error
+  return { step: run.step, learningRate: rate, results };
 }
 
 //| 04-training/8-the-loop.ipynb#clock
@@ -80,10 +82,11 @@ export interface StepReport {
   tokensPerSecond: number;
   /** Validation after this step, where one was due: nats a token, bits a byte. */
   validation?: { loss: number; bitsPerByte: number };
-  /** Tokens that went to each expert in this step (its last part), by layer, where it was asked for. */
+  /** Tokens that went to each expert in this step (its last microbatch), by layer, where it was asked for. */
   load?: Uint32Array[];
 }
 
+//| 04-training/8-the-loop.ipynb#lost-run
 /** The error for a run whose numbers have left the real numbers, at a step. */
 export class LostRun extends Error {
   /** What to go on with: half the learning rate. */
@@ -92,9 +95,9 @@ export class LostRun extends Error {
   constructor(
     readonly step: number,
     what: string,
-    { plan }: Pick<Run, "plan">,
+    { schedule }: TrainingSettings,
   ) {
-    const rate = Number((plan.schedule.peak / 2).toPrecision(3));
+    const rate = Number((schedule.peak / 2).toPrecision(3));
     const remedy = `--set optimizer.learning_rate=${rate}`;
     super(
       `${what} is no number any more at step ${step}: the model is lost. Go on from the last checkpoint with a lower ` +
@@ -105,18 +108,18 @@ export class LostRun extends Error {
   }
 }
 
-/** Waits for a step's numbers and makes its report. Throws when they are no numbers. */
+//| 04-training/8-the-loop.ipynb#report-of
+/** Waits for a step's results and makes its report. Throws when they are no numbers. */
 export async function reportOf(
-  run: Run,
-  { step, learningRate, numbers }: PendingStep,
+  { settings }: Run,
+  { step, learningRate, results }: PendingStep,
   clock: StepClock,
 ): Promise<StepReport> {
-  const [[loss], [norm], load, scale] = await numbers;
-  const lossScale = scale?.[0];
+  const { loss, norm, load, lossScale } = await results;
   const skipped = !Number.isFinite(norm);
-  if (!Number.isFinite(loss)) throw new LostRun(step, "The loss", run);
-  if (skipped && !(lossScale && lossScale > 1)) throw new LostRun(step, "The norm of the gradient", run);
-  const counts = { tokens: step * tokensPerStep(run.plan), tokensPerSecond: clock.tick() };
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The loss", settings);
+  if (skipped && !(lossScale && lossScale > 1)) throw new LostRun(step, "The norm of the gradient", settings);
+  const counts = { tokens: step * tokensPerStep(settings), tokensPerSecond: clock.tick() };
   const scaled = lossScale === undefined ? {} : { lossScale, skipped };
   return { step, loss, norm, ...scaled, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
 }
@@ -147,17 +150,17 @@ export function isDue(step: number, every = 0): boolean {
   return every > 0 && step % every === 0;
 }
 
-/** Whether a checkpoint is due after this step. */
-export function isSaved({ step, plan }: Run, { saveEvery }: TrainOptions): boolean {
-  return step === plan.steps || isDue(step, saveEvery);
-}
-
-/** Whether the loop has more to do after this step than to go on. */
-export function isPause(
-  { step, plan }: Run,
-  { validateEvery, saveEvery, sampleEvery }: TrainOptions,
-): boolean {
-  return step === plan.steps || [validateEvery, saveEvery, sampleEvery].some((every) => isDue(step, every));
+/** What is due after the step that a run is at; all of it after the last one. */
+export function dueAfter(
+  { step, settings, evaluation }: Run,
+  { validateEvery, sampleEvery, saveEvery }: TrainOptions,
+): { validates: boolean; samples: boolean; saves: boolean } {
+  const isLast = step === settings.steps;
+  return {
+    validates: evaluation !== undefined && (isLast || isDue(step, validateEvery)),
+    samples: isLast || isDue(step, sampleEvery),
+    saves: isLast || isDue(step, saveEvery),
+  };
 }
 
 //| 04-training/8-the-loop.ipynb#pause
@@ -166,55 +169,47 @@ export async function validate(run: Run, maxTokens?: number): Promise<{ loss: nu
   const { evaluation, data, step } = run;
   if (!evaluation) throw new Error("This run has no text to validate with.");
   const loss = await evaluate(evaluation, data.val, maxTokens);
-  if (!Number.isFinite(loss)) throw new LostRun(step, "The validation loss", run);
+  if (!Number.isFinite(loss)) throw new LostRun(step, "The validation loss", run.settings);
   run.last = { step, loss };
   if (!run.best || loss < run.best.loss) run.best = run.last;
   return { loss, bitsPerByte: bitsPerByte(loss, data.valSize) };
 }
 
-/**
- * What is due after a step: validation, the report, a sample, a checkpoint; all of them at the end. The checkpoint comes last:
- * who goes on from it does none of the others again, so all of them must be done.
- */
-export async function pause(run: Run, options: TrainOptions, report: StepReport): Promise<StepReport> {
-  const { step, plan } = run;
-  const atEnd = step === plan.steps;
-  const validates = run.evaluation && (atEnd || isDue(step, options.validateEvery));
-  const tokens = atEnd ? options.finalTokens : options.validationTokens;
-  const complete = validates ? { ...report, validation: await validate(run, tokens) } : report;
-  await options.onStep?.(complete);
-  if (atEnd || isDue(step, options.sampleEvery)) await options.onSample?.(run);
-  if (isSaved(run, options)) await options.onSave?.(run);
-  return complete;
-}
-
 //| 04-training/8-the-loop.ipynb#train
-/** Steps that may be on their way at one time: the GPU always has the next one, and memory of old numbers stays small. */
+/** Steps that may be on their way at one time: the GPU always has the next one, and memory of old results stays small. */
 export const stepsInFlight = 2;
 
 /**
- * Trains until the plan's last step, or until the signal says stop. Returns the last report, none if there was no step left.
+ * Trains until the last step, or until the signal says stop. Returns the last report, none if there was no step left.
  * Throws when the loss is no number any more; the last checkpoint is then from before.
  */
 export async function train(run: Run, options: TrainOptions = {}): Promise<StepReport | undefined> {
-  const waiting: PendingStep[] = [];
-  const clock = stepClock(tokensPerStep(run.plan));
+  const { signal, loadEvery, validationTokens, finalTokens, onStep, onSample, onSave } = options;
+  const { steps } = run.settings;
+  const clock = stepClock(tokensPerStep(run.settings));
+  const inFlight: PendingStep[] = [];
   let latest: StepReport | undefined;
-  const reportDownTo = async (left: number) => {
-    for (; waiting.length > left; await options.onStep?.(latest))
-      latest = await reportOf(run, waiting.shift()!, clock);
+  const report = async (left: number, validates = false) => {
+    while (inFlight.length > left) {
+      latest = await reportOf(run, inFlight.shift()!, clock);
+      if (validates && inFlight.length === 0) {
+        const tokens = run.step === steps ? finalTokens : validationTokens;
+        latest.validation = await clock.without(() => validate(run, tokens));
+      }
+      await onStep?.(latest);
+    }
   };
   let saved = run.step;
-  while (run.step < run.plan.steps && !options.signal?.aborted) {
-    waiting.push(nextStep(run, isDue(run.step + 1, options.loadEvery)));
-    await reportDownTo(stepsInFlight);
-    if (!isPause(run, options)) continue;
-    await reportDownTo(1);
-    const last = await reportOf(run, waiting.shift()!, clock);
-    latest = await clock.without(() => pause(run, options, last));
-    if (isSaved(run, options)) saved = run.step;
+  while (run.step < steps && !signal?.aborted) {
+    inFlight.push(await takeStep(run, isDue(run.step + 1, loadEvery)));
+    const { validates, samples, saves } = dueAfter(run, options);
+    await report(validates || samples || saves ? 0 : stepsInFlight, validates);
+    if (samples) await clock.without(async () => onSample?.(run));
+    if (!saves) continue;
+    await clock.without(async () => onSave?.(run));
+    saved = run.step;
   }
-  await reportDownTo(0);
-  if (saved < run.step) await options.onSave?.(run);
+  await report(0);
+  if (saved < run.step) await onSave?.(run);
   return latest;
 }

@@ -1,16 +1,21 @@
 // Extracted from chapters/04-training/3-muon.ipynb: edit it there, or here and run `npm run backport`.
 import { muonMomentumKernel, muonStepKernel, newtonSchulz, unitNormKernel } from "../kernels/muon.js";
 import { updateRules } from "../kernels/optimizers.js";
+import type { ModelParameter } from "../model/structure.js";
 import { product } from "../tensor/products.js";
 import { type Tensor, empty, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
 import {
   type Optimizer,
   type OptimizerSettings,
+  type ParameterGroup,
   type TensorGroup,
   checkGradients,
+  decayGroups,
   groupTensors,
+  joinedOptimizer,
   mostTensors,
   ruleOptimizer,
+  stepScalars,
 } from "./optimizers.js";
 
 //| 04-training/3-muon.ipynb#orthogonalize
@@ -34,75 +39,69 @@ export function orthogonalize(x: Tensor): Tensor {
 }
 
 //| 04-training/3-muon.ipynb#muon-update
-/** Muon's update of matrices of one shape, all together. */
+/** What one of Muon's updates works on: the parameters, their gradients and velocities, each [..., rows, columns]. */
+export interface MuonTensors {
+  matrices: Tensor[];
+  gradients: Tensor[];
+  velocities: Tensor[];
+}
+
+/** Muon's update of matrices of one shape, all together; `scalars`, `norm` and `scale` as every update reads them. */
 export function muonUpdate(
-  group: TensorGroup,
-  matrices: Tensor[],
-  slopes: Tensor[],
-  velocities: Tensor[],
-  [numbers, norm, scale]: [Tensor, Tensor, Tensor],
+  walk: TensorGroup,
+  { matrices, gradients, velocities }: MuonTensors,
+  [scalars, norm, scale]: [Tensor, Tensor, Tensor],
 ): void {
-  const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
-  const [rows, columns] = matrices[group.at[0]].shape.slice(-2);
+  const pick = (from: Tensor[]) => walk.at.map((at) => from[at]);
+  const [rows, columns] = matrices[walk.at[0]].shape.slice(-2);
   const count = pick(matrices).reduce((total, { size }) => total + size, 0) / (rows * columns);
   const stack = empty([count, rows, columns]);
-  launchInto(
-    muonMomentumKernel(group),
-    [numbers, norm, scale, ...pick(slopes)],
-    [...pick(velocities), stack],
-  );
+  const reads = [scalars, norm, scale, ...pick(gradients)];
+  launchInto(muonMomentumKernel(walk), reads, [...pick(velocities), stack]);
   const factor = Math.sqrt(Math.max(1, rows / columns));
-  launchInto(muonStepKernel(group, factor), [numbers, norm, orthogonalize(stack)], pick(matrices));
+  launchInto(muonStepKernel(walk, factor), [scalars, norm, orthogonalize(stack)], pick(matrices));
 }
 
 //| 04-training/3-muon.ipynb#muon
-/** Whether Muon takes a parameter: a matrix between hidden layers, not one that reads or writes tokens or routes them. */
-export function isHiddenMatrix(name: string, { shape }: Tensor): boolean {
-  return shape.length > 1 && !/embed_tokens|lm_head|mlp\.gate\./.test(name);
-}
-
 /**
- * Muon for hidden matrices (also stacked ones [experts, rows, columns]), AdamW for all else. It moves a matrix along
- * the nearest orthogonal matrix to its averaged gradient: all directions as far as each other.
+ * Muon for a group of matrices [rows, columns], also stacked ones [experts, rows, columns]. It moves each along the nearest
+ * orthogonal matrix to its averaged gradient: all directions as far as each other.
  */
-export function muon(parameters: Map<string, Tensor>, takes = isHiddenMatrix): Optimizer {
-  const entries = [...parameters].map(([name, value], at) => ({ name, value, at }));
-  const [hidden, rest] = [true, false].map((wanted) =>
-    entries.filter(({ name, value }) => takes(name, value) === wanted),
-  );
-  const matrices = hidden.map(({ value }) => value);
+export function muonOptimizer(group: ParameterGroup, settings: OptimizerSettings): Optimizer {
+  const matrices = group.parameters.map(({ value }) => value);
   const velocities = matrices.map(({ shape }) => zeros(shape));
-  const others = ruleOptimizer(updateRules.adamw, new Map(rest.map(({ name, value }) => [name, value])));
-  const groups = groupTensors(matrices, mostTensors(2, 4), ({ shape }) => shape.slice(-2).join("x"));
+  const walks = groupTensors(matrices, mostTensors(2, 4), ({ shape }) => shape.slice(-2).join("x"));
+  const scalars = tensor(stepScalars(settings, group, 0, 0));
   const [noNorm, noScale] = [zeros([1]), tensor([1])];
   return {
-    state: () =>
-      new Map([
-        ...hidden.map(({ name }, k) => [`${name}.velocity`, velocities[k]] as const),
-        ...others.state(),
-      ]),
-    update(gradients, numbers, norm = noNorm, scale = noScale) {
-      checkGradients(
-        gradients,
-        entries.map(({ value }) => value),
-      );
-      others.update(
-        rest.map(({ at }) => gradients[at]),
-        numbers,
-        norm,
-        scale,
-      );
-      const slopes = hidden.map(({ at }) => gradients[at]);
-      for (const group of groups) muonUpdate(group, matrices, slopes, velocities, [numbers, norm, scale]);
+    setStep: (step, learningRate) => scalars.write(stepScalars(settings, group, step, learningRate)),
+    state: () => new Map(group.parameters.map(({ name }, k) => [`${name}.velocity`, velocities[k]])),
+    update(gradients, norm = noNorm, scale = noScale) {
+      checkGradients(gradients, matrices);
+      for (const walk of walks) muonUpdate(walk, { matrices, gradients, velocities }, [scalars, norm, scale]);
     },
   };
 }
 
 //| 04-training/3-muon.ipynb#make-optimizer
-/** The optimizer of the settings, for parameters by name. */
-export function makeOptimizer(
-  { kind }: { kind: OptimizerSettings["kind"] },
-  parameters: Map<string, Tensor>,
-): Optimizer {
-  return kind === "muon" ? muon(parameters) : ruleOptimizer(updateRules[kind], parameters);
+/** How the settings divide parameters into groups. Groups of none are left out. */
+export function parameterGroups(parameters: ModelParameter[], settings: OptimizerSettings): ParameterGroup[] {
+  const { kind, weightDecay, matrixRate } = settings;
+  if (kind !== "muon") return decayGroups(parameters, kind, weightDecay);
+  const isHidden = ({ role }: ModelParameter) => role === "matrix" || role === "residual";
+  const hidden = parameters.filter(isHidden);
+  const others = parameters.filter((parameter) => !isHidden(parameter));
+  const matrices: ParameterGroup = { rule: "muon", parameters: hidden, rateFactor: matrixRate, weightDecay };
+  return [...(hidden.length > 0 ? [matrices] : []), ...decayGroups(others, "adamw", weightDecay)];
+}
+
+/** The optimizer of the settings: each parameter in the group that its role puts it in. */
+export function makeOptimizer(parameters: ModelParameter[], settings: OptimizerSettings): Optimizer {
+  const parts = parameterGroups(parameters, settings).map((group) => {
+    const { rule } = group;
+    const optimizer =
+      rule === "muon" ? muonOptimizer(group, settings) : ruleOptimizer(updateRules[rule], group, settings);
+    return { group, optimizer };
+  });
+  return joinedOptimizer(parameters, parts);
 }

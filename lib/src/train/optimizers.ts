@@ -8,10 +8,11 @@ import {
   normKernel,
   squareSumKernel,
   squareSums,
-  stepNumberNames,
+  stepScalarNames,
   tensorsPerDispatch,
   updateKernel,
 } from "../kernels/optimizers.js";
+import type { ModelParameter } from "../model/structure.js";
 import { constantKernel } from "../tensor/autograd.js";
 import { pieces } from "../tensor/pieces.js";
 import { type Tensor, describe, launch, launchInto, tensor, zeros } from "../tensor/tensor.js";
@@ -20,60 +21,102 @@ import { type Tensor, describe, launch, launchInto, tensor, zeros } from "../ten
 /** The choice of an optimizer and its constants, as a training configuration has them. */
 export interface OptimizerSettings {
   kind: "sgd" | "momentum" | "adamw" | "muon";
-  /** AdamW: how slowly the mean of the gradients moves, from 0 to 1. */
-  beta1: number;
-  /** AdamW: how slowly the mean of their squares moves. */
-  beta2: number;
+  /** AdamW: how slowly the mean of the gradients moves, and the mean of their squares; each from 0 to 1. */
+  betas: [number, number];
   /** AdamW: added to the root of the mean square, so that nothing is divided by zero. */
   epsilon: number;
   /** What matrices lose of themselves a step, as a multiple of the learning rate. */
-  decay: number;
+  weightDecay: number;
   /** Gradients whose global norm is greater are scaled down to it; 0 for never. */
   clip: number;
   /** Momentum and Muon: how slowly the velocity moves. */
   momentum: number;
-  /** Muon: the learning rate of hidden matrices as a multiple of that of the rest. */
+  /** Muon: how much faster than the rest hidden matrices move. */
   matrixRate: number;
 }
 
 /** The settings that a run starts from. */
 export const defaultOptimizer: OptimizerSettings = {
   kind: "adamw",
-  beta1: 0.9,
-  beta2: 0.95,
+  betas: [0.9, 0.95],
   epsilon: 1e-8,
-  decay: 0.1,
+  weightDecay: 0.1,
   clip: 1,
   momentum: 0.95,
   matrixRate: 10,
 };
 
+//| 04-training/2-optimizers.ipynb#parameter-group
+/** Parameters that are updated alike. */
+export interface ParameterGroup {
+  rule: OptimizerSettings["kind"];
+  parameters: ModelParameter[];
+  /** How much faster than the schedule's learning rate they move. */
+  rateFactor: number;
+  /** What they lose of themselves a step, as a multiple of the schedule's learning rate. */
+  weightDecay: number;
+}
+
+//| 04-training/2-optimizers.ipynb#decay-groups
+/** Whether a parameter is decayed: tables and matrices of all kinds are, the vectors of norms and biases are not. */
+export function isDecayed({ role }: ModelParameter): boolean {
+  return role !== "norm" && role !== "bias";
+}
+
+/** Those that are decayed and those that are not, as two groups of one rule; a group of none is left out. */
+export function decayGroups(
+  parameters: ModelParameter[],
+  rule: ParameterGroup["rule"],
+  weightDecay: number,
+): ParameterGroup[] {
+  const [decayed, others] = [true, false].map((decays) =>
+    parameters.filter((parameter) => isDecayed(parameter) === decays),
+  );
+  const groups = [
+    { rule, parameters: decayed, rateFactor: 1, weightDecay },
+    { rule, parameters: others, rateFactor: 1, weightDecay: 0 },
+  ];
+  return groups.filter(({ parameters }) => parameters.length > 0);
+}
+
 //| 04-training/2-optimizers.ipynb#step-numbers
 /**
- * The numbers of one step, in the order of `stepNumberNames`; steps count from 0. Adam's means start at zero and so are
- * too small at first: the corrections 1 / (1 − beta^(step + 1)) undo that.
+ * The scalars of one step for one group, in the order of `stepScalarNames`; steps count from 0. Adam's means start at zero
+ * and so are too small at first: the corrections 1 / (1 − beta^(step + 1)) undo that.
  */
-export function stepNumbers(settings: OptimizerSettings, step: number, learningRate: number): Float32Array {
-  const { beta1, beta2, clip } = settings;
+export function stepScalars(
+  { betas, epsilon, clip, momentum }: OptimizerSettings,
+  { rateFactor, weightDecay }: Pick<ParameterGroup, "rateFactor" | "weightDecay">,
+  step: number,
+  learningRate: number,
+): Float32Array {
+  const [beta1, beta2] = betas;
   const values = {
-    ...settings,
     learningRate,
+    beta1,
+    beta2,
+    epsilon,
+    weightDecay,
     correction1: 1 / (1 - beta1 ** (step + 1)),
     correction2: 1 / (1 - beta2 ** (step + 1)),
     maxNorm: clip > 0 ? clip : 3.4e38,
+    momentum,
+    rateFactor,
   };
-  return Float32Array.from(stepNumberNames.map((name) => values[name]));
+  return Float32Array.from(stepScalarNames.map((name) => values[name]));
 }
 
 //| 04-training/2-optimizers.ipynb#optimizer-interface
 /** Changes parameters in place after each step, from their gradients. */
 export interface Optimizer {
+  /** Says which step comes next, counted from 0, and how far it goes: written into GPU memory before the step runs. */
+  setStep(step: number, learningRate: number): void;
   /**
-   * One update. `gradients` are in the order of the parameters, `numbers` is `stepNumbers(…)` as a tensor, and `norm` is
-   * the gradients' `globalNorm`; without it they are not clipped. An update whose norm is not finite changes nothing.
-   * `scale` [1] is a factor that the gradients carry and that they are divided by.
+   * One update. `gradients` are in the order of the parameters, and `norm` [1] is their `globalNorm`; without it they are
+   * not clipped. An update whose norm is not finite changes nothing. `scale` [1] is a factor that the gradients carry and
+   * that they are divided by.
    */
-  update(gradients: Tensor[], numbers: Tensor, norm?: Tensor, scale?: Tensor): void;
+  update(gradients: Tensor[], norm?: Tensor, scale?: Tensor): void;
   /** What it remembers from step to step, by name: saved with a checkpoint, written back by `restoreState`. */
   state(): Map<string, Tensor>;
 }
@@ -88,9 +131,9 @@ export interface TensorGroup extends Walk {
 export function groupTensors(tensors: Tensor[], most: number, kind = (_: Tensor) => ""): TensorGroup[] {
   const open = new Map<string, TensorGroup>();
   const groups: TensorGroup[] = [];
-  tensors.forEach((each, at) => {
-    const width = each.size % 4 === 0 ? 4 : 1;
-    const key = `${width} ${kind(each)}`;
+  tensors.forEach((tensor, at) => {
+    const width = tensor.size % 4 === 0 ? 4 : 1;
+    const key = `${width} ${kind(tensor)}`;
     let group = open.get(key);
     if (!group || group.count === most) {
       group = { at: [], count: 0, width, largest: 0 };
@@ -99,7 +142,7 @@ export function groupTensors(tensors: Tensor[], most: number, kind = (_: Tensor)
     }
     group.at.push(at);
     group.count += 1;
-    group.largest = Math.max(group.largest, each.size);
+    group.largest = Math.max(group.largest, tensor.size);
   });
   return groups;
 }
@@ -108,11 +151,6 @@ export function groupTensors(tensors: Tensor[], most: number, kind = (_: Tensor)
 /** How many tensors one dispatch can take on this adapter when each needs `each` bindings and `shared` serve all. */
 export function mostTensors(each: number, shared = 0): number {
   return tensorsPerDispatch(currentGpu().facts, each, shared);
-}
-
-/** Matrices are decayed, vectors (the weights of norms) are not. */
-export function isDecayed({ shape }: Tensor): boolean {
-  return shape.length > 1;
 }
 
 /** Checks that there is one gradient for each parameter, of its size. */
@@ -130,34 +168,68 @@ export function checkGradients(gradients: Tensor[], parameters: Tensor[]): void 
 }
 
 //| 04-training/2-optimizers.ipynb#rule-optimizer
-/** An optimizer that does the same for every element: several parameters in one dispatch, as many as can be bound. */
-export function ruleOptimizer(rule: UpdateRule, parameters: Map<string, Tensor>): Optimizer {
-  const [names, tensors] = [[...parameters.keys()], [...parameters.values()]];
+/** An optimizer of one group that does the same for every element: several parameters in one dispatch, as many as can be bound. */
+export function ruleOptimizer(
+  rule: UpdateRule,
+  group: ParameterGroup,
+  settings: OptimizerSettings,
+): Optimizer {
+  const tensors = group.parameters.map(({ value }) => value);
   const states = rule.states.map(() => tensors.map(({ shape }) => zeros(shape)));
   const parts = tensors.flatMap(pieces);
-  const stateParts = states.map((each) => each.flatMap(pieces));
-  const groups = groupTensors(parts, mostTensors(2 + states.length, 3), (each) => `${isDecayed(each)}`);
+  const stateParts = states.map((tensors) => tensors.flatMap(pieces));
+  const walks = groupTensors(parts, mostTensors(2 + states.length, 3));
+  const scalars = tensor(stepScalars(settings, group, 0, 0));
   const [noNorm, noScale] = [zeros([1]), tensor([1])];
+  const named = (state: string, s: number) =>
+    group.parameters.map(({ name }, k): [string, Tensor] => [`${name}.${state}`, states[s][k]]);
   return {
-    state: () =>
-      new Map(rule.states.flatMap((state, s) => names.map((name, k) => [`${name}.${state}`, states[s][k]]))),
-    update(gradients, numbers, norm = noNorm, scale = noScale) {
+    setStep: (step, learningRate) => scalars.write(stepScalars(settings, group, step, learningRate)),
+    state: () => new Map(rule.states.flatMap(named)),
+    update(gradients, norm = noNorm, scale = noScale) {
       checkGradients(gradients, tensors);
-      const slopes = gradients.flatMap(pieces);
-      for (const group of groups) {
-        const pick = (from: Tensor[]) => group.at.map((at) => from[at]);
-        const kernel = updateKernel(rule, group, isDecayed(parts[group.at[0]]));
-        const known = [numbers, norm, scale, ...pick(slopes)];
-        launchInto(kernel, known, [...pick(parts), ...stateParts.flatMap(pick)]);
+      const gradientParts = gradients.flatMap(pieces);
+      for (const walk of walks) {
+        const pick = (from: Tensor[]) => walk.at.map((at) => from[at]);
+        const reads = [scalars, norm, scale, ...pick(gradientParts)];
+        launchInto(updateKernel(rule, walk), reads, [...pick(parts), ...stateParts.flatMap(pick)]);
       }
+    },
+  };
+}
+
+//| 04-training/2-optimizers.ipynb#joined-optimizer
+/**
+ * One optimizer of several, each of its own group: `gradients` are in the order of `parameters`, and each part is given
+ * those of its group.
+ */
+export function joinedOptimizer(
+  parameters: ModelParameter[],
+  parts: { group: ParameterGroup; optimizer: Optimizer }[],
+): Optimizer {
+  const values = parameters.map(({ value }) => value);
+  const places = parts.map(({ group }) => group.parameters.map((parameter) => parameters.indexOf(parameter)));
+  return {
+    setStep: (step, learningRate) => {
+      for (const { optimizer } of parts) optimizer.setStep(step, learningRate);
+    },
+    state: () => new Map(parts.flatMap(({ optimizer }) => [...optimizer.state()])),
+    update(gradients, norm, scale) {
+      checkGradients(gradients, values);
+      parts.forEach(({ optimizer }, i) =>
+        optimizer.update(
+          places[i].map((at) => gradients[at]),
+          norm,
+          scale,
+        ),
+      );
     },
   };
 }
 
 //| 04-training/2-optimizers.ipynb#restore-state
 /** Writes saved values into an optimizer's state, in place. Throws when one is missing or has another size. */
-export function restoreState(optimizer: Optimizer, saved: Map<string, ArrayLike<number>>): void {
-  const state = optimizer.state();
+export function restoreState(state: Map<string, Tensor>, saved: Map<string, ArrayLike<number>>): void {
   for (const [name, target] of state) {
     const values = saved.get(name);
     if (!values)

@@ -9,6 +9,8 @@ export interface RunSummary {
   config: object;
   model: object;
   parameters: { total: number; active: number };
+  /** Floating-point operations that a token takes: they turn tokens a second into arithmetic a second. */
+  flopsPerToken?: number;
   /** Tokens and bytes of the validation split, or of that to learn from: they turn nats a token into bits a byte. */
   valSize: { tokens: number; bytes: number };
   /** Bits a byte that no model can get below, where the text's distribution is known. */
@@ -38,6 +40,27 @@ export function verdict(metrics: Metrics[], entropy?: number): string {
 }
 
 //| 04-training/a-the-trainers-desk.ipynb#summary-rows
+/** A number as people write it; a word where there is none. */
+export function countText(value?: number): string {
+  return value === undefined ? "none" : value.toLocaleString("en");
+}
+
+/** How fast a run was: the median rate, and the arithmetic that the model needs at that rate. */
+export function speedRows(metrics: Metrics[], flopsPerToken?: number): [string, string][] {
+  const speeds = curveOf(metrics, "tokens_per_second")
+    .map(([, speed]) => speed)
+    .sort((a, b) => a - b);
+  const speed = speeds[Math.floor(speeds.length / 2)];
+  const rows: [string, string][] = [["tokens a second", countText(speed)]];
+  if (speed === undefined || flopsPerToken === undefined) return rows;
+  const gigaflops = (flopsPerToken * speed) / 1e9;
+  return [
+    ...rows,
+    ["arithmetic", `${gigaflops.toPrecision(3)} GFLOP/s, ${countText(flopsPerToken)} a token`],
+  ];
+}
+
+//| 04-training/a-the-trainers-desk.ipynb#summary-rows-2
 /** What a report says in figures: a label and a value each. */
 export function summaryRows(metrics: Metrics[], summary: RunSummary): [string, string][] {
   const last = metrics.at(-1);
@@ -46,26 +69,22 @@ export function summaryRows(metrics: Metrics[], summary: RunSummary): [string, s
     (a, b) => (a && a.val_loss! <= b.val_loss! ? a : b),
     undefined,
   );
-  const speeds = curveOf(metrics, "tokens_per_second")
-    .map(([, speed]) => speed)
-    .sort((a, b) => a - b);
   const { total, active } = summary.parameters;
-  const count = (value?: number) => (value === undefined ? "none" : value.toLocaleString("en"));
+  const size = total === active ? "" : `, of which a token meets ${countText(active)}`;
+  const nats = (loss?: number) => (loss === undefined ? "none" : `${loss.toFixed(4)} nats a token`);
   return [
-    ["steps", count(last?.step)],
-    ["tokens seen", count(last?.tokens)],
-    [
-      "parameters",
-      total === active ? count(total) : `${count(total)}, of which a token meets ${count(active)}`,
-    ],
-    ["training loss", last?.train_loss === undefined ? "none" : `${last.train_loss.toFixed(4)} nats a token`],
-    ["validation loss", measured.length ? `${measured.at(-1)!.val_loss!.toFixed(4)} nats a token` : "none"],
+    ["steps", countText(last?.step)],
+    ["tokens seen", countText(last?.tokens)],
+    ["parameters", countText(total) + size],
+    ["training loss", nats(last?.train_loss)],
+    ["validation loss", nats(measured.at(-1)?.val_loss)],
     ["lowest validation", best ? `${best.val_loss!.toFixed(4)} at step ${best.step}` : "none"],
-    ["tokens a second", count(speeds[Math.floor(speeds.length / 2)])],
+    ...speedRows(metrics, summary.flopsPerToken),
     ...Object.entries(summary.environment),
   ];
 }
 
+//| 04-training/a-the-trainers-desk.ipynb#report-text
 /** The report as plain text; the verdict is its last line. */
 export function reportText(metrics: Metrics[], summary: RunSummary): string {
   const rows = summaryRows(metrics, summary);

@@ -1,12 +1,14 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
-import { type BatchCursor, type Batches, batches } from "../data/batches.js";
+import { type Batches, batches } from "../data/batches.js";
 import type { TokenSource } from "../data/shards.js";
-import { parametersByName } from "../model/families.js";
+import { parametersOf } from "../model/families.js";
 import type { Model } from "../model/structure.js";
 import { loadModel, saveModel } from "../model/weights.js";
+import type { Tensor } from "../tensor/tensor.js";
 import {
   type Checkpoint,
   type CheckpointFiles,
+  type RunProgress,
   type RunState,
   savedArrays,
   tensorBytes,
@@ -14,66 +16,82 @@ import {
 import { type Evaluation, recordEvaluation } from "./evaluate.js";
 import { makeOptimizer } from "./muon.js";
 import { type Optimizer, restoreState } from "./optimizers.js";
-import { scaledOptimizer } from "./precision.js";
-import { type RecordedStep, type TrainingData, type TrainingPlan, recordStep } from "./step.js";
+import { makeLossScale } from "./precision.js";
+import {
+  type GradientHook,
+  type RecordedStep,
+  type TrainingData,
+  type TrainingSettings,
+  recordStep,
+} from "./step.js";
 
 //| 04-training/8-the-loop.ipynb#run
-/** A run in memory: all that the next step needs. */
-export interface Run {
-  plan: TrainingPlan;
+/** A run in memory: all that the next step needs. Its `step` counts the steps that were handed to the GPU. */
+export interface Run extends RunProgress {
+  settings: TrainingSettings;
   data: TrainingData;
   model: Model;
   optimizer: Optimizer;
+  /** What the loss is multiplied by in 16 bits, where it is. */
+  lossScale?: Tensor;
   batches: Batches;
+  hook?: GradientHook;
   recorded: RecordedStep;
   /** None where there is nothing to validate with. */
   evaluation?: Evaluation;
-  /** Steps handed to the GPU. */
-  step: number;
-  best?: { step: number; loss: number };
-  last?: { step: number; loss: number };
 }
 
 //| 04-training/8-the-loop.ipynb#plan-optimizer
-/** The optimizer of a plan, with a loss scale where products are computed in 16 bits. */
-export function planOptimizer({ optimizer, precision }: TrainingPlan, model: Model): Optimizer {
-  const plain = makeOptimizer(optimizer, parametersByName(model));
-  return precision === "f16" ? scaledOptimizer(plain) : plain;
-}
-
-/** The evaluation of a plan; none if the validation text is too short for one window. */
-export function planEvaluation(plan: TrainingPlan, model: Model, val: TokenSource): Evaluation | undefined {
-  if (val.length <= plan.context) return undefined;
-  return recordEvaluation(model, plan.batchSize, plan.context, plan.separator);
+/** The evaluation of a run; none if the validation text is too short for one window. */
+export function runEvaluation(
+  { batchSize, context, separator }: TrainingSettings,
+  model: Model,
+  val: TokenSource,
+): Evaluation | undefined {
+  return val.length > context ? recordEvaluation(model, batchSize, context, separator) : undefined;
 }
 
 /** Records a run's step and its evaluation anew, as when a tuner has found better kernels for them. */
 export function recordAgain(run: Run): void {
-  const { model, plan, optimizer, data } = run;
-  run.recorded.recording.free();
+  run.recorded.free();
   run.evaluation?.recording.free();
-  run.recorded = recordStep(model, optimizer, plan);
-  run.evaluation = planEvaluation(plan, model, data.val);
+  run.recorded = recordStep(run, run.settings, run.hook);
+  run.evaluation = runEvaluation(run.settings, run.model, run.data.val);
+}
+
+/** What a run remembers from step to step besides the model, by name: the optimizer's state, and the loss scale. */
+export function rememberedTensors({
+  optimizer,
+  lossScale,
+}: Pick<Run, "optimizer" | "lossScale">): Map<string, Tensor> {
+  return new Map([...optimizer.state(), ...(lossScale ? [["loss_scale", lossScale] as const] : [])]);
 }
 
 //| 04-training/8-the-loop.ipynb#start-run
-/** Begins a run with a model, or takes it up again from the state and the optimizer's memory of a checkpoint. */
-export function startRun(model: Model, plan: TrainingPlan, data: TrainingData, checkpoint?: Checkpoint): Run {
-  const optimizer = planOptimizer(plan, model);
-  const state = checkpoint?.state;
-  if (checkpoint) restoreState(optimizer, savedArrays(checkpoint.files.get("optimizer.safetensors")!));
-  const { batchSize, context, seed, separator } = plan;
+/**
+ * Begins a run with a model, or takes it up again from the state and the optimizer's memory of a checkpoint. With a hook, each
+ * step's gradients are handed to it before they are applied.
+ */
+export function startRun(
+  model: Model,
+  settings: TrainingSettings,
+  data: TrainingData,
+  { checkpoint, hook }: { checkpoint?: Checkpoint; hook?: GradientHook } = {},
+): Run {
+  const { batchSize, context, seed, separator, precision } = settings;
+  const factor = settings.lossScale ?? 2 ** 16;
+  const optimizer = makeOptimizer(parametersOf(model), settings.optimizer);
+  const lossScale = precision === "f16" && factor > 0 ? makeLossScale(factor) : undefined;
+  const trained = { model, optimizer, lossScale };
+  const saved = checkpoint?.files.get("optimizer.safetensors");
+  if (saved) restoreState(rememberedTensors(trained), savedArrays(saved));
+  const { step = 0, best, last, cursor } = checkpoint?.state ?? ({} as Partial<RunState>);
   return {
-    plan,
-    data,
-    model,
-    optimizer,
-    batches: batches(data.train, { batchSize, context, seed, separator }, state?.cursor),
-    recorded: recordStep(model, optimizer, plan),
-    evaluation: planEvaluation(plan, model, data.val),
-    step: state?.step ?? 0,
-    best: state?.best,
-    last: state?.last,
+    ...trained,
+    ...{ settings, data, hook, step, best, last },
+    batches: batches(data.train, { batchSize, context, seed, separator }, cursor),
+    recorded: recordStep(trained, settings, hook),
+    evaluation: runEvaluation(settings, model, data.val),
   };
 }
 
@@ -85,23 +103,23 @@ export function checkpointModel({ files }: Checkpoint): Model {
 
 //| 04-training/8-the-loop.ipynb#run-state
 /** Tokens that one step learns from. */
-export function tokensPerStep({ batchSize, accumulate, context }: TrainingPlan): number {
+export function tokensPerStep({ batchSize, accumulate, context }: TrainingSettings): number {
   return batchSize * accumulate * context;
 }
 
 /** Where a run stands, for a checkpoint. */
-export function runState({ step, plan, batches, best, last }: Run): RunState {
-  const cursor: BatchCursor = batches.cursor();
-  const known = { step, tokens: step * tokensPerStep(plan), seed: plan.seed, cursor };
-  return { ...known, ...(best ? { best } : {}), ...(last ? { last } : {}) };
+export function runState({ step, settings, batches, best, last }: Run): RunState {
+  const tokens = step * tokensPerStep(settings);
+  const state = { step, tokens, seed: settings.seed, cursor: batches.cursor() };
+  return { ...state, ...(best ? { best } : {}), ...(last ? { last } : {}) };
 }
 
-/** The files of a checkpoint: the model as others read it, and what the optimizer remembers. */
-export async function runFiles({ model, optimizer }: Run): Promise<CheckpointFiles> {
-  const { config, weights } = await saveModel(model);
+/** The files of a checkpoint: the model as others read it, and what the run remembers besides. */
+export async function runFiles(run: Run): Promise<CheckpointFiles> {
+  const { config, weights } = await saveModel(run.model);
   return new Map([
     ["config.json", new TextEncoder().encode(config)],
     ["model.safetensors", weights],
-    ["optimizer.safetensors", await tensorBytes(optimizer.state())],
+    ["optimizer.safetensors", await tensorBytes(rememberedTensors(run))],
   ]);
 }

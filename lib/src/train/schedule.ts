@@ -14,23 +14,23 @@ export interface Schedule {
   /** The learning rate of the last step (cosine and wsd). */
   floor: number;
   /** wsd: the steps of the way down; a fifth of the run unless given. */
-  decay?: number;
+  decaySteps?: number;
 }
 
 //| 04-training/4-schedules-and-batches.ipynb#height
 /**
  * How high between floor (0) and peak (1) the rate is after the warm-up.
  * Cosine: (1 + cos πt) / 2 with t from 0 to 1 over all that follows (Loshchilov and Hutter, "SGDR").
- * wsd: 1, and over the last `decay` steps 1 − √t (Hägele and others, "Scaling laws and compute-optimal training beyond
+ * wsd: 1, and over the last `decaySteps` steps 1 − √t (Hägele and others, "Scaling laws and compute-optimal training beyond
  * fixed training durations").
  */
 export function heightAt(
-  { kind, warmup, steps, decay = Math.round(steps / 5) }: Schedule,
+  { kind, warmup, steps, decaySteps = Math.round(steps / 5) }: Schedule,
   step: number,
 ): number {
   const last = steps - 1;
   if (kind === "cosine") return (1 + Math.cos((Math.PI * (step - warmup)) / Math.max(1, last - warmup))) / 2;
-  const passed = (step - (last - decay)) / Math.max(1, decay);
+  const passed = (step - (last - decaySteps)) / Math.max(1, decaySteps);
   return 1 - Math.sqrt(Math.min(1, Math.max(0, passed)));
 }
 
@@ -50,16 +50,16 @@ export function learningRate(schedule: Schedule, step: number): number {
 
 //| 04-training/4-schedules-and-batches.ipynb#check-schedule
 /** Throws one clear sentence when a schedule makes no sense. */
-export function checkSchedule({ kind, warmup, steps, peak, floor, decay = 0 }: Schedule): void {
-  const counts = { warmup, steps, decay };
+export function checkSchedule({ kind, warmup, steps, peak, floor, decaySteps = 0 }: Schedule): void {
+  const counts = { warmup, steps, decay: decaySteps };
   for (const [name, value] of Object.entries(counts))
     if (!Number.isInteger(value) || value < 0)
       throw new Error(`The schedule's ${name} must be a whole number of steps, not ${value}.`);
   if (!["cosine", "wsd", "constant"].includes(kind))
     throw new Error(`The schedule's kind must be cosine, wsd or constant, not ${kind}.`);
-  if (steps < 1 || warmup + decay > steps)
+  if (steps < 1 || warmup + decaySteps > steps)
     throw new Error(
-      `The schedule's warmup (${warmup}) and decay (${decay}) must fit into its ${steps} steps.`,
+      `The schedule's warmup (${warmup}) and decay (${decaySteps}) must fit into its ${steps} steps.`,
     );
   if (!(peak > 0 && floor >= 0 && floor <= peak))
     throw new Error(`The schedule wants 0 ≤ floor ≤ peak and peak > 0, not floor ${floor} and peak ${peak}.`);

@@ -5,27 +5,21 @@ import { ignoredTarget } from "../kernels/cross-entropy.js";
 import { balanceLoss } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
 import { hiddenStates, sequenceContext } from "../model/decoder.js";
-import { parametersByName } from "../model/families.js";
+import { parametersOf } from "../model/families.js";
 import type { Model } from "../model/structure.js";
 import { gradients, isTracked } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
 import { add, scale } from "../tensor/operations.js";
 import { type Precision, withPrecision } from "../tensor/precision.js";
-import { type Tensor, empty, indices, tensor } from "../tensor/tensor.js";
-import {
-  type Optimizer,
-  type OptimizerSettings,
-  accumulateInto,
-  globalNorm,
-  stepNumbers,
-} from "./optimizers.js";
-import { scaledSeed } from "./precision.js";
+import { type Tensor, empty, indices } from "../tensor/tensor.js";
+import { type Optimizer, type OptimizerSettings, accumulateInto, globalNorm } from "./optimizers.js";
+import { adjustLossScale, scaledSeed } from "./precision.js";
 import type { Schedule } from "./schedule.js";
 
 //| 04-training/8-the-loop.ipynb#plan
 /** What a run computes, apart from model and data. */
-export interface TrainingPlan {
+export interface TrainingSettings {
   steps: number;
   batchSize: number;
   /** Batches whose gradients are added up for one step. */
@@ -34,8 +28,10 @@ export interface TrainingPlan {
   seed: number;
   optimizer: OptimizerSettings;
   schedule: Schedule;
-  /** Of the products in training, f32 unless told. In 16 bits, the loss is scaled; weights and all else keep 32. */
+  /** Of the products in training, f32 unless told. Weights and all else keep 32 bits. */
   precision?: Precision;
+  /** In 16 bits, what the loss is multiplied by at first: 65,536 unless told, 0 for a loss that is not scaled. */
+  lossScale?: number;
   /** The token that begins a document, if no token is to see another document than its own. */
   separator?: number;
 }
@@ -61,13 +57,13 @@ export interface BatchTensors {
   starts?: Tensor<"u32">;
 }
 
-/** Room for batches of one size. */
-export function batchTensors(rows: number, context: number, withStarts = false): BatchTensors {
-  const room = () => empty([rows, context], "u32");
-  return { inputs: room(), targets: room(), ...(withStarts ? { starts: room() } : {}) };
+/** Empty tensors [batchSize, context] for batches of one size. */
+export function batchTensors(batchSize: number, context: number, withStarts = false): BatchTensors {
+  const ids = () => empty([batchSize, context], "u32");
+  return { inputs: ids(), targets: ids(), ...(withStarts ? { starts: ids() } : {}) };
 }
 
-/** Writes a batch into GPU memory. One with fewer rows than there is room for is filled up with targets that do not count. */
+/** Writes a batch into GPU memory. One with fewer rows than the tensors have is filled up with targets that do not count. */
 export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Batch): void {
   const filledUp = (values: Uint32Array, filler: number) => {
     if (values.length === inputs.size) return values;
@@ -82,19 +78,8 @@ export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Bat
 
 //| 04-training/8-the-loop.ipynb#step-result
 /**
- * What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer, and in 16
- * bits the loss scale.
- */
-export interface StepResult {
-  loss: Tensor;
-  norm: Tensor;
-  load: Tensor<"u32">[];
-  scale?: Tensor;
-}
-
-/**
- * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss, where there are experts and
- * gradients are wanted, and the tokens that each expert received.
+ * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss [1], where there are experts
+ * and gradients are wanted, and the tokens that each expert received [experts], by layer.
  */
 export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensors, context: BlockContext) {
   const { hidden, routed } = hiddenStates(model, inputs, { ...context, starts });
@@ -103,73 +88,143 @@ export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensor
   return { loss, balance, load: routed.map((layer) => layer.load) };
 }
 
-/** The loss that is made small: the cross-entropy, and a little of the balance loss where there are experts. */
+/** The loss that is made small [1]: the cross-entropy, and a little of the balance loss where there are experts. */
 export function withBalance({ config }: Model, loss: Tensor, balance?: Tensor): Tensor {
   const coefficient = config.moe?.balanceCoefficient ?? 0;
   return balance && coefficient > 0 ? add(loss, scale(balance, coefficient)) : loss;
 }
 
+//| 04-training/8-the-loop.ipynb#backward
+/** What a step works with: how it computes is said here and nowhere else. */
+export interface StepParts {
+  model: Model;
+  optimizer: Optimizer;
+  context: BlockContext;
+  /** The batches of the step. Each counts 1 / their number, so that several small ones learn what one large one would. */
+  microBatches: BatchTensors[];
+  /** Of the products, f32 unless told. */
+  precision?: Precision;
+  /** What the loss is multiplied by before the way back, if it is: see `makeLossScale`. */
+  lossScale?: Tensor;
+}
+
+/** What forward and backward leave behind: the mean loss [1], tokens per expert by layer, a gradient for each parameter. */
+export interface BackwardResult {
+  loss: Tensor;
+  load: Tensor<"u32">[];
+  /** In the order of the parameters, and of their shapes. They carry the loss scale, where there is one. */
+  gradients: Tensor[];
+}
+
+//| 04-training/8-the-loop.ipynb#backward-half
+/** The first half of a step: loss and gradients, added up over the microbatches. */
+export function backward({
+  model,
+  context,
+  microBatches,
+  precision = "f32",
+  lossScale,
+}: StepParts): BackwardResult {
+  const parameters = parametersOf(model).map(({ value }) => value);
+  const lossWeight = 1 / microBatches.length;
+  let sum: BackwardResult | undefined;
+  for (const batch of microBatches) {
+    const { loss, balance, load } = withPrecision(precision, () => batchLoss(model, batch, context));
+    const seed = lossScale ? scaledSeed(lossScale, lossWeight) : lossWeight;
+    const added = gradients(withBalance(model, loss, balance), parameters, seed);
+    const part = scale(loss, lossWeight);
+    if (sum) accumulateInto(sum.gradients, added);
+    sum = { loss: sum ? add(sum.loss, part) : part, load, gradients: sum?.gradients ?? added };
+  }
+  return sum!;
+}
+
 //| 04-training/8-the-loop.ipynb#training-step
 /**
- * One step of training: forward, loss, gradients (added up over the parts), clipping, update. The gradient of each part
- * counts 1 / parts, so that several small batches learn what one large one would. With an optimizer that keeps a loss scale,
- * products are computed in 16 bits.
+ * What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer (of the
+ * last microbatch), and where the loss is scaled the scale [3].
  */
-export function trainingStep(
-  model: Model,
-  context: BlockContext,
-  optimizer: Optimizer & { lossScale?: Tensor },
-  parts: BatchTensors[],
-  numbers: Tensor,
+export interface StepResult {
+  loss: Tensor;
+  norm: Tensor;
+  load: Tensor<"u32">[];
+  scale?: Tensor;
+}
+
+/** The second half of a step: the gradients are clipped and applied, group by group. */
+export function update(
+  { optimizer, lossScale }: StepParts,
+  { loss, load, gradients }: BackwardResult,
 ): StepResult {
-  const { lossScale } = optimizer;
-  const parameters = [...parametersByName(model).values()];
-  const share = 1 / parts.length;
-  let sums: Tensor[] | undefined;
-  let mean: Tensor | undefined;
-  let load: Tensor<"u32">[] = [];
-  for (const batch of parts) {
-    const output = withPrecision(lossScale ? "f16" : "f32", () => batchLoss(model, batch, context));
-    const whole = withBalance(model, output.loss, output.balance);
-    const slopes = gradients(whole, parameters, lossScale ? scaledSeed(lossScale, share) : share);
-    if (sums) accumulateInto(sums, slopes);
-    sums ??= slopes;
-    const part = scale(output.loss, share);
-    mean = mean ? add(mean, part) : part;
-    load = output.load;
-  }
-  const norm = globalNorm(sums!, lossScale);
-  optimizer.update(sums!, numbers, norm);
-  return { loss: mean!, norm, load, ...(lossScale ? { scale: lossScale } : {}) };
+  const norm = globalNorm(gradients, lossScale);
+  optimizer.update(gradients, norm, lossScale);
+  if (!lossScale) return { loss, norm, load };
+  adjustLossScale(lossScale, norm);
+  return { loss, norm, load, scale: lossScale };
+}
+
+/** One step of training, both halves. */
+export function trainingStep(parts: StepParts): StepResult {
+  return update(parts, backward(parts));
 }
 
 //| 04-training/8-the-loop.ipynb#record-step
-/** The step of a run, recorded once. What changes from step to step is written into its tensors. */
-export interface RecordedStep {
-  parts: BatchTensors[];
-  numbers: Tensor;
-  recording: Recording<StepResult>;
+/**
+ * What is done with gradients between backward and update: averaged over machines, compressed, looked at. It changes them in
+ * place, by name, with operations on the GPU or from JavaScript; the update waits for it. They are those of the whole batch,
+ * not clipped yet, and where the loss is scaled they carry its scale.
+ */
+export type GradientHook = (gradients: Map<string, Tensor>) => void | Promise<void>;
+
+/** The step of a run, recorded. What changes from step to step is written into its tensors and set in its optimizer. */
+export interface RecordedStep extends Omit<Recording<StepResult>, "run"> {
+  microBatches: BatchTensors[];
+  run(): StepResult | Promise<StepResult>;
 }
 
+/** A step in two recordings with a hook between them. */
+export function recordHooked(parts: StepParts, hook: GradientHook): Omit<RecordedStep, "microBatches"> {
+  let result: BackwardResult | undefined;
+  const first = capture(() => (result = backward(parts)));
+  const { gradients } = result!;
+  const second = capture(() => update(parts, result!));
+  const named = new Map(parametersOf(parts.model).map(({ name }, i) => [name, gradients[i]]));
+  return {
+    async run() {
+      first.run();
+      await hook(named);
+      return second.run();
+    },
+    dispatches: first.dispatches + second.dispatches,
+    plannedBytes: first.plannedBytes + second.plannedBytes,
+    unplannedBytes: first.unplannedBytes + second.unplannedBytes,
+    newKernels: first.newKernels + second.newKernels,
+    free: () => [first, second].forEach((recording) => recording.free()),
+  };
+}
+
+//| 04-training/8-the-loop.ipynb#record-step-2
 /** Positions and angles for batches of a size; the positions are those of each sequence where documents are kept apart. */
 export function batchContext({ config }: Model, { inputs, starts }: BatchTensors): BlockContext {
-  const [rows, length] = inputs.shape;
+  const [batchSize, length] = inputs.shape;
   const context = sequenceContext(config, length);
   if (!starts) return context;
-  const places = Uint32Array.from({ length: rows * length }, (_, i) => i % length);
-  return { ...context, positions: indices(places, [rows, length]) };
+  const positions = Uint32Array.from({ length: batchSize * length }, (_, i) => i % length);
+  return { ...context, positions: indices(positions, [batchSize, length]) };
 }
 
-/** Records the step of a plan. */
-export function recordStep(model: Model, optimizer: Optimizer, plan: TrainingPlan): RecordedStep {
-  const { batchSize, separator } = plan;
-  const room = () => batchTensors(batchSize, plan.context, separator !== undefined);
-  const parts = Array.from({ length: plan.accumulate }, room);
-  const numbers = tensor(stepNumbers(plan.optimizer, 0, 0));
-  const context = batchContext(model, parts[0]);
-  return {
-    parts,
-    numbers,
-    recording: capture(() => trainingStep(model, context, optimizer, parts, numbers)),
-  };
+/** Records a step of the settings: as one recording, or with a hook as two. */
+export function recordStep(
+  trained: Pick<StepParts, "model" | "optimizer" | "lossScale">,
+  settings: Pick<TrainingSettings, "batchSize" | "accumulate" | "context" | "separator" | "precision">,
+  hook?: GradientHook,
+): RecordedStep {
+  const { batchSize, accumulate, separator, precision } = settings;
+  const microBatches = Array.from({ length: accumulate }, () =>
+    batchTensors(batchSize, settings.context, separator !== undefined),
+  );
+  const context = batchContext(trained.model, microBatches[0]);
+  const parts = { ...trained, context, microBatches, precision };
+  const recording = hook ? recordHooked(parts, hook) : capture(() => trainingStep(parts));
+  return { microBatches, ...recording };
 }

@@ -21,7 +21,7 @@ function plainCrossEntropy(logits: ArrayLike<number>, targets: ArrayLike<number>
   const rows = targets.length;
   const counted = Array.from(targets).filter((target) => target !== ignoredTarget).length;
   const losses = new Float64Array(rows);
-  const slopes = new Float64Array(rows * columns);
+  const gradient = new Float64Array(rows * columns);
   for (let row = 0; row < rows; row++) {
     if (targets[row] === ignoredTarget) continue;
     const x = Array.from({ length: columns }, (_, j) => logits[row * columns + j]);
@@ -29,10 +29,10 @@ function plainCrossEntropy(logits: ArrayLike<number>, targets: ArrayLike<number>
     const sum = x.reduce((total, each) => total + Math.exp(each - largest), 0);
     losses[row] = largest + Math.log(sum) - x[targets[row]];
     x.forEach((each, j) => {
-      slopes[row * columns + j] = (Math.exp(each - largest) / sum - (j === targets[row] ? 1 : 0)) / counted;
+      gradient[row * columns + j] = (Math.exp(each - largest) / sum - (j === targets[row] ? 1 : 0)) / counted;
     });
   }
-  return { losses, slopes, mean: losses.reduce((a, b) => a + b, 0) / Math.max(1, counted) };
+  return { losses, gradient, mean: losses.reduce((a, b) => a + b, 0) / Math.max(1, counted) };
 }
 
 function randomRows(rows: number, columns: number, spread = 4) {
@@ -59,10 +59,10 @@ await test("loss and gradient equal the plain ones", async () => {
     const expected = plainCrossEntropy(logits, targets, columns);
     const x = parameter(tensor(logits, [rows, columns]));
     const loss = crossEntropy(x, indices(targets));
-    const [slope] = gradients(loss, [x]);
+    const [gradient] = gradients(loss, [x]);
     expect(await loss.value(), `${rows}x${columns}`).toBeCloseTo(expected.mean, 5);
     expect(relativeError(await tokenLosses(x, indices(targets)).array(), expected.losses)).toBeLessThan(1e-6);
-    if (columns > 1) expect(relativeError(await slope.array(), expected.slopes)).toBeLessThan(2e-6);
+    if (columns > 1) expect(relativeError(await gradient.array(), expected.gradient)).toBeLessThan(2e-6);
   }
 });
 
@@ -74,9 +74,9 @@ await test("both ways of sharing out rows give the same", async () => {
   ]) {
     const { logits, targets } = randomRows(rows, columns, 30);
     const expected = plainCrossEntropy(logits, targets, columns);
-    const [x, ids, share, one] = [tensor(logits), indices(targets), tensor([1 / rows]), tensor([1])];
+    const [x, ids, lossWeight, one] = [tensor(logits), indices(targets), tensor([1 / rows]), tensor([1])];
     for (const lanes of [1, 64, 256]) {
-      const [losses, logSums, slope] = [
+      const [losses, logSums, gradient] = [
         tensor(new Float32Array(rows).fill(NaN)),
         tensor(new Float32Array(rows)),
         tensor(new Float32Array(logits.length).fill(NaN)),
@@ -84,11 +84,11 @@ await test("both ways of sharing out rows give the same", async () => {
       launchInto(crossEntropyKernel({ rows, columns, lanes }), [x, ids], [losses, logSums]);
       launchInto(
         crossEntropyBackwardKernel({ rows, columns, lanes }),
-        [x, ids, logSums, share, one],
-        [slope],
+        [x, ids, logSums, lossWeight, one],
+        [gradient],
       );
       expect(relativeError(await losses.array(), expected.losses), `${lanes} lanes`).toBeLessThan(1e-6);
-      expect(relativeError(await slope.array(), expected.slopes), `${lanes} lanes`).toBeLessThan(3e-6);
+      expect(relativeError(await gradient.array(), expected.gradient), `${lanes} lanes`).toBeLessThan(3e-6);
     }
   }
 });

@@ -5,7 +5,13 @@ import * as path from "node:path";
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { tensor } from "../../src/tensor/tensor.js";
-import { latestCheckpoint, savedArrays, tensorBytes, writeCheckpoint } from "../../src/train/checkpoint.js";
+import {
+  latestCheckpoint,
+  listCheckpoints,
+  savedArrays,
+  tensorBytes,
+  writeCheckpoint,
+} from "../../src/train/checkpoint.js";
 
 //| 04-training/7-checkpoints.ipynb#tensor-bytes-test
 await openGpu();
@@ -107,5 +113,16 @@ await test("a damaged checkpoint names the one before it, and is not passed over
     expect(() => latestCheckpoint(folder)).toThrow(
       /step-000002.config\.json is damaged: it has 91 bytes.*step-000001/,
     );
+  });
+});
+
+await test("a name of seven digits comes after one of six, wherever checkpoints are put in order", () => {
+  withFolder((folder) => {
+    for (const step of [999_998, 999_999, 1_000_000])
+      writeCheckpoint(folder, someState(step), someFiles(step));
+    expect(listCheckpoints(folder)).toEqual(["step-999999", "step-1000000"]);
+    expect(latestCheckpoint(folder)!.state.step).toBe(1_000_000);
+    fs.appendFileSync(path.join(folder, "step-1000000", "config.json"), "x");
+    expect(() => latestCheckpoint(folder)).toThrow(/To go on from step-999999, the checkpoint before it/);
   });
 });

@@ -4,8 +4,8 @@ import {
   checkSameRun,
   defaultTrainConfig,
   parseTrainConfig,
-  planOf,
   settingValue,
+  trainingSettings,
   withSetting,
 } from "../../src/train/configuration.js";
 
@@ -14,7 +14,7 @@ await test("what is left out has the defaults, and what is given is kept", () =>
   const config = parseTrainConfig({ steps: 20, optimizer: { kind: "muon" }, schedule: { warmup: 300 } });
   expect(config.optimizer).toEqual({ ...defaultTrainConfig.optimizer, kind: "muon" });
   expect(config.batch_size).toBe(defaultTrainConfig.batch_size);
-  expect(planOf(config).schedule.warmup).toBe(10); // no longer than half the run
+  expect(trainingSettings(config).schedule.warmup).toBe(10); // no longer than half the run
   expect(parseTrainConfig(JSON.parse(JSON.stringify(config)))).toEqual(config);
 });
 

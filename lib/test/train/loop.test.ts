@@ -7,7 +7,7 @@ import { batches, validationWindows } from "../../src/data/batches.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
-import { parametersByName, randomModel } from "../../src/model/families.js";
+import { parametersOf, randomModel } from "../../src/model/families.js";
 import type { Model } from "../../src/model/structure.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { tokenLosses } from "../../src/tensor/cross-entropy.js";
@@ -15,10 +15,16 @@ import { latestCheckpoint, writeCheckpoint } from "../../src/train/checkpoint.js
 import { evaluate, recordEvaluation } from "../../src/train/evaluate.js";
 import { type StepReport, train } from "../../src/train/loop.js";
 import { makeOptimizer } from "../../src/train/muon.js";
-import { defaultOptimizer, stepNumbers } from "../../src/train/optimizers.js";
+import { defaultOptimizer } from "../../src/train/optimizers.js";
 import { type Run, checkpointModel, runFiles, runState, startRun } from "../../src/train/run.js";
 import { learningRate } from "../../src/train/schedule.js";
-import { type TrainingPlan, batchTensors, recordStep, writeBatch } from "../../src/train/step.js";
+import {
+  type GradientHook,
+  type TrainingSettings,
+  batchTensors,
+  recordStep,
+  writeBatch,
+} from "../../src/train/step.js";
 
 //| 04-training/8-the-loop.ipynb#tiny-model
 /** A small mixture of experts over 50 tokens. */
@@ -40,7 +46,7 @@ function ruleTokens(count: number): { length: number; read(start: number, count:
   return { length: count, read: (start, size) => ids.slice(start, start + size) };
 }
 
-function tinyPlan(steps: number, given: Partial<TrainingPlan> = {}): TrainingPlan {
+function tinySettings(steps: number, given: Partial<TrainingSettings> = {}): TrainingSettings {
   const schedule = { kind: "constant" as const, warmup: 0, steps, peak: 0.01, floor: 0 };
   return {
     steps,
@@ -58,32 +64,34 @@ function tinyPlan(steps: number, given: Partial<TrainingPlan> = {}): TrainingPla
 await openGpu();
 
 await test("a tiny model learns one batch by heart", async () => {
-  const [model, plan] = [tinyModel(1), tinyPlan(60)];
-  const optimizer = makeOptimizer(plan.optimizer, parametersByName(model));
-  const step = recordStep(model, optimizer, plan);
-  writeBatch(step.parts[0], batches(ruleTokens(400), plan).next());
+  const [model, settings] = [tinyModel(1), tinySettings(60)];
+  const optimizer = makeOptimizer(parametersOf(model), settings.optimizer);
+  const recorded = recordStep({ model, optimizer }, settings);
+  writeBatch(recorded.microBatches[0], batches(ruleTokens(400), settings).next());
   const losses: number[] = [];
-  for (let at = 0; at < plan.steps; at++) {
-    step.numbers.write(stepNumbers(plan.optimizer, at, learningRate(plan.schedule, at)));
-    losses.push(await step.recording.run().loss.value());
+  for (let step = 0; step < settings.steps; step++) {
+    optimizer.setStep(step, learningRate(settings.schedule, step));
+    losses.push(await (await recorded.run()).loss.value());
   }
   expect(losses[0]).toBeGreaterThan(3);
-  expect(losses[plan.steps - 1]).toBeLessThan(0.05);
+  expect(losses[settings.steps - 1]).toBeLessThan(0.05);
 });
 
 //| 04-training/8-the-loop.ipynb#evaluation-test
 await test("evaluation is the mean over every token of every window, also when the last batch is not full", async () => {
   const [model, source] = [tinyModel(2), ruleTokens(16 * 7 + 1)];
   const measured = await evaluate(recordEvaluation(model, 4, 16), source);
-  const each: number[] = [];
+  const losses: number[] = [];
   for (const { inputs, targets } of validationWindows(source, { context: 16 })) {
-    const room = batchTensors(1, 16);
-    writeBatch(room, { rows: 1, context: 16, inputs, targets });
-    const { logits } = withoutGradients(() => forward(model, room.inputs, sequenceContext(model.config, 16)));
-    each.push(...(await tokenLosses(logits, room.targets).array()));
+    const batch = batchTensors(1, 16);
+    writeBatch(batch, { rows: 1, context: 16, inputs, targets });
+    const { logits } = withoutGradients(() =>
+      forward(model, batch.inputs, sequenceContext(model.config, 16)),
+    );
+    losses.push(...(await tokenLosses(logits, batch.targets).array()));
   }
-  expect(each.length).toBe(16 * 7);
-  expect(measured).toBeCloseTo(each.reduce((sum, loss) => sum + loss, 0) / each.length, 5);
+  expect(losses.length).toBe(16 * 7);
+  expect(measured).toBeCloseTo(losses.reduce((sum, loss) => sum + loss, 0) / losses.length, 5);
 });
 
 //| 04-training/8-the-loop.ipynb#accumulate-test
@@ -93,13 +101,13 @@ await test("four parts of one sequence move the weights as one batch of four doe
     [1, 4],
     [4, 1],
   ]) {
-    const plan = tinyPlan(3, {
+    const settings = tinySettings(3, {
       accumulate,
       batchSize,
-      optimizer: { ...defaultOptimizer, kind: "sgd", decay: 0 },
+      optimizer: { ...defaultOptimizer, kind: "sgd", weightDecay: 0 },
     });
     const model = tinyModel(1, { model_type: "qwen3", num_experts: undefined });
-    const run = startRun(model, plan, {
+    const run = startRun(model, settings, {
       train: ruleTokens(400),
       val: ruleTokens(100),
       valSize: { tokens: 1, bytes: 1 },
@@ -112,10 +120,41 @@ await test("four parts of one sequence move the weights as one batch of four doe
   expect(largest).toBeGreaterThan(0); // the sums are made in another order: the same number, not the same bits
 });
 
+//| 04-training/8-the-loop.ipynb#hook-test
+await test("a hook between backward and update sees all gradients by name, and what it makes of them is applied", async () => {
+  const data = { train: ruleTokens(400), val: ruleTokens(16), valSize: { tokens: 1, bytes: 1 } };
+  const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, weightDecay: 0 };
+  const trained = async (peak: number, hook?: GradientHook) => {
+    const schedule = { kind: "constant" as const, warmup: 0, steps: 3, peak, floor: 0 };
+    const run = startRun(tinyModel(1), tinySettings(3, { optimizer, schedule, accumulate: 2 }), data, {
+      hook,
+    });
+    const report = await train(run);
+    const weights = await Promise.all(parametersOf(run.model).map(({ value }) => value.array()));
+    return { norm: report!.norm, weights, run };
+  };
+  const seen: string[] = [];
+  const halve: GradientHook = async (gradients) => {
+    seen.push([...gradients.keys()].join());
+    const halved = (values: Float32Array) => values.map((g) => g / 2);
+    await Promise.all(
+      [...gradients.values()].map(async (gradient) => gradient.write(halved(await gradient.array()))),
+    );
+  };
+  const [plain, hooked, idle] = [await trained(0.1), await trained(0.2, halve), await trained(0.1, () => {})];
+  expect(idle.weights).toEqual(plain.weights); // the seam alone changes no bit
+  expect(hooked.weights).toEqual(plain.weights); // half the gradients at twice the rate: powers of two round nothing
+  expect(hooked.norm).toBe(plain.norm / 2);
+  const names = parametersOf(plain.run.model)
+    .map(({ name }) => name)
+    .join();
+  expect(seen).toEqual([names, names, names]);
+});
+
 //| 04-training/8-the-loop.ipynb#no-validation-test
 await test("a run with too little text for validation trains without", async () => {
   const data = { train: ruleTokens(400), val: ruleTokens(16), valSize: { tokens: 0, bytes: 0 } };
-  const run = startRun(tinyModel(1), tinyPlan(2), data);
+  const run = startRun(tinyModel(1), tinySettings(2), data);
   const last = await train(run, { validateEvery: 1, onSave: ({ step }) => expect(step).toBe(2) });
   expect({ validation: last!.validation, ...runState(run) }).toMatchObject({
     validation: undefined,
@@ -129,9 +168,15 @@ await test("a run with too little text for validation trains without", async () 
 async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY): Promise<StepReport[]> {
   const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 99, bytes: 99 } };
   const optimizer = { ...defaultOptimizer, kind: "muon" as const };
-  const plan = tinyPlan(12, { accumulate: 2, optimizer, precision: currentGpu().facts.f16 ? "f16" : "f32" });
+  const settings = tinySettings(12, {
+    accumulate: 2,
+    optimizer,
+    precision: currentGpu().facts.f16 ? "f16" : "f32",
+  });
   const newest = latestCheckpoint(folder);
-  const run = startRun(newest ? checkpointModel(newest) : tinyModel(4), plan, data, newest);
+  const run = startRun(newest ? checkpointModel(newest) : tinyModel(4), settings, data, {
+    checkpoint: newest,
+  });
   const reports: StepReport[] = [];
   const stop = new AbortController();
   const onStep = (report: StepReport) => {
@@ -163,11 +208,11 @@ await test("a run that is stopped and goes on has the bits of one that never was
 
 //| 04-training/8-the-loop.ipynb#lost-test
 await test("a loss that is no number ends the run before a checkpoint is written", async () => {
-  const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, decay: 0 };
+  const optimizer = { ...defaultOptimizer, kind: "sgd" as const, clip: 0, weightDecay: 0 };
   const schedule = { kind: "constant" as const, warmup: 0, steps: 20, peak: 1e30, floor: 0 };
   const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 1, bytes: 1 } };
   const saved: number[] = [];
-  const run = startRun(tinyModel(1), tinyPlan(20, { optimizer, schedule }), data);
+  const run = startRun(tinyModel(1), tinySettings(20, { optimizer, schedule }), data);
   const onSave = ({ step }: Run) => void saved.push(step);
   await expect(train(run, { onSave, saveEvery: 10 })).rejects.toThrow(/is no number any more at step \d/);
   expect(saved).toEqual([]);

@@ -1,15 +1,11 @@
 // Extracted from chapters/04-training/3-muon.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
+import type { ModelParameter, Role } from "../../src/model/structure.js";
 import { relativeError } from "../../src/tensor/check.js";
-import { type Tensor, tensor, zeros } from "../../src/tensor/tensor.js";
-import { makeOptimizer, orthogonalize } from "../../src/train/muon.js";
-import {
-  type OptimizerSettings,
-  defaultOptimizer,
-  restoreState,
-  stepNumbers,
-} from "../../src/train/optimizers.js";
+import { tensor, zeros } from "../../src/tensor/tensor.js";
+import { makeOptimizer, orthogonalize, parameterGroups } from "../../src/train/muon.js";
+import { type OptimizerSettings, defaultOptimizer, restoreState } from "../../src/train/optimizers.js";
 
 //| 04-training/3-muon.ipynb#random-values
 await openGpu();
@@ -69,73 +65,100 @@ await test("orthogonalised matrices have singular values near 1 and keep their d
 });
 
 //| 04-training/3-muon.ipynb#muon-test
+const muonShapes: Record<string, { role: Role; shape: number[] }> = {
+  embedding: { role: "table", shape: [10, 8] },
+  q: { role: "matrix", shape: [16, 8] },
+  k: { role: "matrix", shape: [16, 8] },
+  experts: { role: "residual", shape: [3, 16, 8] },
+  router: { role: "router", shape: [3, 8] },
+  norm: { role: "norm", shape: [8] },
+};
+
+/** Parameters of all roles, with zeros in them. */
+function zeroParameters(): ModelParameter[] {
+  return Object.entries(muonShapes).map(([name, { role, shape }]) => ({ name, role, value: zeros(shape) }));
+}
+
+//| 04-training/3-muon.ipynb#muon-test-2
 await test("Muon takes hidden matrices, also stacked ones, and leaves the rest to AdamW", async () => {
-  const settings: OptimizerSettings = { ...defaultOptimizer, kind: "muon", decay: 0, matrixRate: 1 };
-  const shapes: Record<string, number[]> = {
-    "model.embed_tokens.weight": [10, 8],
-    "model.layers.0.self_attn.q_proj.weight": [16, 8],
-    "model.layers.1.self_attn.q_proj.weight": [16, 8],
-    "model.layers.0.mlp.experts.up_proj.weight": [3, 16, 8],
-    "model.layers.0.mlp.gate.weight": [3, 8],
-    "model.norm.weight": [8],
-  };
-  const slopes = Object.values(shapes).map((shape) => randomNormals(shape.reduce((a, b) => a * b, 1)));
-  const parameters = new Map(Object.entries(shapes).map(([name, shape]) => [name, zeros(shape)]));
-  const optimizer = makeOptimizer(settings, parameters);
-  optimizer.update(
-    Object.values(shapes).map((shape, k) => tensor(slopes[k], shape)),
-    tensor(stepNumbers(settings, 0, 1)),
-  );
+  const settings = { ...defaultOptimizer, kind: "muon" as const, weightDecay: 0, matrixRate: 1 };
+  const shapes = Object.values(muonShapes).map(({ shape }) => shape);
+  const given = shapes.map((shape) => randomNormals(shape.reduce((a, b) => a * b, 1)));
+  const parameters = zeroParameters();
+  const optimizer = makeOptimizer(parameters, settings);
+  optimizer.setStep(0, 1);
+  optimizer.update(given.map((values, k) => tensor(values, shapes[k])));
   expect([...optimizer.state().keys()].filter((name) => name.endsWith(".velocity"))).toHaveLength(3);
-  const moved = async (name: string) => parameters.get(name)!.array();
+  const moved = await Promise.all(parameters.map(({ value }) => value.array()));
   // AdamW's first step is the sign of the gradient, Muon's is an orthogonal matrix times √(rows / columns).
-  expect(
-    relativeError(
-      await moved("model.norm.weight"),
-      slopes[5].map((x) => -Math.sign(x)),
-    ),
-  ).toBeLessThan(1e-4);
-  for (const [name, k, count] of [
-    ["model.layers.1.self_attn.q_proj.weight", 2, 1],
-    ["model.layers.0.mlp.experts.up_proj.weight", 3, 3],
-  ] as const) {
-    const expected = await orthogonalize(tensor(slopes[k], [count, 16, 8])).array();
+  for (const k of [0, 4, 5])
     expect(
       relativeError(
-        await moved(name),
+        moved[k],
+        given[k].map((x) => -Math.sign(x)),
+      ),
+    ).toBeLessThan(1e-4);
+  for (const [k, count] of [
+    [2, 1],
+    [3, 3],
+  ]) {
+    const expected = await orthogonalize(tensor(given[k], [count, 16, 8])).array();
+    expect(
+      relativeError(
+        moved[k],
         expected.map((x) => -x * Math.SQRT2),
       ),
-      name,
     ).toBeLessThan(1e-3);
   }
 });
 
+//| 04-training/3-muon.ipynb#groups-test
+await test("groups go by role: tables and matrices are decayed, norms are not, and only hidden matrices are Muon's", () => {
+  const described = (kind: OptimizerSettings["kind"]) =>
+    parameterGroups(zeroParameters(), { ...defaultOptimizer, kind }).map(
+      ({ rule, rateFactor, weightDecay, parameters }) =>
+        `${rule} x ${rateFactor}, decay ${weightDecay}: ${parameters.map(({ name }) => name).join(" ")}`,
+    );
+  expect(described("adamw")).toEqual([
+    "adamw x 1, decay 0.1: embedding q k experts router",
+    "adamw x 1, decay 0: norm",
+  ]);
+  expect(described("muon")).toEqual([
+    "muon x 10, decay 0.1: q k experts",
+    "adamw x 1, decay 0.1: embedding router",
+    "adamw x 1, decay 0: norm",
+  ]);
+});
+
 //| 04-training/3-muon.ipynb#restore-test
 await test("a restored optimizer goes on with the same bits", async () => {
+  const shapes = [[16, 8], [7]];
+  const given = shapes.map((shape) => randomNormals(shape.reduce((a, b) => a * b, 1)));
+  const make = (values: ArrayLike<number>[]): ModelParameter[] =>
+    values.map((array, k) => ({
+      name: `p${k}`,
+      role: k === 0 ? "matrix" : "norm",
+      value: tensor(array, shapes[k]),
+    }));
+  const read = (parameters: ModelParameter[]) => Promise.all(parameters.map(({ value }) => value.array()));
   for (const kind of ["adamw", "muon"] as const) {
     const settings = { ...defaultOptimizer, kind };
-    const shapes = [[16, 8], [7]];
-    const make = (values: ArrayLike<number>[]) =>
-      new Map(values.map((each, k) => [`p${k}`, tensor(each, shapes[k])]));
-    const slopes = shapes.map((shape) => randomNormals(shape.reduce((a, b) => a * b, 1)));
-    const step = (optimizer: ReturnType<typeof makeOptimizer>, at: number) =>
-      optimizer.update(
-        slopes.map((each, k) => tensor(each, shapes[k])),
-        tensor(stepNumbers(settings, at, 0.01)),
-      );
-    const read = async (tensors: Map<string, Tensor>) =>
-      new Map(
-        await Promise.all([...tensors].map(async ([name, each]) => [name, await each.array()] as const)),
-      );
-    const parameters = make(slopes);
-    const optimizer = makeOptimizer(settings, parameters);
+    const step = (optimizer: ReturnType<typeof makeOptimizer>, at: number) => {
+      optimizer.setStep(at, 0.01);
+      optimizer.update(given.map((values, k) => tensor(values, shapes[k])));
+    };
+    const parameters = make(given);
+    const optimizer = makeOptimizer(parameters, settings);
     step(optimizer, 0);
-    const copies = make([...(await read(parameters)).values()]);
-    const restored = makeOptimizer(settings, copies);
-    restoreState(restored, await read(optimizer.state()));
+    const copies = make(await read(parameters));
+    const restored = makeOptimizer(copies, settings);
+    const saved = await Promise.all(
+      [...optimizer.state()].map(async ([name, value]) => [name, await value.array()] as const),
+    );
+    restoreState(restored.state(), new Map(saved));
     step(optimizer, 1);
     step(restored, 1);
     expect(await read(copies)).toEqual(await read(parameters));
-    expect(() => restoreState(restored, new Map())).toThrow(/lacks p0/);
+    expect(() => restoreState(restored.state(), new Map())).toThrow(/lacks p0/);
   }
 });

@@ -2,16 +2,19 @@
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { updateRules } from "../../src/kernels/optimizers.js";
+import type { ModelParameter } from "../../src/model/structure.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { scope, tensor, zeros } from "../../src/tensor/tensor.js";
 import {
+  type Optimizer,
   type OptimizerSettings,
   accumulateInto,
   clearAll,
+  decayGroups,
   defaultOptimizer,
   globalNorm,
+  joinedOptimizer,
   ruleOptimizer,
-  stepNumbers,
 } from "../../src/train/optimizers.js";
 
 //| 04-training/2-optimizers.ipynb#plain-update
@@ -28,23 +31,44 @@ function plainUpdate(
   decayed: boolean,
   clip = 1,
 ) {
-  const { beta1, beta2, epsilon, momentum } = settings;
-  const decay = decayed ? settings.decay : 0;
+  const { betas, epsilon, momentum } = settings;
+  const [beta1, beta2] = betas;
+  const weightDecay = decayed ? settings.weightDecay : 0;
   for (let i = 0; i < p.length; i++) {
-    const slope = g[i] * clip;
-    if (settings.kind === "sgd") p[i] -= rate * (slope + decay * p[i]);
+    const gradient = g[i] * clip;
+    if (settings.kind === "sgd") p[i] -= rate * (gradient + weightDecay * p[i]);
     if (settings.kind === "momentum") {
-      states[0][i] = momentum * states[0][i] + slope;
-      p[i] -= rate * (states[0][i] + decay * p[i]);
+      states[0][i] = momentum * states[0][i] + gradient;
+      p[i] -= rate * (states[0][i] + weightDecay * p[i]);
     }
     if (settings.kind === "adamw") {
-      states[0][i] = beta1 * states[0][i] + (1 - beta1) * slope;
-      states[1][i] = beta2 * states[1][i] + (1 - beta2) * slope * slope;
+      states[0][i] = beta1 * states[0][i] + (1 - beta1) * gradient;
+      states[1][i] = beta2 * states[1][i] + (1 - beta2) * gradient * gradient;
       const mean = states[0][i] / (1 - beta1 ** (step + 1));
       const square = states[1][i] / (1 - beta2 ** (step + 1));
-      p[i] -= rate * (mean / (Math.sqrt(square) + epsilon) + decay * p[i]);
+      p[i] -= rate * (mean / (Math.sqrt(square) + epsilon) + weightDecay * p[i]);
     }
   }
+}
+
+//| 04-training/2-optimizers.ipynb#test-parameters
+/** The parameters of a test: matrices where a shape has two dimensions or more, else vectors that are not decayed. */
+function testParameters(values: Float32Array[], shapes: number[][]): ModelParameter[] {
+  return shapes.map((shape, k) => ({
+    name: `p${k}`,
+    role: shape.length > 1 ? "matrix" : "norm",
+    value: tensor(values[k], shape),
+  }));
+}
+
+/** An optimizer of element by element for all of them. */
+function testOptimizer(parameters: ModelParameter[], settings: OptimizerSettings): Optimizer {
+  const kind = settings.kind as keyof typeof updateRules;
+  const groups = decayGroups(parameters, kind, settings.weightDecay);
+  return joinedOptimizer(
+    parameters,
+    groups.map((group) => ({ group, optimizer: ruleOptimizer(updateRules[kind], group, settings) })),
+  );
 }
 
 function randomNormals(size: number): Float32Array {
@@ -59,35 +83,31 @@ const parameterShapes = [[8, 12], [7], [1], [33, 65], [128], [64, 64], [3, 5, 7]
 
 const sizes = parameterShapes.map((shape) => shape.reduce((a, b) => a * b, 1));
 
-async function tenSteps(kind: "sgd" | "momentum" | "adamw"): Promise<void> {
+async function tenSteps(kind: keyof typeof updateRules): Promise<void> {
   const settings = { ...defaultOptimizer, kind, clip: 5 };
-  const starts = sizes.map(randomNormals);
-  const parameters = new Map(starts.map((values, k) => [`p${k}`, tensor(values, parameterShapes[k])]));
-  const plain = starts.map((values) => Float64Array.from(values));
+  const initial = sizes.map(randomNormals);
+  const parameters = testParameters(initial, parameterShapes);
+  const plain = initial.map((values) => Float64Array.from(values));
   const states = plain.map((values) => [new Float64Array(values.length), new Float64Array(values.length)]);
-  const optimizer = ruleOptimizer(updateRules[kind], parameters);
-  const numbers = tensor(stepNumbers(settings, 0, 0));
+  const optimizer = testOptimizer(parameters, settings);
   for (let step = 0; step < 10; step++) {
     const rate = 0.1 / (step + 1);
-    const slopes = sizes.map((size) => randomNormals(size).map((value) => value * 0.1 * (step + 1)));
-    const clip = Math.min(
-      1,
-      5 / Math.sqrt(slopes.reduce((total, each) => total + each.reduce((sum, x) => sum + x * x, 0), 0)),
-    );
+    const given = sizes.map((size) => randomNormals(size).map((value) => value * 0.1 * (step + 1)));
+    const squares = given.flatMap((gradient) => [...gradient]).reduce((sum, x) => sum + x * x, 0);
+    const clip = Math.min(1, 5 / Math.sqrt(squares));
     for (const [k, p] of plain.entries())
-      plainUpdate(settings, step, rate, p, slopes[k], states[k], parameterShapes[k].length > 1, clip);
-    numbers.write(stepNumbers(settings, step, rate));
+      plainUpdate(settings, step, rate, p, given[k], states[k], parameterShapes[k].length > 1, clip);
+    optimizer.setStep(step, rate);
     scope(() => {
-      const gradients = slopes.map((values, k) => tensor(values, parameterShapes[k]));
-      optimizer.update(gradients, numbers, globalNorm(gradients));
+      const gradients = given.map((values, k) => tensor(values, parameterShapes[k]));
+      optimizer.update(gradients, globalNorm(gradients));
     });
   }
-  for (const [k, value] of [...parameters.values()].entries()) {
+  for (const [k, { value }] of parameters.entries()) {
     const errors = (await value.array()).map((x, i) => Math.abs(x - plain[k][i]));
     expect(Math.max(...errors), `${parameterShapes[k]}`).toBeLessThan(2e-5);
   }
-  const names = [...optimizer.state().keys()];
-  expect(names).toHaveLength(updateRules[kind].states.length * sizes.length);
+  expect([...optimizer.state().keys()]).toHaveLength(updateRules[kind].states.length * sizes.length);
   if (kind === "adamw")
     expect(relativeError(await optimizer.state().get("p3.square")!.array(), states[3][1])).toBeLessThan(1e-5);
 }
@@ -109,41 +129,39 @@ await test("the global norm is that of one long vector, and the same bits every 
 });
 
 await test("gradients without a norm are not clipped, and a norm of zero divides nothing", async () => {
-  const settings: OptimizerSettings = { ...defaultOptimizer, kind: "sgd", decay: 0 };
-  const p = tensor([1, 2]);
-  const optimizer = ruleOptimizer(updateRules.sgd, new Map([["p", p]]));
-  const numbers = tensor(stepNumbers(settings, 0, 1));
-  optimizer.update([tensor([30, 40])], numbers);
+  const parameters = testParameters([Float32Array.of(1, 2)], [[2]]);
+  const p = parameters[0].value;
+  const optimizer = testOptimizer(parameters, { ...defaultOptimizer, kind: "sgd" });
+  optimizer.setStep(0, 1);
+  optimizer.update([tensor([30, 40])]);
   expect([...(await p.array())]).toEqual([-29, -38]);
   const nothing = zeros([2]);
-  optimizer.update([nothing], numbers, globalNorm([nothing]));
+  optimizer.update([nothing], globalNorm([nothing]));
   expect([...(await p.array())]).toEqual([-29, -38]);
   const steep = tensor([30, 40]);
-  optimizer.update([steep], numbers, globalNorm([steep]));
+  optimizer.update([steep], globalNorm([steep]));
   expect(relativeError(await p.array(), [-29.6, -38.8])).toBeLessThan(1e-6);
 });
 
 //| 04-training/2-optimizers.ipynb#decay-test
 await test("decay shrinks matrices and leaves vectors", async () => {
-  const [matrix, vector] = [tensor([2, 2, 2, 2], [2, 2]), tensor([2, 2, 2, 2])];
-  const optimizer = ruleOptimizer(
-    updateRules.adamw,
-    new Map([
-      ["matrix", matrix],
-      ["vector", vector],
-    ]),
-  );
-  optimizer.update([zeros([2, 2]), zeros([4])], tensor(stepNumbers(defaultOptimizer, 0, 0.5)));
+  const twos = new Float32Array(4).fill(2);
+  const parameters = testParameters([twos, twos], [[2, 2], [4]]);
+  const optimizer = testOptimizer(parameters, defaultOptimizer);
+  optimizer.setStep(0, 0.5);
+  optimizer.update([zeros([2, 2]), zeros([4])]);
+  const [matrix, vector] = parameters.map(({ value }) => value);
   expect(relativeError(await matrix.array(), [1.9, 1.9, 1.9, 1.9])).toBeLessThan(1e-6);
   expect([...(await vector.array())]).toEqual([2, 2, 2, 2]);
 });
 
 await test("mistakes in gradients are named", () => {
-  const optimizer = ruleOptimizer(updateRules.sgd, new Map([["p", zeros([2, 3])]]));
-  expect(() => optimizer.update([], zeros([10]))).toThrow("has 1 parameters, and was given 0 gradients");
-  expect(() => optimizer.update([zeros([5])], zeros([10]))).toThrow(
-    "f32 [5] does not fit its parameter f32 [2, 3]",
-  );
+  const optimizer = testOptimizer(testParameters([new Float32Array(6)], [[2, 3]]), {
+    ...defaultOptimizer,
+    kind: "sgd",
+  });
+  expect(() => optimizer.update([])).toThrow("has 1 parameters, and was given 0 gradients");
+  expect(() => optimizer.update([zeros([5])])).toThrow("f32 [5] does not fit its parameter f32 [2, 3]");
 });
 
 //| 04-training/2-optimizers.ipynb#accumulate-test

@@ -7,7 +7,7 @@ import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { lossScaleKernel } from "../../src/kernels/loss-scale.js";
 import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
-import { parametersByName, randomModel } from "../../src/model/families.js";
+import { parametersOf, randomModel } from "../../src/model/families.js";
 import type { Model } from "../../src/model/structure.js";
 import { gradients } from "../../src/tensor/autograd.js";
 import { capture } from "../../src/tensor/capture.js";
@@ -16,8 +16,8 @@ import { type Precision, withPrecision } from "../../src/tensor/precision.js";
 import { type Tensor, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 import { byteTokenizer } from "../../src/tokenizer/merges.js";
 import { makeOptimizer } from "../../src/train/muon.js";
-import { type Optimizer, defaultOptimizer, globalNorm, stepNumbers } from "../../src/train/optimizers.js";
-import { scaledOptimizer, scaledSeed } from "../../src/train/precision.js";
+import { defaultOptimizer, globalNorm } from "../../src/train/optimizers.js";
+import { adjustLossScale, makeLossScale, scaledSeed } from "../../src/train/precision.js";
 
 //| 04-training/6-precision.ipynb#setup
 const windowTokens = 32;
@@ -56,80 +56,65 @@ await test("the loss scale follows its rule through finite and infinite steps", 
 });
 
 //| 04-training/6-precision.ipynb#scaled-test
+const eightByEight = (values: ArrayLike<number>) => tensor(values, [8, 8]);
+
+/** A matrix of one parameter with its optimizer, and an update of it from gradients that carry a loss scale, or none. */
+function scaledMatrix(kind: "adamw" | "muon", lossScale?: Tensor) {
+  const value = eightByEight(Array.from({ length: 64 }, (_, i) => Math.sin(i)));
+  const settings = { ...defaultOptimizer, kind, clip: 5 };
+  const optimizer = makeOptimizer([{ name: "w", role: "matrix", value }], settings);
+  optimizer.setStep(0, 0.01);
+  const update = (values: ArrayLike<number>) => {
+    const gradients = [eightByEight(values)];
+    const norm = globalNorm(gradients, lossScale);
+    optimizer.update(gradients, norm, lossScale);
+    if (lossScale) adjustLossScale(lossScale, norm);
+  };
+  return { value, update };
+}
+
 await test("a scaled step moves weights as an unscaled one, and one that overflows moves nothing", async () => {
   for (const kind of ["adamw", "muon"] as const) {
-    const numbers = tensor(stepNumbers({ ...defaultOptimizer, clip: 5 }, 0, 0.01));
-    const slopes = Array.from({ length: 64 }, () => Math.random() - 0.5);
-    const weights = [0, 1].map(
-      () =>
-        new Map([
-          [
-            "w",
-            tensor(
-              Array.from({ length: 64 }, (_, i) => Math.sin(i)),
-              [8, 8],
-            ),
-          ],
-        ]),
-    );
-    const [plain, scaled] = [
-      makeOptimizer({ kind }, weights[0]),
-      scaledOptimizer(makeOptimizer({ kind }, weights[1])),
-    ];
-    const gradient = tensor(slopes, [8, 8]);
-    plain.update([gradient], numbers, globalNorm([gradient]));
-    scaled.update(
-      [
-        tensor(
-          slopes.map((slope) => slope * 2 ** 16),
-          [8, 8],
-        ),
-      ],
-      numbers,
-    );
-    const moved = await weights[0].get("w")!.array();
-    expect(await weights[1].get("w")!.array()).toEqual(moved);
+    const lossScale = makeLossScale();
+    const [plain, scaled] = [scaledMatrix(kind), scaledMatrix(kind, lossScale)];
+    const gradient = Array.from({ length: 64 }, () => Math.random() - 0.5);
+    plain.update(gradient);
+    scaled.update(gradient.map((g) => g * 2 ** 16));
+    const moved = await plain.value.array();
+    expect(await scaled.value.array()).toEqual(moved);
     for (const broken of [Infinity, Number.NaN]) {
-      scaled.update(
-        [
-          tensor(
-            slopes.map((slope, i) => (i === 9 ? broken : slope)),
-            [8, 8],
-          ),
-        ],
-        numbers,
-      );
-      expect(await weights[1].get("w")!.array()).toEqual(moved);
+      scaled.update(gradient.map((g, i) => (i === 9 ? broken : g)));
+      expect(await scaled.value.array()).toEqual(moved);
     }
-    expect([...(await scaled.lossScale.array())]).toEqual([2 ** 14, 0, 2]);
+    expect([...(await lossScale.array())]).toEqual([2 ** 14, 0, 2]);
   }
 });
 
 //| 04-training/6-precision.ipynb#make-run
-/** A recorded step of a fresh model: `lossScale` is its scale in 16 bits, which begins at `factor`. */
+/** A recorded step of a fresh model; in 16 bits its loss is scaled, at first by `factor`. */
 function makeRun(precision: Precision, factor = 2 ** 16) {
   const model: Model = randomModel(config, 1);
-  const parameters = parametersByName(model);
-  const plain = makeOptimizer({ kind: "adamw" }, parameters);
-  const optimizer: Optimizer & { lossScale?: Tensor } =
-    precision === "f16" ? scaledOptimizer(plain, factor) : plain;
-  const { lossScale } = optimizer;
+  const parameters = parametersOf(model);
+  const optimizer = makeOptimizer(parameters, defaultOptimizer);
+  const lossScale = precision === "f16" ? makeLossScale(factor) : undefined;
   const places = sequenceContext(config, windowTokens);
   const [ids, targets] = [indices(first.inputs, [rows, windowTokens]), indices(first.targets)];
-  const numbers = tensor(stepNumbers(defaultOptimizer, 0, 0));
+  const values = parameters.map(({ value }) => value);
   const recording = capture(() => {
     const loss = withPrecision(precision, () => crossEntropy(forward(model, ids, places).logits, targets));
-    const slopes = gradients(loss, [...parameters.values()], lossScale ? scaledSeed(lossScale) : 1);
-    optimizer.update(slopes, numbers, globalNorm(slopes, lossScale));
+    const found = gradients(loss, values, lossScale ? scaledSeed(lossScale) : 1);
+    const norm = globalNorm(found, lossScale);
+    optimizer.update(found, norm, lossScale);
+    if (lossScale) adjustLossScale(lossScale, norm);
     return loss;
   });
-  return { ids, targets, numbers, recording, lossScale };
+  return { ids, targets, optimizer, recording, lossScale };
 }
 
 //| 04-training/6-precision.ipynb#run-steps
 /** The losses of some steps, and the loss scale after each. */
 async function runSteps(
-  { ids, targets, numbers, recording, lossScale }: ReturnType<typeof makeRun>,
+  { ids, targets, optimizer, recording, lossScale }: ReturnType<typeof makeRun>,
   steps: number,
 ) {
   const stream = batches(source, { batchSize: rows, context: windowTokens, seed: 1 });
@@ -138,7 +123,7 @@ async function runSteps(
     const batch = stream.next();
     ids.write(batch.inputs);
     targets.write(batch.targets);
-    numbers.write(stepNumbers(defaultOptimizer, step, 3e-3));
+    optimizer.setStep(step, 3e-3);
     losses.push(await recording.run().value());
     if (lossScale) factors.push((await lossScale.array())[0]);
   }

@@ -28,7 +28,7 @@ await test("a schedule is exact at its ends", () => {
 //| 04-training/4-schedules-and-batches.ipynb#between-test
 await test("between the ends: half way down at half time, level and then down", () => {
   expect(learningRate(testSchedule, 55)).toBeCloseTo((1e-3 + 1e-4) / 2, 12);
-  const wsd: Schedule = { ...testSchedule, kind: "wsd", decay: 16 };
+  const wsd: Schedule = { ...testSchedule, kind: "wsd", decaySteps: 16 };
   expect(learningRate(wsd, 84)).toBe(1e-3);
   expect(learningRate(wsd, 88)).toBeCloseTo(1e-4 + 9e-4 * 0.5, 12);
   const rates = Array.from({ length: 101 }, (_, step) => learningRate(testSchedule, step));
