@@ -1,7 +1,7 @@
 // npx tsx tools/picture.ts RUN FILE.svg: draws the loss of a run, as its report shows it, for a page where nothing runs.
 import fs from "node:fs";
 import path from "node:path";
-import type { Manifest } from "../lib/src/data/shards.js";
+import type { Manifest } from "../lib/src/data/manifest.js";
 import { renderSvg } from "../lib/src/notebook/svg.js";
 import { lossFigure, type Metrics, readLines } from "../lib/src/train/monitor.js";
 import { BookError } from "./notebook.js";

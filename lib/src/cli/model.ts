@@ -3,7 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { readExactly, writeSynced } from "../data/files.js";
-import { claimFolder } from "../data/folders.js";
+import { writeWholeFolder } from "../data/folders.js";
 import type { GenerationConfig } from "../formats/generation.js";
 import { isRecord, readSafetensorsHeader, safetensorsHeaderLength, shown } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
@@ -180,17 +180,8 @@ export async function writeModel(
   inputs: string[],
   make: () => Promise<Record<string, string | Uint8Array>>,
 ): Promise<void> {
-  const claim = claimFolder(folder, "init", inputs);
-  try {
-    claim.discard();
-    fs.mkdirSync(claim.partial);
+  await writeWholeFolder(folder, { by: "init", last: "config.json", inputs }, async (partial) => {
     for (const [name, content] of Object.entries(await make()))
-      writeSynced(path.join(claim.partial, name), content);
-    claim.install("config.json");
-  } catch (error) {
-    claim.discard();
-    throw error;
-  } finally {
-    claim.release();
-  }
+      writeSynced(path.join(partial, name), content);
+  });
 }

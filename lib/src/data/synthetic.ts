@@ -1,7 +1,7 @@
 // Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
-import { type Write, checksumOf, realPlace, replaceFile, writeWhole } from "./files.js";
+import { type Write, fileChecksum, realPlace, replaceFile, writeWhole } from "./files.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-stream
 /** A stream of numbers in [0, 1) that is the same for the same seed: Chris Doty-Humphrey's sfc32, 128 bits of state. */
@@ -676,7 +676,7 @@ export function checkOwnCorpus(file: string): void {
   }
   const found = fs.statSync(file, { throwIfNoEntry: false });
   if (!found) return;
-  const same = found.isFile() && found.size === card?.bytes && checksumOf(file).sha256 === card.sha256;
+  const same = found.isFile() && found.size === card?.bytes && fileChecksum(file) === card.sha256;
   if (!same) throw other(file);
 }
 

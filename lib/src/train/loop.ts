@@ -95,7 +95,7 @@ export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Bat
   };
   inputs.write(filledUp(batch.inputs, 0));
   targets.write(filledUp(batch.targets, ignoredTarget));
-  starts?.write(filledUp(batch.starts!, 0));
+  starts?.write(filledUp(batch.firstKey!, 0));
 }
 
 //| 04-training/7-the-loop.ipynb#step-result
@@ -225,7 +225,7 @@ export async function evaluate(
   let [total, tokens] = [0, 0];
   for (const windows of validationWindows(source, { context, batchSize, maxTokens })) {
     const starts = separator === undefined ? undefined : documentStarts(windows, separator);
-    writeBatch(batch, { ...windows, starts });
+    writeBatch(batch, { ...windows, firstKey: starts });
     total += (await recording.run().value()) * windows.targets.length;
     tokens += windows.targets.length;
   }

@@ -86,7 +86,7 @@ await test("evaluation is the mean over every token of every window, also when t
   const each: number[] = [];
   for (const { inputs, targets } of validationWindows(source, { context: 16 })) {
     const room = batchTensors(1, 16);
-    writeBatch(room, { rows: 1, context: 16, inputs, targets });
+    writeBatch(room, { batchSize: 1, context: 16, inputs, targets });
     const { logits } = withoutGradients(() => forward(model, room.inputs, sequenceContext(model.config, 16)));
     each.push(...(await tokenLosses(logits, room.targets).array()));
   }
