@@ -652,7 +652,7 @@ export function* syntheticText(seed: number, bytes: number): Generator<string> {
   }
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-synthetic
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#own-corpus
 /** What is known about a synthetic corpus; stands beside it as FILE.json. */
 export interface SyntheticCard {
   kind: "synthetic";
@@ -680,6 +680,7 @@ export function checkOwnCorpus(file: string): void {
   if (!same) throw other(file);
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-synthetic
 /**
  * Writes `bytes` bytes of the corpus of a seed to `file`, and what is known about it to `file.json`. Throws one sentence, and
  * touches nothing, if something else lies there.
