@@ -19,7 +19,7 @@ test("attention over a packed window is that over each of its documents", async 
   const random = randomStream(40);
   const [rows, context, width] = [3, 23, 4];
   const inputs = Uint32Array.from({ length: rows * context }, () => Math.floor(6 * random()));
-  const starts = documentStarts({ rows, context, inputs, targets: inputs }, 0);
+  const starts = documentStarts({ batchSize: rows, context, inputs, targets: inputs }, 0);
   const values = () => Float32Array.from({ length: rows * context * width }, () => 2 * random() - 1);
   const [q, k, v] = [values(), values(), values()];
   const heads = (data: Float32Array, count: number, length: number) =>

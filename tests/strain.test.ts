@@ -5,7 +5,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { readRunFile } from "../lib/src/cli/train-config.ts";
-import { readManifest } from "../lib/src/data/shards.ts";
+import { readManifest } from "../lib/src/data/manifest.ts";
 import { randomStream } from "../lib/src/data/synthetic.ts";
 import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
 import { keptLines } from "../lib/src/train/logs.ts";

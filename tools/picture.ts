@@ -1,7 +1,7 @@
 // npx tsx tools/picture.ts RUN FILE.svg: draws the loss of a run, as its report shows it, for a page where nothing runs.
 import fs from "node:fs";
 import path from "node:path";
-import type { Manifest } from "../lib/src/data/shards.js";
+import type { Manifest } from "../lib/src/data/manifest.js";
 import { renderSvg } from "../lib/src/notebook/svg.js";
 import { lossFigure } from "../lib/src/train/figures.js";
 import { readLines } from "../lib/src/train/logs.js";

@@ -1,4 +1,4 @@
-// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as 5736b0bfde5001ac
+// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as 1e47496d239e5558
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
@@ -739,7 +739,7 @@ export const writeTurn: Check<[number[], number[]]> = {
 /** A row of tokens as a batch has it. */
 const rowOf = (row: number[]) => {
   const inputs = Uint32Array.from(row);
-  return { rows: 1, context: row.length, inputs, targets: inputs };
+  return { batchSize: 1, context: row.length, inputs, targets: inputs };
 };
 
 export const writeStarts: Check<[number[], number]> = {

@@ -738,7 +738,7 @@ export const writeTurn: Check<[number[], number[]]> = {
 /** A row of tokens as a batch has it. */
 const rowOf = (row: number[]) => {
   const inputs = Uint32Array.from(row);
-  return { rows: 1, context: row.length, inputs, targets: inputs };
+  return { batchSize: 1, context: row.length, inputs, targets: inputs };
 };
 
 export const writeStarts: Check<[number[], number]> = {

@@ -2,8 +2,8 @@ import fs from "node:fs";
 import os from "node:os";
 import { type Command, InvalidArgumentError } from "commander";
 import { libraryVersion } from "../../bin/machine.mjs";
-import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/prepare.js";
-import type { Manifest } from "../data/shards.js";
+import type { CorpusOptions, CorpusProgress, CorpusSource } from "../data/corpus.js";
+import type { Manifest } from "../data/manifest.js";
 import type { NormalStep } from "../data/sources.js";
 import { readChatTemplate } from "./model-folder.js";
 import { numberBetween, wholeNumber } from "./options.js";
@@ -183,7 +183,7 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     filters: flags.filter && chooseFilters(flags.filter),
     tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
     chatTemplate: await readChatTemplate(flags.tokenizer),
-    made: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
+    maker: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
     read: (file, how) => watchedDocuments(file, how, stop.signal),
     openWork: (settings) => workInThreads(flags.workers, settings),
     onSkip: watch.skip,

@@ -1,7 +1,8 @@
 // What `data inspect` finds out about prepared data: all its tokens are read once.
 import fs from "node:fs";
 import path from "node:path";
-import type { Manifest, OpenShards, SourceShare, TokenSource } from "../data/shards.js";
+import type { Manifest, SourceShare } from "../data/manifest.js";
+import type { OpenShards, TokenSource } from "../data/shards.js";
 import type { OverlapReport } from "./inspect-overlap.js";
 import { startProgress } from "./progress.js";
 

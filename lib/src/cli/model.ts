@@ -3,7 +3,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { fillSynced, readExactly } from "../data/files.js";
-import { claimFolder } from "../data/folders.js";
+import { writeWholeFolder } from "../data/folders.js";
 import type { GenerationConfig } from "../formats/generation.js";
 import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
@@ -216,17 +216,8 @@ export async function writeModel(
   inputs: string[],
   make: () => Promise<Record<string, FileContent>>,
 ): Promise<void> {
-  const claim = claimFolder(folder, "init", inputs);
-  try {
-    claim.discard();
-    fs.mkdirSync(claim.partial);
+  await writeWholeFolder(folder, { by: "init", last: "config.json", inputs }, async (partial) => {
     for (const [name, content] of Object.entries(await make()))
-      writeContent(path.join(claim.partial, name), content);
-    claim.install("config.json");
-  } catch (error) {
-    claim.discard();
-    throw error;
-  } finally {
-    claim.release();
-  }
+      writeContent(path.join(partial, name), content);
+  });
 }

@@ -1,6 +1,6 @@
 // Threads that check and encode text for `data prepare`.
 import { Worker } from "node:worker_threads";
-import type { CheckedTexts, CorpusPart, CorpusWork, EncodedParts, WorkSettings } from "../data/prepare.js";
+import type { CheckedTexts, CorpusPart, CorpusWork, EncodedParts, WorkSettings } from "../data/corpus.js";
 
 /** A task on its way to a thread. */
 export type TaskMessage =

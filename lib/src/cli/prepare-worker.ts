@@ -1,6 +1,7 @@
 // A thread that does the work of preparing data: checks texts and encodes them, task after task.
 import { parentPort, workerData } from "node:worker_threads";
-import { type WorkSettings, workHere } from "../data/prepare.js";
+import type { WorkSettings } from "../data/corpus.js";
+import { workHere } from "../data/work.js";
 import "./limit.js";
 import type { TaskAnswer, TaskMessage } from "./prepare-pool.js";
 

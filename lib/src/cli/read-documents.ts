@@ -57,7 +57,8 @@ export async function* watchedDocuments(
   options: DocumentOptions = {},
   signal?: AbortSignal,
 ): AsyncGenerator<Document, void, undefined> {
-  const { documents, fileKind, openToRead } = await import("../data/sources.js");
+  const { openToRead } = await import("../data/files.js");
+  const { documents, fileKind } = await import("../data/sources.js");
   const { kind, packing } = fileKind(file);
   if (kind !== "parquet" && packing !== "zst") return yield* documents(file, options);
   fs.closeSync(openToRead(file)); // what is no file is told at once

@@ -100,25 +100,20 @@ async function train(
   options: { vocabSize: number; out: string; workers: number; textField: string; json?: boolean },
 ): Promise<void> {
   const { mergesFor } = await import("../tokenizer/merges.js");
-  const { claimFolder } = await import("../data/folders.js");
+  const { writeWholeFolder } = await import("../data/folders.js");
   const { writeSynced } = await import("../data/files.js");
   mergesFor(options.vocabSize); // to find mistakes at once
-  const claim = claimFolder(options.out, "tokenizer train", inputs);
-  try {
-    const trained = await learnTokenizer(inputs, options);
-    claim.discard();
-    fs.mkdirSync(claim.partial);
-    writeSynced(path.join(claim.partial, "tokenizer.json"), JSON.stringify(trained.toJson()));
-    claim.install("tokenizer.json");
-    const file = path.join(options.out, "tokenizer.json");
-    if (trained.vocabSize < options.vocabSize)
-      process.stderr.write(`The text has no more pairs: the vocabulary is ${trained.vocabSize}.\n`);
-    if (options.json) printJson({ file, vocab_size: trained.vocabSize });
-    else process.stdout.write(`vocabulary ${trained.vocabSize}\n`);
-  } finally {
-    claim.discard();
-    claim.release();
-  }
+  const how = { by: "tokenizer train", last: "tokenizer.json", inputs };
+  const trained = await writeWholeFolder(options.out, how, async (partial) => {
+    const tokenizer = await learnTokenizer(inputs, options);
+    writeSynced(path.join(partial, "tokenizer.json"), JSON.stringify(tokenizer.toJson()));
+    return tokenizer;
+  });
+  const file = path.join(options.out, "tokenizer.json");
+  if (trained.vocabSize < options.vocabSize)
+    process.stderr.write(`The text has no more pairs: the vocabulary is ${trained.vocabSize}.\n`);
+  if (options.json) printJson({ file, vocab_size: trained.vocabSize });
+  else process.stdout.write(`vocabulary ${trained.vocabSize}\n`);
 }
 
 /** Counts the pieces of files and merges them, with bars that say how far it is. */

@@ -76,8 +76,8 @@ async function checkResumed(out: string, config: TrainConfig, begun: TrainConfig
 /** The run's own shards are written anew only from a text with the same bytes. Shards of others are checked when they are opened. */
 async function checkSameText(out: string, { data }: TrainConfig): Promise<void> {
   if (typeof data === "string" && fs.statSync(data, { throwIfNoEntry: false })?.isDirectory()) return;
-  const { fileChecksum } = await import("../data/sources.js");
-  const { readManifest } = await import("../data/shards.js");
+  const { fileChecksum } = await import("../data/files.js");
+  const { readManifest } = await import("../data/manifest.js");
   const shards = path.join(out, "data", "shards");
   const known = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
   if (typeof data !== "string" || known.length !== 1 || fileChecksum(data) !== known[0]) throw otherData();

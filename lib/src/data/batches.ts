@@ -3,29 +3,29 @@ import type { TokenSource, WeightedSource } from "./shards.js";
 import { randomStream } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#batch-types
-/** Examples for one step: `rows` windows of `context` tokens each, row after row, and for each token the one after it. */
+/** Examples for one step: `batchSize` windows of `context` tokens each, one after the other, and for each token the one after it. */
 export interface Batch {
-  rows: number;
+  batchSize: number;
   context: number;
-  /** [rows * context] */
+  /** [batchSize * context] */
   inputs: Uint32Array;
-  /** [rows * context]; targets[i] is the token that follows inputs[i] in the text. */
+  /** [batchSize * context]; targets[i] is the token that follows inputs[i] in the text. */
   targets: Uint32Array;
-  /** [rows * context]: the place in its row where each token's document begins. Only where a separator is known. */
-  starts?: Uint32Array;
+  /** [batchSize * context]: for each token the first place in its window that it may look at, where its document begins. Only where a separator is known. */
+  firstKey?: Uint32Array;
 }
 
-/** The windows that begin at `starts`, as one batch. */
-export function windowBatch(source: TokenSource, starts: number[], context: number): Batch {
-  const rows = starts.length;
-  const inputs = new Uint32Array(rows * context);
-  const targets = new Uint32Array(rows * context);
-  starts.forEach((start, row) => {
-    const tokens = source.read(start, context + 1);
+/** The windows that begin at `offsets`, as one batch. */
+export function windowBatch(source: TokenSource, offsets: number[], context: number): Batch {
+  const batchSize = offsets.length;
+  const inputs = new Uint32Array(batchSize * context);
+  const targets = new Uint32Array(batchSize * context);
+  offsets.forEach((offset, row) => {
+    const tokens = source.read(offset, context + 1);
     inputs.set(tokens.subarray(0, context), row * context);
     targets.set(tokens.subarray(1), row * context);
   });
-  return { rows, context, inputs, targets };
+  return { batchSize, context, inputs, targets };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#shuffled
@@ -46,7 +46,7 @@ export function shuffledNumbers(count: number, random: () => number): Uint32Arra
  * Where the windows of an epoch begin, in the order of the epoch. Windows lie side by side, so that a pass shows every token
  * once (but for less than a window at the ends); each epoch shifts them anew, so that no token is always at an edge.
  */
-export function epochStarts(length: number, context: number, seed: number, epoch: number): Float64Array {
+export function epochOffsets(length: number, context: number, seed: number, epoch: number): Float64Array {
   const random = randomStream(seed + epoch * 2 ** 32);
   const room = length - 1 - context; // the last start that leaves a target for every input
   const shift = Math.floor(random() * Math.min(context, room + 1));
@@ -81,17 +81,17 @@ export interface BatchOptions {
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#next-batches
-/** The starts of the windows of one source, epoch after epoch, from a cursor on. */
+/** The offsets of the windows of one source, epoch after epoch, from a cursor on. */
 export function windowStream(length: number, context: number, seed: number, from: SourceCursor) {
   let { epoch, position } = from;
-  let starts = epochStarts(length, context, seed, epoch);
+  let offsets = epochOffsets(length, context, seed, epoch);
   const next = () => {
-    if (position >= starts.length) {
+    if (position >= offsets.length) {
       epoch++;
       position = 0;
-      starts = epochStarts(length, context, seed, epoch);
+      offsets = epochOffsets(length, context, seed, epoch);
     }
-    return starts[position++];
+    return offsets[position++];
   };
   return { next, cursor: (): SourceCursor => ({ epoch, position }) };
 }
@@ -121,8 +121,8 @@ export function sourceBatches(source: TokenSource, options: BatchOptions, from: 
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#document-starts
 /**
- * For each token of a batch the place in its row where its document begins, [rows * context]: 0 up to the first separator, and
- * then the place behind the last one. Fused attention takes it as `starts`, with positions of the shape [rows, context].
+ * For each token of a batch the place in its window where its document begins, [batchSize * context]: 0 up to the first separator, and
+ * then the place behind the last one. Fused attention takes it as `firstKey`, with positions of the shape [batchSize, context].
  */
 export function documentStarts({ inputs, context }: Batch, separator: number): Uint32Array {
   const starts = new Uint32Array(inputs.length);
@@ -154,15 +154,15 @@ export function nextSource(weights: number[], taken: number[]): number {
 /** Batches of one context under each other. */
 export function stackedBatches(parts: Batch[]): Batch {
   const { context } = parts[0];
-  const rows = parts.reduce((sum, part) => sum + part.rows, 0);
-  const [inputs, targets] = [new Uint32Array(rows * context), new Uint32Array(rows * context)];
+  const batchSize = parts.reduce((sum, part) => sum + part.batchSize, 0);
+  const [inputs, targets] = [new Uint32Array(batchSize * context), new Uint32Array(batchSize * context)];
   let at = 0;
   for (const part of parts) {
     inputs.set(part.inputs, at);
     targets.set(part.targets, at);
     at += part.inputs.length;
   }
-  return { rows, context, inputs, targets };
+  return { batchSize, context, inputs, targets };
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#mixed-batches
@@ -215,7 +215,7 @@ export function batches(
   if (separator === undefined) return stream;
   const next = () => {
     const batch = stream.next();
-    return { ...batch, starts: documentStarts(batch, separator) };
+    return { ...batch, firstKey: documentStarts(batch, separator) };
   };
   return { next, cursor: stream.cursor };
 }
@@ -223,7 +223,7 @@ export function batches(
 //| 01-tokenizer/7-shards-and-batches.ipynb#validation-windows
 /**
  * Windows side by side from the start of a source, for a loss that is the same each time; a rest shorter than a window is left
- * out. With `maxTokens`, only so many windows as fit, spread evenly over the source. The last batch may have fewer rows.
+ * out. With `maxTokens`, only so many windows as fit, spread evenly over the source. The last batch may have fewer windows.
  */
 export function* validationWindows(
   source: TokenSource,
@@ -233,7 +233,7 @@ export function* validationWindows(
   needWindow(source, context);
   const all = Math.floor((source.length - 1) / context);
   const count = Math.max(1, Math.min(all, Math.floor(maxTokens / context)));
-  const starts = Array.from({ length: count }, (_, i) => Math.floor((i * all) / count) * context);
+  const offsets = Array.from({ length: count }, (_, i) => Math.floor((i * all) / count) * context);
   for (let at = 0; at < count; at += batchSize)
-    yield windowBatch(source, starts.slice(at, at + batchSize), context);
+    yield windowBatch(source, offsets.slice(at, at + batchSize), context);
 }

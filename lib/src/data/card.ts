@@ -1,8 +1,8 @@
 // Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import * as path from "node:path";
+import { fileChecksum } from "./files.js";
 import { FILTERS } from "./filters.js";
-import { fileChecksum } from "./sources.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#card-types
 /** A file that documents came from, or one that was made of them. */

@@ -50,6 +50,23 @@ export function naming<T>(file: string, work: () => T): T {
   }
 }
 
+//| 01-tokenizer/a-the-pipeline.ipynb#open-file
+/** Opens a file to read, or says in one sentence why that cannot be. A pipe gives its bytes only once, so it is no file. */
+export function openToRead(file: string): number {
+  try {
+    const found = fs.statSync(file);
+    if (found.isDirectory()) throw new Error(`${file} is a folder; name the text files in it.`);
+    if (!found.isFile())
+      throw new Error(`${file} is a pipe or a device; save what comes out of it to a file first.`);
+    return fs.openSync(file, "r");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") throw new Error(`There is no file ${file}.`);
+    if (code === "EACCES") throw new Error(`The file ${file} may not be read.`);
+    throw error;
+  }
+}
+
 //| 01-tokenizer/a-the-pipeline.ipynb#sync
 /** Makes sure that what was written under an open file or folder is on the disk, and closes it. */
 export function syncAndClose(handle: number): void {
@@ -167,19 +184,18 @@ export function readExactly(file: string, handle: number, bytes: Uint8Array, pos
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#checksum-of
-/** The SHA-256 of what is in a file, in hex, and how many bytes that is. */
-export function checksumOf(file: string): { sha256: string; bytes: number } {
+/** The SHA-256 of what is in a file, in hex. */
+export function fileChecksum(file: string): string {
   const hash = crypto.createHash("sha256");
   const chunk = new Uint8Array(2 ** 20);
-  const handle = fs.openSync(file, "r");
-  let bytes = 0;
+  const handle = openToRead(file);
   try {
-    for (let got = -1; got !== 0; bytes += got) {
-      got = naming(file, () => fs.readSync(handle, chunk, 0, chunk.length, bytes));
+    for (let got = -1; got !== 0; ) {
+      got = naming(file, () => fs.readSync(handle, chunk, 0, chunk.length, null));
       hash.update(chunk.subarray(0, got));
     }
   } finally {
     fs.closeSync(handle);
   }
-  return { sha256: hash.digest("hex"), bytes };
+  return hash.digest("hex");
 }

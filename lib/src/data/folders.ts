@@ -6,6 +6,7 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { Worker } from "node:worker_threads";
 import {
+  fileChecksum,
   isLeftover,
   naming,
   realPlace,
@@ -14,7 +15,6 @@ import {
   syncFile,
   syncFolder,
 } from "./files.js";
-import { fileChecksum } from "./sources.js";
 
 //| 01-tokenizer/a-the-pipeline.ipynb#machine-place
 /** The first characters of the SHA-256 of some words. */
@@ -461,19 +461,25 @@ export function claimFolder(folder: string, by: string, inputs: string[] = []): 
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#write-whole-folder
-/** Fills a folder wholly or not at all: what `fill` writes takes its place when all is written, the file `last` last. */
-export function writeWholeFolder<T>(
+/** How a folder is filled: by which command, from which files, and the file that takes its place last. */
+export interface FolderFill {
+  by: string;
+  last: string;
+  inputs?: string[];
+}
+
+/** Fills a folder wholly or not at all: what `fill` writes takes its place when all is written. */
+export async function writeWholeFolder<T>(
   folder: string,
-  by: string,
-  options: { last: string; inputs?: string[] },
-  fill: (partial: string) => T,
-): T {
-  const claim = claimFolder(folder, by, options.inputs);
+  { by, last, inputs }: FolderFill,
+  fill: (partial: string) => T | Promise<T>,
+): Promise<T> {
+  const claim = claimFolder(folder, by, inputs);
   try {
     claim.discard();
     fs.mkdirSync(claim.partial);
-    const result = fill(claim.partial);
-    claim.install(options.last);
+    const result = await fill(claim.partial);
+    claim.install(last);
     return result;
   } catch (error) {
     claim.discard();

@@ -16,7 +16,7 @@ import { compressors as unpackers } from "hyparquet-compressors";
 import xxhash from "xxhash-wasm";
 import type { XXHash } from "xxhash-wasm";
 import { invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
-import { checksumOf, readExactly } from "./files.js";
+import { openToRead, readExactly } from "./files.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#document
 /** One document, or (of a very long text) one part of it. */
@@ -52,23 +52,6 @@ export function orSkip<T>(options: DocumentOptions, make: () => T): T | undefine
   }
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#open-file
-/** Opens a file to read, or says in one sentence why that cannot be. A pipe gives its bytes only once, so it is no file. */
-export function openToRead(file: string): number {
-  try {
-    const found = fs.statSync(file);
-    if (found.isDirectory()) throw new Error(`${file} is a folder; name the text files in it.`);
-    if (!found.isFile())
-      throw new Error(`${file} is a pipe or a device; save what comes out of it to a file first.`);
-    return fs.openSync(file, "r");
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT") throw new Error(`There is no file ${file}.`);
-    if (code === "EACCES") throw new Error(`The file ${file} may not be read.`);
-    throw error;
-  }
-}
-
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#byte-chunks
 /** The bytes of a file in chunks of `size` (the last is shorter): a file of any length in little memory. */
 export function* byteChunks(
@@ -90,12 +73,6 @@ export function* byteChunks(
   } finally {
     fs.closeSync(handle);
   }
-}
-
-/** The SHA-256 of a file, in hex. */
-export function fileChecksum(file: string): string {
-  fs.closeSync(openToRead(file)); // what is no file is told in a sentence
-  return checksumOf(file).sha256;
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#unpack-gz
@@ -413,14 +390,6 @@ export function checkTextHead(file: string, head: Buffer, field: string): void {
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#plain-text
 /** How much of a file is looked at before it is read, in bytes. */
 export const HEAD_SIZE = 2 ** 16;
-
-/** Throws one sentence unless a file is one plain text by its name and its first bytes, and not packed. */
-export function checkPlainText(file: string): void {
-  const { kind, packing } = fileKind(file);
-  if (kind !== "text" || packing) throw new Error(`${file} is no plain text, but prepareCorpus can read it.`);
-  const [head = new Uint8Array(0)] = byteChunks(file, HEAD_SIZE);
-  checkTextHead(file, Buffer.from(head), "text");
-}
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#text-bytes
 /** The bytes of a file (unpacked) in chunks, of which the first is its head. Throws if that is not the head of a text. */

@@ -1,7 +1,7 @@
 // Extracted from chapters/01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
-import { type Write, checksumOf, realPlace, replaceFile, writeWhole } from "./files.js";
+import { type Write, fileChecksum, realPlace, replaceFile, writeWhole } from "./files.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-stream
 /** A stream of numbers in [0, 1) that is the same for the same seed: Chris Doty-Humphrey's sfc32, 128 bits of state. */
@@ -652,7 +652,7 @@ export function* syntheticText(seed: number, bytes: number): Generator<string> {
   }
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-synthetic
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#own-corpus
 /** What is known about a synthetic corpus; stands beside it as FILE.json. */
 export interface SyntheticCard {
   kind: "synthetic";
@@ -676,10 +676,11 @@ export function checkOwnCorpus(file: string): void {
   }
   const found = fs.statSync(file, { throwIfNoEntry: false });
   if (!found) return;
-  const same = found.isFile() && found.size === card?.bytes && checksumOf(file).sha256 === card.sha256;
+  const same = found.isFile() && found.size === card?.bytes && fileChecksum(file) === card.sha256;
   if (!same) throw other(file);
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-synthetic
 /**
  * Writes `bytes` bytes of the corpus of a seed to `file`, and what is known about it to `file.json`. Throws one sentence, and
  * touches nothing, if something else lies there.

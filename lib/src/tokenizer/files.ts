@@ -27,17 +27,16 @@ export function readTiktoken(file: Uint8Array): Uint8Array[] {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-vocabulary
-/** The two parts of each token, in all ways in which both are tokens, as `each(left, right, whole)`; ids in order. */
+/** The two parts of each token, in all ways in which both are tokens, as `onParts(left, right, joined)`; ids in order. */
 export function tokenParts(
-  tokens: (Uint8Array | undefined)[],
-  each: (left: number, right: number, whole: number) => void,
+  table: TokenTable,
+  onParts: (left: number, right: number, joined: number) => void,
 ): void {
-  const table = new TokenTable(tokens);
-  tokens.forEach((token, whole) => {
+  table.tokens.forEach((token, joined) => {
     for (let cut = 1; token && cut < token.length; cut++) {
       const left = table.find(token, 0, cut);
       const right = left < 0 ? left : table.find(token, cut, token.length);
-      if (right >= 0) each(left, right, whole);
+      if (right >= 0) onParts(left, right, joined);
     }
   });
 }
@@ -45,10 +44,11 @@ export function tokenParts(
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#list-vocabulary
 /** The vocabulary of a list of tokens: of the pairs that together are a token, the one of the smallest id merges first. */
 export function listVocabulary(tokens: Uint8Array[]): Vocabulary {
-  const ranks = new PairMap();
-  tokenParts(tokens, (left, right, whole) => ranks.set(left, right, whole));
+  const ranks = new PairMap(2 * tokens.length);
+  const whole = new TokenTable(tokens);
+  tokenParts(whole, (left, right, joined) => ranks.set(left, right, joined));
   const made = Int32Array.from(tokens, (_, id) => id); // the rank of a merge is the id that it makes
-  return { tokens, byteIds: byteIdsOf(tokens), ranks, made, whole: tokens };
+  return { tokens, byteIds: byteIdsOf(tokens), ranks, made, whole };
 }
 
 /** The ids of the 256 bytes. Throws, naming the first byte without one. */
@@ -156,7 +156,7 @@ export function listJson(
   const characters = byteCharacters();
   const names = tokens.map((token) => token && visibleBytes(token, characters));
   const merges: [number, number, number][] = [];
-  tokenParts(tokens, (left, right, whole) => merges.push([whole, left, right]));
+  tokenParts(new TokenTable(tokens), (left, right, joined) => merges.push([joined, left, right]));
   merges.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
   const ids = names.flatMap((name, id): [string, number][] => (name === undefined ? [] : [[name, id]]));
   // The special tokens are listed too: their places may leave holes, which Hugging Face's library would close.
@@ -438,13 +438,29 @@ export const UNKNOWN_MODEL_SETTINGS = [
   "byte_fallback",
 ] as const;
 
-/** The names of a model with their ids, its merges, and whether a piece that is a token stays whole. */
+/** The names of a model with their ids as they stand in the file, its merges, and whether a piece that is a token stays whole. */
 export interface FileModel {
-  vocab: Map<string, number>;
-  merges: [string, string][];
+  names: string[];
+  vocab: { readonly [name: string]: unknown };
+  merges: [left: string, right: string][];
   wholePieces: boolean;
 }
 
+/** The id of a name; none for a name that the model has not. */
+export function idOfName({ vocab }: FileModel, name: string): number | undefined {
+  const id = vocab[name];
+  return typeof id === "number" ? id : undefined; // what an object inherits is no number
+}
+
+/** The two names of a merge, which older files write as one text. */
+export function namesOfMerge(merge: unknown): [left: string, right: string] {
+  const pair = typeof merge === "string" ? merge.split(" ") : merge;
+  if (Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string")
+    return pair as [string, string];
+  throw new Error("Its merges are not pairs of tokens: the file is damaged.");
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-model
 /** The model of a file. Throws, naming it, for a type or a setting that we do not run. */
 export function fileModel({ model }: TokenizerFile): FileModel {
   const { type = "BPE" } = checkedPart("model", z.looseObject({ type: z.string().optional() }), model);
@@ -454,28 +470,99 @@ export function fileModel({ model }: TokenizerFile): FileModel {
   if (setting) throw unknownStep("model", `uses ${setting}`);
   if (typeof bpe.vocab !== "object" || bpe.vocab === null || !Array.isArray(bpe.merges))
     throw new Error("Its model lacks vocab or merges: the file is damaged.");
-  const merges = bpe.merges
-    .filter((merge) => typeof merge !== "string" || !merge.startsWith("#version"))
-    .map((merge) => (typeof merge === "string" ? merge.split(" ") : merge));
-  const isPair = (pair: unknown): pair is [string, string] =>
-    Array.isArray(pair) && pair.length === 2 && pair.every((name) => typeof name === "string");
-  if (!merges.every(isPair)) throw new Error("Its merges are not pairs of tokens: the file is damaged.");
-  return { vocab: new Map(Object.entries(bpe.vocab)), merges, wholePieces: bpe.ignore_merges === true };
+  const isComment = (merge: unknown) => typeof merge === "string" && merge.startsWith("#version");
+  return {
+    names: Object.keys(bpe.vocab),
+    vocab: bpe.vocab as FileModel["vocab"],
+    merges: bpe.merges.filter((merge) => !isComment(merge)).map(namesOfMerge),
+    wholePieces: bpe.ignore_merges === true,
+  };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#bytes-of-name
-/** Throws where a name has no id of its own. `names` are those seen so far, by their ids. */
-export function claimId(name: string, id: unknown, names: string[]): void {
-  const isId = Number.isInteger(id) && (id as number) >= 0 && (id as number) < MAX_VOCAB;
-  if (isId && (names[id as number] ?? name) === name) names[id as number] = name;
-  else
+/** Gives a name its id. Throws where that is none, or is taken. `names` are those seen so far, by their ids. */
+export function claimId(name: string, id: unknown, names: string[]): number {
+  const isId = typeof id === "number" && Number.isInteger(id) && id >= 0 && id < MAX_VOCAB;
+  if (!isId || (names[id] ?? name) !== name)
     throw new Error(`The token ${shownValue(name)} has the id ${shownValue(id)}, which is taken or is none.`);
+  names[id] = name;
+  return id;
 }
 
-/** The bytes of a token's name where each is spelled by its character; nothing for a name in other characters. */
-export function spelledBytes(name: string, bytes: Map<string, number>): Uint8Array | undefined {
-  const spelled = [...name].map((character) => bytes.get(character));
-  return spelled.includes(undefined) ? undefined : Uint8Array.from(spelled as number[]);
+/** Spells the bytes that the characters of a name stand for into `bytes` from `at` on, and says where they end; -1: they spell none. */
+export type Spell = (name: string, bytes: Uint8Array, at: number) => number;
+
+/** The speller of byte-level names. */
+export function byteSpeller(): Spell {
+  const byteOf = new Int16Array(512).fill(-1); // by the code of the character
+  byteCharacters().forEach((character, byte) => {
+    byteOf[character.charCodeAt(0)] = byte;
+  });
+  return (name, bytes, at) => {
+    for (let i = 0; i < name.length; i++) {
+      const code = name.charCodeAt(i);
+      const byte = code < 512 ? byteOf[code] : -1;
+      if (byte < 0) return -1;
+      bytes[at + i] = byte;
+    }
+    return at + name.length;
+  };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#named-tokens
+/** The tokens of a model by id: their names, and the bytes of those whose names spell some. */
+export interface NamedTokens {
+  byId: string[];
+  spelled: (Uint8Array | undefined)[];
+}
+
+/** The tokens of a model. Throws where a name has no id of its own. */
+export function namedTokens({ names, vocab }: FileModel, spell: Spell): NamedTokens {
+  const bytes = new Uint8Array(names.reduce((sum, name) => sum + name.length, 0)); // of all names: a row each would cost more
+  const [byId, spelled]: [string[], (Uint8Array | undefined)[]] = [[], []];
+  let from = 0;
+  for (const name of names) {
+    const to = spell(name, bytes, from);
+    spelled[claimId(name, vocab[name], byId)] = to < 0 ? undefined : bytes.subarray(from, to);
+    from = Math.max(from, to);
+  }
+  return { byId, spelled };
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-merges
+/** The id of a token that a merge needs. */
+export function mergedId(model: FileModel, name: string): number {
+  const id = idOfName(model, name);
+  if (id === undefined) throw new Error(`A merge needs the token ${shownValue(name)}, which has no id.`);
+  return id;
+}
+
+/** What the merges of a model make: the rank of each pair, and by rank the id of what it makes. */
+export function fileMerges(
+  model: FileModel,
+  spell: Spell,
+  table: TokenTable,
+): Pick<Vocabulary, "ranks" | "made"> {
+  const ranks = new PairMap(model.merges.length);
+  const made = new Int32Array(model.merges.length);
+  let [bytes, joined] = [new Uint8Array(256), 0];
+  // Text takes longer to look up than bytes, and joining it longer still: only a name that spells none needs it.
+  const find = (from: number, to: number, left: string, right = "") => {
+    const id = to < 0 ? -1 : table.find(bytes, from, to);
+    return id < 0 ? mergedId(model, left + right) : id;
+  };
+  model.merges.forEach(([left, right], rank) => {
+    const length = left.length + right.length;
+    if (length > bytes.length) bytes = new Uint8Array(2 * length);
+    const middle = spell(left, bytes, 0);
+    const end = middle < 0 ? -1 : spell(right, bytes, middle);
+    ranks.set(find(0, middle, left), find(middle, end, right), rank);
+    // Most files list merges in the order of what they make: looking at the last token and the next saves a search.
+    if (end > 0 && table.has(joined + 1, bytes, 0, end)) joined++;
+    else if (end <= 0 || !table.has(joined, bytes, 0, end)) joined = find(0, end, left, right);
+    made[rank] = joined;
+  });
+  return { ranks, made };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#vocabulary-of-file
@@ -483,29 +570,15 @@ export function spelledBytes(name: string, bytes: Map<string, number>): Uint8Arr
  * The vocabulary of a byte-level file. Throws where it contradicts itself. A name that does not spell bytes stands for its
  * own text, and is found in no text.
  */
-export function fileVocabulary({ vocab, merges, wholePieces }: FileModel): Vocabulary {
-  const bytes = new Map(byteCharacters().map((character, byte) => [character, byte]));
-  const names: string[] = [];
-  const found: (Uint8Array | undefined)[] = [];
-  for (const [name, id] of vocab) {
-    claimId(name, id, names);
-    found[id] = spelledBytes(name, bytes);
-  }
-  const idOf = (name: string) => {
-    const id = vocab.get(name);
-    if (id === undefined) throw new Error(`A merge needs the token ${shownValue(name)}, which has no id.`);
-    return id;
-  };
-  const ranks = new PairMap();
-  merges.forEach(([left, right], rank) => ranks.set(idOf(left), idOf(right), rank));
+export function fileVocabulary(model: FileModel, { byId, spelled }: NamedTokens, spell: Spell): Vocabulary {
+  const table = new TokenTable(spelled);
   return {
-    tokens: Array.from(names, (name, id) =>
-      name === undefined ? undefined : (found[id] ?? new TextEncoder().encode(name)),
+    tokens: Array.from(byId, (name, id) =>
+      name === undefined ? undefined : (spelled[id] ?? new TextEncoder().encode(name)),
     ),
-    byteIds: byteIdsOf(found),
-    ranks,
-    made: merges.map(([left, right]) => idOf(left + right)),
-    whole: wholePieces ? found : [],
+    byteIds: byteIdsOf(spelled),
+    ...fileMerges(model, spell, table),
+    whole: model.wholePieces ? table : undefined,
   };
 }
 
@@ -542,8 +615,8 @@ export function fileAround(processor: unknown): Tokenizer["around"] {
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-alphabet
 /** A tokenizer of characters from its file. */
 export function loadAlphabet(file: TokenizerFile): Tokenizer {
-  const { vocab } = fileModel(file);
-  const alphabet = [...vocab.keys()].sort((a, b) => vocab.get(a)! - vocab.get(b)!);
+  const { names, vocab } = fileModel(file);
+  const alphabet = [...names].sort((a, b) => Number(vocab[a]) - Number(vocab[b]));
   const tokenizer = alphabetTokenizer(alphabet);
   const rules = (each: TokenizerFile) => {
     const model = fileModel(each);
@@ -553,7 +626,7 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
       pattern,
       each.added_tokens,
       model.merges,
-      alphabet.map((name) => model.vocab.get(name)),
+      alphabet.map((name) => model.vocab[name]),
     ]);
   };
   if (rules(checkedPart("", TOKENIZER_FILE, tokenizer.toJson())) === rules(file)) return tokenizer;
@@ -566,42 +639,43 @@ export function loadAlphabet(file: TokenizerFile): Tokenizer {
 /** The added tokens of a file. Throws where one takes the place of another token. One without a content is found nowhere. */
 export function fileAdded(
   file: TokenizerFile,
-  { vocab }: FileModel,
+  model: FileModel,
+  byId: string[],
   normalize: (text: string) => string,
 ): AddedToken[] {
-  const names: string[] = [];
-  for (const [name, id] of vocab) names[id] = name;
   const seen = new Set<string>();
   const added = file.added_tokens.filter(({ content }) => content !== "");
   for (const { id, content, normalized } of added) {
-    const own = vocab.get(content) ?? id;
+    const own = idOfName(model, content) ?? id;
     if (own !== id)
       throw new Error(
         `Its added_tokens give ${shownValue(content)} the id ${id}, its model.vocab ${shownValue(own)}: it is damaged.`,
       );
-    claimId(content, id, names);
+    claimId(content, id, byId);
     const found = JSON.stringify([normalized, normalized ? normalize(content) : content]);
     if (seen.has(found)) throw new Error(`Its added_tokens list ${shownValue(content)} twice.`);
     seen.add(found);
   }
-  if (names.length > 2 * (vocab.size + added.length))
-    throw new Error(
-      `Its ids go up to ${names.length - 1}, for ${vocab.size + added.length} tokens: it is damaged.`,
-    );
+  const count = model.names.length + added.length;
+  if (byId.length > 2 * count)
+    throw new Error(`Its ids go up to ${byId.length - 1}, for ${count} tokens: it is damaged.`);
   return added;
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-notes
 /** What a reader of a file should know: settings that are not applied, and ids about which programs disagree. */
-export function fileNotes(file: TokenizerFile, { vocab }: FileModel): string[] {
+export function fileNotes(file: TokenizerFile, model: FileModel): string[] {
   const notes = (["truncation", "padding"] as const)
     .filter((name) => file[name])
     .map((name) => `The file asks for ${name}, which tslm does not apply: every text is encoded as it is.`);
-  const unlisted = file.added_tokens.filter(({ content }) => content !== "" && !vocab.has(content));
-  const moved = unlisted.find(({ id }, i) => id !== vocab.size + i);
+  const size = model.names.length;
+  const unlisted = file.added_tokens.filter(
+    ({ content }) => content !== "" && idOfName(model, content) === undefined,
+  );
+  const moved = unlisted.find(({ id }, i) => id !== size + i);
   if (moved)
     notes.push(
-      `The file gives ${moved.content} the id ${moved.id}; Hugging Face's tokenizers counts on from ${vocab.size} and gives it another.`,
+      `The file gives ${moved.content} the id ${moved.id}; Hugging Face's tokenizers counts on from ${size} and gives it another.`,
     );
   return notes;
 }
@@ -651,10 +725,12 @@ export function loadTokenizer(json: object): Tokenizer {
   const decoders = fileSteps("decoder", file.decoder);
   if (decoders.some(({ type }) => type === "Fuse")) return loadAlphabet(file);
   const model = fileModel(file);
-  const vocabulary = fileVocabulary(model);
+  const spell = byteSpeller();
+  const tokens = namedTokens(model, spell);
+  const vocabulary = fileVocabulary(model, tokens, spell);
   const normalize = fileNormalizer(file.normalizer);
-  const added = fileAdded(file, model, normalize);
-  for (const { id, special } of added) if (special) delete vocabulary.whole[id]; // in a text they stay text
+  const added = fileAdded(file, model, tokens.byId, normalize);
+  for (const { id, special } of added) if (special) vocabulary.whole?.remove(id); // in a text they stay text
   const toJson = () => structuredClone(json);
   const parts = { vocabulary, ...fileSplitter(file.pre_tokenizer), added, normalize, toJson };
   const tokenizer = {

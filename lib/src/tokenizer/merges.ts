@@ -49,44 +49,46 @@ export class Heap<T> {
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#pair-map
-/** A number for each pair of ids: an open hash table with linear probing. */
+/** A number for each pair of ids: an open hash table with linear probing, made for about so many pairs; it grows. */
 export class PairMap {
   size = 0;
-  #lefts = new Int32Array(1024).fill(-1);
-  #rights = new Int32Array(1024);
-  #values = new Int32Array(1024);
+  // Four numbers a slot: left, right, the pair's number, and one for nothing, so that a slot never lies across two lines of the
+  // processor's cache. A free slot is all -1.
+  #slots: Int32Array;
+
+  constructor(expected = 512) {
+    this.#slots = new Int32Array(4 * 2 ** Math.ceil(Math.log2(2 * expected + 1))).fill(-1);
+  }
 
   /** The number of a pair, -1 if it has none. */
   get(left: number, right: number): number {
-    const at = this.#find(left, right);
-    return this.#lefts[at] < 0 ? -1 : this.#values[at];
+    return this.#slots[this.#find(left, right) + 2];
   }
 
   set(left: number, right: number, value: number): void {
-    if (2 * this.size >= this.#lefts.length) this.#grow();
+    if (8 * this.size >= this.#slots.length) this.#grow();
     const at = this.#find(left, right);
-    if (this.#lefts[at] < 0) this.size++;
-    this.#lefts[at] = left;
-    this.#rights[at] = right;
-    this.#values[at] = value;
+    if (this.#slots[at] < 0) this.size++;
+    this.#slots[at] = left;
+    this.#slots[at + 1] = right;
+    this.#slots[at + 2] = value;
   }
 
-  /** The place of a pair, or the free one where it would go. */
+  /** Where the slot of a pair begins, or the free one where it would go. */
   #find(left: number, right: number): number {
-    const mask = this.#lefts.length - 1;
+    const slots = this.#slots;
+    const mask = slots.length - 1;
     let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
     hash ^= hash >>> 15;
-    for (let at = hash & mask; ; at = (at + 1) & mask)
-      if ((this.#lefts[at] === left && this.#rights[at] === right) || this.#lefts[at] < 0) return at;
+    for (let at = (hash << 2) & mask; ; at = (at + 4) & mask)
+      if ((slots[at] === left && slots[at + 1] === right) || slots[at] < 0) return at;
   }
 
   #grow(): void {
-    const [lefts, rights, values] = [this.#lefts, this.#rights, this.#values];
-    this.#lefts = new Int32Array(2 * lefts.length).fill(-1);
-    this.#rights = new Int32Array(2 * lefts.length);
-    this.#values = new Int32Array(2 * lefts.length);
+    const old = this.#slots;
+    this.#slots = new Int32Array(2 * old.length).fill(-1);
     this.size = 0;
-    for (let i = 0; i < lefts.length; i++) if (lefts[i] >= 0) this.set(lefts[i], rights[i], values[i]);
+    for (let at = 0; at < old.length; at += 4) if (old[at] >= 0) this.set(old[at], old[at + 1], old[at + 2]);
   }
 }
 
@@ -312,20 +314,19 @@ export interface Vocabulary {
   ranks: PairMap;
   /** The id that the merge of a rank makes. */
   made: ArrayLike<number>;
-  /** By id, the tokens that a piece becomes which is one, whatever the merges say (`ignore_merges`); usually none. */
-  whole: (Uint8Array | undefined)[];
+  /** The tokens that a piece becomes which is one, whatever the merges say (`ignore_merges`); usually none. */
+  whole?: { find(bytes: Uint8Array, from: number, to: number): number; remove(id: number): void };
 }
 
 /** The vocabulary of merges as training makes them: merge number i joins two earlier ids into id 256 + i. */
 export function mergedVocabulary(merges: [number, number][]): Vocabulary {
-  const ranks = new PairMap();
+  const ranks = new PairMap(merges.length);
   merges.forEach(([left, right], rank) => ranks.set(left, right, rank));
   return {
     tokens: mergedTokens(merges),
     byteIds: Array.from({ length: 256 }, (_, byte) => byte),
     ranks,
     made: merges.map((_, rank) => 256 + rank),
-    whole: [],
   };
 }
 
@@ -475,38 +476,81 @@ export class PieceCache {
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#is-span
-/** Whether a token is the bytes from `from` to `to`. */
-export function isTokenAt(token: Uint8Array, bytes: Uint8Array, from: number, to: number): boolean {
-  if (token.length !== to - from) return false;
-  for (let i = 0; i < token.length; i++) if (token[i] !== bytes[from + i]) return false;
+/** A hash of the bytes from `from` to `to`: FNV-1a, by Fowler, Noll and Vo. */
+export function hashBytes(bytes: Uint8Array, from: number, to: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = from; i < to; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
+  return hash;
+}
+
+/** Whether the bytes from `at` on are `length` bytes of others from `from` on. */
+export function hasBytesAt(
+  all: Uint8Array,
+  at: number,
+  bytes: Uint8Array,
+  from: number,
+  length: number,
+): boolean {
+  for (let i = 0; i < length; i++) if (all[at + i] !== bytes[from + i]) return false;
   return true;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
-/** The ids of tokens by their bytes: an open hash table. */
+/** The ids of tokens by their bytes: an open hash table. All bytes lie in one row, which costs the processor less than a row each. */
 export class TokenTable {
-  readonly #slots: Int32Array; // a hash's place holds an id; -1 is free
+  readonly #slots: Int32Array; // two numbers a slot: an id (-1 in a free one, -2 where one was removed), and the hash of its bytes
+  readonly #bytes: Uint8Array;
+  readonly #ends: Int32Array; // token n is bytes [n] to [n + 1]
 
-  constructor(readonly tokens: (Uint8Array | undefined)[]) {
-    this.#slots = new Int32Array(2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
+  constructor(readonly tokens: readonly (Uint8Array | undefined)[]) {
+    this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
+    this.#ends = new Int32Array(tokens.length + 1);
     tokens.forEach((token, id) => {
-      if (token) this.#slots[this.#slot(token, 0, token.length)] = id;
+      this.#ends[id + 1] = token?.length ?? 0;
+    });
+    for (let id = 0; id < tokens.length; id++) this.#ends[id + 1] += this.#ends[id];
+    this.#bytes = new Uint8Array(this.#ends[tokens.length]);
+    tokens.forEach((token, id) => {
+      if (token) this.#insert(token, id);
     });
   }
 
   /** The id of the token with the bytes from `from` to `to`, -1 if there is none. */
   find(bytes: Uint8Array, from: number, to: number): number {
-    return this.#slots[this.#slot(bytes, from, to)];
+    return this.#slots[this.#slot(hashBytes(bytes, from, to), bytes, from, to)];
   }
 
-  /** The slot of a token, or the free one where it would go. */
-  #slot(bytes: Uint8Array, from: number, to: number): number {
-    let hash = 0x811c9dc5; // FNV-1a
-    for (let i = from; i < to; i++) hash = Math.imul(hash ^ bytes[i], 0x01000193);
-    const mask = this.#slots.length - 1;
-    for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask) {
-      const id = this.#slots[slot];
-      if (id < 0 || isTokenAt(this.tokens[id]!, bytes, from, to)) return slot;
+  /** Whether a token has the bytes from `from` to `to`. */
+  has(id: number, bytes: Uint8Array, from: number, to: number): boolean {
+    const start = this.#ends[id];
+    return this.#ends[id + 1] - start === to - from && hasBytesAt(this.#bytes, start, bytes, from, to - from);
+  }
+
+  /** Forgets a token. */
+  remove(id: number): void {
+    const token = this.tokens[id];
+    if (!token) return;
+    const at = this.#slot(hashBytes(token, 0, token.length), token, 0, token.length);
+    if (this.#slots[at] === id) this.#slots[at] = -2;
+  }
+
+  #insert(token: Uint8Array, id: number): void {
+    for (let i = 0; i < token.length; i++) this.#bytes[this.#ends[id] + i] = token[i];
+    const hash = hashBytes(token, 0, token.length);
+    const at = this.#slot(hash, token, 0, token.length);
+    this.#slots[at] = id;
+    this.#slots[at + 1] = hash;
+  }
+
+  /** Where the slot of a token begins, or the free one where it would go. */
+  #slot(hash: number, bytes: Uint8Array, from: number, to: number): number {
+    const [slots, ends, length] = [this.#slots, this.#ends, to - from];
+    const mask = slots.length - 1;
+    for (let at = ((hash ^ (hash >>> 15)) << 1) & mask; ; at = (at + 2) & mask) {
+      const id = slots[at];
+      if (id === -1) return at;
+      if (slots[at + 1] !== hash || id < 0 || ends[id + 1] - ends[id] !== length) continue;
+      if (hasBytesAt(this.#bytes, ends[id], bytes, from, length)) return at;
     }
   }
 }
@@ -528,14 +572,14 @@ export function pieceEncoder(
   vocabulary: Vocabulary,
   bytesOf?: (piece: string) => Uint8Array,
 ): (text: string, from: number, to: number, ids: IdList) => void {
-  const whole = new TokenTable(vocabulary.whole);
+  const { whole } = vocabulary;
   const cache = new PieceCache();
   const encoder = new TextEncoder();
   return (text, from, to, ids) => {
     if (cache.recall(text, from, to, ids)) return;
     const piece = text.slice(from, to);
     const bytes = bytesOf ? bytesOf(piece) : encoder.encode(piece);
-    const token = whole.find(bytes, 0, bytes.length);
+    const token = whole?.find(bytes, 0, bytes.length) ?? -1;
     const made = token < 0 ? encodePiece(bytes, vocabulary) : [token];
     for (let i = 0; i < made.length; i++) ids.push(made[i]);
     cache.remember(text, from, to, made);

@@ -40,7 +40,7 @@ export async function evaluate(
   let [total, tokens] = [0, 0];
   for (const windows of validationWindows(source, { context, batchSize, maxTokens })) {
     const starts = separator === undefined ? undefined : documentStarts(windows, separator);
-    writeBatch(batch, { ...windows, starts });
+    writeBatch(batch, { ...windows, firstKey: starts });
     total += (await recording.run().value()) * windows.targets.length;
     tokens += windows.targets.length;
   }

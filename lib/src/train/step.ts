@@ -73,7 +73,7 @@ export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Bat
   };
   inputs.write(filledUp(batch.inputs, 0));
   targets.write(filledUp(batch.targets, ignoredTarget));
-  starts?.write(filledUp(batch.starts!, 0));
+  starts?.write(filledUp(batch.firstKey!, 0));
 }
 
 //| 04-training/8-the-loop.ipynb#step-result

@@ -4,7 +4,7 @@ import {
   type SourceCursor,
   batches,
   documentStarts,
-  epochStarts,
+  epochOffsets,
   nextSource,
   shuffledNumbers,
   validationWindows,
@@ -36,16 +36,16 @@ await test("windows of an epoch lie side by side, each once, and leave out less 
     [5000, 7],
   ]) {
     for (let epoch = 0; epoch < 20; epoch++) {
-      const starts = [...epochStarts(length, context, 5, epoch)].sort((a, b) => a - b);
-      expect(starts.length).toBeGreaterThan(0);
-      expect(starts.every((start, i) => start === starts[0] + i * context)).toBe(true);
-      expect(starts[0]).toBeLessThan(context);
-      const end = starts[starts.length - 1] + context + 1;
+      const offsets = [...epochOffsets(length, context, 5, epoch)].sort((a, b) => a - b);
+      expect(offsets.length).toBeGreaterThan(0);
+      expect(offsets.every((offset, i) => offset === offsets[0] + i * context)).toBe(true);
+      expect(offsets[0]).toBeLessThan(context);
+      const end = offsets[offsets.length - 1] + context + 1;
       expect(end).toBeLessThanOrEqual(length);
       expect(length - end).toBeLessThan(context);
     }
   }
-  const orders = [0, 1].map((epoch) => epochStarts(5000, 16, 5, epoch).join());
+  const orders = [0, 1].map((epoch) => epochOffsets(5000, 16, 5, epoch).join());
   expect(orders[0]).not.toBe(orders[1]);
 });
 
@@ -55,7 +55,7 @@ await test("a document begins behind the last separator of its row, if there is 
   for (let round = 0; round < 200; round++) {
     const context = 1 + Math.floor(random() * 12);
     const inputs = Uint32Array.from({ length: 3 * context }, () => Math.floor(random() * 4));
-    const starts = documentStarts({ rows: 3, context, inputs, targets: inputs }, 0);
+    const starts = documentStarts({ batchSize: 3, context, inputs, targets: inputs }, 0);
     starts.forEach((start, at) => {
       const row = at - (at % context);
       const before = [...inputs.subarray(row, at)];
@@ -125,7 +125,7 @@ await test("mixed sources: every window whole from one source, in its share, and
     expect(again.next()).toEqual(batch);
     expect(again.cursor()).toEqual(stream.cursor());
     expect(batch.targets).toEqual(batch.inputs.map((token) => token + 1));
-    expect(batch.starts).toEqual(documentStarts(batch, 10_040));
+    expect(batch.firstKey).toEqual(documentStarts(batch, 10_040));
     for (let row = 0; row < 5; row++) counts[Math.floor(batch.inputs[16 * row] / 10_000)]++;
   }
   expect(counts).toEqual([100, 200, 50]);
@@ -150,7 +150,7 @@ await test("a source without a window is named, and a place in other sources is 
 await test("validation windows cover the source once, in order, and fewer are spread evenly", () => {
   const source = tokensInMemory(Array.from({ length: 1003 }, (_, i) => i));
   const all = [...validationWindows(source, { context: 10, batchSize: 7 })];
-  expect(all.map(({ rows }) => rows)).toEqual([...Array(14).fill(7), 2]);
+  expect(all.map(({ batchSize }) => batchSize)).toEqual([...Array(14).fill(7), 2]);
   expect(all.flatMap(({ inputs }) => [...inputs])).toEqual(Array.from({ length: 1000 }, (_, i) => i));
   expect(all.flatMap(({ targets }) => [...targets])).toEqual(Array.from({ length: 1000 }, (_, i) => i + 1));
   const few = [...validationWindows(source, { context: 10, maxTokens: 49 })];

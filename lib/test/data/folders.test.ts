@@ -29,48 +29,53 @@ function playground() {
 }
 
 /** Writes a folder of two files as the command `by`. */
-function writeTwo(folder: string, content: string, by = "data prepare", inputs: string[] = []): void {
-  writeWholeFolder(folder, by, { last: "z.json", inputs }, (partial) => {
+function writeTwo(
+  folder: string,
+  content: string,
+  by = "data prepare",
+  inputs: string[] = [],
+): Promise<void> {
+  return writeWholeFolder(folder, { by, last: "z.json", inputs }, (partial) => {
     for (const name of ["a.bin", "z.json"]) fs.writeFileSync(path.join(partial, name), content);
   });
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#owned-test
-await test("only what tslm wrote, unchanged, is replaced; anything else is refused and keeps every byte", () => {
+await test("only what tslm wrote, unchanged, is replaced; anything else is refused and keeps every byte", async () => {
   const { place, at, look } = playground();
-  const refuse = (words: string, work: () => void) => {
+  const refuse = async (words: string, work: () => Promise<void>) => {
     const before = look();
-    expect(work).toThrow(words);
+    await expect(work()).rejects.toThrow(words);
     expect(look()).toEqual(before);
   };
-  writeTwo(at("out"), "one");
-  writeTwo(at("out"), "two"); // one's own may be made again
+  await writeTwo(at("out"), "one");
+  await writeTwo(at("out"), "two"); // one's own may be made again
   expect(fs.readFileSync(at("out/a.bin"), "utf8")).toBe("two");
-  refuse('what "tslm data prepare" wrote', () => writeTwo(at("out"), "three", "init"));
+  await refuse('what "tslm data prepare" wrote', () => writeTwo(at("out"), "three", "init"));
   fs.writeFileSync(at("out/notes.txt"), "mine");
-  refuse("holds other files (notes.txt)", () => writeTwo(at("out"), "three"));
+  await refuse("holds other files (notes.txt)", () => writeTwo(at("out"), "three"));
   fs.renameSync(at("out/notes.txt"), at("out/.DS_Store")); // of a file manager: it may stay, and does
-  writeTwo(at("out"), "three");
+  await writeTwo(at("out"), "three");
   expect(fs.readFileSync(at("out/.DS_Store"), "utf8")).toBe("mine");
   fs.writeFileSync(at("out/a.bin"), "four!"); // as long as before
-  refuse("a.bin was changed since tslm wrote it", () => writeTwo(at("out"), "five"));
+  await refuse("a.bin was changed since tslm wrote it", () => writeTwo(at("out"), "five"));
   fs.mkdirSync(at("old"));
   fs.writeFileSync(at("old/z.json"), '{"format": "tslm shards"}'); // a name like ours is no proof
-  refuse("holds other files (z.json)", () => writeTwo(at("old"), "x"));
+  await refuse("holds other files (z.json)", () => writeTwo(at("old"), "x"));
   fs.writeFileSync(at("file"), "mine");
-  refuse("is a file; name a folder", () => writeTwo(at("file"), "x"));
-  refuse("file is read and lies in", () => writeTwo(place, "x", "data prepare", [at("file")]));
-  refuse("is written and lies in", () => writeTwo(at("old/in"), "x", "data prepare", [at("old")]));
-  refuse("no good", () =>
-    writeWholeFolder(at("new/deep"), "init", { last: "a" }, () => {
+  await refuse("is a file; name a folder", () => writeTwo(at("file"), "x"));
+  await refuse("file is read and lies in", () => writeTwo(place, "x", "data prepare", [at("file")]));
+  await refuse("is written and lies in", () => writeTwo(at("old/in"), "x", "data prepare", [at("old")]));
+  await refuse("no good", () =>
+    writeWholeFolder(at("new/deep"), { by: "init", last: "a" }, () => {
       throw new Error("no good");
     }),
   );
   fs.writeFileSync(at("new.partial"), "mine");
-  writeTwo(at("new"), "x");
+  await writeTwo(at("new"), "x");
   expect(fs.readFileSync(at("new.partial"), "utf8")).toBe("mine");
   fs.symlinkSync(at("far/away"), at("link"));
-  writeTwo(at("link"), "behind");
+  await writeTwo(at("link"), "behind");
   expect([fs.readlinkSync(at("link")), fs.readFileSync(at("far/away/a.bin"), "utf8")]).toEqual([
     at("far/away"),
     "behind",
@@ -79,12 +84,12 @@ await test("only what tslm wrote, unchanged, is replaced; anything else is refus
 });
 
 //| 01-tokenizer/a-the-pipeline.ipynb#install-test
-await test("a kill while the new takes the place of the old leaves one of them whole, and the next run ends it", () => {
+await test("a kill while the new takes the place of the old leaves one of them whole, and the next run ends it", async () => {
   const { place, at } = playground();
   const out = at("out");
   for (let moves = 0; moves <= 3; moves++) {
     fs.rmSync(out, { recursive: true, force: true });
-    writeTwo(out, "old");
+    await writeTwo(out, "old");
     fs.writeFileSync(path.join(out, ".DS_Store"), "theirs");
     // As far as `install` came: the whole is there, the old is going, and so many of the new ones are in place.
     const claim = claimFolder(out, "data prepare");
@@ -99,7 +104,7 @@ await test("a kill while the new takes the place of the old leaves one of them w
     claimFolder(out, "data prepare").release();
     expect(fs.readdirSync(out).sort()).toEqual([".DS_Store", ".tslm.json", "a.bin", "z.json"]);
     expect(fs.readFileSync(path.join(out, "a.bin"), "utf8")).toBe("new");
-    writeTwo(out, "newer");
+    await writeTwo(out, "newer");
   }
   fs.rmSync(place, { recursive: true });
 });

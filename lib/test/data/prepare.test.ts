@@ -3,110 +3,19 @@ import * as fs from "node:fs";
 import * as os from "node:os";
 import * as path from "node:path";
 import { expect, test } from "vitest";
-import { PERMUTATIONS } from "../../src/data/duplicates.js";
-import {
-  type CorpusOptions,
-  type CorpusPart,
-  type CorpusProgress,
-  type CorpusWork,
-  type WorkSettings,
-  inOrder,
-  prepareCorpus,
-  readRecords,
-  recordBytes,
-  recordSize,
-  safeCut,
-  workHere,
-} from "../../src/data/prepare.js";
-import { type TokenSource, isForValidation, openShards, prepareText } from "../../src/data/shards.js";
+import type {
+  CorpusOptions,
+  CorpusPart,
+  CorpusProgress,
+  CorpusWork,
+  WorkSettings,
+} from "../../src/data/corpus.js";
+import { prepareCorpus } from "../../src/data/prepare.js";
+import { type TokenSource, isForValidation, openShards } from "../../src/data/shards.js";
 import { randomStream, syntheticText } from "../../src/data/synthetic.js";
-import { SPLIT_PATTERN } from "../../src/tokenizer/bpe.js";
+import { workHere } from "../../src/data/work.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
 import { trainBpe } from "../../src/tokenizer/merges.js";
-
-//| 01-tokenizer/a-the-pipeline.ipynb#in-order-test
-await test("results come in the order of the items, whoever is done first, and never more are on their way than may be", async () => {
-  const random = randomStream(6);
-  async function* items() {
-    for (let i = 0; i < 60; i++) yield i;
-  }
-  for (const width of [1, 3, 8]) {
-    let [busy, most] = [0, 0];
-    const work = async (item: number) => {
-      most = Math.max(most, ++busy);
-      await new Promise((resolve) => setTimeout(resolve, 3 * random()));
-      busy--;
-      return item * item;
-    };
-    const results: number[] = [];
-    for await (const [item, square] of inOrder(items(), work, width)) {
-      expect(square).toBe(item * item);
-      results.push(item);
-    }
-    expect(results).toEqual(Array.from({ length: 60 }, (_, i) => i));
-    expect(most).toBe(width);
-  }
-});
-
-//| 01-tokenizer/a-the-pipeline.ipynb#in-order-error-test
-await test("an item that cannot be worked on ends the row with its error, after what came before it", async () => {
-  async function* items() {
-    for (let i = 0; i < 10; i++) yield i;
-  }
-  const work = async (item: number) => {
-    if (item === 4) throw new Error("item 4 is bad");
-    return item;
-  };
-  const seen: number[] = [];
-  const all = async () => {
-    for await (const [item] of inOrder(items(), work, 3)) seen.push(item);
-  };
-  await expect(all()).rejects.toThrow("item 4 is bad");
-  expect(seen).toEqual([0, 1, 2, 3]);
-});
-
-//| 01-tokenizer/a-the-pipeline.ipynb#safe-cut-test
-await test("the pieces of every tokenizer we know end where a text is safely cut", () => {
-  const patterns = [
-    SPLIT_PATTERN,
-    "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-    "(?:'[sS]|'[tT])|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-  ];
-  const random = randomStream(21);
-  const signs = ["\n", "\n", "\r\n", " ", "\t", "a", "É", "日", "1", "23", ".", "/", "'s", "\u0085"];
-  let cuts = 0;
-  for (let round = 0; round < 3000; round++) {
-    const text = Array.from({ length: 14 }, () => signs[Math.floor(random() * signs.length)]).join("");
-    const cut = safeCut(text);
-    if (cut > 0) cuts++;
-    for (const pattern of patterns) {
-      const pieces = (part: string) => part.match(new RegExp(pattern, "gu")) ?? [];
-      expect([...pieces(text.slice(0, cut)), ...pieces(text.slice(cut))]).toEqual(pieces(text));
-    }
-  }
-  expect(cuts).toBeGreaterThan(1000);
-});
-
-//| 01-tokenizer/a-the-pipeline.ipynb#records-test
-await test("what was found about documents can be written down and read back", () => {
-  const random = randomStream(2);
-  const bytes = (count: number) => Uint8Array.from({ length: count }, () => Math.floor(256 * random()));
-  for (const checks of [
-    { filters: ["x"] },
-    { dedup: ["exact" as const] },
-    { dedup: ["exact" as const, "near" as const] },
-  ]) {
-    const size = recordSize(checks);
-    const found = {
-      verdicts: bytes(9),
-      hashes: new Uint32Array(bytes(size > 1 ? 72 : 0).buffer),
-      signatures: bytes(size > 9 ? 9 * PERMUTATIONS : 0),
-    };
-    const written = recordBytes(found, checks);
-    expect(written.length).toBe(9 * size);
-    expect(readRecords(written, checks)).toEqual(found);
-  }
-});
 
 //| 01-tokenizer/a-the-pipeline.ipynb#corpus-tools
 /** A corpus of two texts and some documents, in a fresh folder. */
@@ -155,37 +64,6 @@ function slowWork(width: number, random: () => number): (settings: WorkSettings)
     return { ...work, width, encode };
   };
 }
-
-//| 01-tokenizer/a-the-pipeline.ipynb#corpus-equal-test
-await test("a corpus of one text or of several becomes what prepareText makes of them", async () => {
-  const { place, options } = smallCorpus(3);
-  const [, { files }] = options.sources;
-  const out = path.join(place, "out");
-  for (const [tokenizer, count] of [
-    [options.tokenizer, 1],
-    ["char" as const, 1],
-    [options.tokenizer, files.length],
-  ] as const) {
-    const valFraction = count === 1 ? 0.2 : 0.02;
-    const plain = prepareText(files.slice(0, count), path.join(place, "plain"), { tokenizer, valFraction });
-    const fast = await prepareCorpus(out, {
-      ...options,
-      sources: [{ name: "texts", files: files.slice(0, count) }],
-      tokenizer,
-      valFraction,
-      shardTokens: undefined,
-    });
-    expect(fast.splits).toEqual(plain.splits);
-    expect(fast.sources).toEqual(plain.sources.map((source) => ({ ...source, source: "texts" })));
-    for (const name of [
-      "tokenizer.json",
-      ...[...fast.splits.train.shards, ...fast.splits.val.shards].map(({ file }) => file),
-    ])
-      expect(fs.readFileSync(path.join(out, name))).toEqual(fs.readFileSync(path.join(place, "plain", name)));
-    openShards(out, { verify: true }).close();
-  }
-  fs.rmSync(place, { recursive: true });
-});
 
 //| 01-tokenizer/a-the-pipeline.ipynb#few-documents-test
 await test("texts are split whole over the corpus, without any for validation if so few are there, and never without any to learn from", async () => {
@@ -397,4 +275,82 @@ await test("duplicates, filtered and contaminated documents are left out and cou
   expect(await stoppedRun(out, slow, "encoding", 10_000)).toBe(false);
   expect(contentOf(out)).toEqual(wanted);
   fs.rmSync(place, { recursive: true });
+});
+
+//| 01-tokenizer/a-the-pipeline.ipynb#damage-test
+await test("missing and damaged data is named", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const text = path.join(folder, "a.txt");
+  const out = path.join(folder, "out");
+  fs.writeFileSync(text, "some text to keep ".repeat(50));
+  const make = () => prepareCorpus(out, { sources: [{ name: "text", files: [text] }], tokenizer: "char" });
+  const damage = async (change: () => void, words: string, options = {}) => {
+    fs.rmSync(out, { recursive: true, force: true });
+    await make();
+    change();
+    expect(() => openShards(out, options)).toThrow(words);
+  };
+  const shard = path.join(out, "val-00000.bin");
+  await damage(() => fs.truncateSync(shard, 10), "val-00000.bin is damaged: it has 10 bytes");
+  await damage(() => fs.rmSync(shard), "There is no file");
+  await damage(
+    () => fs.writeFileSync(shard, fs.readFileSync(shard).reverse()),
+    "its checksum is not the manifest's",
+    { verify: true },
+  );
+  const manifest = path.join(out, "manifest.json");
+  await damage(
+    () => fs.writeFileSync(manifest, "{"),
+    "manifest.json is damaged or was edited: it is not JSON",
+  );
+  const edited = (change: (content: Record<string, unknown>) => object) => () => {
+    const { sha256: _, ...content } = JSON.parse(fs.readFileSync(manifest, "utf8"));
+    fs.writeFileSync(manifest, JSON.stringify(change(content)));
+  };
+  await damage(
+    edited((content) => ({ ...content, sha256: "0" })),
+    "its checksum is not the one it states",
+  );
+  await damage(
+    edited((content) => ({ ...content, vocab_size: -1 })),
+    "vocab_size must be a whole number from 0 up",
+  );
+  await damage(
+    edited((content) => ({ ...content, vocab: 1 })),
+    'Unrecognized key: "vocab"',
+  );
+  await damage(
+    edited((content) => ({ ...content, splits: null })),
+    "splits must be",
+  );
+  await damage(
+    edited((content) => ({ ...content, vocab_size: 9999 })),
+    "where the manifest says 9999",
+  );
+  await damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{}"), "is not a manifest");
+  expect(() => openShards(folder)).toThrow("holds no prepared data");
+  fs.rmSync(out, { recursive: true });
+  await make();
+  const shards = openShards(out);
+  fs.truncateSync(shard, 10); // a file may shrink while it is open, and a read then gives less than it was asked for
+  expect(() => shards.val.read(0, 20)).toThrow("val-00000.bin is cut short: it ends at byte 10");
+  shards.close();
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/a-the-pipeline.ipynb#refuse-test
+await test("a file that cannot be read leaves nothing behind; what is read may not lie in what is written", async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
+  const at = (name: string) => path.join(folder, name);
+  fs.writeFileSync(at("good.txt"), "good text ".repeat(20));
+  fs.writeFileSync(at("bad.txt"), Buffer.of(0x66, 0xff));
+  const prepare = (names: string[], out: string) =>
+    prepareCorpus(at(out), { sources: [{ name: "text", files: names.map(at) }], tokenizer: "char" });
+  await expect(prepare(["good.txt", "bad.txt"], "out")).rejects.toThrow("bad.txt is not UTF-8");
+  expect(fs.readdirSync(folder).sort()).toEqual(["bad.txt", "good.txt"]);
+  await expect(prepare(["good.txt"], ".")).rejects.toThrow("good.txt is read and lies in");
+  await prepare(["good.txt"], "out");
+  await prepare(["good.txt"], "out"); // one's own data may be made again
+  expect(fs.readdirSync(at("out")).length).toBe(5);
+  fs.rmSync(folder, { recursive: true });
 });

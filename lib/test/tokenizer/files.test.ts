@@ -19,25 +19,29 @@ await test("a tokenizer comes back from its file with the same ids", () => {
   }
 });
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#refuse-tools
+type ByRule = {
+  model: { [key: string]: unknown; vocab: { [token: string]: number }; merges: unknown[] };
+  [part: string]: unknown;
+};
+const goodFile = () => JSON.parse(JSON.stringify(trainBpe(["low lower lowest"], 262).toJson())) as ByRule;
+const refuse = (change: (file: ByRule) => void, words: string) => {
+  const file = goodFile();
+  change(file);
+  expect(() => loadTokenizer(file)).toThrow(words);
+};
+
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-errors-test
 await test("what a file asks for and we do not run is named, and so is what is damaged", () => {
-  type Good = {
-    model: { [key: string]: unknown; vocab: { [token: string]: number }; merges: unknown[] };
-    [part: string]: unknown;
-  };
-  const good = () => JSON.parse(JSON.stringify(trainBpe(["low lower lowest"], 262).toJson())) as Good;
-  const refuse = (change: (file: Good) => void, words: string) => {
-    const file = good();
-    change(file);
-    expect(() => loadTokenizer(file)).toThrow(words);
-  };
-  expect(loadTokenizer(good()).vocabSize).toBe(262);
+  expect(loadTokenizer(goodFile()).vocabSize).toBe(262);
   refuse(
     (file) => Object.assign(file.model, { type: "Unigram" }),
     "model is of type Unigram, which tslm does not run",
   );
   refuse((file) => Object.assign(file.model, { byte_fallback: true }), "model uses byte_fallback");
   refuse((file) => Object.assign(file.model, { merges: ["Ā zz"] }), 'needs the token "zz", which has no id');
+  refuse(({ model }) => model.merges.push(["l", "constructor"]), 'needs the token "constructor"');
+  refuse(({ model }) => model.merges.push(["l", "l"]), 'needs the token "ll", which has no id');
   refuse((file) => Object.assign(file.model, { merges: [7] }), "not pairs of tokens");
   refuse((file) => Object.assign(file, { added_tokens: [{ id: "1" }] }), "Its added_tokens.0.id is damaged");
   refuse((file) => Object.assign(file.model.vocab, { "!": 34 }), "taken");
@@ -55,8 +59,12 @@ await test("what a file asks for and we do not run is named, and so is what is d
     (file) => Object.assign(file, { post_processor: { type: "BertProcessing" } }),
     "post_processor has a step of type BertProcessing",
   );
+});
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-steps-test
+await test("steps, patterns and settings that we do not run are named", () => {
   const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true };
-  const split = (step: object) => (file: Good) =>
+  const split = (step: object) => (file: ByRule) =>
     Object.assign(file, {
       pre_tokenizer: { type: "Sequence", pretokenizers: [step, byteLevel] },
     });
@@ -82,8 +90,26 @@ await test("what a file asks for and we do not run is named, and so is what is d
   expect(() => loadTokenizer(characters)).toThrow("other rules");
   const cut = { truncation: { max_length: 2, strategy: "LongestFirst", stride: 0 } };
   const padded = { ...cut, padding: { strategy: "BatchLongest", pad_id: 0 } };
-  expect(loadTokenizer(Object.assign(good(), padded)).notes).toHaveLength(2);
+  expect(loadTokenizer(Object.assign(goodFile(), padded)).notes).toHaveLength(2);
   refuse((file) => Object.assign(file, { truncation: {} }), "Its truncation.max_length is");
+});
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#unspelled-test
+await test("names that spell no bytes may be merged, and are found in no text; a list in any order is read alike", () => {
+  const file = goodFile();
+  const { vocab, merges } = file.model;
+  Object.assign(vocab, { 日: 261, 本: 262, 日本: 263 });
+  file.added_tokens = [];
+  merges.push(["日", "本"]);
+  const text = "low lower 日本";
+  const ids = loadTokenizer(file).encode(text);
+  expect([...ids].filter((id) => id > 260)).toEqual([]);
+  const [shuffled, last] = [merges.slice(0, -1), merges.slice(-1)];
+  file.model.merges = [...last, ...shuffled.map((merge) => String(merge).split(" "))];
+  expect(loadTokenizer(file).encode(text)).toEqual(ids);
+  merges.push(["日", "low"]);
+  file.model.merges = merges;
+  expect(() => loadTokenizer(file)).toThrow('A merge needs the token "日low", which has no id.');
 });
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-test

@@ -84,7 +84,7 @@ await test("evaluation is the mean over every token of every window, also when t
   const losses: number[] = [];
   for (const { inputs, targets } of validationWindows(source, { context: 16 })) {
     const batch = batchTensors(1, 16);
-    writeBatch(batch, { rows: 1, context: 16, inputs, targets });
+    writeBatch(batch, { batchSize: 1, context: 16, inputs, targets });
     const { logits } = withoutGradients(() =>
       forward(model, batch.inputs, sequenceContext(model.config, 16)),
     );
