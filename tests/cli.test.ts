@@ -24,8 +24,8 @@ function run(args: string[], env: Record<string, string> = {}, bin = path.join(l
   return { status, stdout, stderr };
 }
 
-describe("help", () => {
-  const commands = withSubcommands(buildProgram());
+describe("help", async () => {
+  const commands = withSubcommands(await buildProgram());
   const nameOf = (command: (typeof commands)[number]): string[] =>
     command.parent ? [...nameOf(command.parent), command.name()] : [];
 

@@ -1,10 +1,16 @@
 // What a folder with a model holds, so that it opens here and in transformers alike: one function for every command that leaves one.
 import fs from "node:fs";
 import path from "node:path";
-import type { ModelConfig } from "../formats/config.js";
-import type { TextEnds } from "../formats/generation.js";
+import { type ModelConfig, modelConfigText } from "../formats/config.js";
+import {
+  type TextEnds,
+  chatTemplateOf,
+  generationConfigToJson,
+  tokenizerConfigToJson,
+} from "../formats/generation.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { readJson, readText } from "./files.js";
+import { documentSeparator } from "../data/shards.js";
 
 /** What a model folder is made of. */
 export interface ModelParts {
@@ -22,8 +28,6 @@ export interface ModelParts {
  * model's own; with one, the ids that begin and end a text are named in all files where programs look for them.
  */
 export async function modelFolder(parts: ModelParts): Promise<Record<string, string | Uint8Array>> {
-  const { modelConfigText } = await import("../formats/config.js");
-  const { generationConfigToJson, tokenizerConfigToJson } = await import("../formats/generation.js");
   const { config, weights, tokenizer, chatTemplate, card } = parts;
   const ends = await textEnds(config, tokenizer);
   const whole = { ...config, bosTokenId: ends.bos?.id, eosTokenIds: ends.eos.map(({ id }) => id) };
@@ -43,7 +47,6 @@ export async function modelFolder(parts: ModelParts): Promise<Record<string, str
 
 /** Where texts begin and end: as the configuration says, else as the tokenizer does, with the tokens' names. */
 async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<TextEnds> {
-  const { documentSeparator } = await import("../data/shards.js");
   const names = new Map(Object.entries(tokenizer?.specials ?? {}).map(([name, id]) => [id, name]));
   const separator = tokenizer && documentSeparator(tokenizer);
   const before = tokenizer?.around?.before ?? [];
@@ -63,7 +66,6 @@ export async function readChatTemplate(tokenizer: string): Promise<string | unde
   if (!fs.existsSync(tokenizer)) return undefined; // "char" and "bytes", or data that was prepared elsewhere
   const folder = fs.statSync(tokenizer).isDirectory() ? tokenizer : path.dirname(tokenizer);
   if (chatTemplates.has(folder)) return chatTemplates.get(folder);
-  const { chatTemplateOf } = await import("../formats/generation.js");
   const [config, jinja] = ["tokenizer_config.json", "chat_template.jinja"].map((name) =>
     path.join(folder, name),
   );

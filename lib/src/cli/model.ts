@@ -4,11 +4,14 @@ import os from "node:os";
 import path from "node:path";
 import { readExactly, writeSynced } from "../data/files.js";
 import { claimFolder } from "../data/folders.js";
-import type { GenerationConfig } from "../formats/generation.js";
+import { type GenerationConfig, parseGenerationConfig, stopTokenIds } from "../formats/generation.js";
 import { isRecord, readSafetensorsHeader, safetensorsHeaderLength, shown } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
 import type { Model } from "../model/decoder.js";
+import { openAdapter } from "./adapter.js";
 import { readJson } from "./files.js";
+import { parseModelConfig } from "../formats/config.js";
+import { loadModel } from "../model/weights.js";
 
 /** The bytes that Node reads or writes at once. */
 const largestFile = 2 ** 31 - 1;
@@ -116,7 +119,6 @@ function checkMemory(files: string[], available: number): void {
 
 /** The generation_config.json of a folder, where there is one. Errors name the file. */
 async function readGenerationConfig(folder: string): Promise<GenerationConfig | undefined> {
-  const { parseGenerationConfig } = await import("../formats/generation.js");
   const file = path.join(folder, "generation_config.json");
   if (!fs.existsSync(file)) return undefined;
   const json = readJson(file);
@@ -132,10 +134,6 @@ async function readGenerationConfig(folder: string): Promise<GenerationConfig | 
  * Errors name the folder; what is ignored, since two of its files disagree, is said on stderr.
  */
 export async function openModel(folder: string): Promise<Model> {
-  const { parseModelConfig } = await import("../formats/config.js");
-  const { stopTokenIds } = await import("../formats/generation.js");
-  const { loadModel } = await import("../model/weights.js");
-  const { openGpu } = await import("../gpu/device.js");
   const json = readJson(path.join(folder, "config.json"));
   named(path.join(folder, "config.json"), () => parseModelConfig(json));
   const generation = await readGenerationConfig(folder);
@@ -146,7 +144,7 @@ export async function openModel(folder: string): Promise<Model> {
     warnings.push(
       ...misplaced(places, new Map(files.map((file, i) => [path.basename(file), new Set(read[i].names)]))),
     );
-  await openGpu({ robust: false });
+  await openAdapter();
   const {
     config,
     weights,
