@@ -76,16 +76,21 @@ export function withSubcommands(command: Command): Command[] {
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
-/** Runs the command that `argv` (as in process.argv) names, and ends the process with its exit code. */
-export async function main(argv: string[]): Promise<void> {
-  outliveReaders();
+/** Runs the command that `argv` (as in process.argv) names, says what went wrong, and gives the code to end with. */
+export async function runCommand(argv: string[]): Promise<number> {
+  const words = argv.slice(2).filter((word) => !word.startsWith("-"));
   try {
-    const named = argv.slice(2).filter((word) => !word.startsWith("-"));
-    await (await buildProgram(named.slice(0, 1))).parseAsync(argv);
-    await finish(Number(process.exitCode ?? 0));
+    await (await buildProgram(words.slice(0, 1))).parseAsync(argv);
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     const { code, message } = ending(error);
     if (message) process.stderr.write(`${message}\n`);
-    await finish(code);
+    return code;
   }
+}
+
+/** Runs a command and ends the process with its code. */
+export async function main(argv: string[]): Promise<void> {
+  outliveReaders();
+  await finish(await runCommand(argv));
 }
