@@ -1,6 +1,6 @@
 // The book as a reader goes through it: what a notebook says of the others.
 import { expect, test } from "vitest";
-import { notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
+import { isAppendix, notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
 
 const notebooks = notebookNames(repository).map((name) => {
   const cells = readNotebook(repository, name).cells.map(({ source }) => sourceText(source));
@@ -14,13 +14,16 @@ const titlesIn = (text: string): string[] =>
     .map(([, title]) => title)
     .filter((title) => titles.has(title));
 
+/** The notebooks that are read one after the other. */
+const story = notebooks.filter(({ name }) => !isAppendix(name));
+
 test("the last title that the end of a notebook names is that of the next notebook", () => {
-  const next = notebooks.slice(0, -1).map(({ cells }) => titlesIn(cells.at(-1) ?? "").at(-1));
-  expect(next).toEqual(notebooks.slice(1).map(({ title }) => title));
+  const next = story.slice(0, -1).map(({ cells }) => titlesIn(cells.at(-1) ?? "").at(-1));
+  expect(next).toEqual(story.slice(1).map(({ title }) => title));
 });
 
 test("the last notebook speaks of none that comes later", () => {
-  const promises = notebooks
+  const promises = story
     .at(-1)
     ?.cells.filter((text) => /\blater notebook|\bnotebooks that follow/i.test(text));
   expect(promises).toEqual([]);
