@@ -130,7 +130,7 @@ function runAndShow(args, more) {
 
 /** What a test file speaks of when it opens a GPU or starts programs. */
 const slow =
-  /openGpu|spawn|execFile|fork\(|Worker|runCells|runNotebooks|proveExercises|buildLibrary|tslm\.ts"|strain|listen\(/;
+  /openGpu|openModel|runBody|spawn|execFile|fork\(|Worker|runCells|runNotebooks|proveExercises|buildLibrary|tslm\.ts"|strain|listen\(/;
 
 /** Test files that need neither a GPU nor other processes. */
 function quickTests() {
