@@ -23,7 +23,7 @@ export default defineConfig({
     // Only what is stuck takes so long: the longest test takes half a minute on a machine without a GPU.
     testTimeout: 1000 * patience(1200),
     hookTimeout: 1000 * patience(1200),
-    setupFiles: ["tools/seeded.mjs"],
+    setupFiles: ["tools/seeded.mjs", "tools/count-pipelines.mjs"],
     // Mesa prints an error line where this is not set.
     env: { XDG_RUNTIME_DIR: process.env.XDG_RUNTIME_DIR ?? os.tmpdir() },
   },

@@ -1,5 +1,4 @@
 // `tslm bench` as a person meets it, and what it makes of measurements. No test asks how long anything takes.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
@@ -9,20 +8,12 @@ import { byOperation, measureStep, operationOf, stepModel, stepShapes } from "..
 import { benchText, readableTime } from "../lib/src/cli/bench-text.ts";
 import { openGpu } from "../lib/src/gpu/device.ts";
 import { countParameters } from "../lib/src/model/count.ts";
+import { tslm, tslmHere } from "./tslm.ts";
 
 const repository = path.dirname(import.meta.dirname);
 
-/** Runs the program. */
-function run(...args: string[]) {
-  const bin = path.join(repository, "lib", "bin", "tslm.mjs");
-  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, "bench", ...args], {
-    encoding: "utf8",
-  });
-  return { status, stdout, stderr: stderr.replace(/^Warning: .*\n/gm, "") }; // Dawn's own words on some drivers
-}
-
 test("one operation: the ceiling, and every shape with its rate and share, as JSON and as a table for people", () => {
-  const { status, stdout, stderr } = run("--only", "add", "--json");
+  const { status, stdout, stderr } = tslm(["bench", "--only", "add", "--json"]);
   const report = JSON.parse(stdout);
   const table = benchText(report);
   expect(table).toMatch(/^Ceiling of .+\n {2}multiply-adds f32 +[\d.]+ GFLOP\/s\n/);
@@ -64,8 +55,8 @@ test.each([
   ],
   [["--only"], "tslm: option '--only <name>' argument missing\n"],
   [["matmul"], /^tslm: too many arguments.*\n$/],
-])("bad usage %j ends with exit code 2 and one sentence", (args, sentence) => {
-  const { status, stdout, stderr } = run(...args);
+])("bad usage %j ends with exit code 2 and one sentence", async (args, sentence) => {
+  const { status, stdout, stderr } = await tslmHere(["bench", ...args]);
   expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
   expect(stderr).toMatch(sentence);
 });

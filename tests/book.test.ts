@@ -1,9 +1,6 @@
 // The book as a reader goes through it: what a notebook says of the others.
 import { expect, test } from "vitest";
-import { notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
-
-/** Appendices, named `a-…`, stand beside the way: nobody is sent to them next. */
-const isAppendix = (name: string): boolean => /\/a-/.test(name);
+import { isAppendix, notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
 
 const everything = notebookNames(repository).map((name) => {
   const cells = readNotebook(repository, name).cells.map(({ source }) => sourceText(source));
@@ -18,8 +15,8 @@ const titlesIn = (text: string): string[] =>
     .map(([, title]) => title)
     .filter((title) => titles.has(title));
 
-/** The notebooks in reading order; appendices stand beside it. */
-const story = notebooks.filter(({ name }) => !name.includes("/a-"));
+/** The notebooks that are read one after the other. */
+const story = notebooks.filter(({ name }) => !isAppendix(name));
 
 test("the last title that the end of a notebook names is that of the next notebook", () => {
   const next = story.slice(0, -1).map(({ cells }) => titlesIn(cells.at(-1) ?? "").at(-1));
@@ -27,7 +24,7 @@ test("the last title that the end of a notebook names is that of the next notebo
 });
 
 test("the last notebook speaks of none that comes later", () => {
-  const promises = notebooks
+  const promises = story
     .at(-1)
     ?.cells.filter((text) => /\blater notebook|\bnotebooks that follow/i.test(text));
   expect(promises).toEqual([]);

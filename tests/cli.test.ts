@@ -12,6 +12,7 @@ import { numberBetween, wholeNumber } from "../lib/src/cli/options.ts";
 import { drawBar, startProgress } from "../lib/src/cli/progress.ts";
 import { ending, UsageError } from "../lib/src/cli/run.ts";
 import { suggestion } from "../lib/src/cli/suggest.ts";
+import { tslmHere } from "./tslm.ts";
 
 const library = path.join(import.meta.dirname, "..", "lib");
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm cli "));
@@ -24,27 +25,35 @@ function run(args: string[], env: Record<string, string> = {}, bin = path.join(l
   return { status, stdout, stderr };
 }
 
-describe("help", () => {
-  const commands = withSubcommands(buildProgram());
+describe("help", async () => {
+  const commands = withSubcommands(await buildProgram());
   const nameOf = (command: (typeof commands)[number]): string[] =>
     command.parent ? [...nameOf(command.parent), command.name()] : [];
 
-  test.each(commands.map((command) => ({ words: nameOf(command) })))("tslm $words --help", ({ words }) => {
-    const { status, stdout, stderr } = run([...words, "--help"]);
-    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toMatch(/^Usage: tslm/);
-    expect(stdout).toMatch(/\nExamples?:\n {2}\$ /);
-  });
+  test.each(commands.map((command) => ({ words: nameOf(command) })))(
+    "tslm $words --help",
+    async ({ words }) => {
+      const { status, stdout, stderr } = await tslmHere([...words, "--help"]);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+      expect(stdout).toMatch(/^Usage: tslm/);
+      expect(stdout).toMatch(/\nExamples?:\n {2}\$ /);
+    },
+  );
 
-  test("an example calls a command that exists, with options that it has", () => {
+  test("an example calls a command that exists, with options that it has", async () => {
     for (const command of commands.slice(1)) {
-      const { stdout } = run([...nameOf(command), "--help"]);
+      const { stdout } = await tslmHere([...nameOf(command), "--help"]);
       for (const [, line] of stdout.matchAll(/\$ .*?tslm (.*)/g)) {
         const owner = commands.find((other) => other.parent && line.startsWith(nameOf(other).join(" ")));
         expect(owner, line).toBeDefined();
         for (const [option] of line.matchAll(/(?<=\s)--[a-z-]+/g)) expect(stdout).toContain(option);
       }
     }
+  });
+
+  test("the program says the same in a process of its own", async () => {
+    for (const args of [["--help"], ["train", "--help"], ["doctro"]])
+      expect(run(args)).toEqual(await tslmHere(args));
   });
 
   test("the version is the package's", () => {
@@ -58,14 +67,14 @@ describe("bad usage ends with exit code 2 and one sentence", () => {
     [["doctor", "--jsn"], "tslm: unknown option '--jsn' (did you mean --json?)\n"],
     [["doctro"], "tslm: unknown command 'doctro' (did you mean doctor?)\n"],
     [["doctor", "extra"], /^tslm: too many arguments.*\n$/],
-  ])("tslm %j", (args, sentence) => {
-    const { status, stdout, stderr } = run(args);
+  ])("tslm %j", async (args, sentence) => {
+    const { status, stdout, stderr } = await tslmHere(args);
     expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
     expect(stderr).toMatch(sentence);
   });
 
-  test("no command at all prints help", () => {
-    const { status, stderr } = run([]);
+  test("no command at all prints help", async () => {
+    const { status, stderr } = await tslmHere([]);
     expect(status).toBe(2);
     expect(stderr).toContain("Commands:");
   });

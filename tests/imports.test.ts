@@ -5,8 +5,8 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { importsOf, isLibrary } from "../tools/cells.js";
 import { extractLibrary } from "../tools/library.js";
-import { notebookNames, repository } from "../tools/notebook.js";
-import { bookRooms, floors } from "../tools/rooms.js";
+import { isAppendix, notebookNames, repository } from "../tools/notebook.js";
+import { floors } from "../tools/rooms.js";
 
 const source = path.join(repository, "lib/src");
 const files = fs
@@ -76,19 +76,14 @@ const runningEdges = files.flatMap((file) => {
   );
 });
 
-/** What an appendix defines, any notebook may import. */
-const isAppendix = (notebook: string): boolean => path.posix.basename(notebook).startsWith("a-");
-
-test("a module imports only what an earlier notebook, its own, or an appendix defines", () => {
+test("a module imports only what an earlier notebook, its own or an appendix defines", () => {
   const order = notebookNames(repository);
   const exported = extractLibrary(repository).cells.filter(isLibrary);
-  const place = new Map(exported.map(({ module, notebook }) => [module, order.indexOf(notebook)]));
-  const appendices = new Set(
-    exported.filter(({ notebook }) => isAppendix(notebook)).map(({ module }) => module),
-  );
+  const owner = new Map(exported.map(({ module, notebook }) => [module, notebook]));
+  const place = (module: string) => order.indexOf(owner.get(module)!);
   const wrong = runningEdges.filter(
     ([from, to]) =>
-      bookRooms.includes(roomOf(from)) && !appendices.has(to) && place.get(from)! < place.get(to)!,
+      owner.has(from) && owner.has(to) && place(from) < place(to) && !isAppendix(owner.get(to)!),
   );
   expect(runningEdges.length).toBeGreaterThan(files.length);
   expect(wrong.map(([from, to]) => `${from} imports ${to}, which a later notebook defines`)).toEqual([]);

@@ -1,24 +1,18 @@
 // `tslm init` and `tslm score` as a person meets them: the real program, its files, its sentences.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { batchesOf } from "../lib/src/cli/score.ts";
 import { readSafetensors, toFloat32, toInt32 } from "../lib/src/formats/safetensors.ts";
 import { relativeError } from "../lib/src/tensor/check.ts";
+import { testFolder, tslm, tslmHere } from "./tslm.ts";
 
-const bin = path.join(import.meta.dirname, "..", "lib", "bin", "tslm.mjs");
 const families = path.join(import.meta.dirname, "fixtures", "families");
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm model "));
-afterAll(() => fs.rmSync(folder, { recursive: true }));
+const { folder } = testFolder("model");
 
-/** Runs the program in the test's folder. */
-function run(args: string[], env: Record<string, string> = {}) {
-  const options = { encoding: "utf8", cwd: folder, env: { ...process.env, ...env } } as const;
-  const { status, stdout, stderr } = spawnSync(process.execPath, [bin, ...args], options);
-  return { status, stdout, stderr: stderr.replace(/^Warning: .*\n/gm, "") }; // Dawn's own words on some drivers
-}
+const run = (args: string[]) => tslmHere(args, folder);
+const runWithoutGpu = (args: string[]) =>
+  tslm(args, { cwd: folder, env: { VK_DRIVER_FILES: "/nonexistent" } });
 
 /** Writes a value as JSON into the test's folder. */
 function writeJson(name: string, value: unknown): string {
@@ -39,14 +33,14 @@ function plainLoss(scores: Float32Array, target: number): number {
 }
 
 describe("tslm init", () => {
-  test("the same seed gives the same bytes, another seed others, and score runs what it wrote", () => {
+  test("the same seed gives the same bytes, another seed others, and score runs what it wrote", async () => {
     const config = path.join(reference, "config.json");
-    expect(run(["init", "--config", config, "--seed", "3", "--out", "one"])).toMatchObject({
+    expect(await run(["init", "--config", config, "--seed", "3", "--out", "one"])).toMatchObject({
       status: 0,
       stdout: "22976 parameters, of which a token meets 16832, in one\n",
     });
-    run(["init", "--config", config, "--seed", "3", "--out", "two"]);
-    run(["init", "--config", config, "--seed", "4", "--out", "three"]);
+    await run(["init", "--config", config, "--seed", "3", "--out", "two"]);
+    await run(["init", "--config", config, "--seed", "4", "--out", "three"]);
     expect(fs.readdirSync(path.join(folder, "one")).sort()).toEqual([
       ".tslm.json",
       "config.json",
@@ -55,29 +49,29 @@ describe("tslm init", () => {
     ]);
     expect(bytesOf("two", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(true);
     expect(bytesOf("three", "model.safetensors").equals(bytesOf("one", "model.safetensors"))).toBe(false);
-    const scored = run(["score", "--model", "one", "--ids", writeJson("rows.json", rows)]);
+    const scored = await run(["score", "--model", "one", "--ids", writeJson("rows.json", rows)]);
     expect(scored.status).toBe(0);
     expect(Number.parseFloat(scored.stdout)).toBeCloseTo(Math.log(64), 1); // it knows nothing yet
   });
 
-  test("it needs no GPU, and reports as JSON", () => {
+  test("it needs no GPU, and reports as JSON", async () => {
     const args = ["init", "--config", path.join(reference, "config.json"), "--out", "plain", "--json"];
-    const { status, stdout } = run(args, { VK_DRIVER_FILES: "/nonexistent" });
+    const { status, stdout } = runWithoutGpu(args);
     expect(status).toBe(0);
     expect(JSON.parse(stdout)).toEqual({ folder: "plain", parameters: 22976, active_parameters: 16832 });
   });
 
-  test("the model of a training configuration is completed", () => {
+  test("the model of a training configuration is completed", async () => {
     const file = writeJson("train.json", {
       model: { hidden_size: 16, num_hidden_layers: 1 },
       tokenizer: { vocab_size: 300 },
       context: 32,
     });
-    expect(run(["init", "--config", file, "--out", "trained"]).status).toBe(0);
+    expect((await run(["init", "--config", file, "--out", "trained"])).status).toBe(0);
     const config = JSON.parse(bytesOf("trained", "config.json").toString());
     expect(config).toMatchObject({ vocab_size: 300, max_position_embeddings: 32, num_experts: 8 });
     writeJson("named.json", { model: "trained/config.json" });
-    expect(run(["init", "--config", "named.json", "--out", "named"]).status).toBe(0);
+    expect((await run(["init", "--config", "named.json", "--out", "named"])).status).toBe(0);
     expect(bytesOf("named", "model.safetensors").equals(bytesOf("trained", "model.safetensors"))).toBe(true);
   });
 
@@ -99,8 +93,8 @@ describe("tslm init", () => {
       /^tslm: A model of \d+ parameters needs 23.8 GiB, but one file holds at most 2.0 GiB here: choose a smaller size.\n$/,
     ],
     ["text", "A model configuration must be a JSON object."],
-  ])("a configuration that cannot be: %#", (config, sentence) => {
-    const { status, stdout, stderr } = run([
+  ])("a configuration that cannot be: %#", async (config, sentence) => {
+    const { status, stdout, stderr } = await run([
       "init",
       "--config",
       writeJson("bad.json", config),
@@ -113,45 +107,48 @@ describe("tslm init", () => {
     expect(fs.existsSync(path.join(folder, "bad"))).toBe(false);
   });
 
-  test("a file that is not there, or is not JSON", () => {
-    expect(run(["init", "--config", "none.json", "--out", "x"]).stderr).toBe(
+  test("a file that is not there, or is not JSON", async () => {
+    expect((await run(["init", "--config", "none.json", "--out", "x"])).stderr).toBe(
       "tslm: none.json: there is no such file or folder\n",
     );
     fs.writeFileSync(path.join(folder, "broken.json"), "{");
-    expect(run(["init", "--config", "broken.json", "--out", "x"]).stderr).toMatch(
+    expect((await run(["init", "--config", "broken.json", "--out", "x"])).stderr).toMatch(
       /^tslm: broken.json is not JSON: .*\n$/,
     );
   });
 });
 
 describe("tslm score", () => {
-  test.each(["llama", "qwen3", "qwen3_moe"])("%s: loss and logits are those of transformers", (family) => {
-    const model = path.join(families, family);
-    const { tensors } = readSafetensors(fs.readFileSync(path.join(model, "expected.safetensors")));
-    const all = [...toInt32(tensors.get("input_ids")!)];
-    const file = writeJson("ids.json", [all.slice(0, 24), all.slice(24)]);
-    const { status, stdout } = run([
-      "score",
-      "--model",
-      model,
-      "--ids",
-      file,
-      "--logits",
-      "logits.safetensors",
-      "--json",
-    ]);
-    expect(status).toBe(0);
-    const { loss, tokens } = JSON.parse(stdout);
-    expect(tokens).toBe(46);
-    expect(loss).toBeCloseTo(toFloat32(tensors.get("loss")!)[0], 5);
-    const logits = readSafetensors(bytesOf("logits.safetensors")).tensors.get("logits")!;
-    expect(logits).toMatchObject({ dtype: "F32", shape: tensors.get("logits")!.shape });
-    expect(relativeError(toFloat32(logits), toFloat32(tensors.get("logits")!))).toBeLessThan(1e-5);
-  });
+  test.each(["llama", "qwen3", "qwen3_moe"])(
+    "%s: loss and logits are those of transformers",
+    async (family) => {
+      const model = path.join(families, family);
+      const { tensors } = readSafetensors(fs.readFileSync(path.join(model, "expected.safetensors")));
+      const all = [...toInt32(tensors.get("input_ids")!)];
+      const file = writeJson("ids.json", [all.slice(0, 24), all.slice(24)]);
+      const { status, stdout } = await run([
+        "score",
+        "--model",
+        model,
+        "--ids",
+        file,
+        "--logits",
+        "logits.safetensors",
+        "--json",
+      ]);
+      expect(status).toBe(0);
+      const { loss, tokens } = JSON.parse(stdout);
+      expect(tokens).toBe(46);
+      expect(loss).toBeCloseTo(toFloat32(tensors.get("loss")!)[0], 5);
+      const logits = readSafetensors(bytesOf("logits.safetensors")).tensors.get("logits")!;
+      expect(logits).toMatchObject({ dtype: "F32", shape: tensors.get("logits")!.shape });
+      expect(relativeError(toFloat32(logits), toFloat32(tensors.get("logits")!))).toBeLessThan(1e-5);
+    },
+  );
 
-  test("rows of different lengths are scored too, but have no one shape for logits", () => {
+  test("rows of different lengths are scored too, but have no one shape for logits", async () => {
     const file = writeJson("ragged.json", [rows[0], rows[1].slice(0, 5)]);
-    const { status, stdout } = run(["score", "--model", reference, "--ids", file, "--json"]);
+    const { status, stdout } = await run(["score", "--model", reference, "--ids", file, "--json"]);
     const logits = toFloat32(expected.get("logits")!);
     const losses = ids.slice(1, 29).map((id, at) => plainLoss(logits.subarray(at * 64, at * 64 + 64), id));
     losses.splice(23, 1); // the first row's last token has no next one
@@ -160,7 +157,9 @@ describe("tslm score", () => {
       tokens: 27,
       loss: expect.closeTo(losses.reduce((a, b) => a + b) / 27, 5),
     });
-    expect(run(["score", "--model", reference, "--ids", file, "--logits", "ragged.safetensors"])).toEqual({
+    expect(
+      await run(["score", "--model", reference, "--ids", file, "--logits", "ragged.safetensors"]),
+    ).toEqual({
       status: 1,
       stdout: "",
       stderr: "tslm: ragged.json: for --logits all rows must have the same length; score them one by one.\n",
@@ -168,7 +167,7 @@ describe("tslm score", () => {
     expect(fs.existsSync(path.join(folder, "ragged.safetensors"))).toBe(false);
   });
 
-  test("rows are shared out into batches of one size", () => {
+  test("rows are shared out into batches of one size", async () => {
     const five = [[1], [2], [3], [4], [5]];
     expect(batchesOf(five, 10, 30)).toEqual([five.slice(0, 3), [[4], [5], []]]);
     expect(batchesOf(five, 10, 5)).toEqual(five.map((row) => [row]));
@@ -188,7 +187,7 @@ describe("tslm score", () => {
     [[1, 2], "bad.json is not a list of rows of ids, such as [[5, 17, 3], [8, 1, 1]]."],
     [[[1.5, 2]], "bad.json is not a list of rows of ids, such as [[5, 17, 3], [8, 1, 1]]."],
     [[Array(257).fill(1)], "bad.json, row 0: 257 ids are more than the model's context of 256."],
-  ])("ids that cannot be: %#", (bad, sentence) => {
+  ])("ids that cannot be: %#", async (bad, sentence) => {
     const args = [
       "score",
       "--model",
@@ -198,37 +197,35 @@ describe("tslm score", () => {
       "--logits",
       "no.safetensors",
     ];
-    expect(run(args)).toEqual({ status: 1, stdout: "", stderr: `tslm: ${sentence}\n` });
+    expect(await run(args)).toEqual({ status: 1, stdout: "", stderr: `tslm: ${sentence}\n` });
     expect(fs.existsSync(path.join(folder, "no.safetensors"))).toBe(false);
   });
 
-  test("sizes that the adapter cannot hold: what is needed, and what there is", () => {
+  test("sizes that the adapter cannot hold: what is needed, and what there is", async () => {
     const long = writeJson("long.json", [Array(4_000_000).fill(1)]);
-    const { status, stderr } = run(["score", "--model", reference, "--ids", long]);
+    const { status, stderr } = await run(["score", "--model", reference, "--ids", long]);
     expect(status).toBe(1);
     expect(stderr).toMatch(
       /needs 976.6 MiB, but one array on .* holds at most|more than the model's context/,
     );
   });
 
-  test("a damaged model, a missing one, no GPU at all", () => {
+  test("a damaged model, a missing one, no GPU at all", async () => {
     const model = path.join(folder, "damaged");
     fs.cpSync(reference, model, { recursive: true });
     fs.truncateSync(path.join(model, "model.safetensors"), 5000);
     const file = writeJson("rows.json", rows);
-    expect(run(["score", "--model", "damaged", "--ids", file])).toEqual({
+    expect(await run(["score", "--model", "damaged", "--ids", file])).toEqual({
       status: 1,
       stdout: "",
       stderr: expect.stringMatching(
         /^tslm: damaged\/model.safetensors: it has 5000 bytes where its head says \d+: copy it again.\n$/,
       ),
     });
-    expect(run(["score", "--model", "nowhere", "--ids", file]).stderr).toBe(
+    expect((await run(["score", "--model", "nowhere", "--ids", file])).stderr).toBe(
       "tslm: nowhere/config.json: there is no such file or folder\n",
     );
-    const { status, stderr } = run(["score", "--model", reference, "--ids", file], {
-      VK_DRIVER_FILES: "/nonexistent",
-    });
+    const { status, stderr } = runWithoutGpu(["score", "--model", reference, "--ids", file]);
     if (process.platform === "linux")
       expect({ status, stderr }).toMatchObject({ status: 1, stderr: /^tslm: No GPU adapter/ });
   });

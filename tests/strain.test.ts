@@ -47,7 +47,7 @@ test("a chat template goes along with prepared data, and is there when its first
   fs.writeFileSync(at("config.json"), JSON.stringify({ ...shortRun, tokenizer: at("tokenizer") }));
   const from = (data: string) => ["--config", at("config.json"), "--data", at(data), "--set", "steps=1"];
   const { prepareCorpus } = await import("../lib/src/data/prepare.ts");
-  const { openTokenizer } = await import("../lib/src/cli/tokenizer.ts");
+  const { openTokenizer } = await import("../lib/src/cli/open-tokenizer.ts");
   await prepareCorpus(at("data"), {
     sources: [{ name: "text", files: [at("corpus.txt")] }],
     tokenizer: await openTokenizer(at("tokenizer")),

@@ -47,7 +47,7 @@ export async function trainHere(args: string[], fault?: Fault): Promise<{ error?
   performance.now = () => 0; // no timings in what is written
   const { calls, restore } = injectFault(fault);
   try {
-    await buildProgram().parseAsync(["node", "tslm", "train", ...args]);
+    await (await buildProgram(["train"])).parseAsync(["node", "tslm", "train", ...args]);
     return { calls };
   } catch (error) {
     return { error: ending(error).message, calls };

@@ -266,7 +266,7 @@ test("a pattern that takes for ever is stopped, in the command line and in the t
   } finally {
     timeLimit.run = run;
   }
-  for (const program of ["tokenizer", "prepare-worker"])
+  for (const program of ["open-tokenizer", "prepare-worker"])
     expect(readFileSync(new URL(`../lib/src/cli/${program}.ts`, import.meta.url), "utf8")).toMatch(
       /import[ (]"\.\/limit\.js"/,
     );

@@ -4,8 +4,8 @@ import path from "node:path";
 import { equalMutants } from "./equal-mutants.js";
 import type { Generated } from "./exercise-files.js";
 import { chosenMutants, type Mutant, mutantProgram, mutantsOf } from "./mutants.js";
-import { type Notebook, type Output, sourceText } from "./notebook.js";
-import { type CellSource, runCells, type RunResult } from "./run-notebook.js";
+import type { Notebook, Output } from "./notebook.js";
+import { type CellSource, codeOf, type NotebookWorker, type RunResult, workerPair } from "./run-notebook.js";
 
 /** Hears each thing that was proved, or why it was not. A line may stand for `count` of them. */
 export type Report = (name: string, problem?: string, count?: number) => void;
@@ -24,11 +24,6 @@ interface Rejection {
   problem?: string;
   kind: "mistake" | "mutant" | "equal";
 }
-
-const codeOf = (notebook: Notebook): CellSource[] =>
-  notebook.cells
-    .filter(({ cell_type }) => cell_type === "code")
-    .map(({ id, source }) => ({ id, source: sourceText(source) }));
 
 /** Everything that outputs say to tools. */
 function said<T>(outputs: Output[]): T[] {
@@ -127,14 +122,21 @@ function listedInVain(name: string, all: Mutant[]): string[] {
   return Object.keys(equalMutants).filter((key) => key.startsWith(`${exerciseOf(name)}#`) && !names.has(key));
 }
 
-/** Proves an exercise and its solution, which run at the same time: most of it is one thread that compiles. */
-async function proveOne(folder: string, generated: Generated, report: Report): Promise<void> {
+/** Proves an exercise and its solution. Both begin to run at once; what came of them is told when `before` is. */
+async function proveOne(
+  folder: string,
+  generated: Generated,
+  { run }: NotebookWorker,
+  before: Promise<void>,
+  report: Report,
+): Promise<void> {
   const { name, solution, exercise } = generated;
   const all = mutantsByCell(solution!);
   const mutants = all.flatMap(chosenMutants);
   const [solved, untouched] = await Promise.all([
-    runCells(folder, [...codeOf(solution!), ...proofCells(name, mutants)]),
-    runCells(folder, codeOf(exercise!)),
+    run(folder, [...codeOf(solution!), ...proofCells(name, mutants)]),
+    run(folder, codeOf(exercise!)),
+    before,
   ]);
   const failure = failureText(solved);
   if (failure) report(`solutions/${name}`, failure);
@@ -151,8 +153,12 @@ async function proveOne(folder: string, generated: Generated, report: Report): P
  * solutions: the checks are the same, and nothing in a learner's folder matters.
  */
 export async function proveExercises(root: string, exercises: Generated[], report: Report): Promise<void> {
+  const workers = workerPair();
+  let told = Promise.resolve();
   for (const generated of exercises.filter(({ solution }) => solution)) {
     const folder = path.dirname(path.join(root, "solutions", generated.name));
-    await proveOne(folder, generated, report);
+    told = proveOne(folder, generated, workers, told, report);
   }
+  await told;
+  workers.end();
 }

@@ -2,12 +2,15 @@
 // process in which a notebook is checked are both made of them. Plain JavaScript, so that no loader reaches the cells.
 import { createRequire, SourceMap } from "node:module";
 import path from "node:path";
+import { withCellCompiler } from "./kernel-compiler.mjs";
 
 const require = createRequire(import.meta.url);
 const requireAsTslab = createRequire(require.resolve("tslab/dist/converter"));
 
 /** From a text that the compiler gave to the source map of each of its two steps. */
 const mapsOf = new Map();
+
+let mapsAreKept = false;
 
 /** What the compiler wrote at a text's end about its source map, when that is inside of it. */
 const INLINE_MAP = /\n?\/\/# sourceMappingURL=data:[^,]*;base64,(\S+)\s*$/;
@@ -17,8 +20,10 @@ const INLINE_MAP = /\n?\/\/# sourceMappingURL=data:[^,]*;base64,(\S+)\s*$/;
  * to `require`; the second is given the result of the first, with its map inside.
  */
 function keepSourceMaps() {
+  if (mapsAreKept) return;
+  mapsAreKept = true;
   const file = requireAsTslab.resolve("@tslab/typescript-for-tslab");
-  const ts = requireAsTslab(file);
+  const ts = withCellCompiler(requireAsTslab(file));
   const createWatchCompilerHost = (roots, options, ...rest) =>
     ts.createWatchCompilerHost(roots, { ...options, inlineSourceMap: true }, ...rest);
   const transpileModule = (input, { compilerOptions, ...options }) => {
@@ -36,6 +41,8 @@ function keepSourceMaps() {
 
 /** What runs, by the name that a stack trace gives it: what the reader calls it, its source's lines, its source maps. */
 const scripts = new Map();
+
+let compiled = 0;
 
 /** tslab puts a line before what it compiles, which makes a module of it. */
 const LINES_BEFORE = 1;
@@ -83,7 +90,6 @@ function readableStack(error, sites) {
 
 /** A converter that names what it compiles: `title()` is what the reader calls the cell at hand. */
 function naming(converter, title) {
-  let count = 0;
   const remember = (name, text, about) => {
     const maps = mapsOf.get(text);
     mapsOf.delete(text);
@@ -94,7 +100,7 @@ function naming(converter, title) {
     for (const { path: file, data } of result.sideOutputs ?? [])
       remember(file, data, { title: path.basename(file).replace(/\.js$/, ".ts") });
     if (!result.output) return result;
-    const name = `tslm-cell-${++count}`;
+    const name = `tslm-cell-${++compiled}`;
     const lines = source.split("\n");
     remember(name, result.output, { title: title(), lines, end: result.output.split("\n").length });
     return { ...result, output: `${result.output}\n//# sourceURL=${name}` };

@@ -37,9 +37,12 @@ export class BookError extends Error {
   }
 }
 
+/** Whether a notebook is an appendix, such as `02-attention/a-the-engine-room.ipynb`: earlier ones may use what it defines. */
+export const isAppendix = (name: string): boolean => path.basename(name).startsWith("a-");
+
 /**
- * The names of the book's notebooks, such as `01-tokenizer/1-bytes-and-pairs.ipynb`, in reading order.
- * `root` is the folder that holds `chapters/`.
+ * The names of the book's notebooks, such as `01-tokenizer/1-bytes-and-pairs.ipynb`, in reading order, with the appendices
+ * of a chapter at its end. `root` is the folder that holds `chapters/`.
  */
 export function notebookNames(root: string): string[] {
   const chapters = path.join(root, "chapters");
@@ -48,7 +51,12 @@ export function notebookNames(root: string): string[] {
   return folders
     .flatMap(({ name }) => fs.readdirSync(path.join(chapters, name)).map((file) => `${name}/${file}`))
     .filter((name) => name.endsWith(".ipynb") && !path.basename(name).startsWith("."))
-    .sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    .sort(
+      (a, b) =>
+        a.slice(0, a.indexOf("/")).localeCompare(b.slice(0, b.indexOf("/")), "en", { numeric: true }) ||
+        Number(isAppendix(a)) - Number(isAppendix(b)) ||
+        a.localeCompare(b, "en", { numeric: true }),
+    );
 }
 
 /** Reads a notebook of the book; `name` is as in `notebookNames`. */
@@ -126,8 +134,16 @@ function numberText(value: number): string {
   return text.replace(/e([+-])(\d)$/, "e$10$2");
 }
 
+/** Nothing but imports and comments. */
+const ONLY_IMPORTS = /^(\s*(\/\/.*|import\b[^;]*;))*\s*import\b[^;]*;(\s*(\/\/.*|import\b[^;]*;))*\s*$/;
+
+/** Whether a cell is folded for whoever reads the story: the text around tests and lists of imports reads whole without them. */
+const isFolded = (source: string): boolean => source.startsWith("//| test ") || ONLY_IMPORTS.test(source);
+
 function normalCell({ cell_type, id, metadata, source, outputs }: NotebookCell): NotebookCell {
   const { execution: _times, ExecuteTime: _time, collapsed: _collapsed, ...kept } = metadata;
+  if (cell_type === "code" && isFolded(sourceText(source)))
+    kept.jupyter = { ...(kept.jupyter as MimeBundle | undefined), source_hidden: true };
   const cell: NotebookCell = { cell_type, id, metadata: kept, source: sourceLines(source) };
   if (cell_type === "code")
     Object.assign(cell, { execution_count: null, outputs: normalOutputs(outputs ?? []) });

@@ -4,16 +4,15 @@ import path from "node:path";
 import { findPython, gpuEnvironment, patience } from "../lib/bin/machine.mjs";
 import { BookError, notebookNames, readNotebook, repository, writeNotebook } from "./notebook.js";
 import { kernelEnvironment, writeKernelSpec } from "./kernelspec.mjs";
-import { type RunResult, runNotebook } from "./run-notebook.js";
+import { type NotebookWorker, type RunResult, runNotebook, workerPair } from "./run-notebook.js";
 import { runTool } from "./run-tool.js";
 import { buildLibrary } from "./setup.mjs";
 
 const notebookFile = (root: string, name: string): string => path.join(root, "chapters", name);
 
 /**
- * Runs notebooks and reports each on a line when it is done: two at a time, since compiling kernels keeps one core busy
- * while another waits. `save` keeps the outputs of those that pass, and then they run one by one, so that the times in
- * them are those of a machine that does nothing else.
+ * Runs notebooks and reports each on a line when it is done. `save` keeps the outputs of those that pass, and then they run
+ * one by one, each in a process of its own: what is in them is what a reader sees on a machine that does nothing else.
  */
 export async function runNotebooks(
   root: string,
@@ -21,20 +20,21 @@ export async function runNotebooks(
   { save = false, log = console.log }: { save?: boolean; log?: (line: string) => void } = {},
 ): Promise<Map<string, RunResult>> {
   const results = new Map<string, RunResult>();
-  const left = [...names];
-  const runNext = async (): Promise<void> => {
-    const name = left.shift();
-    if (name === undefined) return;
-    const result = await runNotebook(notebookFile(root, name));
+  const runOne = async (name: string, run?: NotebookWorker["run"]) => {
+    const result = await runNotebook(notebookFile(root, name), run);
     results.set(name, result);
     const seconds = `${result.seconds.toFixed(1)} s`.padStart(8);
     if (result.failure)
       log(`✗ ${seconds}  ${name}#${result.failure.cell}\n${indented(result.failure.message)}`);
     else log(`✓ ${seconds}  ${name}`);
     if (save && !result.failure) saveOutputs(root, name, result);
-    return runNext();
   };
-  await Promise.all([runNext(), ...(save ? [] : [runNext()])]);
+  if (save) for (const name of names) await runOne(name);
+  else {
+    const workers = workerPair();
+    await Promise.all(names.map((name) => runOne(name, workers.run)));
+    workers.end();
+  }
   return results;
 }
 

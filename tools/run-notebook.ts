@@ -1,10 +1,10 @@
-// Runs notebooks, each in a process of its own, as Jupyter would with tslab.
-import { fork } from "node:child_process";
+// Runs notebooks as Jupyter would with tslab.
+import { type ChildProcess, fork } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { gpuEnvironment } from "../lib/bin/machine.mjs";
-import { type Output, parseNotebook, sourceText } from "./notebook.js";
+import { type Notebook, type Output, parseNotebook, sourceText } from "./notebook.js";
 
 export interface CellSource {
   id: string;
@@ -25,14 +25,34 @@ interface Report {
   running?: string;
   failed?: string;
   outputs?: Output[][];
+  /** Whether the process may run another notebook. */
+  fit?: boolean;
+}
+
+/** What runs notebooks one by one in a process that lasts as long as they go well. */
+export interface NotebookWorker {
+  /** Runs cells in order with a kernel of their own, whose working directory is `folder`. */
+  run(folder: string, cells: CellSource[]): Promise<RunResult>;
+  end(): void;
+}
+
+/** The code cells of a notebook. */
+export function codeOf(notebook: Notebook): CellSource[] {
+  const code = notebook.cells.filter(({ cell_type }) => cell_type === "code");
+  return code.map(({ id, source }) => ({ id, source: sourceText(source) }));
 }
 
 /** Runs a notebook from top to bottom in its own folder; stops at the first cell that fails. */
-export function runNotebook(file: string): Promise<RunResult> {
-  const { cells } = parseNotebook(fs.readFileSync(file, "utf8"), file);
-  const code = cells.filter(({ cell_type }) => cell_type === "code");
-  const sources = code.map(({ id, source }) => ({ id, source: sourceText(source) }));
-  return runCells(path.dirname(file), sources);
+export function runNotebook(file: string, run: NotebookWorker["run"] = runCells): Promise<RunResult> {
+  return run(path.dirname(file), codeOf(parseNotebook(fs.readFileSync(file, "utf8"), file)));
+}
+
+/** Runs cells in a process that nothing else has used, or will. */
+export async function runCells(folder: string, cells: CellSource[], silence?: number): Promise<RunResult> {
+  const worker = notebookWorker(silence);
+  const result = await worker.run(folder, cells);
+  worker.end();
+  return result;
 }
 
 /**
@@ -42,60 +62,92 @@ export function runNotebook(file: string): Promise<RunResult> {
  */
 const startsOfSilence = 600;
 
-/**
- * Runs cells in order in a fresh process whose working directory is `folder`. One that is silent for too long is ended:
- * `silence` is how many times as long as the kernel's start that is.
- */
-export async function runCells(
-  folder: string,
-  cells: CellSource[],
-  silence = startsOfSilence,
-): Promise<RunResult> {
-  const start = performance.now();
-  const { last, running, end } = await runChild(folder, cells, silence);
-  const outputs = new Map(cells.map(({ id }, i) => [id, last.outputs?.[i] ?? []]));
-  const result: RunResult = { seconds: (performance.now() - start) / 1000, outputs };
-  if (last.failed) result.failure = { cell: last.failed, message: errorText(outputs.get(last.failed)!) };
-  else if (!last.outputs) result.failure = { cell: running, message: end };
-  return result;
+/** A worker. One that is silent for too long is ended: `silence` is how many times as long as its first start that is. */
+export function notebookWorker(silence = startsOfSilence): NotebookWorker {
+  let child: ChildProcess | undefined;
+  let limit: number | undefined;
+  const run = async (folder: string, cells: CellSource[]) => {
+    const start = performance.now();
+    const ready = () => {
+      limit ??= silence * (performance.now() - start);
+      return limit;
+    };
+    child ??= startChild();
+    const { last, running, end } = await runInChild(child, { folder, cells }, ready);
+    if (!last.fit) {
+      child.kill("SIGKILL"); // all is said, and closing a GPU device may take its time
+      child = undefined;
+    }
+    const outputs = new Map(cells.map(({ id }, i) => [id, last.outputs?.[i] ?? []]));
+    const result: RunResult = { seconds: (performance.now() - start) / 1000, outputs };
+    if (last.failed) result.failure = { cell: last.failed, message: errorText(outputs.get(last.failed)!) };
+    else if (!last.outputs) result.failure = { cell: running, message: end };
+    return result;
+  };
+  return { run, end: () => child?.kill("SIGKILL") };
 }
 
-/** Lets a child process run the cells: the last it said, the cell it was at, and how it ended if not by its own word. */
-async function runChild(folder: string, cells: CellSource[], silence: number) {
-  const began = performance.now();
-  const child = fork(fileURLToPath(new URL("notebook-child.mjs", import.meta.url)), {
-    cwd: folder,
+/** Two workers behind one queue, since compiling kernels keeps one core busy while another waits. */
+export function workerPair(): NotebookWorker {
+  const workers = [notebookWorker(), notebookWorker()];
+  const free = [...workers];
+  const waiting: ((worker: NotebookWorker) => void)[] = [];
+  const run = async (folder: string, cells: CellSource[]) => {
+    const worker = free.pop() ?? (await new Promise<NotebookWorker>((resolve) => waiting.push(resolve)));
+    const result = await worker.run(folder, cells);
+    const next = waiting.shift();
+    if (next) next(worker);
+    else free.push(worker);
+    return result;
+  };
+  return { run, end: () => workers.map((worker) => worker.end()) };
+}
+
+function startChild(): ChildProcess {
+  return fork(fileURLToPath(new URL("notebook-child.mjs", import.meta.url)), {
     execArgv: [],
     env: gpuEnvironment(),
     stdio: ["ignore", "ignore", "pipe", "ipc"],
   });
-  let stderr = "";
-  child.stderr!.setEncoding("utf8").on("data", (text: string) => {
-    stderr = (stderr + text).slice(-10_000);
-  });
+}
+
+/**
+ * Lets a child process run cells: the last it said, the cell it was at, and how it ended if not by its own word. `ready` is
+ * told when the kernel has started, and says for how many milliseconds it may be silent from then on.
+ */
+async function runInChild(
+  child: ChildProcess,
+  job: { folder: string; cells: CellSource[] },
+  ready: () => number,
+) {
+  let [stderr, running] = ["", ""];
   let last: Report = {};
-  let running = "";
   let limit = Number.POSITIVE_INFINITY; // until the kernel has started
   let stuck: string | undefined;
   let watch: NodeJS.Timeout | undefined;
+  const hear = (text: string) => {
+    stderr = (stderr + text).slice(-10_000);
+  };
   const giveUp = () => {
     stuck = `was silent for ${Math.round(limit / 1000)} s, and was ended`;
     child.kill("SIGKILL");
   };
-  child.on("message", (report: Report) => {
-    clearTimeout(watch);
-    last = report;
-    running = report.running ?? running;
-    if (report.ready) limit = silence * (performance.now() - began);
-    if (report.outputs)
-      child.kill("SIGKILL"); // all is said, and closing a GPU device may take its time
-    else watch = setTimeout(giveUp, Math.min(limit, 2 ** 31 - 1));
+  child.stderr!.setEncoding("utf8").on("data", hear);
+  const cause = await new Promise((resolve) => {
+    child.once("close", (code, signal) => resolve(signal ?? code));
+    child.on("message", (report: Report) => {
+      clearTimeout(watch);
+      last = report;
+      running = report.running ?? running;
+      if (report.ready) limit = ready();
+      if (report.outputs) resolve(undefined);
+      else watch = setTimeout(giveUp, Math.min(limit, 2 ** 31 - 1));
+    });
+    child.send(job);
   });
-  child.send({ cells });
-  const cause = await new Promise((resolve) =>
-    child.once("close", (code, signal) => resolve(signal ?? code)),
-  );
   clearTimeout(watch);
+  child.removeAllListeners();
+  child.stderr!.off("data", hear);
   return { last, running, end: `${stuck ?? `its process died (${cause})`}\n${stderr}`.trim() };
 }
 

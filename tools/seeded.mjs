@@ -1,6 +1,12 @@
 // Loaded before test files and in the process of a notebook: Math.random draws from a seed, so that a test which fails
 // fails again, and a notebook leaves the same outputs. TEST_SEED=N draws other inputs.
-let state = Number(process.env.TEST_SEED ?? 1) >>> 0;
+let state;
+
+/** Begins the numbers anew. */
+export function seedRandom() {
+  state = Number(process.env.TEST_SEED ?? 1) >>> 0;
+}
+seedRandom();
 
 /** mulberry32 (Tommy Ettinger): numbers from 0 up to 1, without 1. */
 Math.random = () => {

@@ -1,6 +1,6 @@
 // `npm test`: sets up what is missing, then runs every check of the book. The last line counts them all, the linter, the
 // extraction and the type check as one test each: `N passed, N failed`. Names after `--` choose phases, as in
-// `npm test -- lint unit`.
+// `npm test -- lint unit`; `npm test -- quick` is what needs no GPU and no program but this one.
 import { spawn } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
@@ -16,7 +16,18 @@ const tsx = bin("tsx", "dist/cli.mjs");
 const phases = [
   { name: "lint", run: [bin("@biomejs/biome", "bin/biome"), "check"], count: asOne },
   { name: "extract", run: [tsx, "tools/extract.ts", "--check"], count: asOne },
-  { name: "types", run: [bin("typescript", "bin/tsc"), "--noEmit", "-p", "tsconfig.json"], count: asOne },
+  {
+    name: "types",
+    run: [
+      bin("typescript", "bin/tsc"),
+      "--noEmit",
+      "-p",
+      "tsconfig.json",
+      "--incremental",
+      "--tsBuildInfoFile",
+    ].concat(path.join(root, "node_modules", ".cache", "types.tsbuildinfo")),
+    count: asOne,
+  },
   {
     name: "unit",
     run: [bin("vitest", "vitest.mjs"), "run", "--reporter=default"],
@@ -72,9 +83,11 @@ async function runPhase({ name, run, count, report }) {
   console.log(`\n== ${name}`);
   const began = performance.now();
   const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "tslm-test-")), "report.json");
+  const pipelines = `${file}.pipelines`;
   const args = report ? [...run, "--reporter=json", `--outputFile.json=${file}`] : run;
-  const { code, output } = await runAndShow(args);
+  const { code, output } = await runAndShow(args, report ? { TSLM_PIPELINES: pipelines } : {});
   const counts = count({ code, output, report: report && readReport(file) });
+  for (const line of pipelineLines(pipelines)) console.log(line);
   fs.rmSync(path.dirname(file), { recursive: true });
   return { name, seconds: (performance.now() - began) / 1000, skipped: 0, failures: [], ...counts };
 }
@@ -83,9 +96,25 @@ function readReport(file) {
   return fs.existsSync(file) ? JSON.parse(fs.readFileSync(file, "utf8")) : undefined;
 }
 
-function runAndShow(args) {
+/** How many pipelines each test file made, the most first: what was compiled for an earlier file of the same process is not made again. */
+function pipelineLines(file) {
+  if (!fs.existsSync(file)) return [];
+  const notes = fs
+    .readFileSync(file, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const made = notes.filter(({ pipelines }) => pipelines > 0).sort((a, b) => b.pipelines - a.pipelines);
+  const sum = made.reduce((total, { pipelines }) => total + pipelines, 0);
+  const lines = made.map(
+    ({ test, pipelines }) => `${String(pipelines).padStart(6)}  ${path.relative(root, test)}`,
+  );
+  return sum > 0 ? [`${sum} pipelines were made:`, ...lines] : [];
+}
+
+function runAndShow(args, more) {
   const colour = process.stdout.isTTY ? { FORCE_COLOR: "1" } : { NO_COLOR: "1" };
-  const env = { ...kernelEnvironment(root, gpuEnvironment()), ...colour };
+  const env = { ...kernelEnvironment(root, gpuEnvironment()), ...colour, ...more };
   const child = spawn(process.execPath, args, { cwd: root, env, stdio: ["ignore", "pipe", "pipe"] });
   let output = "";
   child.stdout.on("data", (chunk) => {
@@ -99,8 +128,29 @@ function runAndShow(args) {
   });
 }
 
+/** What a test file speaks of when it opens a GPU or starts programs. */
+const slow =
+  /openGpu|openModel|runBody|spawn|execFile|fork\(|Worker|runCells|runNotebooks|proveExercises|buildLibrary|tslm\.ts"|strain|listen\(/;
+
+/** Test files that need neither a GPU nor other processes. */
+function quickTests() {
+  const files = ["lib/test", "tests"].flatMap((folder) =>
+    fs.readdirSync(path.join(root, folder), { recursive: true }).map((name) => path.join(folder, name)),
+  );
+  return files
+    .filter((name) => name.endsWith(".test.ts"))
+    .filter((name) => !slow.test(fs.readFileSync(path.join(root, name), "utf8")));
+}
+
+/** The phases of `npm test -- quick`. */
+const quickPhases = () =>
+  phases
+    .filter(({ name }) => ["lint", "extract", "types", "unit"].includes(name))
+    .map((phase) => (phase.name === "unit" ? { ...phase, run: [...phase.run, ...quickTests()] } : phase));
+
 /** The phases with these names, or all. Test cells are not run twice: where the unit tests run, notebooks leave theirs out. */
 function chosenPhases(names) {
+  if (names.includes("quick")) return quickPhases();
   const chosen = phases.filter(({ name }) => names.length === 0 || names.includes(name));
   const unit = chosen.some(({ name }) => name === "unit");
   return chosen.map((phase) =>
@@ -110,11 +160,10 @@ function chosenPhases(names) {
 
 async function main() {
   const { choice, rest: names } = readChoice(process.argv.slice(2));
-  const unknown = names.find((name) => !phases.some((phase) => phase.name === name));
+  const known = [...phases.map(({ name }) => name), "quick"];
+  const unknown = names.find((name) => !known.includes(name));
   if (unknown) {
-    console.error(
-      `npm test knows no phase "${unknown}": there are ${phases.map(({ name }) => name).join(", ")}`,
-    );
+    console.error(`npm test knows no phase "${unknown}": there are ${known.join(", ")}`);
     return 2;
   }
   await setUp("test", choice);

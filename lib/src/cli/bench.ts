@@ -1,20 +1,24 @@
 import type { Command } from "commander";
-import type { Ceiling } from "../gpu/ceiling.js";
-import type { AdapterFacts } from "../gpu/device.js";
+import { type Ceiling, measureCeiling } from "../gpu/ceiling.js";
+import { type AdapterFacts, GpuError } from "../gpu/device.js";
+import { openAdapter } from "./adapter.js";
 import { benchNames, type OperationName, operationNames, stepNames } from "./bench-names.js";
-import type { Case } from "./bench-operations.js";
+import { type Case, operationCases } from "./bench-operations.js";
 import type { BenchReport, OperationRow } from "./bench-report.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson, UsageError } from "./run.js";
 import { suggestion } from "./suggest.js";
+import { benchText } from "./bench-text.js";
+import { measureStep } from "./bench-steps.js";
+import { finish } from "../gpu/commands.js";
+import { dropFreeBuffers } from "../gpu/buffers.js";
+import { capture } from "../tensor/capture.js";
+import { scope } from "../tensor/tensor.js";
+import { timeWork } from "./bench-timing.js";
 
 /** `tslm bench`: what the adapter can do, how near to it every hot operation comes, and where a training step's time goes. */
-export function register(program: Command): void {
-  const command = program
-    .command("bench")
-    .description(
-      "Measure this adapter's ceiling, every hot operation as a share of it, and training steps part by part.",
-    )
+export function configure(command: Command): void {
+  command
     .option("--only <name>", `one of ${benchNames.join(", ")}`)
     .option("--json", "print the measurements as one JSON object")
     .action(bench);
@@ -26,11 +30,9 @@ async function bench({ only, json = false }: { only?: string; json?: boolean }):
     throw new UsageError(
       `nothing to measure is called "${only}"${suggestion(only, benchNames)}; there are ${benchNames.join(", ")}`,
     );
-  const { openGpu } = await import("../gpu/device.js");
-  const { facts } = await openGpu({ robust: false });
+  const { facts } = await openAdapter();
   const report = await measure(facts, only);
   if (json) return printJson(report);
-  const { benchText } = await import("./bench-text.js");
   process.stdout.write(benchText(report));
 }
 
@@ -41,9 +43,6 @@ function chosen<Name extends string>(names: readonly Name[], only: string | unde
 
 /** Measures all that was asked for, the ceiling first. */
 async function measure(facts: AdapterFacts, only: string | undefined): Promise<BenchReport> {
-  const { measureCeiling } = await import("../gpu/ceiling.js");
-  const { operationCases } = await import("./bench-operations.js");
-  const { measureStep } = await import("./bench-steps.js");
   const cases = chosen(operationNames, only).flatMap((name: OperationName) =>
     operationCases[name](facts.kind),
   );
@@ -83,9 +82,6 @@ async function orWhy<T, R extends object>(
   work: () => Promise<T>,
   row: R,
 ): Promise<T | (R & { why: string })> {
-  const { finish } = await import("../gpu/commands.js");
-  const { dropFreeBuffers } = await import("../gpu/buffers.js");
-  const { GpuError } = await import("../gpu/device.js");
   try {
     return await work();
   } catch (error) {
@@ -102,9 +98,6 @@ async function measureCase(
   { operation, shape, needs, unprobed, prepare }: Case,
   ceiling: Ceiling,
 ): Promise<OperationRow> {
-  const { capture } = await import("../tensor/capture.js");
-  const { scope } = await import("../tensor/tensor.js");
-  const { timeWork } = await import("./bench-timing.js");
   const row = { operation, shape };
   return orWhy(async () => {
     const recording = scope(() => capture(prepare())); // which keeps what it uses

@@ -12,7 +12,8 @@ import { endReading, watchedDocuments } from "./read-documents.js";
 import { UsageError, advise, examples, printJson, stopSignals } from "./run.js";
 import { isStream, keptFiles } from "./streams.js";
 import { suggestion } from "./suggest.js";
-import { type TokenizerChoice, openTokenizer, tokenizerOptions } from "./tokenizer.js";
+import { openTokenizer } from "./open-tokenizer.js";
+import { type TokenizerChoice, tokenizerOptions } from "./tokenizer.js";
 
 interface PrepareFlags extends TokenizerChoice {
   out: string;

@@ -7,8 +7,7 @@ import { examples, printJson } from "./run.js";
 import { byteSize, wholeNumber } from "./options.js";
 
 /** `tslm data`: make or fetch a corpus, turn text into token shards, look at them. */
-export function register(program: Command): void {
-  const data = program.command("data").description("Make and prepare the text that a model learns from.");
+export function configure(data: Command): void {
   registerSynth(data);
   registerGet(data);
   registerPrepare(data);

@@ -3,10 +3,8 @@ import { doctor } from "../../bin/doctor.mjs";
 import { examples } from "./run.js";
 
 /** `tslm doctor`: what is there, what is missing, and what mends it. */
-export function register(program: Command): void {
-  const command = program
-    .command("doctor")
-    .description("Say what this machine has, what is missing, and the command that mends it.")
+export function configure(command: Command): void {
+  command
     .option("--json", "print the findings as one JSON object")
     .action(async ({ json = false }: { json?: boolean }) => {
       process.exitCode = await doctor({ json });

@@ -2,7 +2,8 @@ import type { Command } from "commander";
 import { openModel } from "./model.js";
 import { numberBetween, wholeNumber } from "./options.js";
 import { examples } from "./run.js";
-import { openTokenizer } from "./tokenizer.js";
+import { openTokenizer } from "./open-tokenizer.js";
+import { endOfText, generateText, promptIds } from "../infer/generate.js";
 
 /** The options of `tslm generate`. */
 interface GenerateOptions {
@@ -18,10 +19,8 @@ interface GenerateOptions {
 }
 
 /** `tslm generate`: continue a text. */
-export function register(program: Command): void {
-  const command = program
-    .command("generate")
-    .description("Continue a text with a model, as it comes; the same seed gives the same text.")
+export function configure(command: Command): void {
+  command
     .requiredOption("--model <dir>", "a folder with config.json, model.safetensors and tokenizer.json")
     .requiredOption("--prompt <text>", "the text to continue")
     .option("--max-tokens <n>", "new tokens at most", wholeNumber(1), 200)
@@ -57,8 +56,11 @@ export function register(program: Command): void {
 /** Streams the text to stdout: the prompt, then each piece as it comes. */
 async function run({ model: folder, prompt, ...options }: GenerateOptions): Promise<void> {
   const tokenizer = await openTokenizer(folder);
-  const { endOfText, generateText, promptIds } = await import("../infer/generate.js");
   const ids = promptIds(tokenizer, prompt);
+  if (ids.length === 0)
+    throw new Error(
+      "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
+    );
   const model = await openModel(folder);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(

@@ -1,21 +1,21 @@
 import path from "node:path";
 import type { Command } from "commander";
-import type { ModelConfig } from "../formats/config.js";
+import { type ModelConfig, strayValues } from "../formats/config.js";
 import { isRecord } from "../formats/keys.js";
+import { completeModelConfig, parseModelConfig } from "../model/config.js";
+import { countParameters } from "../model/count.js";
+import { randomModelPieces } from "../model/weights.js";
 import { readJson } from "./files.js";
 import { checkFileSize, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
 import { wholeNumber } from "./options.js";
 import { examples, printJson } from "./run.js";
-import { openTokenizer } from "./tokenizer.js";
+import { openTokenizer } from "./open-tokenizer.js";
+import { defaultTrainConfig } from "../train/configuration.js";
 
 /** `tslm init`: a random model. */
-export function register(program: Command): void {
-  const command = program
-    .command("init")
-    .description(
-      "Write a model with random weights: config.json, model.safetensors and what belongs to them.",
-    )
+export function configure(command: Command): void {
+  command
     .requiredOption("--config <file>", "a config.json, or a training configuration with a model in it")
     .option("--seed <s>", "the same seed gives the same bytes", wholeNumber(), 1)
     .requiredOption("--out <dir>", "the folder to write into")
@@ -26,8 +26,6 @@ export function register(program: Command): void {
 
 async function init(options: { config: string; seed: number; out: string; json?: boolean }): Promise<void> {
   const { config, tokenizer, chatTemplate } = await readDescription(options.config);
-  const { countParameters } = await import("../model/count.js");
-  const { randomModelPieces } = await import("../model/weights.js");
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
   await writeModel(options.out, [options.config], () => {
@@ -57,8 +55,6 @@ async function readDescription(file: string): Promise<Description> {
 
 /** Reads a configuration that a person wrote, in which nothing may be left over. */
 async function checkedConfig(json: unknown): Promise<ModelConfig> {
-  const { strayValues } = await import("../formats/config.js");
-  const { parseModelConfig } = await import("../model/config.js");
   const config = parseModelConfig(json, { strict: true });
   const [stray] = strayValues(json as Record<string, unknown>, config);
   if (stray) throw new Error(stray);
@@ -74,8 +70,6 @@ async function trainingDescription(
   model: Record<string, unknown>,
   folder: string,
 ): Promise<Description> {
-  const { completeModelConfig } = await import("../model/config.js");
-  const { defaultTrainConfig } = await import("../train/configuration.js");
   const { context, tokenizer: choice } = { ...defaultTrainConfig, ...json };
   const length = { max_position_embeddings: Number(context) };
   const whole = (sizes: object) => checkedConfig(completeModelConfig(model, { ...length, ...sizes }));

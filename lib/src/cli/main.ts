@@ -1,25 +1,55 @@
-// The command line. Each command lives in a file of its own, which exports `register(program)`. What a command needs
-// of the library it imports inside its action, so that `tslm --help` does not open a graphics driver.
+// The command line. Each command lives in a file of its own, which exports `configure(command)` and is imported when that command
+// is called: help needs none of them, and what a command needs of the library it imports as any module does.
 import { Command } from "commander";
 import { libraryVersion } from "../../bin/machine.mjs";
-import * as bench from "./bench.js";
-import * as data from "./data.js";
-import * as doctor from "./doctor.js";
-import * as generate from "./generate.js";
-import * as init from "./init.js";
 import { ending, examples, finish, outliveReaders } from "./run.js";
-import * as score from "./score.js";
-import * as tokenizer from "./tokenizer.js";
-import * as train from "./train.js";
 
-/**
- * Every command, in the order in which help lists them: doctor, data, tokenizer, init, train, generate, score, bench. To add one,
- * write `cli/NAME.ts` with `register(program)` and name it here.
- */
-const commands = [doctor, data, tokenizer, init, train, generate, score, bench];
+/** A command as help lists it, and where it is. */
+interface Entry {
+  description: string;
+  load: () => Promise<{ configure(command: Command): void }>;
+}
 
-/** The program with all its commands. */
-export function buildProgram(): Command {
+/** Every command, in the order in which help lists them. To add one, write `cli/NAME.ts` with `configure(command)` and name it here. */
+const commands: Record<string, Entry> = {
+  doctor: {
+    description: "Say what this machine has, what is missing, and the command that mends it.",
+    load: () => import("./doctor.js"),
+  },
+  data: {
+    description: "Make and prepare the text that a model learns from.",
+    load: () => import("./data.js"),
+  },
+  tokenizer: {
+    description: "Train a tokenizer; encode and decode with it; judge it.",
+    load: () => import("./tokenizer.js"),
+  },
+  init: {
+    description:
+      "Write a model with random weights: config.json, model.safetensors and what belongs to them.",
+    load: () => import("./init.js"),
+  },
+  train: {
+    description: "Train a model; leaves metrics, checkpoints, the model and a report in a folder.",
+    load: () => import("./train.js"),
+  },
+  generate: {
+    description: "Continue a text with a model, as it comes; the same seed gives the same text.",
+    load: () => import("./generate.js"),
+  },
+  score: {
+    description: "The mean loss, in nats a token, of predicting each next id; and all logits if wanted.",
+    load: () => import("./score.js"),
+  },
+  bench: {
+    description:
+      "Measure this adapter's ceiling, every hot operation as a share of it, and training steps part by part.",
+    load: () => import("./bench.js"),
+  },
+};
+
+/** The program with all its commands: those that are named know their options, the others only what help says of them. */
+export async function buildProgram(names = Object.keys(commands)): Promise<Command> {
   const program = new Command("tslm")
     .description("Train, run and inspect small modern language models on any GPU, or on none.")
     .version(libraryVersion(), "-V, --version", "print the version")
@@ -29,7 +59,10 @@ export function buildProgram(): Command {
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(usageSentence(text)) });
   examples(program, "npx tslm doctor", "npx tslm train --help");
-  for (const command of commands) command.register(program);
+  for (const [name, { description, load }] of Object.entries(commands)) {
+    const command = program.command(name).description(description);
+    if (names.includes(name)) (await load()).configure(command);
+  }
   return program;
 }
 
@@ -43,15 +76,21 @@ export function withSubcommands(command: Command): Command[] {
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
-/** Runs the command that `argv` (as in process.argv) names, and ends the process with its exit code. */
-export async function main(argv: string[]): Promise<void> {
-  outliveReaders();
+/** Runs the command that `argv` (as in process.argv) names, says what went wrong, and gives the code to end with. */
+export async function runCommand(argv: string[]): Promise<number> {
+  const words = argv.slice(2).filter((word) => !word.startsWith("-"));
   try {
-    await buildProgram().parseAsync(argv);
-    await finish(Number(process.exitCode ?? 0));
+    await (await buildProgram(words.slice(0, 1))).parseAsync(argv);
+    return Number(process.exitCode ?? 0);
   } catch (error) {
     const { code, message } = ending(error);
     if (message) process.stderr.write(`${message}\n`);
-    await finish(code);
+    return code;
   }
+}
+
+/** Runs a command and ends the process with its code. */
+export async function main(argv: string[]): Promise<void> {
+  outliveReaders();
+  await finish(await runCommand(argv));
 }

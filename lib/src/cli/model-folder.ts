@@ -2,9 +2,16 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { ModelConfig } from "../formats/config.js";
-import type { TextEnds } from "../formats/generation.js";
+import { modelConfigText } from "../model/config.js";
+import {
+  type TextEnds,
+  chatTemplateOf,
+  generationConfigToJson,
+  tokenizerConfigToJson,
+} from "../formats/generation.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { readJson, readText } from "./files.js";
+import { documentSeparator } from "../data/shards.js";
 
 /** What a model folder is made of. */
 export interface ModelParts<Weights = Uint8Array> {
@@ -24,8 +31,6 @@ export interface ModelParts<Weights = Uint8Array> {
 export async function modelFolder<Weights>(
   parts: ModelParts<Weights>,
 ): Promise<Record<string, string | Weights>> {
-  const { modelConfigText } = await import("../model/config.js");
-  const { generationConfigToJson, tokenizerConfigToJson } = await import("../formats/generation.js");
   const { config, weights, tokenizer, chatTemplate, card } = parts;
   const ends = await textEnds(config, tokenizer);
   const whole = { ...config, bosTokenId: ends.bos?.id, eosTokenIds: ends.eos.map(({ id }) => id) };
@@ -45,7 +50,6 @@ export async function modelFolder<Weights>(
 
 /** Where texts begin and end: as the configuration says, else as the tokenizer does, with the tokens' names. */
 async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<TextEnds> {
-  const { documentSeparator } = await import("../data/shards.js");
   const names = new Map(Object.entries(tokenizer?.specials ?? {}).map(([name, id]) => [id, name]));
   const separator = tokenizer && documentSeparator(tokenizer);
   const before = tokenizer?.around?.before ?? [];
@@ -65,7 +69,6 @@ export async function readChatTemplate(tokenizer: string): Promise<string | unde
   if (!fs.existsSync(tokenizer)) return undefined; // "char" and "bytes", or data that was prepared elsewhere
   const folder = fs.statSync(tokenizer).isDirectory() ? tokenizer : path.dirname(tokenizer);
   if (chatTemplates.has(folder)) return chatTemplates.get(folder);
-  const { chatTemplateOf } = await import("../formats/generation.js");
   const [config, jinja] = ["tokenizer_config.json", "chat_template.jinja"].map((name) =>
     path.join(folder, name),
   );

@@ -4,12 +4,15 @@ import os from "node:os";
 import path from "node:path";
 import { fillSynced, readExactly } from "../data/files.js";
 import { writeWholeFolder } from "../data/folders.js";
-import type { GenerationConfig } from "../formats/generation.js";
+import { type GenerationConfig, parseGenerationConfig, stopTokenIds } from "../formats/generation.js";
 import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
 import { readableBytes } from "../gpu/buffers.js";
+import { parseModelConfig } from "../model/config.js";
 import type { Model } from "../model/structure.js";
 import type { StoredTensor } from "../model/stored.js";
+import { openModelFiles } from "../model/weights.js";
+import { openAdapter } from "./adapter.js";
 import { readJson } from "./files.js";
 
 /** The bytes that Node reads or writes at once. */
@@ -136,7 +139,6 @@ function checkMemory(files: string[], available: number): void {
 
 /** The generation_config.json of a folder, where there is one. Errors name the file. */
 async function readGenerationConfig(folder: string): Promise<GenerationConfig | undefined> {
-  const { parseGenerationConfig } = await import("../formats/generation.js");
   const file = path.join(folder, "generation_config.json");
   if (!fs.existsSync(file)) return undefined;
   const json = readJson(file);
@@ -152,16 +154,12 @@ async function readGenerationConfig(folder: string): Promise<GenerationConfig | 
  * Errors name the folder; what is ignored, since two of its files disagree, is said on stderr.
  */
 export async function openModel(folder: string): Promise<Model> {
-  const { parseModelConfig } = await import("../model/config.js");
-  const { stopTokenIds } = await import("../formats/generation.js");
-  const { openModelFiles } = await import("../model/weights.js");
-  const { openGpu } = await import("../gpu/device.js");
   const json = readJson(path.join(folder, "config.json"));
   named(path.join(folder, "config.json"), () => parseModelConfig(json));
   const generation = await readGenerationConfig(folder);
   const { files, places, warnings } = weightFiles(folder);
   checkMemory(files, machineMemory());
-  await openGpu({ robust: false });
+  await openAdapter();
   const opened: WeightFile[] = [];
   try {
     for (const file of files) opened.push(openWeightFile(file));

@@ -1,5 +1,7 @@
 // Progress on stderr: a bar that is drawn in place when a terminal watches, plain lines a few seconds apart when not.
-import ora from "ora";
+import { createRequire } from "node:module";
+
+const require = createRequire(import.meta.url);
 
 /** How far a long command is. */
 export interface Progress {
@@ -38,6 +40,7 @@ export function startProgress(
 const percent = (done: number, total: number) => `${Math.floor((100 * done) / Math.max(1, total))} %`;
 
 function barProgress(label: string, total: number): Progress {
+  const { default: ora } = require("ora") as typeof import("ora"); // slow to load, and only for a terminal
   const spinner = ora({ text: label, discardStdin: false }).start();
   let last = "";
   let drawn = 0;

@@ -1,18 +1,22 @@
 import type { Command } from "commander";
 import { float32Tensor, writeSafetensors } from "../formats/safetensors.js";
 import type { ModelConfig } from "../formats/config.js";
+import { checkIds, forward, sequenceContext } from "../model/decoder.js";
 import type { Model } from "../model/structure.js";
 import { replaceFile } from "../data/files.js";
 import { readJson } from "./files.js";
 import { checkFileSize, openModel } from "./model.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
+import { checkFits } from "../gpu/buffers.js";
+import { withoutGradients } from "../tensor/autograd.js";
+import { tokenLosses } from "../tensor/cross-entropy.js";
+import { ignoredTarget } from "../kernels/cross-entropy.js";
+import { indices, scope } from "../tensor/tensor.js";
 
 /** `tslm score`: how well a model predicts given ids. */
-export function register(program: Command): void {
-  const command = program
-    .command("score")
-    .description("The mean loss, in nats a token, of predicting each next id; and all logits if wanted.")
+export function configure(command: Command): void {
+  command
     .requiredOption("--model <dir>", "a folder with config.json and model.safetensors")
     .requiredOption(
       "--ids <file>",
@@ -76,8 +80,6 @@ async function checkRows(
   rows: number[][],
   file: string,
 ): Promise<void> {
-  const { checkIds } = await import("../model/decoder.js");
-  const { checkFits } = await import("../gpu/buffers.js");
   for (const [i, row] of rows.entries()) {
     try {
       checkIds(row, vocabSize);
@@ -132,11 +134,6 @@ export async function scoreRows(
  * `length`, so that all batches have one shape: what comes after a token changes nothing for it.
  */
 async function scoreBatch(model: Model, batch: number[][], length: number, wantsLogits: boolean) {
-  const { forward, sequenceContext } = await import("../model/decoder.js");
-  const { withoutGradients } = await import("../tensor/autograd.js");
-  const { tokenLosses } = await import("../tensor/cross-entropy.js");
-  const { ignoredTarget } = await import("../kernels/cross-entropy.js");
-  const { indices, scope } = await import("../tensor/tensor.js");
   const filled = (row: number[], value: number) => Array.from({ length }, (_, i) => row[i] ?? value);
   const ids = batch.flatMap((row) => filled(row, 0));
   const targets = batch.flatMap((row) => filled(row.slice(1), ignoredTarget));

@@ -5,28 +5,23 @@ import { type Command, Option } from "commander";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import type { PatternName } from "../tokenizer/pretokenize.js";
 import { countPiecesWithWorkers } from "./count-pieces.js";
-import { readBytes, readJson } from "./files.js";
+
+import { openTokenizer, patternNames } from "./open-tokenizer.js";
 import { wholeNumber } from "./options.js";
 import { startProgress } from "./progress.js";
 import { documentLists, endReading } from "./read-documents.js";
-import { examples, printJson, UsageError } from "./run.js";
+import { examples, printJson } from "./run.js";
 import { keptFiles } from "./streams.js";
 import { shownValue, textReport, vocabularyReport } from "./tokenizer-report.js";
 
 /** `tslm tokenizer`: train one, put text through it both ways, and judge it. */
-export function register(program: Command): void {
-  const tokenizer = program
-    .command("tokenizer")
-    .description("Train a tokenizer; encode and decode with it; judge it.");
+export function configure(tokenizer: Command): void {
   registerTrain(tokenizer);
   registerEncode(tokenizer);
   registerDecode(tokenizer);
   registerInspect(tokenizer);
   examples(tokenizer, "npx tslm tokenizer train corpus.txt --vocab-size 1024 --out tokenizer");
 }
-
-/** The patterns by which a .tiktoken file may cut text; the file does not say which. */
-const patternNames: PatternName[] = ["gpt2", "p50k_edit", "cl100k", "o200k", "qwen2", "llama3"];
 
 /** What says which tokenizer a command uses. */
 export interface TokenizerChoice {
@@ -42,33 +37,6 @@ export function tokenizerOptions(command: Command, words = "bytes"): Command {
       `a tokenizer.json or a folder with one, a .tiktoken file, or: ${words}`,
     )
     .addOption(new Option("--pattern <name>", "how a .tiktoken file cuts text").choices(patternNames));
-}
-
-/**
- * The tokenizer in a tokenizer.json, in a folder with one, or in a .tiktoken file with the name of its pattern; or the one of
- * bytes where `name` is "bytes". Errors name the file.
- */
-export async function openTokenizer(name: string, pattern?: PatternName): Promise<Tokenizer> {
-  const isList = name.endsWith(".tiktoken");
-  if (pattern && !isList) throw new UsageError(`--pattern is for .tiktoken files, and ${name} is none.`);
-  if (name === "bytes") return (await import("../tokenizer/merges.js")).byteTokenizer();
-  const { loadTiktoken, loadTokenizer } = await import("../tokenizer/files.js");
-  await import("./limit.js");
-  const isFolder = fs.existsSync(name) && fs.statSync(name).isDirectory();
-  const file =
-    isList || name.endsWith(".json") || (fs.existsSync(name) && !isFolder)
-      ? name
-      : path.join(name, "tokenizer.json");
-  if (isList && !pattern)
-    throw new UsageError(`${file} does not say how to cut text: give --pattern ${patternNames.join("|")}.`);
-  try {
-    const opened = isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(Object(readJson(file)));
-    for (const note of opened.notes ?? []) process.stderr.write(`${file}: ${note}\n`);
-    return opened;
-  } catch (error) {
-    if (!(error instanceof Error) || "code" in error || error.message.startsWith(file)) throw error;
-    throw new Error(`${file}: ${error.message}`);
-  }
 }
 
 function registerTrain(tokenizer: Command): void {

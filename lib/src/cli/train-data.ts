@@ -10,7 +10,7 @@ import { readChatTemplate } from "./model-folder.js";
 import { startProgress } from "./progress.js";
 import { documentLists, endReading, watchedDocuments } from "./read-documents.js";
 import { isStream } from "./streams.js";
-import { openTokenizer } from "./tokenizer.js";
+import { openTokenizer } from "./open-tokenizer.js";
 
 /** Opens the data of a configuration, preparing it under `folder` first where that is needed and not yet done. */
 export async function openRunData(config: TrainConfig, folder: string): Promise<OpenShards> {

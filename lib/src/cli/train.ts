@@ -12,6 +12,7 @@ import type { StepReport } from "../train/loop.js";
 import type { Run } from "../train/run.js";
 import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
 import type { LogState, RunLog } from "../train/logs.js";
+import { openAdapter } from "./adapter.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
@@ -38,10 +39,8 @@ import {
 import { recallChoices, tuneRun, tunesBy } from "./tuning.js";
 
 /** `tslm train`: a training run in a folder, from its configuration to its report. */
-export function register(program: Command): void {
-  const command = program
-    .command("train")
-    .description("Train a model; leaves metrics, checkpoints, the model and a report in a folder.")
+export function configure(command: Command): void {
+  command
     .option(
       "--config <file>",
       "the configuration of the run, JSON; with --resume, the run's own unless given",
@@ -74,8 +73,7 @@ async function train(flags: TrainFlags): Promise<void> {
   const begun = await readRunFile(flags.out, checkpoint);
   const config = await chosenConfig(flags, begun?.config);
   await checkFolder(flags, config, begun);
-  const { openGpu } = await import("../gpu/device.js");
-  const gpu = await openGpu({ robust: false }); // first, so that a machine without one is told at once
+  const gpu = await openAdapter(); // first, so that a machine without one is told at once
   const paths = runPaths(flags.out);
   const kept = await linesToKeep(paths, checkpoint);
   const { data, run, runFile } = await leavingNothing(flags.out, async () => {
