@@ -14,35 +14,6 @@ import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { foldGrid, kernel } from "../../src/gpu/kernel.js";
 import { textureFunction, textureOf } from "../../src/gpu/textures.js";
 
-//| 02-attention/a-the-engine-room.ipynb#kernel-of-test
-await test("a kernel's source is written once for its key; name, sizes and grid are the call's own", async () => {
-  let written = 0;
-  const filled = (value: number, size: number) =>
-    kernelOf(
-      "test: fill",
-      { name: `fill ${size}`, sizes: { value }, workgroups: Math.ceil(size / 64) },
-      () => {
-        written += 1;
-        return {
-          reads: [],
-          writes: ["y: array<u32>"],
-          workgroupSize: 64,
-          body: "  if (thread < arrayLength(&y)) { y[thread] = sizes.value; }",
-        };
-      },
-    );
-  for (const [value, size] of [
-    [3, 5],
-    [4, 200],
-  ]) {
-    const y = allocate(4 * size);
-    run(filled(value, size), [y]);
-    expect(new Uint32Array(await download(y)).every((element) => element === value)).toBe(true);
-  }
-  expect(filled(1, 65)).toMatchObject({ name: "fill 65", sizes: [1], workgroups: [2, 1, 1] });
-  expect(written).toBe(1);
-});
-
 //| 02-attention/a-the-engine-room.ipynb#commands-test
 await openGpu();
 
@@ -154,4 +125,33 @@ await test("an array that is read as a texture is the array that it was when its
       `${fours} fours`,
     ).toBe(true);
   }
+});
+
+//| 02-attention/a-the-engine-room.ipynb#kernel-of-test
+await test("a kernel's source is written once for its key; name, sizes and grid are the call's own", async () => {
+  let written = 0;
+  const filled = (value: number, size: number) =>
+    kernelOf(
+      "test: fill",
+      { name: `fill ${size}`, sizes: { value }, workgroups: Math.ceil(size / 64) },
+      () => {
+        written += 1;
+        return {
+          reads: [],
+          writes: ["y: array<u32>"],
+          workgroupSize: 64,
+          body: "  if (thread < arrayLength(&y)) { y[thread] = sizes.value; }",
+        };
+      },
+    );
+  for (const [value, size] of [
+    [3, 5],
+    [4, 200],
+  ]) {
+    const y = allocate(4 * size);
+    run(filled(value, size), [y]);
+    expect(new Uint32Array(await download(y)).every((element) => element === value)).toBe(true);
+  }
+  expect(filled(1, 65)).toMatchObject({ name: "fill 65", sizes: [1], workgroups: [2, 1, 1] });
+  expect(written).toBe(1);
 });
