@@ -40,7 +40,7 @@ export function typedArray(values: ArrayLike<number>, dtype: DType): Float32Arra
 /** Frees the memory of tensors that nobody can reach any more. */
 export const collected = new FinalizationRegistry<Storage>((storage) => release(storage));
 
-//| 02-attention/3-tensors-and-gradients.ipynb#tape-node
+//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
 /** How a tensor was made: what is needed to send a gradient back. */
 export interface TapeNode {
   /** Nodes are numbered in the order of their making, so that going backward is going down. */
@@ -53,7 +53,6 @@ export interface TapeNode {
 /** The tensors of each scope that is open, innermost last. */
 export const openScopes: Tensor[][] = [];
 
-//| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
 /** Numbers in GPU memory with a shape; the last dimension is contiguous (row-major). */
 export class Tensor<D extends DType = "f32"> {
   /** Set on results of operations that gradients flow through. */
