@@ -29,7 +29,8 @@ await openGpu();
 
 /** The definition: C[i, j] is the sum over k of A[i, k] · B[k, j], for each matrix of the batch, in 64 bits. */
 function plainMatmul(a: ArrayLike<number>, b: ArrayLike<number>, shape: MatmulShape): Float64Array {
-  const { batch, rows, columns, k: inner, transposeA, transposeB, sharedB } = shape;
+  const { batch, rows, columns, transposeA, transposeB, sharedB } = shape;
+  const inner = shape.k;
   const c = new Float64Array(batch * rows * columns);
   for (let n = 0; n < batch; n++)
     for (let i = 0; i < rows; i++)
