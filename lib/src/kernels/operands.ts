@@ -162,14 +162,26 @@ export function rowLength({ alongK, side }: Operand): string {
   return `sizes.${alongK ? "k" : side}`;
 }
 
-/** The WGSL function that loads four neighbours of a stored row from place `i` on, or the row's last ones. */
+/** WGSL: where a stored row begins. Loops that stay in a row find it once, before they begin. */
+export function storedStart(operand: Operand, row: string): string {
+  return `(${row}) * ${rowLength(operand)}`;
+}
+
+/**
+ * The WGSL function that loads four neighbours of stored row `row`, which begins at `start`, from place `i` on. Whole fours must lie
+ * within the row; where rows are not whole fours, its last number stands for what is beyond it.
+ */
 export function fourFunction(operand: Operand, f16 = false): string {
   const { name, vec4, format } = operand;
-  const length = rowLength(operand);
-  const place = (i: number) => `row * ${length} + min(i + ${i}u, ${length} - 1u)`;
+  const place = (i: number) => `start + min(i + ${i}u, ${rowLength(operand)} - 1u)`;
   const four = vec4 ? format.loadFour(name, "at", "row") : vec4Of(name, place);
-  const at = vec4 ? `  let at = row * ${length} + min(i, ${length} - 4u);\n` : "";
-  return `fn ${name}Four(row: u32, i: u32) -> vec4f {\n${at}  return ${f16 ? `quantizeToF16(${four})` : four};\n}`;
+  const at = vec4 ? "  let at = start + i;\n" : "";
+  return `fn ${name}Four(row: u32, start: u32, i: u32) -> vec4f {\n${at}  return ${f16 ? `quantizeToF16(${four})` : four};\n}`;
+}
+
+/** WGSL: a place in a row, or that of the row's last four where whole fours would begin beyond them. */
+export function lastFour(operand: Operand, place: string): string {
+  return operand.vec4 ? `min(${place}, ${rowLength(operand)} - 4u)` : place;
 }
 
 /** The same by inner index and place on the operand's side, of the matrix that begins at stored row `first`; zeros beyond its ends. */
@@ -179,7 +191,7 @@ export function fourInsideFunction(operand: Operand): string {
   return [
     `fn ${name}Inside(first: u32, k: u32, j: u32, to: u32) -> vec4f {`,
     "  var four = vec4f();",
-    `  if (k < to && j < sizes.${side}) { four = ${name}Four(first + ${row}, ${i}); }`,
+    `  if (k < to && j < sizes.${side}) { four = ${name}Four(first + ${row}, ${storedStart(operand, `first + ${row}`)}, ${i}); }`,
     `  return ${vec4 ? "four" : zeroFrom("four", i, end, false)};`,
     "}",
   ].join("\n");
