@@ -150,7 +150,7 @@ function inChild(task, library, cache, list) {
     MESA_SHADER_CACHE_DIR: cache,
     XDG_RUNTIME_DIR: os.tmpdir(),
   };
-  const stdio = ["ignore", "pipe", process.env.SHOW ? "inherit" : "ignore"];
+  const stdio = ["ignore", "pipe", "ignore"];
   const text = execFileSync(process.execPath, [import.meta.filename, task, library, list], { env, stdio });
   return JSON.parse(text);
 }

@@ -59,12 +59,17 @@ export function matvecKernel(
     body: () => [
       "  let first = workgroup * 4u;",
       "  if (first >= sizes.columns) { return; }",
-      ...range(rows).map((r) => `  let aRow${r} = aFirst + min(${r}u, sizes.rows - 1u);`),
-      ...range(4).map((c) => `  let bRow${c} = bFirst + min(first + ${c}u, sizes.columns - 1u);`),
+      ...range(rows).map(
+        (r) => `  let aRow${r} = aFirst + min(${r}u, sizes.rows - 1u); let aStart${r} = aRow${r} * sizes.k;`,
+      ),
+      ...range(4).map(
+        (c) =>
+          `  let bRow${c} = bFirst + min(first + ${c}u, sizes.columns - 1u); let bStart${c} = bRow${c} * sizes.k;`,
+      ),
       ...range(rows).flatMap((r) => range(4).map((c) => `  var s${r}_${c} = 0.0;`)),
       `  for (var k = ${places.from} + lane * 4u; k < to; k += ${lanes * 4}u) {`,
-      ...range(rows).map((r) => `    let a${r} = aFour(aRow${r}, k);`),
-      ...range(4).map((c) => `    let b${c} = bFour(bRow${c}, k);`),
+      ...range(rows).map((r) => `    let a${r} = aFour(aRow${r}, aStart${r}, k);`),
+      ...range(4).map((c) => `    let b${c} = bFour(bRow${c}, bStart${c}, k);`),
       ...products,
       "  }",
       ...addLanes(rows, lanes, subgroups),

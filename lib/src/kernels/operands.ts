@@ -2,6 +2,26 @@
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { elementType, range, vec4At, vec4Of, zeroFrom } from "./wgsl.js";
 
+//| 02-attention/2-matrix-products.ipynb#operand-format-type
+/** How an operand's numbers are stored: all that kernels know of it. Rows are those of the matrix as it is stored. */
+export interface OperandFormat {
+  /** Kernels are told apart by it: two formats must not have the same. */
+  name: string;
+  /** What kernels read, as WGSL declarations, for an operand `name`: as many as there are packed arrays. */
+  bindings(name: string): string[];
+  /** WGSL (a vec4f): four neighbours of row `row`, from element `at` of the whole on, a multiple of four. */
+  loadFour(name: string, at: string, row: string): string;
+  /** Bytes that a row of `length` numbers takes in each array. */
+  rowBytes(length: number): number[];
+  /** Rows of `length` numbers as packed arrays. */
+  pack(values: Float32Array, length: number): PackedArray[];
+  /** The numbers that packed arrays stand for: the reference that kernels are held against. */
+  unpack(arrays: PackedArray[], length: number): Float32Array;
+}
+
+/** What a kernel is given of a packed operand. */
+export type PackedArray = Float32Array | Uint32Array;
+
 //| 02-attention/2-matrix-products.ipynb#matmul-shape
 /** A batch of matrix products C = A·B. A is [rows, k] and B [k, columns], unless stored transposed. */
 export interface MatmulShape {
@@ -91,25 +111,6 @@ export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
 }
 
 //| 02-attention/2-matrix-products.ipynb#operand-format
-/** How an operand's numbers are stored: all that kernels know of it. Rows are those of the matrix as it is stored. */
-export interface OperandFormat {
-  /** Kernels are told apart by it: two formats must not have the same. */
-  name: string;
-  /** What kernels read, as WGSL declarations, for an operand `name`: as many as there are packed arrays. */
-  bindings(name: string): string[];
-  /** WGSL (a vec4f): four neighbours of row `row`, from element `at` of the whole on, a multiple of four. */
-  loadFour(name: string, at: string, row: string): string;
-  /** Bytes that a row of `length` numbers takes in each array. */
-  rowBytes(length: number): number[];
-  /** Rows of `length` numbers as packed arrays. */
-  pack(values: Float32Array, length: number): PackedArray[];
-  /** The numbers that packed arrays stand for: the reference that kernels are held against. */
-  unpack(arrays: PackedArray[], length: number): Float32Array;
-}
-
-/** What a kernel is given of a packed operand. */
-export type PackedArray = Float32Array | Uint32Array;
-
 /** Plain 32-bit floats. */
 export const f32Format: OperandFormat = {
   name: "f32",
@@ -161,14 +162,26 @@ export function rowLength({ alongK, side }: Operand): string {
   return `sizes.${alongK ? "k" : side}`;
 }
 
-/** The WGSL function that loads four neighbours of a stored row from place `i` on, or the row's last ones. */
+/** WGSL: where a stored row begins. Loops that stay in a row find it once, before they begin. */
+export function storedStart(operand: Operand, row: string): string {
+  return `(${row}) * ${rowLength(operand)}`;
+}
+
+/**
+ * The WGSL function that loads four neighbours of stored row `row`, which begins at `start`, from place `i` on. Whole fours must lie
+ * within the row; where rows are not whole fours, its last number stands for what is beyond it.
+ */
 export function fourFunction(operand: Operand, f16 = false): string {
   const { name, vec4, format } = operand;
-  const length = rowLength(operand);
-  const place = (i: number) => `row * ${length} + min(i + ${i}u, ${length} - 1u)`;
+  const place = (i: number) => `start + min(i + ${i}u, ${rowLength(operand)} - 1u)`;
   const four = vec4 ? format.loadFour(name, "at", "row") : vec4Of(name, place);
-  const at = vec4 ? `  let at = row * ${length} + min(i, ${length} - 4u);\n` : "";
-  return `fn ${name}Four(row: u32, i: u32) -> vec4f {\n${at}  return ${f16 ? `quantizeToF16(${four})` : four};\n}`;
+  const at = vec4 ? "  let at = start + i;\n" : "";
+  return `fn ${name}Four(row: u32, start: u32, i: u32) -> vec4f {\n${at}  return ${f16 ? `quantizeToF16(${four})` : four};\n}`;
+}
+
+/** WGSL: a place in a row, or that of the row's last four where whole fours would begin beyond them. */
+export function lastFour(operand: Operand, place: string): string {
+  return operand.vec4 ? `min(${place}, ${rowLength(operand)} - 4u)` : place;
 }
 
 /** The same by inner index and place on the operand's side, of the matrix that begins at stored row `first`; zeros beyond its ends. */
@@ -177,8 +190,8 @@ export function fourInsideFunction(operand: Operand): string {
   const [row, i, end] = alongK ? ["j", "k", "to"] : ["k", "j", `sizes.${side}`];
   return [
     `fn ${name}Inside(first: u32, k: u32, j: u32, to: u32) -> vec4f {`,
-    `  if (k >= to || j >= sizes.${side}) { return vec4f(); }`,
-    `  let four = ${name}Four(first + ${row}, ${i});`,
+    "  var four = vec4f();",
+    `  if (k < to && j < sizes.${side}) { four = ${name}Four(first + ${row}, ${storedStart(operand, `first + ${row}`)}, ${i}); }`,
     `  return ${vec4 ? "four" : zeroFrom("four", i, end, false)};`,
     "}",
   ].join("\n");
@@ -209,21 +222,21 @@ fn finish(result: V, column: u32, at: u32) -> V {
 //| 02-attention/2-matrix-products.ipynb#store-tile
 /** WGSL: functions that store the results at rows and columns of the matrix whose first row is `cFirst`, and finish what was stored. */
 export function storeFunctions(vec4: boolean): string {
-  const one = (j: number) => `  if (column + ${j}u < sizes.columns) { c[at + ${j}u] = value[${j}]; }`;
+  const one = (j: number) => `if (column + ${j}u < sizes.columns) { c[at + ${j}u] = value[${j}]; }`;
   const finishOne = (at: string, column: string) => `c[${at}] = finish(c[${at}], ${column}, at)`;
   const finishFour = vec4
-    ? `    ${finishOne("at / 4u", "column")};`
-    : `    for (var j = column; j < min(column + 4u, sizes.columns); j++) { ${finishOne("at", "j")}; at++; }`;
+    ? `      ${finishOne("at / 4u", "column")};`
+    : `      for (var j = column; j < min(column + 4u, sizes.columns); j++) { ${finishOne("at", "j")}; at++; }`;
   return `fn storeFour(cFirst: u32, row: u32, column: u32, value: vec4f) {
-  if (row >= sizes.rows || column >= sizes.columns) { return; }
   let at = (cFirst + row) * sizes.columns + column;
-${vec4 ? "  c[at / 4u] = value;" : range(4).map(one).join("\n")}
+  if (row < sizes.rows && column < sizes.columns) { ${vec4 ? "c[at / 4u] = value;" : range(4).map(one).join(" ")} }
 }
 fn finishRows(cFirst: u32, row: u32, count: u32, column: u32) {
-  if (sizes.flags == 0u || column >= sizes.columns) { return; }
-  for (var r = row; r < min(row + count, sizes.rows); r++) {
-    var at = (cFirst + r) * sizes.columns + column;
+  if (sizes.flags != 0u && column < sizes.columns) {
+    for (var r = row; r < min(row + count, sizes.rows); r++) {
+      var at = (cFirst + r) * sizes.columns + column;
 ${finishFour}
+    }
   }
 }`;
 }

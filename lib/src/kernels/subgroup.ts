@@ -7,6 +7,7 @@ import {
   type Operand,
   type OperandFormat,
   f32Format,
+  lastFour,
   operands,
   productKernel,
 } from "./operands.js";
@@ -29,12 +30,14 @@ export interface Round {
   step: number;
   /** Fours of A that a lane holds. */
   loads: number;
+  /** The inner dimension is whole rounds, so that nothing of it needs to be checked. */
+  whole: boolean;
 }
 
 /** A round is one step, or longer where the rows are so few that the lanes can hold more of A. */
-export function roundOf({ lanes, rows }: SubgroupTile, step: number): Round {
+export function roundOf({ lanes, rows }: SubgroupTile, step: number, k: number): Round {
   const length = Math.max(step, (4 * lanes) / rows);
-  return { length, step, loads: (rows * length) / (4 * lanes) };
+  return { length, step, loads: (rows * length) / (4 * lanes), whole: k % length === 0 };
 }
 
 //| 02-attention/2-matrix-products.ipynb#hold-rows
@@ -47,28 +50,36 @@ export function rowLoads({ lanes, rows }: SubgroupTile): { groups: number; depth
 export function findRows(tile: SubgroupTile): string[] {
   return range(rowLoads(tile).groups).map((g) => {
     const own = tile.lanes > tile.rows ? `lane % ${tile.rows}u` : `${g * tile.lanes}u + lane`;
-    return `  let aRow${g} = aFirst + min(row + ${own}, sizes.rows - 1u);`;
+    return `  let aRow${g} = aFirst + min(row + ${own}, sizes.rows - 1u); let aStart${g} = aRow${g} * sizes.k;`;
   });
 }
 
 /** Each lane loads fours of its rows of A, neighbours in the inner dimension. Beyond the end they are zero. */
-export function loadRows({ vec4 }: Operand, tile: SubgroupTile, round: Round): string[] {
+export function loadRows(a: Operand, tile: SubgroupTile, round: Round): string[] {
   const { groups, depth } = rowLoads(tile);
   return range(round.loads).map((h) => {
     const first = `${4 * depth * Math.floor(h / groups)}u`;
     const start = depth > 1 ? `(k + ${first} + lane / ${tile.rows}u * 4u)` : `(k + ${first})`;
-    return `    let a${h} = ${zeroFrom(`aFour(aRow${h % groups}, ${start})`, start, "to", vec4)};`;
+    const own = `aRow${h % groups}, aStart${h % groups}`;
+    if (round.whole) return `    let a${h} = aFour(${own}, ${start});`;
+    return `    let a${h} = ${zeroFrom(`aFour(${own}, ${lastFour(a, start)})`, start, "to", a.vec4)};`;
   });
 }
 
 //| 02-attention/2-matrix-products.ipynb#hold-columns
+/** Before the loop: where in its rows a lane finds four neighbouring rows of an A that is stored transposed. */
+export function findPlace(a: Operand, tile: SubgroupTile): string[] {
+  return [`  let aPlace = ${lastFour(a, `row + lane % ${tile.rows / 4}u * 4u`)};`];
+}
+
 /** The same from an A that is stored transposed: each lane loads four neighbouring rows at one inner index. */
 export function loadTransposedRows(tile: SubgroupTile, round: Round): string[] {
   const across = tile.rows / 4;
   return range(round.loads).map((h) => {
     const index = `(k + ${(h * tile.lanes) / across}u + lane / ${across}u)`;
-    const four = `aFour(aFirst + min(${index}, sizes.k - 1u), row + lane % ${across}u * 4u)`;
-    return `    let a${h} = ${zeroFrom(four, index, "to", true)};`;
+    const stored = `aFirst + ${round.whole ? index : `min(${index}, sizes.k - 1u)`}`;
+    const four = `aFour(${stored}, (${stored}) * sizes.rows, aPlace)`;
+    return `    let a${h} = ${round.whole ? four : zeroFrom(four, index, "to", true)};`;
   });
 }
 
@@ -90,24 +101,30 @@ export function handRound(alongK: boolean, tile: SubgroupTile, r: number, i: num
 
 //| 02-attention/2-matrix-products.ipynb#load-b
 /** The step's rows of B, from k + q on, at a lane's four columns: b0, b1 and so on. */
-export function loadColumns({ step }: Round): string[] {
-  return range(step).map(
-    (i) => `      let b${i} = bFour(bFirst + min(k + q + ${i}u, sizes.k - 1u), columns4);`,
-  );
+export function loadColumns({ step, whole }: Round): string[] {
+  return range(step).map((i) => {
+    const stored = `bFirst + ${whole ? `k + q + ${i}u` : `min(k + q + ${i}u, sizes.k - 1u)`}`;
+    return `      let b${i} = bFour(${stored}, (${stored}) * sizes.columns, bPlace);`;
+  });
 }
 
 //| 02-attention/2-matrix-products.ipynb#load-transposed-b
-/** Before the loop, for a B that is stored transposed: the rows in which a lane's four columns lie. */
-export function findColumns(): string[] {
-  return range(4).map((j) => `  let bRow${j} = bFirst + min(columns4 + ${j}u, sizes.columns - 1u);`);
+/** Before the loop: where a lane's four columns lie, each in a row of its own where B is stored transposed. */
+export function findColumns(b: Operand): string[] {
+  if (!b.alongK) return [`  let bPlace = ${lastFour(b, "columns4")};`];
+  return range(4).map(
+    (j) =>
+      `  let bRow${j} = bFirst + min(columns4 + ${j}u, sizes.columns - 1u); let bStart${j} = bRow${j} * sizes.k;`,
+  );
 }
 
 /** The same rows of B: fours of each column, turned round. */
-export function loadTransposedColumns({ step }: Round): string[] {
+export function loadTransposedColumns(b: Operand, { step, whole }: Round): string[] {
   return range(step / 4).flatMap((s) => {
+    const place = whole ? `k + q + ${4 * s}u` : lastFour(b, `k + q + ${4 * s}u`);
     const turned = (i: number) => range(4).map((j) => `t${4 * s + j}[${i}]`);
     return [
-      ...range(4).map((j) => `      let t${4 * s + j} = bFour(bRow${j}, k + q + ${4 * s}u);`),
+      ...range(4).map((j) => `      let t${4 * s + j} = bFour(bRow${j}, bStart${j}, ${place});`),
       ...range(4).map((i) => `      let b${4 * s + i} = vec4f(${turned(i).join(", ")});`),
     ];
   });
@@ -124,7 +141,7 @@ export function subgroupRound([a, b]: [Operand, Operand], tile: SubgroupTile, ro
   return [
     ...(a.alongK ? loadRows(a, tile, round) : loadTransposedRows(tile, round)),
     length > step ? `    for (var q = 0u; q < ${length}u; q += ${step}u) {` : "    { let q = 0u;",
-    ...(b.alongK ? loadTransposedColumns(round) : loadColumns(round)),
+    ...(b.alongK ? loadTransposedColumns(b, round) : loadColumns(round)),
     ...products,
     "    }",
   ];
@@ -164,10 +181,10 @@ export function readOperands(
  */
 export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, tile: SubgroupTile): Kernel {
   const both = readOperands(shape, places, tile);
-  const round = roundOf(tile, both[1].format === textureFormat ? 8 : 4);
+  const round = roundOf(tile, both[1].format === textureFormat ? 8 : 4, shape.k);
   const vec4 = shape.columns % 4 === 0;
   return productKernel(shape, places, {
-    name: `subgroup ${tile.lanes} ${tile.rows}`,
+    name: `subgroup ${tile.lanes} ${tile.rows} ${round.whole}`,
     operands: both,
     tile: [tile.rows, tile.lanes * 4],
     workgroupSize: tile.lanes,
@@ -176,8 +193,8 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
     rounds: true,
     body: () => [
       "  let columns4 = column + lane * 4u;",
-      ...(both[0].alongK ? findRows(tile) : []),
-      ...(both[1].alongK ? findColumns() : []),
+      ...(both[0].alongK ? findRows(tile) : findPlace(both[0], tile)),
+      ...findColumns(both[1]),
       ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
       `  for (var k = ${places.from}; k < to; k += ${round.length}u) {`,
       ...subgroupRound(both, tile, round),

@@ -82,7 +82,9 @@ export function storeTile(): string[] {
   const first = (r: number) => `row + y * 4u + ${r < 4 ? r : 28 + r}u`;
   return [
     ...range(8).map((r) => `  storeFour(cFirst, ${first(r)}, column + x * 4u, c${r});`),
-    ...[0, 4].map((r) => `  finishRows(cFirst, ${first(r)}, 4u, column + x * 4u);`),
+    "  for (var half = 0u; half < min(2u, sizes.rows); half++) {",
+    "    finishRows(cFirst, row + y * 4u + half * 32u, 4u, column + x * 4u);",
+    "  }",
   ];
 }
 

@@ -169,7 +169,9 @@ export function product(
  * [..., rows, columns]. Leading dimensions are a batch and must agree. Gradients have the precision of the product.
  */
 export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tensor {
-  const { transposeA: ta = false, transposeB: tb = false, precision = matmulPrecision.now } = options;
+  const ta = options.transposeA ?? false;
+  const tb = options.transposeB ?? false;
+  const precision = options.precision ?? matmulPrecision.now;
   if (matmulShape(a, b, options).sharedB)
     throw new Error(`matmul: use linear() to apply one matrix ${describe(b)} to a batch ${describe(a)}.`);
   return track(product(a, b, options), [a, b], (g) => [
