@@ -9,10 +9,10 @@ const everything = notebookNames(repository).map((name) => {
 const notebooks = everything.filter(({ name }) => !isAppendix(name));
 const titles = new Set(notebooks.map(({ title }) => title));
 
-/** The titles of notebooks that a text names, set in italics or bold. */
+/** The titles of notebooks that a text names: set in italics or bold, or as links. */
 const titlesIn = (text: string): string[] =>
-  [...text.matchAll(/(?<!\*)\*{1,2}([A-Z][^*\n]*?)\*{1,2}(?!\*)/g)]
-    .map(([, title]) => title)
+  [...text.matchAll(/(?<!\*)\*{1,2}([A-Z][^*\n]*?)\*{1,2}(?!\*)|\[([A-Z][^\]\n]*)\]\(/g)]
+    .map(([, title, linked]) => title ?? linked)
     .filter((title) => titles.has(title));
 
 /** The notebooks that are read one after the other. */

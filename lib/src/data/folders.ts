@@ -475,6 +475,7 @@ export async function writeWholeFolder<T>(
   fill: (partial: string) => T | Promise<T>,
 ): Promise<T> {
   const claim = claimFolder(folder, by, inputs);
+  process.prependOnceListener("exit", claim.discard); // a signal may end the process while `fill` waits
   try {
     claim.discard();
     fs.mkdirSync(claim.partial);
@@ -485,6 +486,7 @@ export async function writeWholeFolder<T>(
     claim.discard();
     throw error;
   } finally {
+    process.off("exit", claim.discard);
     claim.release();
   }
 }
