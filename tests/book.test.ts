@@ -1,4 +1,6 @@
 // The book as a reader goes through it: what a notebook says of the others.
+import fs from "node:fs";
+import path from "node:path";
 import { expect, test } from "vitest";
 import { isAppendix, notebookNames, readNotebook, repository, sourceText } from "../tools/notebook.js";
 
@@ -28,4 +30,35 @@ test("the last notebook speaks of none that comes later", () => {
     .at(-1)
     ?.cells.filter((text) => /\blater notebook|\bnotebooks that follow/i.test(text));
   expect(promises).toEqual([]);
+});
+
+/** Where the links of a text lead that name a file, and not an address or a heading. */
+const linkedFiles = (text: string): string[] =>
+  [...text.matchAll(/\]\(([^)\s#]+)(?:#[^)\s]*)?\)/g)]
+    .map(([, target]) => decodeURI(target))
+    .filter((target) => !/^[a-z]+:/.test(target));
+
+test("every link to a file leads to one", () => {
+  const chapters = path.join(repository, "chapters");
+  const pages = notebookNames(repository).map((name) => ({
+    name,
+    text: readNotebook(repository, name)
+      .cells.filter(({ cell_type }) => cell_type === "markdown")
+      .map(({ source }) => sourceText(source))
+      .join("\n"),
+  }));
+  pages.push({ name: "glossary.md", text: fs.readFileSync(path.join(chapters, "glossary.md"), "utf8") });
+  const links = pages.flatMap(({ name, text }) =>
+    linkedFiles(text).map((target) => ({ name, target, file: path.join(chapters, name, "..", target) })),
+  );
+  expect(links.length).toBeGreaterThan(200);
+  const broken = links.filter(({ file }) => !fs.existsSync(file));
+  expect(broken.map(({ name, target }) => `${name}: ${target}`)).toEqual([]);
+});
+
+test("the glossary is in alphabetical order", () => {
+  const glossary = fs.readFileSync(path.join(repository, "chapters/glossary.md"), "utf8");
+  const words = [...glossary.matchAll(/^- \*\*(.+?)\*\*:/gm)].map(([, word]) => word.toLowerCase());
+  expect(words.length).toBeGreaterThan(80);
+  expect(words).toEqual([...words].sort());
 });

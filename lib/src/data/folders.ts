@@ -212,6 +212,22 @@ export function holderAmong(others: Holder[]): Holder | undefined {
   return undefined;
 }
 
+/** A lock to be handed out. */
+export function heldLock(folder: string, file: string, made: string[], endHeartbeat: () => void): Lock {
+  const release = () => {
+    if (!heldLocks.delete(lock)) return;
+    endHeartbeat();
+    try {
+      fs.rmSync(file, { force: true });
+    } catch {} // a failing disk: it is the lock of a dead process soon
+    removeEmpty(made);
+  };
+  const lock = { folder, release };
+  heldLocks.add(lock);
+  return lock;
+}
+
+//| 01-tokenizer/a-the-pipeline.ipynb#wait-for-lock
 /** Takes the lock whose files begin with `prefix` in a folder; `place` is what the error calls it. */
 export function takeLock(folder: string, prefix: string, place: string, what: string): Lock {
   const [here, nonce] = [machineMark(), crypto.randomBytes(4).toString("hex")];
@@ -238,21 +254,6 @@ export function takeLock(folder: string, prefix: string, place: string, what: st
     if (sentence && (left <= 0 || holder?.machine !== here)) throw new Error(sentence);
     standStill(10 + 40 * Math.random());
   }
-}
-
-/** A lock to be handed out. */
-export function heldLock(folder: string, file: string, made: string[], endHeartbeat: () => void): Lock {
-  const release = () => {
-    if (!heldLocks.delete(lock)) return;
-    endHeartbeat();
-    try {
-      fs.rmSync(file, { force: true });
-    } catch {} // a failing disk: it is the lock of a dead process soon
-    removeEmpty(made);
-  };
-  const lock = { folder, release };
-  heldLocks.add(lock);
-  return lock;
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#locks
@@ -341,6 +342,7 @@ export function isUnchanged(
   return true;
 }
 
+//| 01-tokenizer/a-the-pipeline.ipynb#check-owned
 /** Throws one sentence unless all that lies in a folder was written there by the command `by`, and is as it was written. */
 export function checkOwned(
   folder: string,

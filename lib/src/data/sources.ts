@@ -213,6 +213,7 @@ export function* zstPieces(
   }
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#zst-frame-2
 /** The content of the frame that begins behind `magic`, held against its length and its checksum (XXH64) at the end. */
 export function* zstFrame(
   file: string,
@@ -735,6 +736,7 @@ export async function parquetRows(
   return rows.map(([value]) => value);
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parquet-column
 /** One column of a Parquet file, value by value. `name` is what errors call the file. */
 export async function* parquetColumn(
   file: string,

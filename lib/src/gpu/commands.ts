@@ -125,6 +125,7 @@ export function sizesBuffer(device: GPUDevice, sizes: readonly number[]): GPUBuf
   return buffer;
 }
 
+//| 02-attention/a-the-engine-room.ipynb#prepare-2
 /** The binding of a storage, or of the part that a window shows. Throws when there is no memory, or more than can be bound. */
 export function bindingOf(storage: Storage, user: string): GPUBufferBinding {
   const { buffer } = wholeOf(storage);

@@ -40,6 +40,9 @@ export function typedArray(values: ArrayLike<number>, dtype: DType): Float32Arra
 /** Frees the memory of tensors that nobody can reach any more. */
 export const collected = new FinalizationRegistry<Storage>((storage) => release(storage));
 
+/** The tensors of each scope that is open, innermost last. */
+export const openScopes: { free(): void }[][] = [];
+
 //| 02-attention/3-tensors-and-gradients.ipynb#tensor-class
 /** How a tensor was made: what is needed to send a gradient back. */
 export interface TapeNode {
@@ -49,9 +52,6 @@ export interface TapeNode {
   /** The gradients of the inputs from the gradient of the output; none for an input that has none. */
   backward: (gradient: Tensor) => (Tensor | undefined)[];
 }
-
-/** The tensors of each scope that is open, innermost last. */
-export const openScopes: Tensor[][] = [];
 
 /** Numbers in GPU memory with a shape; the last dimension is contiguous (row-major). */
 export class Tensor<D extends DType = "f32"> {
@@ -67,7 +67,7 @@ export class Tensor<D extends DType = "f32"> {
     readonly dtype: D,
   ) {
     collected.register(this, storage, this);
-    openScopes.at(-1)?.push(this as unknown as Tensor);
+    openScopes.at(-1)?.push(this);
   }
 
   /** The number of elements. */

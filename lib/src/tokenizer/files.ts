@@ -261,6 +261,7 @@ export const ADDED_TOKEN = z.strictObject({
   special: FLAG,
 });
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file-parts-2
 /** The model; its type, which the oldest files lack, is looked at first. */
 export const BPE_MODEL = z.strictObject({
   type: z.string().optional(),

@@ -424,6 +424,12 @@ export function hashUnits(text: string, from: number, to: number): number {
   return hash ^ (hash >>> 15);
 }
 
+/** Whether the units from `at` on are those of a text from `from` to `to`. */
+export function hasUnitsAt(units: Uint16Array, at: number, text: string, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (units[at + i - from] !== text.charCodeAt(i)) return false;
+  return true;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#piece-memory
 /** The ids of pieces that have been seen. A piece is compared where it stands in its text: nothing is copied to look it up. */
 export class PieceCache {
@@ -469,9 +475,7 @@ export class PieceCache {
 
   #isPiece(piece: number, text: string, from: number, to: number): boolean {
     const start = this.#unitEnds[piece - 1];
-    if (this.#unitEnds[piece] - start !== to - from) return false;
-    for (let i = from; i < to; i++) if (this.#units[start + i - from] !== text.charCodeAt(i)) return false;
-    return true;
+    return this.#unitEnds[piece] - start === to - from && hasUnitsAt(this.#units, start, text, from, to);
   }
 }
 
@@ -495,6 +499,19 @@ export function hasBytesAt(
   return true;
 }
 
+/** The bytes of all tokens in one row; token n is bytes [n] to [n + 1] of the ends. */
+export function bytesInARow(
+  tokens: readonly (Uint8Array | undefined)[],
+): [bytes: Uint8Array, ends: Int32Array] {
+  const ends = new Int32Array(tokens.length + 1);
+  for (let id = 0; id < tokens.length; id++) ends[id + 1] = ends[id] + (tokens[id]?.length ?? 0);
+  const bytes = new Uint8Array(ends[tokens.length]);
+  tokens.forEach((token, id) => {
+    if (token) bytes.set(token, ends[id]);
+  });
+  return [bytes, ends];
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
 /** The ids of tokens by their bytes: an open hash table. All bytes lie in one row, which costs the processor less than a row each. */
 export class TokenTable {
@@ -504,12 +521,7 @@ export class TokenTable {
 
   constructor(readonly tokens: readonly (Uint8Array | undefined)[]) {
     this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
-    this.#ends = new Int32Array(tokens.length + 1);
-    tokens.forEach((token, id) => {
-      this.#ends[id + 1] = token?.length ?? 0;
-    });
-    for (let id = 0; id < tokens.length; id++) this.#ends[id + 1] += this.#ends[id];
-    this.#bytes = new Uint8Array(this.#ends[tokens.length]);
+    [this.#bytes, this.#ends] = bytesInARow(tokens);
     tokens.forEach((token, id) => {
       if (token) this.#insert(token, id);
     });
@@ -535,11 +547,8 @@ export class TokenTable {
   }
 
   #insert(token: Uint8Array, id: number): void {
-    for (let i = 0; i < token.length; i++) this.#bytes[this.#ends[id] + i] = token[i];
     const hash = hashBytes(token, 0, token.length);
-    const at = this.#slot(hash, token, 0, token.length);
-    this.#slots[at] = id;
-    this.#slots[at + 1] = hash;
+    this.#slots.set([id, hash], this.#slot(hash, token, 0, token.length));
   }
 
   /** Where the slot of a token begins, or the free one where it would go. */

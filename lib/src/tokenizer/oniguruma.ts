@@ -189,6 +189,49 @@ export function readRepeat(reader: PatternReader, parts: PatternNode[]): boolean
   return true;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-group-head
+/** A node, or each of several, without its choices. */
+export type WithoutChoices<Node> = Node extends unknown ? Omit<Node, "choices"> : never;
+
+/** The beginning of a group, up to its choices; options alone, as in `(?i)`, have none. */
+export type GroupHead =
+  | WithoutChoices<PatternNode & { type: "group" | "look" }>
+  | (PatternNode & { type: "options" });
+
+/** Reads the beginning of a group; its `(` is behind us. */
+export function readGroupHead(reader: PatternReader): GroupHead {
+  const look = reader.take(/\?(<?)([=!])/y);
+  if (look) return { type: "look", behind: look[1] === "<", not: look[2] === "!" };
+  const named = reader.take(/\?(?:<([\p{L}_][\p{L}\p{N}_]*)>|'([\p{L}_][\p{L}\p{N}_]*)')/uy);
+  const group = { type: "group" as const, name: "", options: {} };
+  if (named || (!/[?*]/.test(reader.text[reader.at]) && !reader.hasNames)) {
+    const name = named ? (named[1] ?? named[2]) : `${++reader.groups}`;
+    return { ...group, kind: "captured", name };
+  }
+  if (reader.take(/\?>/y)) return { ...group, kind: "atomic" };
+  if (!reader.take(/\?(?=[imx:-])/y)) {
+    if (/[?*]/.test(reader.text[reader.at] ?? ""))
+      throw unsayable(`a group (${reader.text.slice(reader.at, reader.at + 3)}`);
+    return { ...group, kind: "plain" };
+  }
+  const [, on, off = "", end] = reader.take(/([imx]*)(?:-([imx]*))?([:)])/y) ?? [];
+  if (end === undefined) throw unsayable(`the options (?${reader.text.slice(reader.at, reader.at + 3)}`);
+  const options = { ...optionsOf(on, true), ...optionsOf(off, false) };
+  return end === ")" ? { type: "options", options } : { ...group, kind: "plain", options };
+}
+
+/** What follows a `\` outside of a class: a reference, an assertion, or what a class may hold too. */
+export function readEscapedPart(reader: PatternReader): PatternNode {
+  const reference = reader.take(/([1-9])(?!\d)|k(?:<(\w+)>|'(\w+)')/y);
+  if (reference) return { type: "reference", to: reference[1] ?? reference[2] ?? reference[3] };
+  const letter = reader.text[reader.at];
+  if (letter in ASSERTION_ESCAPES) return { type: "assertion", name: ASSERTION_ESCAPES[reader.next()] };
+  if (reader.take(/N/y)) return { type: "set", name: "newline", not: true };
+  if (reader.take(/O/y)) return { type: "set", name: "any", not: false };
+  if (reader.take(/R/y)) return lineEnd();
+  return readEscape(reader);
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-groups
 /** A part of a pattern that an operator may follow, or an assertion. */
 export function readPatternPart(reader: PatternReader, extended: boolean): PatternNode {
@@ -198,15 +241,9 @@ export function readPatternPart(reader: PatternReader, extended: boolean): Patte
   if (character === ".") return { type: "dot" };
   if (character === "^") return { type: "assertion", name: "line start" };
   if (character === "$") return { type: "assertion", name: "line end" };
-  if (character !== "\\") return { type: "character", code: character.codePointAt(0)! };
-  const reference = reader.take(/([1-9])(?!\d)|k(?:<(\w+)>|'(\w+)')/y);
-  if (reference) return { type: "reference", to: reference[1] ?? reference[2] ?? reference[3] };
-  const letter = reader.text[reader.at];
-  if (letter in ASSERTION_ESCAPES) return { type: "assertion", name: ASSERTION_ESCAPES[reader.next()] };
-  if (reader.take(/N/y)) return { type: "set", name: "newline", not: true };
-  if (reader.take(/O/y)) return { type: "set", name: "any", not: false };
-  if (reader.take(/R/y)) return lineEnd();
-  return readEscape(reader);
+  return character === "\\"
+    ? readEscapedPart(reader)
+    : { type: "character", code: character.codePointAt(0)! };
 }
 
 /** The choices of a group, up to its `)`, or to the end of the pattern. */
@@ -229,30 +266,12 @@ export function readChoices(reader: PatternReader, extended: boolean): PatternNo
 
 /** A group; its `(` is behind us. */
 export function readGroup(reader: PatternReader, extended: boolean): PatternNode {
-  const inside = (flag = extended) => {
-    const choices = readChoices(reader, flag);
-    if (!reader.take(/\)/y)) throw new Error("a group is not closed");
-    return choices;
-  };
-  const look = reader.take(/\?(<?)([=!])/y);
-  if (look) return { type: "look", behind: look[1] === "<", not: look[2] === "!", choices: inside() };
-  const named = reader.take(/\?(?:<([\p{L}_][\p{L}\p{N}_]*)>|'([\p{L}_][\p{L}\p{N}_]*)')/uy);
-  const group = { type: "group" as const, name: "", options: {} };
-  if (named || (!/[?*]/.test(reader.text[reader.at]) && !reader.hasNames)) {
-    const name = named ? (named[1] ?? named[2]) : `${++reader.groups}`;
-    return { ...group, kind: "captured", name, choices: inside() };
-  }
-  if (reader.take(/\?>/y)) return { ...group, kind: "atomic", choices: inside() };
-  if (!reader.take(/\?(?=[imx:-])/y)) {
-    if (/[?*]/.test(reader.text[reader.at] ?? ""))
-      throw unsayable(`a group (${reader.text.slice(reader.at, reader.at + 3)}`);
-    return { ...group, kind: "plain", choices: inside() };
-  }
-  const [, on, off = "", end] = reader.take(/([imx]*)(?:-([imx]*))?([:)])/y) ?? [];
-  if (end === undefined) throw unsayable(`the options (?${reader.text.slice(reader.at, reader.at + 3)}`);
-  const options = { ...optionsOf(on, true), ...optionsOf(off, false) };
-  if (end === ")") return { type: "options", options };
-  return { ...group, kind: "plain", options, choices: inside(options.extended) };
+  const head = readGroupHead(reader);
+  if (head.type === "options") return head;
+  const inside = head.type === "group" ? (head.options.extended ?? extended) : extended;
+  const choices = readChoices(reader, inside);
+  if (!reader.take(/\)/y)) throw new Error("a group is not closed");
+  return { ...head, choices };
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#read-pattern
@@ -362,6 +381,7 @@ export function caseFolds(): CaseFolds {
   return folds;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-cases-2
 /** A letter where case is ignored. */
 export function anyCaseSource(code: number): string {
   const letter = String.fromCodePoint(code);
@@ -386,6 +406,14 @@ export interface ClassParts {
   others: string[];
 }
 
+/** A class of such parts. JavaScript's flag `v` would know nested classes and `&&`, but V8 11 loses matches with it. */
+export function unionSource({ items, others }: ClassParts, not: boolean): string {
+  if (others.length === 0) return `[${not ? "^" : ""}${items}]`;
+  const any = `(?:${[...(items === "" ? [] : [`[${items}]`]), ...others].join("|")})`;
+  return not ? `(?:(?!${any})[^])` : any;
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-class-source-2
 /** The parts of one side of a class. */
 export function classParts(nodes: ClassNode[]): ClassParts {
   const all: ClassParts = { items: "", others: [] };
@@ -409,13 +437,6 @@ export function classPart(node: ClassNode): ClassParts {
   if (!node.not) return { items, others: [] };
   const isOne = /^\\p\{[^}]*\}$/.test(items);
   return isOne ? { items: items.replace("p", "P"), others: [] } : { items: "", others: [`[^${items}]`] };
-}
-
-/** A class of such parts. JavaScript's flag `v` would know nested classes and `&&`, but V8 11 loses matches with it. */
-export function unionSource({ items, others }: ClassParts, not: boolean): string {
-  if (others.length === 0) return `[${not ? "^" : ""}${items}]`;
-  const any = `(?:${[...(items === "" ? [] : [`[${items}]`]), ...others].join("|")})`;
-  return not ? `(?:(?!${any})[^])` : any;
 }
 
 /** A class. Where case is ignored, what its letters equal is added to the whole of it, and only then is it negated. */
@@ -489,6 +510,79 @@ export function referenceSource(to: string, place: PatternPlace): string {
   return `\\k<group_${to}>`;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-repeats
+/** A repetition. `inner` is its body in JavaScript, which ends one whose body matched nothing in its own way: those need care. */
+export function repeatSource(
+  { kind, min, max, body }: PatternNode & { type: "repeat" },
+  inner: string,
+  place: PatternPlace,
+): string {
+  const isAtom =
+    /^(?:character|set|dot|class)$/.test(body.type) || (body.type === "group" && body.kind === "plain");
+  const atom = isAtom ? inner : `(?:${inner})`;
+  if (kind === "lazy" && min === max) return `(?:${atom}{${min}}|)`; // `a{3}?` is three or none
+  if (mayBeEmpty(body) && min !== max) {
+    if (min !== 0 || max !== 1) throw unsayable("a repetition of what may be empty");
+    const choices = kind === "lazy" ? `|${inner}` : `${inner}|`;
+    return kind === "possessive" ? atomicSource(choices, place) : `(?:${choices})`;
+  }
+  const bounds = `${min},${max === Infinity ? "" : max}`;
+  const operator = { "0,": "*", "1,": "+", "0,1": "?" }[bounds] ?? (min === max ? `{${min}}` : `{${bounds}}`);
+  if (kind === "possessive") return atomicSource(atom + operator, place);
+  return atom + operator + (kind === "lazy" ? "?" : "");
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-choices
+/** Writes parts that follow each other. */
+export type RowSource = (parts: PatternNode[], place: PatternPlace) => string;
+
+/** The choices of a group. Options in the middle hold for all that follows in it: `a(?i)b|c` is `a(?i:b|c)`. */
+export function choiceSource(choices: PatternNode[][], place: PatternPlace, rowSource: RowSource): string {
+  const sources: string[] = [];
+  for (const [i, parts] of choices.entries()) {
+    const at = parts.findIndex(({ type }) => type === "options");
+    const directive = parts[at];
+    if (directive?.type !== "options") {
+      sources.push(rowSource(parts, place));
+      continue;
+    }
+    const rest = [parts.slice(at + 1), ...choices.slice(i + 1)];
+    const options = { ...place.options, ...directive.options };
+    const inner = choiceSource(rest, { ...place, options }, rowSource);
+    sources.push(`${rowSource(parts.slice(0, at), place)}(?:${inner})`);
+    break;
+  }
+  return sources.join("|");
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#pattern-group-source
+/** A group. */
+export function groupSource(
+  { kind, name, options, choices }: PatternNode & { type: "group" },
+  place: PatternPlace,
+  rowSource: RowSource,
+): string {
+  if (kind === "captured") {
+    if (place.behind) throw unsayable("a capturing group in a look-behind");
+    if (place.names.has(`group_${name}`)) throw unsayable("two groups of one name");
+    place.names.add(`group_${name}`);
+    return `(?<group_${name}>${choiceSource(choices, place, rowSource)})`;
+  }
+  const inside = { ...place, options: { ...place.options, ...options } };
+  const inner = choiceSource(choices, inside, rowSource);
+  return kind === "atomic" ? atomicSource(inner, place) : `(?:${inner})`;
+}
+
+/** A look-around. */
+export function lookSource(
+  { behind, not, choices }: PatternNode & { type: "look" },
+  place: PatternPlace,
+  rowSource: RowSource,
+): string {
+  if (place.behind) throw unsayable("a look-around in a look-behind");
+  return `(?${behind ? "<" : ""}${not ? "!" : "="}${choiceSource(choices, { ...place, behind }, rowSource)})`;
+}
+
 //| 01-tokenizer/3-fast-merges.ipynb#pattern-source
 /** One part of a pattern in JavaScript. */
 export function partSource(part: PatternNode, place: PatternPlace): string {
@@ -509,71 +603,14 @@ export function partSource(part: PatternNode, place: PatternPlace): string {
     case "reference":
       return referenceSource(part.to, place);
     case "repeat":
-      return repeatSource(part, place);
-    case "look": {
-      if (place.behind) throw unsayable("a look-around in a look-behind");
-      const inner = choiceSource(part.choices, { ...place, behind: part.behind });
-      return `(?${part.behind ? "<" : ""}${part.not ? "!" : "="}${inner})`;
-    }
+      return repeatSource(part, partSource(part.body, place), place);
+    case "look":
+      return lookSource(part, place, rowSource);
     case "options":
       return "";
     case "group":
-      return groupSource(part, place);
+      return groupSource(part, place, rowSource);
   }
-}
-
-/** A repetition. JavaScript ends one whose body matched nothing in its own way, so those need care. */
-export function repeatSource(
-  { kind, min, max, body }: PatternNode & { type: "repeat" },
-  place: PatternPlace,
-): string {
-  const inner = partSource(body, place);
-  const isAtom =
-    /^(?:character|set|dot|class)$/.test(body.type) || (body.type === "group" && body.kind === "plain");
-  const atom = isAtom ? inner : `(?:${inner})`;
-  if (kind === "lazy" && min === max) return `(?:${atom}{${min}}|)`; // `a{3}?` is three or none
-  if (mayBeEmpty(body) && min !== max) {
-    if (min !== 0 || max !== 1) throw unsayable("a repetition of what may be empty");
-    const choices = kind === "lazy" ? `|${inner}` : `${inner}|`;
-    return kind === "possessive" ? atomicSource(choices, place) : `(?:${choices})`;
-  }
-  const bounds = `${min},${max === Infinity ? "" : max}`;
-  const operator = { "0,": "*", "1,": "+", "0,1": "?" }[bounds] ?? (min === max ? `{${min}}` : `{${bounds}}`);
-  if (kind === "possessive") return atomicSource(atom + operator, place);
-  return atom + operator + (kind === "lazy" ? "?" : "");
-}
-
-/** A group. */
-export function groupSource(
-  { kind, name, options, choices }: PatternNode & { type: "group" },
-  place: PatternPlace,
-): string {
-  if (kind === "captured") {
-    if (place.behind) throw unsayable("a capturing group in a look-behind");
-    if (place.names.has(`group_${name}`)) throw unsayable("two groups of one name");
-    place.names.add(`group_${name}`);
-    return `(?<group_${name}>${choiceSource(choices, place)})`;
-  }
-  const inner = choiceSource(choices, { ...place, options: { ...place.options, ...options } });
-  return kind === "atomic" ? atomicSource(inner, place) : `(?:${inner})`;
-}
-
-/** The choices of a group. Options in the middle hold for all that follows in it: `a(?i)b|c` is `a(?i:b|c)`. */
-export function choiceSource(choices: PatternNode[][], place: PatternPlace): string {
-  const sources: string[] = [];
-  for (const [i, parts] of choices.entries()) {
-    const at = parts.findIndex(({ type }) => type === "options");
-    const directive = parts[at];
-    if (directive?.type !== "options") {
-      sources.push(rowSource(parts, place));
-      continue;
-    }
-    const rest = [parts.slice(at + 1), ...choices.slice(i + 1)];
-    const inner = choiceSource(rest, { ...place, options: { ...place.options, ...directive.options } });
-    sources.push(`${rowSource(parts.slice(0, at), place)}(?:${inner})`);
-    break;
-  }
-  return sources.join("|");
 }
 
 /** Parts that follow each other. */
@@ -593,7 +630,11 @@ export function rowSource(parts: PatternNode[], place: PatternPlace): string {
 /** A pattern in Oniguruma's dialect as JavaScript reads it with the flag `u`. Throws what it cannot say. */
 export function javascriptPattern(pattern: string): string {
   const choices = readPattern(pattern);
-  const source = choiceSource(choices, { options: {}, behind: false, matched: new Set(), names: new Set() });
+  const source = choiceSource(
+    choices,
+    { options: {}, behind: false, matched: new Set(), names: new Set() },
+    rowSource,
+  );
   // A group that nothing refers to needs no name, and is quicker without.
   return source.replace(/\(\?<(group_[^>]+)>/g, (whole, name) =>
     source.includes(`\\k<${name}>`) ? whole : "(?:",

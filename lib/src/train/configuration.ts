@@ -119,12 +119,9 @@ export const mustBe = (() => {
   };
 })();
 
-//| 04-training/a-the-trainers-desk.ipynb#defaults
-/**
- * All settings of a training run. From this table follow the type of a configuration, its defaults and checks, the names
- * that `--set` knows, the help, what a resumed run may change, and the settings of the loop.
- */
-export const trainSettings = {
+//| 04-training/a-the-trainers-desk.ipynb#defaults-run
+/** What is trained, and on what. */
+export const dataSettings = {
   model: setting<Record<string, unknown>>(
     {},
     mustBe.model,
@@ -142,6 +139,10 @@ export const trainSettings = {
     { changeable: true }, // it may have moved; whether it is the same is told by its checksum
   ),
   val_fraction: setting(0.1, mustBe.from0To(0.9), "the part of the text that is kept for validation"),
+};
+
+/** How long a run is, and what it does on its way. */
+export const runSettings = {
   steps: setting(1000, mustBe.whole(1), "steps of the run", { to: "steps", changeable: true }),
   batch_size: setting(8, mustBe.whole(1), "sequences of a microbatch", { to: "batchSize" }),
   accumulate: setting(1, mustBe.whole(1), "microbatches whose gradients make one step", { to: "accumulate" }),
@@ -159,69 +160,87 @@ export const trainSettings = {
     changeable: true,
   }),
   sample_tokens: setting(120, mustBe.whole(1), "tokens of a sample", { changeable: true }),
-  optimizer: {
-    kind: setting(
-      defaultOptimizer.kind,
-      mustBe.oneOf("adamw", "muon", "momentum", "sgd"),
-      "adamw, muon, momentum or sgd",
-      {
-        to: "optimizer.kind",
-      },
-    ),
-    // This and `clip` do change a run's numbers, from there on: they are the way out for a run whose loss is lost.
-    learning_rate: setting(1e-3, mustBe.above0, "the highest learning rate", {
-      to: "schedule.peak",
-      changeable: true,
-    }),
-    betas: setting(defaultOptimizer.betas, mustBe.twoBelowOne, "AdamW: how slowly its two means move", {
-      to: "optimizer.betas",
-    }),
-    epsilon: setting(defaultOptimizer.epsilon, mustBe.above0, "AdamW: what keeps it from dividing by 0", {
-      to: "optimizer.epsilon",
-    }),
-    weight_decay: setting(
-      defaultOptimizer.weightDecay,
-      mustBe.from0,
-      "what matrices lose a step, times the learning rate",
-      { to: "optimizer.weightDecay" },
-    ),
-    clip: setting(defaultOptimizer.clip, mustBe.from0, "gradients are scaled down to this norm; 0: never", {
-      to: "optimizer.clip",
-      changeable: true,
-    }),
-    momentum: setting(
-      defaultOptimizer.momentum,
-      mustBe.belowOne,
-      "momentum, Muon: how slowly the velocity moves",
-      { to: "optimizer.momentum" },
-    ),
-    matrix_rate: setting(
-      defaultOptimizer.matrixRate,
-      mustBe.above0,
-      "Muon: how much faster hidden matrices move than the rest",
-      { to: "optimizer.matrixRate" },
-    ),
-  },
-  schedule: {
-    kind: setting<Schedule["kind"]>(
-      "cosine",
-      mustBe.oneOf("cosine", "wsd", "constant"),
-      "cosine, wsd or constant",
-      { to: "schedule.kind" },
-    ),
-    warmup: setting(50, mustBe.steps, "steps in which the learning rate rises; at most half the run", {
-      to: "schedule.warmup",
-    }),
-    floor: setting(0.1, mustBe.from0To(1), "the last learning rate, as a fraction of the highest", {
-      to: "schedule.floor",
-    }),
-    decay: setting<number | undefined>(
-      undefined,
-      mustBe.steps.optional(),
-      "wsd: steps of the way down; else a fifth of the run",
-      { to: "schedule.decaySteps" },
-    ),
-  },
+};
+
+//| 04-training/a-the-trainers-desk.ipynb#defaults-optimizer
+/** The optimizer, section `optimizer`. */
+export const optimizerSettings = {
+  kind: setting(
+    defaultOptimizer.kind,
+    mustBe.oneOf("adamw", "muon", "momentum", "sgd"),
+    "adamw, muon, momentum or sgd",
+    {
+      to: "optimizer.kind",
+    },
+  ),
+  // This and `clip` do change a run's numbers, from there on: they are the way out for a run whose loss is lost.
+  learning_rate: setting(1e-3, mustBe.above0, "the highest learning rate", {
+    to: "schedule.peak",
+    changeable: true,
+  }),
+  betas: setting(defaultOptimizer.betas, mustBe.twoBelowOne, "AdamW: how slowly its two means move", {
+    to: "optimizer.betas",
+  }),
+  epsilon: setting(defaultOptimizer.epsilon, mustBe.above0, "AdamW: what keeps it from dividing by 0", {
+    to: "optimizer.epsilon",
+  }),
+  weight_decay: setting(
+    defaultOptimizer.weightDecay,
+    mustBe.from0,
+    "what matrices lose a step, times the learning rate",
+    { to: "optimizer.weightDecay" },
+  ),
+  clip: setting(defaultOptimizer.clip, mustBe.from0, "gradients are scaled down to this norm; 0: never", {
+    to: "optimizer.clip",
+    changeable: true,
+  }),
+  momentum: setting(
+    defaultOptimizer.momentum,
+    mustBe.belowOne,
+    "momentum, Muon: how slowly the velocity moves",
+    { to: "optimizer.momentum" },
+  ),
+  matrix_rate: setting(
+    defaultOptimizer.matrixRate,
+    mustBe.above0,
+    "Muon: how much faster hidden matrices move than the rest",
+    { to: "optimizer.matrixRate" },
+  ),
+};
+
+//| 04-training/a-the-trainers-desk.ipynb#defaults-schedule
+/** The learning rate, section `schedule`. */
+export const scheduleSettings = {
+  kind: setting<Schedule["kind"]>(
+    "cosine",
+    mustBe.oneOf("cosine", "wsd", "constant"),
+    "cosine, wsd or constant",
+    { to: "schedule.kind" },
+  ),
+  warmup: setting(50, mustBe.steps, "steps in which the learning rate rises; at most half the run", {
+    to: "schedule.warmup",
+  }),
+  floor: setting(0.1, mustBe.from0To(1), "the last learning rate, as a fraction of the highest", {
+    to: "schedule.floor",
+  }),
+  decay: setting<number | undefined>(
+    undefined,
+    mustBe.steps.optional(),
+    "wsd: steps of the way down; else a fifth of the run",
+    { to: "schedule.decaySteps" },
+  ),
+};
+
+//| 04-training/a-the-trainers-desk.ipynb#defaults
+/**
+ * All settings of a training run. From this table follow the type of a configuration, its defaults and checks, the names
+ * that `--set` knows, the help, what a resumed run may change, and the settings of the loop.
+ */
+export const trainSettings = {
+  ...dataSettings,
+  ...runSettings,
+  optimizer: optimizerSettings,
+  schedule: scheduleSettings,
   precision: setting<Precision>("f32", mustBe.oneOf("f32", "f16"), "of matrix products: f32 or f16", {
     to: "precision",
   }),

@@ -227,22 +227,30 @@ await test("a folder that is being filled is left alone, also by a command that 
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/a-the-pipeline.ipynb#checked-corpus-test
-await test("duplicates, filtered and contaminated documents are left out and counted, whatever the workers and stops", async () => {
-  const random = randomStream(17);
-  const { place, options } = smallCorpus(8);
+//| 01-tokenizer/a-the-pipeline.ipynb#repeated-documents
+/** 300 fresh documents, and the same among copies, near copies, one that holds a text asked in an exam, and one too short. */
+function repeatedDocuments(random: () => number): { fresh: string[]; asked: string; all: string[] } {
   const words = () => Array.from({ length: 60 }, () => `w${Math.floor(9000 * random())}`).join(" ");
   const fresh = Array.from({ length: 300 }, words);
   const near = fresh.slice(0, 20).map((text) => `${text} at last`);
   const asked = words();
+  const contaminated = `${words()} ${asked} ${words()}`;
   const all = [
     ...fresh.slice(0, 200),
     ...fresh.slice(0, 30),
     ...near,
-    `${words()} ${asked} ${words()}`,
+    contaminated,
     "too short",
     ...fresh.slice(200),
   ];
+  return { fresh, asked, all };
+}
+
+//| 01-tokenizer/a-the-pipeline.ipynb#checked-corpus-test
+await test("duplicates, filtered and contaminated documents are left out and counted, whatever the workers and stops", async () => {
+  const random = randomStream(17);
+  const { place, options } = smallCorpus(8);
+  const { fresh, asked, all } = repeatedDocuments(random);
   const file = path.join(place, "all.jsonl");
   fs.writeFileSync(file, all.map((text) => `${JSON.stringify({ text })}\n`).join(""));
   fs.writeFileSync(path.join(place, "exam.txt"), asked);
@@ -277,20 +285,30 @@ await test("duplicates, filtered and contaminated documents are left out and cou
   fs.rmSync(place, { recursive: true });
 });
 
-//| 01-tokenizer/a-the-pipeline.ipynb#damage-test
-await test("missing and damaged data is named", async () => {
+//| 01-tokenizer/a-the-pipeline.ipynb#damageable
+/** A small prepared folder, and ways to damage it. */
+function damageable() {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm-"));
   const text = path.join(folder, "a.txt");
   const out = path.join(folder, "out");
   fs.writeFileSync(text, "some text to keep ".repeat(50));
-  const make = () => prepareCorpus(out, { sources: [{ name: "text", files: [text] }], tokenizer: "char" });
-  const damage = async (change: () => void, words: string, options = {}) => {
+  const prepare = async () => {
     fs.rmSync(out, { recursive: true, force: true });
-    await make();
+    await prepareCorpus(out, { sources: [{ name: "text", files: [text] }], tokenizer: "char" });
+  };
+  /** Prepares the folder afresh, damages it, and expects the sentence that says so. */
+  const damage = async (change: () => void, words: string, options = {}) => {
+    await prepare();
     change();
     expect(() => openShards(out, options)).toThrow(words);
   };
-  const shard = path.join(out, "val-00000.bin");
+  const [shard, manifest] = ["val-00000.bin", "manifest.json"].map((name) => path.join(out, name));
+  return { folder, out, shard, manifest, prepare, damage };
+}
+
+//| 01-tokenizer/a-the-pipeline.ipynb#damage-test
+await test("missing and damaged shards are named", async () => {
+  const { folder, out, shard, prepare, damage } = damageable();
   await damage(() => fs.truncateSync(shard, 10), "val-00000.bin is damaged: it has 10 bytes");
   await damage(() => fs.rmSync(shard), "There is no file");
   await damage(
@@ -298,7 +316,18 @@ await test("missing and damaged data is named", async () => {
     "its checksum is not the manifest's",
     { verify: true },
   );
-  const manifest = path.join(out, "manifest.json");
+  expect(() => openShards(folder)).toThrow("holds no prepared data");
+  await prepare();
+  const shards = openShards(out);
+  fs.truncateSync(shard, 10); // a file may shrink while it is open, and a read then gives less than it was asked for
+  expect(() => shards.val.read(0, 20)).toThrow("val-00000.bin is cut short: it ends at byte 10");
+  shards.close();
+  fs.rmSync(folder, { recursive: true });
+});
+
+//| 01-tokenizer/a-the-pipeline.ipynb#damage-test-2
+await test("a damaged or edited manifest is named with its fault", async () => {
+  const { folder, manifest, damage } = damageable();
   await damage(
     () => fs.writeFileSync(manifest, "{"),
     "manifest.json is damaged or was edited: it is not JSON",
@@ -327,14 +356,7 @@ await test("missing and damaged data is named", async () => {
     edited((content) => ({ ...content, vocab_size: 9999 })),
     "where the manifest says 9999",
   );
-  await damage(() => fs.writeFileSync(path.join(out, "manifest.json"), "{}"), "is not a manifest");
-  expect(() => openShards(folder)).toThrow("holds no prepared data");
-  fs.rmSync(out, { recursive: true });
-  await make();
-  const shards = openShards(out);
-  fs.truncateSync(shard, 10); // a file may shrink while it is open, and a read then gives less than it was asked for
-  expect(() => shards.val.read(0, 20)).toThrow("val-00000.bin is cut short: it ends at byte 10");
-  shards.close();
+  await damage(() => fs.writeFileSync(manifest, "{}"), "is not a manifest");
   fs.rmSync(folder, { recursive: true });
 });
 

@@ -341,6 +341,7 @@ await test("where two keys contradict each other, the one wins that wins in tran
   expect(parsing("qwen3", { rope_parameters: rest })().rope.scaling?.originalContextLength).toBe(256);
 });
 
+//| 03-moe/a-files-of-weights.ipynb#config-conflicts-test-2
 await test("what is ignored is said", () => {
   for (const family of ["llama", "qwen3", "qwen3_moe"]) expect(ignored(family, {})).toEqual([]);
   expect(ignored("qwen3_moe", { num_experts: 8 })).toEqual([
@@ -367,6 +368,7 @@ await test("what is ignored is said", () => {
   expect(parsing("qwen3_moe", { num_experts: 8 }, true)).toThrow("num_local_experts is 4. Give one of them.");
 });
 
+//| 03-moe/a-files-of-weights.ipynb#config-conflicts-test-3
 await test("settings that change nothing must have their type", () => {
   expect(parsing("qwen3", { use_cache: "yes" })).toThrow('use_cache must be true or false, not "yes".');
   expect(parsing("qwen3", { mlp_bias: [] })).toThrow("mlp_bias is []");
@@ -403,65 +405,68 @@ await test("sizes are multiplied out before anything is made of them", () => {
   expect(parsing("qwen3", { intermediate_size: most, hidden_size: most - 3 })).toThrow("multiply out to");
 });
 
-//| 03-moe/a-files-of-weights.ipynb#config-round-trip-test
-/** Any configuration that can be: sizes that fit each other, all settings in all combinations. */
-const anyConfig = fc
-  .record({
-    modelType: fc.constantFrom("qwen3_moe" as const, "qwen3" as const, "llama" as const),
-    group: fc.integer({ min: 1, max: 4 }),
-    kvHeads: fc.integer({ min: 1, max: 4 }),
-    half: fc.integer({ min: 1, max: 16 }),
-    width: fc.integer({ min: 1, max: 8 }),
-    sparseLayers: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
-    flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean()),
-    theta: fc.integer({ min: 1, max: 10_000_000 }),
-    eosTokenIds: fc.uniqueArray(fc.nat(1000), { maxLength: 3 }),
-  })
-  .map(
-    ({ modelType, group, kvHeads, half, width, sparseLayers, flags, theta, eosTokenIds }): ModelConfig => ({
-      modelType,
-      vocabSize: 64 * width,
-      hiddenSize: group * kvHeads * width,
-      layers: sparseLayers.length,
-      heads: group * kvHeads,
-      kvHeads,
-      headDim: 2 * half,
-      intermediateSize: 3 * width,
-      contextLength: 16 * width,
-      ...(modelType === "qwen3_moe"
-        ? {
-            moe: {
-              experts: 4 * width,
-              expertsPerToken: width,
-              intermediateSize: half,
-              normalizeTopK: flags[0],
-              balanceCoefficient: 0.01 * width,
-              sparseLayers,
-            },
-          }
-        : {}),
-      normEps: 1e-5,
-      qkNorm: modelType === "llama" ? "none" : "head",
-      rope: flags[1]
-        ? {
-            theta,
-            scaling: {
-              type: "llama3",
-              factor: width,
-              lowFrequencyFactor: 1,
-              highFrequencyFactor: 4,
-              originalContextLength: 32,
-            },
-          }
-        : { theta },
-      attentionBias: flags[2],
-      tied: flags[3],
-      initializerRange: 0.01 * width,
-      ...(flags[0] ? { bosTokenId: width } : {}),
-      eosTokenIds,
-    }),
-  );
+//| 03-moe/a-files-of-weights.ipynb#config-parts-test
+/** What a configuration is made from below: small factors of its sizes, and settings in all combinations. */
+const anyConfigParts = fc.record({
+  modelType: fc.constantFrom("qwen3_moe" as const, "qwen3" as const, "llama" as const),
+  group: fc.integer({ min: 1, max: 4 }),
+  kvHeads: fc.integer({ min: 1, max: 4 }),
+  half: fc.integer({ min: 1, max: 16 }),
+  width: fc.integer({ min: 1, max: 8 }),
+  sparseLayers: fc.array(fc.boolean(), { minLength: 1, maxLength: 5 }),
+  flags: fc.tuple(fc.boolean(), fc.boolean(), fc.boolean(), fc.boolean()),
+  theta: fc.integer({ min: 1, max: 10_000_000 }),
+  eosTokenIds: fc.uniqueArray(fc.nat(1000), { maxLength: 3 }),
+});
 
+//| 03-moe/a-files-of-weights.ipynb#any-config-test
+/** Any configuration that can be: its sizes fit each other. */
+const anyConfig = anyConfigParts.map(
+  ({ modelType, group, kvHeads, half, width, sparseLayers, flags, theta, eosTokenIds }): ModelConfig => ({
+    modelType,
+    vocabSize: 64 * width,
+    hiddenSize: group * kvHeads * width,
+    layers: sparseLayers.length,
+    heads: group * kvHeads,
+    kvHeads,
+    headDim: 2 * half,
+    intermediateSize: 3 * width,
+    contextLength: 16 * width,
+    ...(modelType === "qwen3_moe"
+      ? {
+          moe: {
+            experts: 4 * width,
+            expertsPerToken: width,
+            intermediateSize: half,
+            normalizeTopK: flags[0],
+            balanceCoefficient: 0.01 * width,
+            sparseLayers,
+          },
+        }
+      : {}),
+    normEps: 1e-5,
+    qkNorm: modelType === "llama" ? "none" : "head",
+    rope: flags[1]
+      ? {
+          theta,
+          scaling: {
+            type: "llama3",
+            factor: width,
+            lowFrequencyFactor: 1,
+            highFrequencyFactor: 4,
+            originalContextLength: 32,
+          },
+        }
+      : { theta },
+    attentionBias: flags[2],
+    tied: flags[3],
+    initializerRange: 0.01 * width,
+    ...(flags[0] ? { bosTokenId: width } : {}),
+    eosTokenIds,
+  }),
+);
+
+//| 03-moe/a-files-of-weights.ipynb#config-round-trip-test
 await test("a configuration that was saved is read back as it was, and is strictly valid", () => {
   fc.assert(
     fc.property(anyConfig, (config) => {

@@ -48,6 +48,7 @@ await test("a malformed generation_config.json is one sentence", () => {
   });
 });
 
+//| 03-moe/a-files-of-weights.ipynb#generation-test-2
 await test("a chat template stands in one of two files; the one of its own wins", () => {
   expect(chatTemplateOf(undefined)).toEqual({ template: undefined, warnings: [] });
   expect(chatTemplateOf({ chat_template: "a" }).template).toBe("a");

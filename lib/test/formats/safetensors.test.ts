@@ -93,6 +93,7 @@ await test("the header is padded to 8 and wide elements come first, so every ten
   expect(safetensorsHeaderLength(bytes) % 8).toBe(0);
 });
 
+//| 03-moe/a-files-of-weights.ipynb#safetensors-layout-test-2
 await test("the header alone says where each tensor lies", () => {
   const bytes = fs.readFileSync(`${families}/qwen3_moe/model.safetensors`);
   const head = bytes.subarray(0, safetensorsHeaderLength(bytes));
@@ -141,6 +142,7 @@ await test("bf16, f16 and f64 become the f32 they stand for", () => {
   expect(toFloat32(tensor("F64", Float64Array.from(numbers)))).toEqual(numbers);
 });
 
+//| 03-moe/a-files-of-weights.ipynb#safetensors-numbers-test-2
 await test("f16 at its edges: smallest subnormal, largest subnormal, smallest normal, largest, -0, NaN", () => {
   const bits = [0x0001, 0x03ff, 0x0400, 0x7bff, 0x8000, 0x7e00];
   expect(bits.map(float16Value)).toEqual([2 ** -24, 1023 * 2 ** -24, 2 ** -14, 65504, -0, Number.NaN]);
@@ -230,6 +232,7 @@ await test("each fault of an entry is named", () => {
   expect(reading(entry("F4", [3], 0, 2))).toThrow("does not fill whole bytes");
 });
 
+//| 03-moe/a-files-of-weights.ipynb#safetensors-faults-test-2
 await test("holes, overlaps, missing and left-over bytes are refused", () => {
   const reading = (header: unknown, dataBytes: number) => () => readSafetensors(fileWith(header, dataBytes));
   const a = entry("U8", [4], 0, 4);
@@ -293,6 +296,7 @@ const damaged = fc
     return bytes;
   });
 
+//| 03-moe/a-files-of-weights.ipynb#safetensors-fuzz-test-2
 await test("whatever happens to a file, it is read whole or refused in one sentence", () => {
   const run = (bytes: Uint8Array) => {
     let file: ReturnType<typeof readSafetensors>;

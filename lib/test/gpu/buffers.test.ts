@@ -34,6 +34,7 @@ const filling = (value: number, size: number) =>
     body: `  if (thread < arrayLength(&y)) { y[thread] = ${value}.0; }`,
   });
 
+//| 02-attention/a-the-engine-room.ipynb#out-of-memory-test-2
 await test("memory that the driver refuses is an error that names who wanted how much, and the GPU goes on", async () => {
   await finish();
   dropFreeBuffers();
@@ -54,6 +55,7 @@ await test("memory that the driver refuses is an error that names who wanted how
   expect(new Float32Array(await download(y))[5]).toBe(2);
 });
 
+//| 02-attention/a-the-engine-room.ipynb#out-of-memory-test-3
 await test("a software adapter has the room that the machine had, and not more", () => {
   const pool = poolOf(currentGpu());
   const { room } = pool;

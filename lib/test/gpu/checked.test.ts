@@ -52,6 +52,7 @@ await test("a kernel that stays inside does what it does unchecked", async () =>
   expect([...turned.subarray(0, 4)]).toEqual([13, -1, 14, 15]);
 });
 
+//| 02-attention/a-the-engine-room.ipynb#checked-test-2
 await test("what misses an array is named: array, lowest index, length, how often", async () => {
   for (let round = 0; round < 20; round++) {
     const [length, threads] = [1 + Math.floor(Math.random() * 90), 1 + Math.floor(Math.random() * 300)];
@@ -83,6 +84,7 @@ await test("what misses an array is named: array, lowest index, length, how ofte
   }
 });
 
+//| 02-attention/a-the-engine-room.ipynb#checked-test-3
 await test("reads and writes are told apart, and mistakes in the source are told in its own lines", async () => {
   const parts = {
     name: "off",

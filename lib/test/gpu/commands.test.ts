@@ -39,6 +39,7 @@ await test("a kernel that does not compile is named with its line, and the GPU g
   );
 });
 
+//| 02-attention/a-the-engine-room.ipynb#commands-test-2
 await test("an upload does not overtake the work that was asked before it", async () => {
   const [x, y] = [allocate(4), allocate(4)];
   const copying = kernel({
@@ -77,6 +78,7 @@ await test("sizes are data: one compiled kernel serves them all", async () => {
   expect(pipelineFor(currentGpu(), write(5, 6))).toBe(pipelineFor(currentGpu(), write(7, 8)));
 });
 
+//| 02-attention/a-the-engine-room.ipynb#commands-test-3
 await test("an array that is read as a texture is the array that it was when its kernel was run", async () => {
   const doubled = (fours: number) =>
     kernel({

@@ -161,6 +161,7 @@ function oneOfEach(shape: MatmulShape): Record<string, Kernel> {
   };
 }
 
+//| 02-attention/2-matrix-products.ipynb#epilogue-test-2
 await test("bias, factors and residual are applied in this order, by every kernel", async () => {
   for (const [rows, columns, k, beta] of [
     [17, 33, 9, -2.5],
@@ -286,6 +287,7 @@ async function checkFormat(format: OperandFormat): Promise<void> {
     }
 }
 
+//| 02-attention/2-matrix-products.ipynb#formats-test-2
 await test("every kernel multiplies with packed weights of every format, stored either way", async () => {
   for (const format of [f16Format, bf16Format, int8Format]) await checkFormat(format);
 });

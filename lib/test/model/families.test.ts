@@ -166,6 +166,7 @@ await test("a family that is data alone is saved as its table says, and loads to
     );
   }));
 
+//| 03-moe/a-files-of-weights.ipynb#toy-test-2
 await test("it learns: a step along the gradient lowers the loss as the gradient promises", () =>
   withToyFamily(async () => {
     const model = randomModel(parseModelConfig(toyJson), 5);

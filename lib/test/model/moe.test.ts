@@ -41,6 +41,7 @@ await test("the products of a plan's rows have its precision, whatever the prese
   );
 });
 
+//| 03-moe/2-dispatch.ipynb#grouped-linear-test-2
 await test("a product refuses tiles that are not as tall as its own", () => {
   const units = {
     ...currentGpu().facts,
@@ -64,6 +65,7 @@ await test("a product refuses tiles that are not as tall as its own", () => {
   expect(() => groupedMatmulKernel(sorted(true), grouped(false), facts)).toThrow("tiles of 128");
 });
 
+//| 03-moe/2-dispatch.ipynb#grouped-linear-test-3
 await test("packed experts do what the numbers do that they stand for, forward and back", async () => {
   const plan = planDispatch(indices([0, 2, 2, 0, 2, 1, 1, 2, 0, 2], [5, 2]), 3);
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);

@@ -379,6 +379,7 @@ function inBlocks(values: Float32Array, [batch, kvHeads, length, width]: number[
   return { rows: tensor(paged, [count, kvHeads, 16, width]), blocks };
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#paged-test-2
 await test("a paged cache of shuffled blocks gives the same bits as the dense one", async () => {
   const decoding = (b: number, t: number) => ({ position: 70 - 41 * b + t, first: 2 * b });
   for (const [partKeys, tokens] of [
@@ -411,6 +412,7 @@ await test("a paged cache of shuffled blocks gives the same bits as the dense on
     }
 });
 
+//| 02-attention/7-the-fused-kernel.ipynb#paged-test-3
 await test("each sequence sees no more keys than it has", async () => {
   const the: Case = { ...small, tokens: 1, at: () => ({ position: 18, first: 0 }) };
   const { queries, keyValues, visibility } = caseInputs(the).inputs;

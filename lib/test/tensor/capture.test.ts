@@ -40,6 +40,7 @@ function descend(weight: Tensor, gradient: Tensor): void {
   );
 }
 
+//| 04-training/5-one-step-recorded.ipynb#capture-tests-replay
 await test("a replayed step gives the same bits as an eager one, 20 steps long", async () => {
   const [eager, recorded] = [smallTraining(), smallTraining()];
   const recording = capture(recorded.step);
