@@ -10,9 +10,9 @@ import {
   flashQueryGradientKernel,
   flashTiling,
   groupedRows,
+  inferenceTiling,
   keyParts,
   keyRangesKernel,
-  partKeysFor,
   queryTiles,
   rowStatisticsKernel,
 } from "../kernels/flash.js";
@@ -262,6 +262,5 @@ export function attend(
   checkAttend(inputs);
   const shape = flashShape(inputs);
   const { facts } = currentGpu();
-  const tiling = flashTiling(shape, facts);
-  return fusedAttention(inputs, shape, tracked ? tiling : { ...tiling, partKeys: partKeysFor(shape, facts) });
+  return fusedAttention(inputs, shape, (tracked ? flashTiling : inferenceTiling)(shape, facts));
 }

@@ -1,7 +1,7 @@
 // Extracted from chapters/02-attention/7-the-fused-kernel.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { type FlashTiling, flashTiling } from "../../src/kernels/flash.js";
+import { type FlashTiling, flashTiling, inferenceTiling } from "../../src/kernels/flash.js";
 import { range } from "../../src/kernels/wgsl.js";
 import { type KeyValues, attend, flashAttention, flashShape } from "../../src/tensor/attend.js";
 import { gradients, parameter, withoutGradients } from "../../src/tensor/autograd.js";
@@ -361,6 +361,24 @@ await test("how keys are split depends on a sequence's own length: a larger cach
   const tiling = { ...flashTiling(flashShape(inputs), currentGpu().facts), partKeys: 32 };
   const decoded = (keyValues: KeyValues) => flashAttention({ ...inputs, keyValues }, tiling).array();
   expect(await decoded({ keys: roomy[1], values: roomy[2] })).toEqual(await decoded(inputs.keyValues));
+});
+
+//| 02-attention/7-the-fused-kernel.ipynb#rows-test
+await test("a row's bits do not depend on how many rows its lane keeps", async () => {
+  for (const seed of [3, 4]) {
+    const { inputs } = caseInputs(randomCase(seed));
+    const tiling = flashTiling(flashShape(inputs), currentGpu().facts);
+    const [one, four] = [1, 4].map((rows) => flashAttention(inputs, { ...tiling, rows }).array());
+    expect(await one).toEqual(await four);
+  }
+});
+
+test("a chunk of a prompt goes row by row into a short cache, and four rows a lane into a long one", () => {
+  const sizes = { batch: 1, heads: 2, kvHeads: 1, tokens: 32, keyWidth: 64, valueWidth: 64 };
+  const facts = { ...currentGpu().facts, kind: "cpu" as const, subgroupSize: 8 };
+  const rows = (length: number) =>
+    inferenceTiling({ ...sizes, length, scale: 1, softcap: 0, sinks: false, tableBlocks: 0 }, facts).rows;
+  expect([33, 1024, 1025, 32].map(rows)).toEqual([1, 1, 4, 4]);
 });
 
 //| 02-attention/7-the-fused-kernel.ipynb#paged-test
