@@ -5,6 +5,7 @@ import { isRecord } from "../formats/keys.js";
 import { completeModelConfig, parseModelConfig } from "../model/config.js";
 import { countParameters } from "../model/count.js";
 import { randomModelPieces } from "../model/weights.js";
+import { drawInThreads } from "./draw-normals.js";
 import { readJson } from "./files.js";
 import { checkFileSize, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
@@ -28,10 +29,15 @@ async function init(options: { config: string; seed: number; out: string; json?:
   const { config, tokenizer, chatTemplate } = await readDescription(options.config);
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
-  await writeModel(options.out, [options.config], () => {
-    const weights = randomModelPieces(config, options.seed);
-    return modelFolder({ config, weights, tokenizer, chatTemplate });
-  });
+  const drawing = drawInThreads();
+  try {
+    await writeModel(options.out, [options.config], () => {
+      const weights = randomModelPieces(config, options.seed, drawing.draw);
+      return modelFolder({ config, weights, tokenizer, chatTemplate });
+    });
+  } finally {
+    await drawing.close();
+  }
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
   const ofThem = active === total ? "" : `, of which a token meets ${active}`;
   process.stdout.write(`${total} parameters${ofThem}, in ${options.out}\n`);

@@ -50,9 +50,8 @@ export function sortWorkers({ experts }: DispatchShape): number {
 }
 
 //| 03-moe/2-dispatch.ipynb#sort-count
-/** Counting sort, first part: each worker counts the experts in its own stretch. */
+/** Counting sort, first part: each worker counts the experts in its own stretch. (What a workgroup shares begins as zeros.) */
 export const countChoices = `
-  for (var e = 0u; e < sizes.experts && lane < workers; e++) { counts[e * workers + lane] = 0u; }
   for (var p = start; p < stop; p++) { counts[chosen[p] * workers + lane] += 1u; }`;
 
 //| 03-moe/2-dispatch.ipynb#sum-counts
@@ -60,7 +59,8 @@ export const countChoices = `
 export const sumCounts = `
   for (var e = lane; e < sizes.experts; e += 256u) {
     var sum = 0u;
-    for (var at = e * workers; at < (e + 1u) * workers; at++) {
+    for (var worker = 0u; worker < workers; worker++) {
+      let at = e * workers + worker;
       let mine = counts[at];
       counts[at] = sum;
       sum += mine;

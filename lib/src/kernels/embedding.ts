@@ -24,14 +24,14 @@ export function embedKernel(count: number, columns: number, { first, rows }: Tab
     writes: ["y: array<V>"],
     sizes: { first, rows, length: columns / width },
     head: vectorAlias(width),
-    workgroupSize: 64,
-    workgroups: Math.ceil((count * tableLanes) / 64),
+    workgroupSize: tableLanes,
+    workgroups: count,
     body: `
-  let place = thread / ${tableLanes}u;
+  let place = workgroup;
   if (place >= arrayLength(&ids)) { return; }
   let row = ids[place] - sizes.first;
   if (row >= sizes.rows) { return; }
-  for (var i = thread % ${tableLanes}u; i < sizes.length; i += ${tableLanes}u) {
+  for (var i = lane; i < sizes.length; i += ${tableLanes}u) {
     y[place * sizes.length + i] = table[row * sizes.length + i];
   }`,
   });
@@ -89,14 +89,14 @@ export function embedBackwardKernel(count: number, columns: number, { first, row
     writes: ["y: array<V>"],
     sizes: { first, rows, length: columns / width },
     head: vectorAlias(width),
-    workgroupSize: 64,
-    workgroups: Math.ceil((count * tableLanes) / 64),
+    workgroupSize: tableLanes,
+    workgroups: count,
     body: `
-  let place = thread / ${tableLanes}u;
+  let place = workgroup;
   if (place >= arrayLength(&ids)) { return; }
   let row = ids[place] - sizes.first;
   if (links[place].y == 0u || row >= sizes.rows) { return; }
-  for (var i = thread % ${tableLanes}u; i < sizes.length; i += ${tableLanes}u) {
+  for (var i = lane; i < sizes.length; i += ${tableLanes}u) {
     var sum = V();
     for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * sizes.length + i]; }
     y[row * sizes.length + i] = sum;

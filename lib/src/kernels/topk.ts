@@ -1,6 +1,6 @@
 // Extracted from chapters/03-moe/1-why-experts.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/kernel.js";
-import { range } from "./wgsl.js";
+import { range, vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 03-moe/1-why-experts.ipynb#topk-shape
 /** What the router's kernels work on. */
@@ -47,14 +47,25 @@ export function insertScore(places: number): string[] {
 }
 
 //| 03-moe/1-why-experts.ipynb#row-totals
-/** WGSL for the softmax of row `thread` of `logits`: the `highest`, and the `total` of exp(logit − highest). */
-export const rowTotals = `
+/**
+ * WGSL for the softmax of row `thread` of `logits`, which are read `width` at a time: the `highest`, and the `total` of
+ * exp(logit − highest), added up in order.
+ */
+export function rowTotals(width: 1 | 4): string {
+  const parts = width === 4 ? ["v.x", "v.y", "v.z", "v.w"] : ["v"];
+  return `
   if (thread >= sizes.rows) { return; }
   let first = thread * sizes.experts;
-  var highest = logits[first];
-  for (var e = 1u; e < sizes.experts; e++) { highest = max(highest, logits[first + e]); }
+  let start = thread * sizes.length;
+  var most = logits[start];
+  for (var i = 1u; i < sizes.length; i++) { most = max(most, logits[start + i]); }
+  let highest = ${width === 4 ? "max(max(most.x, most.y), max(most.z, most.w))" : "most"};
   var total = 0.0;
-  for (var e = 0u; e < sizes.experts; e++) { total += exp(logits[first + e] - highest); }`;
+  for (var i = 0u; i < sizes.length; i++) {
+    let v = exp(logits[start + i] - highest);
+    ${parts.map((part) => `total += ${part};`).join(" ")}
+  }`;
+}
 
 //| 03-moe/1-why-experts.ipynb#store-choices
 /** WGSL that writes the chosen experts of row `thread`, and their weights. */
@@ -71,7 +82,8 @@ export function storeChoices(places: number, normalize: boolean): string[] {
 /**
  * Routes one token an invocation. logits [rows, experts] become probabilities [rows, experts] (softmax over all experts),
  * the k experts with the highest [rows, k], and their weights [rows, k]: the probabilities, divided by their sum if
- * `normalize`. Compiled once for each k; rows and experts are sizes.
+ * `normalize`. Compiled once for each k; rows and experts are sizes, and logits are read four at a
+ * time where the experts are whole fours.
  * Source: Hugging Face's Qwen3MoeTopKRouter. With a bias [experts], the choice is by probability + bias and the weights
  * are without it (DeepSeek-V3's balancing).
  */
@@ -79,21 +91,27 @@ export function topkKernel(shape: TopkShape): Kernel {
   checkTopk(shape);
   const { rows, experts, normalize, biased } = shape;
   const k = shape.expertsPerToken;
+  const width = vectorWidth(experts);
   return kernel({
     name: `top ${k} of ${experts} for ${rows}${normalize ? ", normalized" : ""}${biased ? ", biased" : ""}`,
-    reads: ["logits: array<f32>", ...(biased ? ["bias: array<f32>"] : [])],
+    reads: ["logits: array<V>", ...(biased ? ["bias: array<f32>"] : [])],
     writes: ["probabilities: array<f32>", "weights: array<f32>", "experts: array<u32>"],
-    sizes: { rows, experts },
+    sizes: { rows, experts, length: experts / width },
+    head: vectorAlias(width),
     workgroupSize: 64,
     workgroups: Math.ceil(rows / 64),
     body: [
-      rowTotals,
+      rowTotals(width),
       ...range(k).map((j) => `  var score${j} = -3e38; var choice${j} = ${j}u;`),
-      "  for (var e = 0u; e < sizes.experts; e++) {",
-      "    let probability = exp(logits[first + e] - highest) / total;",
+      "  for (var i = 0u; i < sizes.length; i++) {",
+      "    let some = exp(logits[start + i] - highest) / total;",
+      `    for (var part = 0u; part < ${width}u; part++) {`,
+      `    let e = i * ${width}u + part;`,
+      `    let probability = some${width === 4 ? "[part]" : ""};`,
       "    probabilities[first + e] = probability;",
       `    let score = probability${biased ? " + bias[e]" : ""};`,
       ...insertScore(k),
+      "    }",
       "  }",
       ...storeChoices(k, normalize),
     ].join("\n"),

@@ -303,16 +303,17 @@ export function parametersIn(model: Model, entries: WeightEntry[]): ModelParamet
 /**
  * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
  * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not
- * grow with depth (GPT-2's rule). Each name draws from a stream of its own.
+ * grow with depth (GPT-2's rule). Each name draws from a stream of its own, with `draw`.
  */
 export function initialValues(
   { initializerRange, layers }: ModelConfig,
   { name, role, shape, start = role === "norm" ? 1 : role === "bias" ? 0 : undefined }: ModelWeight,
   seed: number,
+  draw: typeof normals = normals,
 ): Float32Array {
   const size = sizeOf(shape);
   if (start !== undefined) return new Float32Array(size).fill(start);
-  const values = normals(seed, size, streamOf(name));
+  const values = draw(seed, size, streamOf(name));
   const deviation = initializerRange / (role === "residual" ? Math.sqrt(2 * layers) : 1);
   for (let i = 0; i < size; i++) values[i] *= deviation;
   return values;

@@ -3,6 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { bindingLimit, checkFits } from "../gpu/buffers.js";
 import { currentGpu } from "../gpu/device.js";
 import { parameter } from "../tensor/autograd.js";
+import type { normals } from "../tensor/random.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import { configWarnings, modelConfigText, parseModelConfig } from "./config.js";
 import { modelFamilies, parametersOf, weightsOf } from "./families.js";
@@ -91,9 +92,13 @@ export async function saveModel(model: Model): Promise<ModelFiles> {
 }
 
 //| 03-moe/4-the-decoder.ipynb#random-files
-/** The safetensors file of a model with fresh random weights piece by piece, made without a GPU. */
-export function randomModelPieces(config: ModelConfig, seed: number): Generator<Uint8Array> {
-  return weightsFilePieces(config, (weight) => initialValues(config, weight, seed));
+/** The safetensors file of a model with fresh random weights piece by piece, made without a GPU. `draw` does what `normals` does. */
+export function randomModelPieces(
+  config: ModelConfig,
+  seed: number,
+  draw?: typeof normals,
+): Generator<Uint8Array> {
+  return weightsFilePieces(config, (weight) => initialValues(config, weight, seed, draw));
 }
 
 /** The files of a model with fresh random weights: those of `randomModel`, made without a GPU. */

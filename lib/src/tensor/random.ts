@@ -35,15 +35,16 @@ export function philox(counters: Uint32Array, key0: number, key1: number, at = 0
 
 //| 02-attention/8-the-block.ipynb#random-bits
 /**
- * `count` random 32-bit numbers. Streams of one seed are independent of each other, so each use (a weight's name, a
- * step, a request) can have its own; the same seed and stream always give the same numbers.
+ * `count` random 32-bit numbers: those of a stream from place `from` on, a multiple of four. Streams of one seed are
+ * independent of each other, so each use (a weight's name, a step, a request) can have its own; the same seed and stream
+ * always give the same numbers.
  */
-export function randomBits(seed: number, count: number, stream = 0): Uint32Array {
+export function randomBits(seed: number, count: number, stream = 0, from = 0): Uint32Array {
   const bits = new Uint32Array(Math.ceil(count / 4) * 4);
   const [key0, key1] = [seed | 0, Math.floor(seed / 2 ** 32) | 0];
   const [low, high] = [stream >>> 0, Math.floor(stream / 2 ** 32) >>> 0];
   for (let at = 0; at < bits.length; at += 4) {
-    bits[at] = at / 4;
+    bits[at] = (from + at) / 4;
     bits[at + 2] = low;
     bits[at + 3] = high;
     philox(bits, key0, key1, at);
@@ -57,9 +58,12 @@ export function uniforms(seed: number, count: number, stream = 0): Float32Array 
   return Float32Array.from(randomBits(seed, count, stream), (bits) => (bits >>> 8) / 2 ** 24);
 }
 
-/** `count` random numbers with mean 0 and variance 1, normally distributed (Box and Muller, 1958). */
-export function normals(seed: number, count: number, stream = 0): Float32Array {
-  const bits = randomBits(seed, Math.ceil(count / 2) * 2, stream);
+/**
+ * `count` random numbers with mean 0 and variance 1, normally distributed (Box and Muller, 1958): those of a stream from
+ * place `from` on, a multiple of four.
+ */
+export function normals(seed: number, count: number, stream = 0, from = 0): Float32Array {
+  const bits = randomBits(seed, Math.ceil(count / 2) * 2, stream, from);
   const values = new Float32Array(bits.buffer, 0, bits.length); // in the same memory: each pair replaces its own bits
   for (let i = 0; i < bits.length; i += 2) {
     const radius = Math.sqrt(-2 * Math.log((bits[i] + 1) / 2 ** 32));

@@ -24,6 +24,7 @@ await test("the high half of a product is exact", () => {
 //| 02-attention/8-the-block.ipynb#random-stream-test
 await test("the same seed and stream give the same numbers, others give others", () => {
   expect(randomBits(7, 10, 3)).toEqual(randomBits(7, 1000, 3).subarray(0, 10));
+  expect(normals(7, 9, 3, 400)).toEqual(normals(7, 1000, 3).subarray(400, 409));
   const firsts = [
     randomBits(7, 1),
     randomBits(8, 1),
