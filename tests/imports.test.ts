@@ -96,3 +96,8 @@ test("rooms that run in a page import no Node built-in, and the index nothing bu
     wrong.flatMap(([module, targets]) => targets.filter(builtIn).map((to) => `${module} imports ${to}`)),
   ).toEqual([]);
 });
+
+test("the library has at most 400 public names", () => {
+  const exported = extractLibrary(repository).cells.filter(({ kind }) => kind === "export");
+  expect(exported.flatMap(({ declares }) => declares).length).toBeLessThanOrEqual(400);
+});

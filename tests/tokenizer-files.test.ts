@@ -2,7 +2,9 @@
 // files whose pattern takes for ever.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { byteCharacters, loadTiktoken, loadTokenizer, timeLimit } from "tslm";
+import { loadTiktoken, loadTokenizer } from "tslm";
+import { byteCharacters } from "tslm/tokenizer/bpe";
+import { timeLimit } from "tslm/tokenizer/files";
 import { expect, test } from "vitest";
 
 const STEP = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false };

@@ -7,15 +7,9 @@ import { Tokenizer as Theirs } from "@huggingface/tokenizers";
 import fc from "fast-check";
 import { get_encoding, type TiktokenEncoding } from "tiktoken";
 import {
-  bpeModelJson,
-  byteCharacters,
   characterTokenizer,
-  countPieces,
-  patternSplitter,
-  learnMerges,
   loadTiktoken,
   loadTokenizer,
-  mergedTokens,
   type PatternName,
   PATTERNS,
   streamDecoder,
@@ -23,8 +17,11 @@ import {
   textOfBytes,
   type Tokenizer,
   trainBpe,
-  visibleBytes,
 } from "tslm";
+import { byteCharacters, mergedTokens, visibleBytes } from "tslm/tokenizer/bpe";
+import { bpeModelJson } from "tslm/tokenizer/characters";
+import { countPieces, learnMerges } from "tslm/tokenizer/merges";
+import { patternSplitter } from "tslm/tokenizer/pretokenize";
 import { describe, expect, test } from "vitest";
 
 const at = (name: string) => fileURLToPath(new URL(name, import.meta.url));

@@ -1,7 +1,8 @@
 // Patterns and whole files against the answers of Hugging Face's tokenizers, recorded in tests/fixtures/tokenizer (README there).
 import fs from "node:fs";
 import { gunzipSync } from "node:zlib";
-import { type AddedToken, loadTokenizer, patternMatcher } from "tslm";
+import { type AddedToken, loadTokenizer } from "tslm";
+import { patternMatcher } from "tslm/tokenizer/pretokenize";
 import { expect, test } from "vitest";
 
 const recorded = (name: string) =>

@@ -1,118 +1,305 @@
 /// <reference types="@webgpu/types" preserve="true" />
 // The public names of the library, written by `npm run extract`; docs/library.md says what each is.
-export * from "./gpu/buffers.js";
-export * from "./gpu/ceiling.js";
-export * from "./gpu/checked.js";
-export * from "./gpu/commands.js";
-export * from "./gpu/context.js";
-export * from "./gpu/device.js";
-export * from "./gpu/kernel.js";
-export * from "./gpu/profiler.js";
-export * from "./gpu/textures.js";
-export * from "./gpu/timing.js";
-export * from "./gpu/tuner.js";
-export * from "./tokenizer/bpe.js";
-export * from "./tokenizer/characters.js";
-export * from "./tokenizer/chat.js";
-export * from "./tokenizer/files.js";
-export * from "./tokenizer/measure.js";
-export * from "./tokenizer/merges.js";
-export * from "./tokenizer/oniguruma.js";
-export * from "./tokenizer/pretokenize.js";
-export * from "./formats/config.js";
-export * from "./formats/float16.js";
-export * from "./formats/generation.js";
-export * from "./formats/keys.js";
+export { type Storage, blockSize, dropFreeBuffers, memory, readableBytes } from "./gpu/buffers.js";
+export { type Ceiling, copyKernel, measureCeiling } from "./gpu/ceiling.js";
+export { runChecked } from "./gpu/checked.js";
+export {
+  type Dispatch,
+  allocate,
+  download,
+  finish,
+  flush,
+  recordDispatches,
+  release,
+  run,
+  upload,
+} from "./gpu/commands.js";
+export type { Synchronous } from "./gpu/context.js";
+export {
+  type AdapterFacts,
+  type AdapterKind,
+  type Gpu,
+  GpuError,
+  type GpuOptions,
+  currentGpu,
+  openGpu,
+} from "./gpu/device.js";
+export { type Kernel, type KernelParts, kernel } from "./gpu/kernel.js";
+export { type ProfileRow, profile } from "./gpu/profiler.js";
+export { shortestRuns } from "./gpu/timing.js";
+export {
+  type CountedWord,
+  bpeJson,
+  countWords,
+  encodePieceByDefinition,
+  learnMergesByDefinition,
+  mergePair,
+  mostFrequentPair,
+  pairKey,
+  pairOfKey,
+} from "./tokenizer/bpe.js";
+export {
+  type EncodeOptions,
+  type StreamDecoder,
+  type Tokenizer,
+  characterTokenizer,
+  streamDecoder,
+  textOfBytes,
+} from "./tokenizer/characters.js";
+export { type ChatMessage, type ChatOptions, encodeChat, renderChat } from "./tokenizer/chat.js";
+export { loadTiktoken, loadTokenizer } from "./tokenizer/files.js";
+export { bytesPerToken, fertility } from "./tokenizer/measure.js";
+export {
+  type AddedToken,
+  type TokenFinder,
+  byteTokenizer,
+  cutAtTokens,
+  tokenFinder,
+  trainBpe,
+} from "./tokenizer/merges.js";
+export { PATTERNS, type PatternName } from "./tokenizer/pretokenize.js";
+export type { FamilySettings, ModelConfig, ModelSizes, MoeConfig } from "./formats/config.js";
+export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
+export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
-export * from "./formats/safetensors.js";
-export * from "./formats/write-config.js";
-export * from "./kernels/activation.js";
-export * from "./kernels/attention.js";
-export * from "./kernels/balance.js";
+export {
+  type SafetensorsDtype,
+  type SafetensorsEntry,
+  type SafetensorsFile,
+  type SafetensorsHeader,
+  type SafetensorsTensor,
+  readSafetensors,
+  readSafetensorsHeader,
+  toFloat32,
+  toInt32,
+  writeSafetensors,
+} from "./formats/safetensors.js";
 export * from "./kernels/cache.js";
-export * from "./kernels/copy.js";
-export * from "./kernels/cross-entropy.js";
-export * from "./kernels/dispatch.js";
-export * from "./kernels/elementwise.js";
-export * from "./kernels/embedding.js";
-export * from "./kernels/flash.js";
-export * from "./kernels/formats.js";
-export * from "./kernels/grouped.js";
-export * from "./kernels/loss-scale.js";
-export * from "./kernels/matvec.js";
-export * from "./kernels/muon.js";
-export * from "./kernels/norm.js";
-export * from "./kernels/operands.js";
-export * from "./kernels/optimizers.js";
-export * from "./kernels/products.js";
-export * from "./kernels/reduce.js";
-export * from "./kernels/rope.js";
-export * from "./kernels/rows.js";
-export * from "./kernels/softmax.js";
-export * from "./kernels/subgroup.js";
-export * from "./kernels/subgroup-matrix.js";
-export * from "./kernels/tiled.js";
-export * from "./kernels/topk.js";
-export * from "./kernels/wgsl.js";
-export * from "./data/account.js";
-export * from "./data/batches.js";
-export * from "./data/card.js";
-export * from "./data/corpus.js";
-export * from "./data/duplicates.js";
-export * from "./data/encode.js";
-export * from "./data/files.js";
-export * from "./data/filters.js";
-export * from "./data/folders.js";
-export * from "./data/manifest.js";
-export * from "./data/prepare.js";
-export * from "./data/shards.js";
-export * from "./data/sources.js";
-export * from "./data/state.js";
-export * from "./data/survey.js";
-export * from "./data/synthetic.js";
-export * from "./data/work.js";
-export * from "./tensor/attend.js";
-export * from "./tensor/attention.js";
-export * from "./tensor/autograd.js";
-export * from "./tensor/capture.js";
-export * from "./tensor/check.js";
-export * from "./tensor/cross-entropy.js";
-export * from "./tensor/embedding.js";
-export * from "./tensor/operations.js";
-export * from "./tensor/pieces.js";
+export { ignoredTarget } from "./kernels/cross-entropy.js";
+export {
+  type DispatchShape,
+  combineKernel,
+  dispatchTiles,
+  gatherKernel,
+  nobody,
+} from "./kernels/dispatch.js";
+export { elementwiseKernel } from "./kernels/elementwise.js";
+export { bf16Format, f16Format, int8Format } from "./kernels/formats.js";
+export type { OperandFormat, PackedArray } from "./kernels/operands.js";
+export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
+export {
+  type Batch,
+  type BatchCursor,
+  type BatchOptions,
+  type Batches,
+  type SourceCursor,
+  batches,
+  documentStarts,
+  nextSource,
+} from "./data/batches.js";
+export type {
+  CheckedTexts,
+  CorpusChecks,
+  CorpusOptions,
+  CorpusPart,
+  CorpusProgress,
+  CorpusSource,
+  CorpusWork,
+  EncodedParts,
+  WorkSettings,
+} from "./data/corpus.js";
+export type { HashSet } from "./data/duplicates.js";
+export {
+  type Benchmark,
+  FILTERS,
+  type Filter,
+  type Overlap,
+  type TextShape,
+  addToBenchmark,
+  benchmarkRuns,
+  overlapWith,
+  textShape,
+} from "./data/filters.js";
+export type { Manifest, Shard, SourceShare, Split, TextSource } from "./data/manifest.js";
+export { prepareCorpus } from "./data/prepare.js";
+export {
+  type OpenShards,
+  type TokenSource,
+  type WeightedSource,
+  isForValidation,
+  openShards,
+  tokensInMemory,
+} from "./data/shards.js";
+export { type Document, type DocumentOptions, type NormalStep, documents } from "./data/sources.js";
+export {
+  DOCUMENT_END,
+  type Entropy,
+  GRAMMAR,
+  type Grammar,
+  type Item,
+  type Measure,
+  type Part,
+  type Step,
+  type SyntheticCard,
+  type SyntheticDocument,
+  bitsPerByte,
+  entropyOf,
+  measureParts,
+  parseTemplate,
+  randomStream,
+  syntheticDocuments,
+  syntheticEntropy,
+  syntheticText,
+  writeSynthetic,
+} from "./data/synthetic.js";
+export { type KeyValues, type Scoring, type Visibility, attend } from "./tensor/attend.js";
+export { attention, causalSoftmax, mergeHeads, splitHeads } from "./tensor/attention.js";
+export { gradients, parameter, reshape, withoutGradients } from "./tensor/autograd.js";
+export { type Recording, capture } from "./tensor/capture.js";
+export { mixingWeights, relativeError } from "./tensor/check.js";
+export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";
+export { embed } from "./tensor/embedding.js";
+export { add, mean, multiply, scale, subtract, sum, unary } from "./tensor/operations.js";
+export { pieces } from "./tensor/pieces.js";
 export * from "./tensor/precision.js";
-export * from "./tensor/products.js";
-export * from "./tensor/random.js";
-export * from "./tensor/rope.js";
-export * from "./tensor/rows.js";
-export * from "./tensor/tensor.js";
-export * from "./model/balance.js";
-export * from "./model/block.js";
-export * from "./model/config.js";
+export {
+  type Adapter,
+  type LinearExtras,
+  type MatmulExtras,
+  type MatmulOptions,
+  PackedWeight,
+  type Weight,
+  adapted,
+  describeWeight,
+  linear,
+  matmul,
+  pack,
+  unpack,
+} from "./tensor/products.js";
+export { normals, uniforms } from "./tensor/random.js";
+export { rope, rotaryHeads } from "./tensor/rope.js";
+export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
+export {
+  type ArrayOf,
+  type DType,
+  type TapeNode,
+  Tensor,
+  empty,
+  indices,
+  launch,
+  launchInto,
+  scope,
+  sizeOf,
+  tensor,
+  view,
+  zeros,
+} from "./tensor/tensor.js";
+export { type RoutedLayer, balanceLoss, routerZLoss, updateRouterBias } from "./model/balance.js";
+export { type AttentionCache, type BlockContext, type FeedForward, runBlock } from "./model/block.js";
+export { completeModelConfig, modelConfigText, parseModelConfig } from "./model/config.js";
 export * from "./model/count.js";
-export * from "./model/decoder.js";
-export * from "./model/families.js";
-export * from "./model/moe.js";
-export * from "./model/positions.js";
-export * from "./model/router.js";
-export * from "./model/stored.js";
-export * from "./model/structure.js";
-export * from "./model/weights.js";
-export * from "./train/checkpoint.js";
-export * from "./train/configuration.js";
+export {
+  type ForwardResult,
+  type HiddenResult,
+  forward,
+  hiddenStates,
+  outputLogits,
+  sequenceContext,
+} from "./model/decoder.js";
+export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
+export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
+export { ropeTable } from "./model/positions.js";
+export { type RouterSettings, type Routing, route } from "./model/router.js";
+export type { StoredTensor } from "./model/stored.js";
+export type {
+  Activation,
+  Block,
+  Dense,
+  Experts,
+  Heads,
+  Linear,
+  Model,
+  ModelFamily,
+  ModelParameter,
+  ModelWeight,
+  Norm,
+  Role,
+  StoredRows,
+  WeightEntry,
+} from "./model/structure.js";
+export { type LoadedModel, type ModelFiles, loadModel, openModelFiles, saveModel } from "./model/weights.js";
+export {
+  type Checkpoint,
+  type CheckpointFiles,
+  type RunProgress,
+  type RunState,
+  latestCheckpoint,
+  readCheckpoint,
+  writeCheckpoint,
+} from "./train/checkpoint.js";
+export {
+  type Setting,
+  type TrainConfig,
+  type ValuesOf,
+  parseTrainConfig,
+  trainingSettings,
+} from "./train/configuration.js";
 export * from "./train/evaluate.js";
-export * from "./train/figures.js";
-export * from "./train/fits.js";
-export * from "./train/logs.js";
-export * from "./train/loop.js";
-export * from "./train/monitor.js";
-export * from "./train/muon.js";
-export * from "./train/optimizers.js";
-export * from "./train/precision.js";
-export * from "./train/report.js";
-export * from "./train/run.js";
-export * from "./train/schedule.js";
-export * from "./train/step.js";
-export * from "./infer/cache.js";
-export * from "./infer/generate.js";
-export * from "./infer/sampling.js";
+export {
+  type RunFigure,
+  type RunTrace,
+  imbalanceFigure,
+  loadFigure,
+  lossFigure,
+  metricFigure,
+} from "./train/figures.js";
+export { type StepReport, type TrainOptions, train } from "./train/loop.js";
+export { type ExpertLoad, type Metrics, flopsPerToken } from "./train/monitor.js";
+export { makeOptimizer } from "./train/muon.js";
+export {
+  type Optimizer,
+  type OptimizerSettings,
+  accumulateInto,
+  clearAll,
+  defaultOptimizer,
+  globalNorm,
+  restoreState,
+} from "./train/optimizers.js";
+export { makeLossScale } from "./train/precision.js";
+export { type Run, startRun } from "./train/run.js";
+export { type Schedule, learningRate } from "./train/schedule.js";
+export {
+  type BatchTensors,
+  type GradientHook,
+  type RecordedStep,
+  type StepParts,
+  type StepResult,
+  type TrainingData,
+  type TrainingSettings,
+  recordStep,
+  trainingStep,
+  update,
+} from "./train/step.js";
+export { type KeyValueCache, cacheBytes, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
+export {
+  type GenerateSettings,
+  type Session,
+  generate,
+  generateText,
+  openSession,
+  plainGenerate,
+} from "./infer/generate.js";
+export {
+  type Candidate,
+  type SamplingSettings,
+  type StopFilter,
+  argmax,
+  keepMinP,
+  keepTopP,
+  likelierFirst,
+  plainSampling,
+  rankedCandidates,
+  sampleFrom,
+  sampleToken,
+  stopFilter,
+} from "./infer/sampling.js";

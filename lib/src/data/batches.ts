@@ -15,6 +15,7 @@ export interface Batch {
   firstKey?: Uint32Array;
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#batch-types-helpers
 /** The windows that begin at `offsets`, as one batch. */
 export function windowBatch(source: TokenSource, offsets: number[], context: number): Batch {
   const batchSize = offsets.length;

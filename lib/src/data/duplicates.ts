@@ -2,15 +2,7 @@
 import * as crypto from "node:crypto";
 import { randomStream } from "./synthetic.js";
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set
-/** A set of 64-bit hashes, each given as two whole numbers of 32 bits. Takes 12 to 24 bytes a member. */
-export interface HashSet {
-  readonly size: number;
-  has(high: number, low: number): boolean;
-  /** Adds a hash; false if it was there already. */
-  add(high: number, low: number): boolean;
-}
-
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-parts
 /** The slot of a hash in a table of pairs (its length is a power of two): where it stands, or where it would. */
 export function slotOf(table: Uint32Array, high: number, low: number): number {
   const last = table.length - 2;
@@ -30,6 +22,15 @@ export function grownTable(table: Uint32Array): Uint32Array {
     larger[to + 1] = table[from + 1];
   }
   return larger;
+}
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set
+/** A set of 64-bit hashes, each given as two whole numbers of 32 bits. Takes 12 to 24 bytes a member. */
+export interface HashSet {
+  readonly size: number;
+  has(high: number, low: number): boolean;
+  /** Adds a hash; false if it was there already. */
+  add(high: number, low: number): boolean;
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-function

@@ -1,6 +1,12 @@
 // Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
 import { type HashSet, hashSet, mixBits, wordClass, wordHashes } from "./duplicates.js";
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#text-shape-parts
+/** The share of a list for which something holds; 0 of an empty one. */
+export function shareOf<T>(list: T[], holds: (each: T) => boolean): number {
+  return list.length > 0 ? list.filter(holds).length / list.length : 0;
+}
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#text-shape
 /** What filters look at. */
 export interface TextShape {
@@ -24,11 +30,6 @@ export interface Filter {
   /** Who published it. */
   source: string;
   rejects(shape: TextShape): boolean;
-}
-
-/** The share of a list for which something holds; 0 of an empty one. */
-export function shareOf<T>(list: T[], holds: (each: T) => boolean): number {
-  return list.length > 0 ? list.filter(holds).length / list.length : 0;
 }
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#stop-words
@@ -231,7 +232,7 @@ export const C4_FILTERS: { [name: string]: Filter } = {
   },
 };
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#fineweb-filters
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#fineweb-filters-parts
 export const FINEWEB = "Penedo et al. 2024 (FineWeb)";
 
 /** The rules that FineWeb added to those of the others. */
@@ -253,6 +254,7 @@ export const FINEWEB_FILTERS: { [name: string]: Filter } = {
   },
 };
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#fineweb-filters
 /** All filters, by name. */
 export const FILTERS: { [name: string]: Filter } = {
   ...PROSE_FILTERS,

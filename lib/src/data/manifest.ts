@@ -49,10 +49,11 @@ export interface SourceShare {
   val: { start: number; tokens: number; bytes: number };
 }
 
-//| 01-tokenizer/a-the-pipeline.ipynb#manifest-type
+//| 01-tokenizer/a-the-pipeline.ipynb#manifest-type-parts
 /** How `manifest.json` begins, so that a later version can tell. */
 export const SHARD_FORMAT = { format: "tslm shards", version: 1 } as const;
 
+//| 01-tokenizer/a-the-pipeline.ipynb#manifest-type
 /** The content of `manifest.json`: what is in a folder of shards, and where it came from. */
 export interface Manifest {
   format: "tslm shards";

@@ -46,7 +46,7 @@ export async function fillCorpus(
   return manifest;
 }
 
-//| 01-tokenizer/a-the-pipeline.ipynb#prepare-corpus
+//| 01-tokenizer/a-the-pipeline.ipynb#prepare-corpus-parts
 /** Files that hold where a run stands, and go when it is done. */
 export const PROGRESS_FILES = ["state.json", "verdicts.bin", "checks.bin"];
 
@@ -61,6 +61,7 @@ export function installCorpus(claim: Claim, { splits }: Manifest, chatTemplate?:
   claim.install("manifest.json", new Map(shards.map(({ file, sha256 }) => [file, sha256])));
 }
 
+//| 01-tokenizer/a-the-pipeline.ipynb#prepare-corpus
 /**
  * Turns a corpus into a folder of token shards with `manifest.json` and `tokenizer.json`, in little memory. Of a corpus of
  * a single text of n characters the first floor(n * (1 - valFraction)) are for training and the rest for validation; of several

@@ -70,6 +70,13 @@ export function appendTokens({ folder, name, shards, dtype, limit }: ShardRow, i
   }
 }
 
+//| 01-tokenizer/7-shards-and-batches.ipynb#token-source-parts
+/** `start + count`, if that range lies within `length` tokens. */
+export function checkedEnd(start: number, count: number, length: number): number {
+  if (start >= 0 && count >= 0 && start + count <= length) return start + count;
+  throw new Error(`Tokens ${start} to ${start + count - 1} do not exist: there are ${length}.`);
+}
+
 //| 01-tokenizer/7-shards-and-batches.ipynb#token-source
 /** A long row of tokens, in memory or on disk. */
 export interface TokenSource {
@@ -93,12 +100,6 @@ export function tokensInMemory(ids: ArrayLike<number>): TokenSource {
     length: all.length,
     read: (start, count) => all.slice(start, checkedEnd(start, count, all.length)),
   };
-}
-
-/** `start + count`, if that range lies within `length` tokens. */
-export function checkedEnd(start: number, count: number, length: number): number {
-  if (start >= 0 && count >= 0 && start + count <= length) return start + count;
-  throw new Error(`Tokens ${start} to ${start + count - 1} do not exist: there are ${length}.`);
 }
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#token-file

@@ -42,6 +42,7 @@ export interface DocumentOptions {
   temporary?: string;
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#document-helpers
 /** What `make` gives. If it throws and faults are to be skipped: nothing, and the reason is told. */
 export function orSkip<T>(options: DocumentOptions, make: () => T): T | undefined {
   try {
@@ -814,7 +815,7 @@ export async function* documents(file: string, options: DocumentOptions = {}): A
   else yield* parquetDocuments(file, options);
 }
 
-//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise-parts
 /** The steps that text may be put through, by name. */
 export const NORMAL_STEPS = {
   /** A line ends in one byte: CR LF and lone CR become LF. */
@@ -826,8 +827,11 @@ export const NORMAL_STEPS = {
   /** Unicode's composed form: one code point for é, not two (UAX 15). */
   nfc: (text: string) => text.normalize("NFC"),
 };
+
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise
 export type NormalStep = keyof typeof NORMAL_STEPS;
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#normalise-helpers
 /** A text after the named steps, in the order in which they are listed in `NORMAL_STEPS`. */
 export function normalise(text: string, steps: readonly NormalStep[]): string {
   const taken = (Object.keys(NORMAL_STEPS) as NormalStep[]).filter((name) => steps.includes(name));

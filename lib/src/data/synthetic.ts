@@ -135,6 +135,7 @@ export interface Step {
   bits: number;
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#sample-parts-helpers
 /** Writes one text from the parts, every choice uniform; `bound` holds the variables and grows. */
 export function sampleParts(
   parts: Part[],
@@ -159,16 +160,17 @@ export function sampleParts(
   });
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#measure-parts-2
+/** Length of a text in UTF-8. */
+export function utf8Bytes(text: string): number {
+  return new TextEncoder().encode(text).length;
+}
+
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#measure
 /** What a text costs on average: bits of choice, and bytes of UTF-8. */
 export interface Measure {
   bits: number;
   bytes: number;
-}
-
-/** Length of a text in UTF-8. */
-export function utf8Bytes(text: string): number {
-  return new TextEncoder().encode(text).length;
 }
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#measure-part
@@ -511,7 +513,7 @@ export const RECORD_TEMPLATES: string[] = [
 {"key": "<a><b><c><d><e><f>", "country": "<y.country>", "item": "<v:ware-w>", "not": "<w>"}`,
 ];
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#domains
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#domains-parts
 /** One kind of document: its name, its share of the documents, and its templates. */
 export interface Domain {
   name: string;
@@ -519,6 +521,7 @@ export interface Domain {
   parts: Part[];
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#domains
 /** All lists and phrases together. */
 export const GRAMMAR: Grammar = {
   lists: { ...STORY_LISTS, ...SUM_LISTS, ...CODE_LISTS, ...RECORD_LISTS },
@@ -531,6 +534,7 @@ export const GRAMMAR: Grammar = {
   },
 };
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#domains-helpers
 /** The four domains of the corpus. Shares are of documents; a story is longer than a sum. */
 export const DOMAINS: Domain[] = [
   { name: "story", share: 0.4, parts: parseTemplate("@story", GRAMMAR.rules) },
@@ -538,6 +542,17 @@ export const DOMAINS: Domain[] = [
   { name: "code", share: 0.2, parts: parseTemplate("@code", GRAMMAR.rules) },
   { name: "record", share: 0.2, parts: parseTemplate("@record", GRAMMAR.rules) },
 ];
+
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#synthetic-documents-parts
+/** A domain, with the probability that is its share. */
+export function chooseDomain(random: () => number): Domain {
+  let at = random();
+  for (const domain of DOMAINS) {
+    if (at < domain.share) return domain;
+    at -= domain.share;
+  }
+  return DOMAINS[0]; // the shares add up to 1 but for rounding
+}
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#synthetic-documents
 /** What stands after each document: the end of its last line, and an empty line. No document has one inside. */
@@ -550,16 +565,6 @@ export interface SyntheticDocument {
   /** -log2 of the document's probability. */
   bits: number;
   steps: Step[];
-}
-
-/** A domain, with the probability that is its share. */
-export function chooseDomain(random: () => number): Domain {
-  let at = random();
-  for (const domain of DOMAINS) {
-    if (at < domain.share) return domain;
-    at -= domain.share;
-  }
-  return DOMAINS[0]; // the shares add up to 1 but for rounding
 }
 
 /** The endless corpus of a seed, document by document. */
@@ -662,6 +667,7 @@ export interface SyntheticCard {
   entropy_bits_per_byte: number;
 }
 
+//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#own-corpus-helpers
 /** Throws unless `file` and `file.json` are free, or hold a corpus as it was written here: only that may be written over. */
 export function checkOwnCorpus(file: string): void {
   const note = `${file}.json`;

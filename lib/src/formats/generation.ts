@@ -19,7 +19,7 @@ export interface GenerationConfig {
   maxNewTokens?: number;
 }
 
-//| 03-moe/a-files-of-weights.ipynb#parse-generation
+//| 03-moe/a-files-of-weights.ipynb#parse-generation-parts
 /** The schema of the keys of a generation_config.json that we read. */
 export function generationSchema() {
   const count = { error: "a whole number from 0 up" };
@@ -41,6 +41,12 @@ export function generationSchema() {
   });
 }
 
+/** The ids that end a text: those of config.json and those of generation_config.json, each once. */
+export function stopTokenIds(config: ModelConfig, generation?: GenerationConfig): number[] {
+  return [...new Set([...config.eosTokenIds, ...(generation?.eosTokenIds ?? [])])];
+}
+
+//| 03-moe/a-files-of-weights.ipynb#parse-generation
 /**
  * Reads a generation_config.json, given as parsed JSON; null means "not given". Throws one sentence that names the key that
  * is malformed. Keys that we do not know are let be.
@@ -59,11 +65,6 @@ export function parseGenerationConfig(json: unknown): GenerationConfig {
     repetitionPenalty: keys.repetition_penalty,
     maxNewTokens: keys.max_new_tokens,
   };
-}
-
-/** The ids that end a text: those of config.json and those of generation_config.json, each once. */
-export function stopTokenIds(config: ModelConfig, generation?: GenerationConfig): number[] {
-  return [...new Set([...config.eosTokenIds, ...(generation?.eosTokenIds ?? [])])];
 }
 
 //| 03-moe/a-files-of-weights.ipynb#chat-template

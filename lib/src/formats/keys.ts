@@ -30,6 +30,7 @@ export interface KeySchema<T> {
   };
 }
 
+//| 03-moe/a-files-of-weights.ipynb#read-keys-helpers
 /**
  * Reads the keys of a schema, whose messages say what a value must be. Throws one sentence for the first key that is
  * missing or of the wrong type; `where` comes before the key's name.

@@ -2,7 +2,7 @@
 import { float16Value } from "./float16.js";
 import { compareText, isRecord, shown } from "./keys.js";
 
-//| 03-moe/a-files-of-weights.ipynb#safetensors-types
+//| 03-moe/a-files-of-weights.ipynb#safetensors-types-parts
 /** Bits of one element, for every dtype of the format, in the format's own order (the writer sorts by it). */
 export const safetensorsBits = {
   BOOL: 8,
@@ -29,6 +29,7 @@ export const safetensorsBits = {
   U64: 64,
 };
 
+//| 03-moe/a-files-of-weights.ipynb#safetensors-types
 /** The name of an element type as safetensors spells it. */
 export type SafetensorsDtype = keyof typeof safetensorsBits;
 
@@ -312,6 +313,12 @@ export function safetensorsHeaderBytes(
   return bytes;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#write-file-parts
+/** Makes an f32 tensor of `values` (row by row), sharing their memory. */
+export function float32Tensor(shape: number[], values: Float32Array): SafetensorsTensor {
+  return { dtype: "F32", shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
+}
+
 //| 03-moe/a-files-of-weights.ipynb#write-file
 /** Writes tensors and metadata (text by name) as one safetensors file. The same content always gives the same bytes. */
 export function writeSafetensors(
@@ -334,11 +341,6 @@ export function writeSafetensors(
     position += part.length;
   }
   return bytes;
-}
-
-/** Makes an f32 tensor of `values` (row by row), sharing their memory. */
-export function float32Tensor(shape: number[], values: Float32Array): SafetensorsTensor {
-  return { dtype: "F32", shape, data: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#widen

@@ -21,12 +21,13 @@ export interface Storage {
   within?: { storage: Storage; offset: number };
 }
 
+//| 02-attention/a-the-engine-room.ipynb#storage-helpers
 /** The storage that a window shows a part of, or the storage itself. */
 export function wholeOf(storage: Storage): Storage {
   return storage.within?.storage ?? storage;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#free-lists
+//| 02-attention/a-the-engine-room.ipynb#free-lists-parts
 /** The buffers of one device. */
 export interface Pool {
   /** All that the driver has not refused. */
@@ -40,9 +41,6 @@ export interface Pool {
 /** One pool a device. */
 export const pools = new WeakMap<GPUDevice, Pool>();
 
-/** Bytes of GPU memory: held in all, free for reuse, and the most that was in use at one time. */
-export const memory = { held: 0, free: 0, peak: 0 };
-
 /** Bytes that this process may have, as far as it can know: what it is limited to, or else what the machine has left. */
 export function processMemory(): number | undefined {
   const { process } = globalThis as { process?: NodeJS.Process };
@@ -50,6 +48,11 @@ export function processMemory(): number | undefined {
   return limit < 2 ** 60 ? limit : process?.availableMemory?.();
 }
 
+//| 02-attention/a-the-engine-room.ipynb#free-lists
+/** Bytes of GPU memory: held in all, free for reuse, and the most that was in use at one time. */
+export const memory = { held: 0, free: 0, peak: 0 };
+
+//| 02-attention/a-the-engine-room.ipynb#free-lists-helpers
 /** The pool of a device. */
 export function poolOf({ device, facts }: Gpu): Pool {
   const known = pools.get(device);
@@ -61,7 +64,7 @@ export function poolOf({ device, facts }: Gpu): Pool {
   return pool;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#free-list
+//| 02-attention/a-the-engine-room.ipynb#free-list-parts
 /** The free buffers of one size. */
 export function freeList({ free }: Pool, size: number): GPUBuffer[] {
   const list = free.get(size) ?? [];
@@ -69,9 +72,17 @@ export function freeList({ free }: Pool, size: number): GPUBuffer[] {
   return list;
 }
 
+//| 02-attention/a-the-engine-room.ipynb#free-list
 /** Bytes a buffer really takes: whole blocks of 256, so that near sizes share a free list. */
 export function blockSize(bytes: number): number {
   return Math.max(256, Math.ceil(bytes / 256) * 256);
+}
+
+//| 02-attention/a-the-engine-room.ipynb#readable-bytes-parts
+/** Bytes that a kernel can bind as one array, and bytes that one buffer can have at all, in whole blocks of 256. */
+export function bindingLimit(): number {
+  const { limits } = currentGpu().facts;
+  return Math.floor(Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) / 256) * 256;
 }
 
 //| 02-attention/a-the-engine-room.ipynb#readable-bytes
@@ -82,12 +93,7 @@ export function readableBytes(bytes: number): string {
   return `${power === 0 ? bytes : (bytes / 1024 ** power).toFixed(1)} ${units[power]}`;
 }
 
-/** Bytes that a kernel can bind as one array, and bytes that one buffer can have at all, in whole blocks of 256. */
-export function bindingLimit(): number {
-  const { limits } = currentGpu().facts;
-  return Math.floor(Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) / 256) * 256;
-}
-
+//| 02-attention/a-the-engine-room.ipynb#readable-bytes-helpers
 /** Refuses a size that the adapter cannot bind (or, with another limit, hold), saying what is needed and what there is. */
 export function checkFits(bytes: number, what: string, most = bindingLimit()): void {
   if (bytes <= most) return;

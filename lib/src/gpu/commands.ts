@@ -91,13 +91,7 @@ export function pipelineFor(gpu: Gpu, kernel: Kernel): GPUComputePipeline {
   return pipeline;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#prepare
-/** One kernel with the memory it runs on, in the order of its bindings. */
-export interface Dispatch {
-  kernel: Kernel;
-  storages: Storage[];
-}
-
+//| 02-attention/a-the-engine-room.ipynb#prepare-parts
 /** A dispatch with everything the GPU needs looked up. */
 export interface PreparedDispatch {
   gpu: Gpu;
@@ -123,6 +117,13 @@ export function sizesBuffer(device: GPUDevice, sizes: readonly number[]): GPUBuf
   device.queue.writeBuffer(buffer, 0, Uint32Array.from(sizes));
   known.set(key, buffer);
   return buffer;
+}
+
+//| 02-attention/a-the-engine-room.ipynb#prepare
+/** One kernel with the memory it runs on, in the order of its bindings. */
+export interface Dispatch {
+  kernel: Kernel;
+  storages: Storage[];
 }
 
 //| 02-attention/a-the-engine-room.ipynb#prepare-2
@@ -173,20 +174,11 @@ export const commands: {
 /** Work is handed to the GPU at least this often, so that it is busy while the program goes on. */
 export const dispatchesPerSubmit = 64;
 
-//| 02-attention/a-the-engine-room.ipynb#encode
+//| 02-attention/a-the-engine-room.ipynb#encode-parts
 /** Opens a new list of commands. */
 export function beginEncoding(gpu: Gpu): Encoding {
   const encoder = gpu.device.createCommandEncoder();
   return { gpu, encoder, pass: encoder.beginComputePass(), count: 0 };
-}
-
-/** Hands the waiting commands to the GPU without waiting for them. */
-export function flush(): void {
-  const { waiting } = commands;
-  if (!waiting) return;
-  commands.waiting = undefined;
-  waiting.pass.end();
-  waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
 }
 
 /** Copies arrays into textures. That cannot be done inside of a pass, so one ends before and the next begins after. */
@@ -197,6 +189,17 @@ export function fillTextures(encoding: Encoding, copies: TextureCopy[]): void {
   encoding.pass = encoding.encoder.beginComputePass();
 }
 
+//| 02-attention/a-the-engine-room.ipynb#encode
+/** Hands the waiting commands to the GPU without waiting for them. */
+export function flush(): void {
+  const { waiting } = commands;
+  if (!waiting) return;
+  commands.waiting = undefined;
+  waiting.pass.end();
+  waiting.gpu.device.queue.submit([waiting.encoder.finish()]);
+}
+
+//| 02-attention/a-the-engine-room.ipynb#encode-helpers
 /** Adds a dispatch to those that wait: one pass holds many, since starting a pass costs more than a dispatch. */
 export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: PreparedDispatch): void {
   checkAlive(gpu);
@@ -211,7 +214,7 @@ export function encode({ gpu, name, pipeline, bindings, copies, workgroups }: Pr
   if (++waiting.count >= dispatchesPerSubmit) flush();
 }
 
-//| 02-attention/a-the-engine-room.ipynb#run
+//| 02-attention/a-the-engine-room.ipynb#run-parts
 /** Throws when a kernel is given more or fewer arrays than it works on. */
 export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]): void {
   const arrays = reads + writes;
@@ -219,6 +222,7 @@ export function checkArrays({ name, reads, writes }: Kernel, storages: Storage[]
   throw new GpuError(`Kernel "${name}" works on ${arrays} arrays, and was given ${storages.length}.`);
 }
 
+//| 02-attention/a-the-engine-room.ipynb#run
 /**
  * Runs a kernel on memory: encoded now, executed in order. While a step is recorded it is only written down.
  * Throws when the number of arrays is not the kernel's.
@@ -251,7 +255,7 @@ export async function restUntil<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#finish
+//| 02-attention/a-the-engine-room.ipynb#finish-parts
 /** Waits for something that the GPU does. Throws the first error that came up; when the device is lost, that. */
 export async function waitFor(gpu: Gpu, work: Promise<unknown>): Promise<void> {
   const done = restUntil(work).catch((error: Error) => reportGpuError(gpu, new GpuError(error.message)));
@@ -259,6 +263,7 @@ export async function waitFor(gpu: Gpu, work: Promise<unknown>): Promise<void> {
   throwGpuErrors(gpu);
 }
 
+//| 02-attention/a-the-engine-room.ipynb#finish
 /** Waits until the GPU has done everything asked of it. Throws the first error that it met. */
 export async function finish(): Promise<void> {
   const gpu = currentGpu();
@@ -301,12 +306,7 @@ export async function download(storage: Storage): Promise<ArrayBuffer> {
   return copy;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#allocate
-/** New memory of a size in bytes: only planned while a step is recorded. Its content is not defined. */
-export function allocate(bytes: number, what?: string): Storage {
-  return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
-}
-
+//| 02-attention/a-the-engine-room.ipynb#allocate-parts
 /**
  * A window on a part of a storage, which holds its memory as an owner does. Kernels can bind it where `offset` is a multiple of 256.
  */
@@ -317,12 +317,24 @@ export function openWindow(storage: Storage, offset: number, bytes: number): Sto
   return { bytes, buffer: undefined, owners: 1, within };
 }
 
+//| 02-attention/a-the-engine-room.ipynb#allocate
+/** New memory of a size in bytes: only planned while a step is recorded. Its content is not defined. */
+export function allocate(bytes: number, what?: string): Storage {
+  return { bytes, buffer: commands.recording ? undefined : takeBuffer(bytes, what), owners: 1 };
+}
+
 /** Gives up one owner's hold on memory; the last one frees it for reuse. */
 export function release(storage: Storage): void {
   if (--storage.owners > 0) return;
   if (storage.within) release(storage.within.storage);
   if (storage.buffer) giveBuffer(storage.buffer);
   storage.buffer = undefined;
+}
+
+//| 02-attention/a-the-engine-room.ipynb#record-parts
+/** Whether a step is being recorded. */
+export function isRecording(): boolean {
+  return commands.recording !== undefined;
 }
 
 //| 02-attention/a-the-engine-room.ipynb#record
@@ -335,11 +347,6 @@ export function recordDispatches<T>(step: () => Synchronous<T>): { result: T; di
     commands.recording = undefined;
   });
   return { result, dispatches };
-}
-
-/** Whether a step is being recorded. */
-export function isRecording(): boolean {
-  return commands.recording !== undefined;
 }
 
 //| 02-attention/a-the-engine-room.ipynb#watch

@@ -4,6 +4,7 @@
 /** What a context's function may give: anything but a promise. */
 export type Synchronous<T> = T & (T extends PromiseLike<unknown> ? never : unknown);
 
+//| 02-attention/a-the-engine-room.ipynb#context-helpers
 /**
  * Runs `work` and then `close`, with its result, or without one when it fails. Throws for an async function: a context is for
  * all that runs meanwhile, so while it is open nobody may wait. `name` is the context's name in the error.

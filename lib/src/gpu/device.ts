@@ -136,7 +136,7 @@ export function withErrorScope<T>(
   return result;
 }
 
-//| 02-attention/a-the-engine-room.ipynb#current-gpu
+//| 02-attention/a-the-engine-room.ipynb#current-gpu-parts
 /** Notes that a device is lost. */
 export function loseDevice(gpu: Gpu, { message, reason }: GPUDeviceLostInfo): void {
   const last = gpu.latestKernel ? ` after it was given kernel "${gpu.latestKernel}"` : "";
@@ -150,6 +150,7 @@ export function checkAlive({ lost }: Gpu): void {
   if (lost !== undefined) throw new GpuError(lost);
 }
 
+//| 02-attention/a-the-engine-room.ipynb#current-gpu
 /** The device that `openGpu` opened. Throws when there is none yet, or when it is lost. */
 export function currentGpu(): Gpu {
   const gpu = pinned.tslmGpu?.gpu;

@@ -4,6 +4,10 @@ import type { Synchronous } from "./context.js";
 import { GpuError, currentGpu } from "./device.js";
 import { copyToTexture } from "./textures.js";
 
+//| 02-attention/a-the-engine-room.ipynb#profile-types-parts
+/** Kernels that one profile can time. */
+export const profileCapacity = 2000;
+
 //| 02-attention/a-the-engine-room.ipynb#profile-types
 /** GPU time of one kernel, all its calls together. */
 export interface ProfileRow {
@@ -12,9 +16,6 @@ export interface ProfileRow {
   /** GPU time in microseconds. */
   microseconds: number;
 }
-
-/** Kernels that one profile can time. */
-export const profileCapacity = 2000;
 
 //| 02-attention/a-the-engine-room.ipynb#time-dispatch
 /** Runs one kernel between two timestamps: a pass of no work reads the clock before its textures are filled, and its own after. */
@@ -56,7 +57,7 @@ export async function readTimestamps(querySet: GPUQuerySet, count: number): Prom
   return Array.from({ length: count }, (_, i) => Number(ticks[2 * i + 1] - ticks[2 * i]) / 1000);
 }
 
-//| 02-attention/a-the-engine-room.ipynb#profile
+//| 02-attention/a-the-engine-room.ipynb#profile-parts
 /** Adds up times by name. */
 export function summarise(names: string[], times: number[]): ProfileRow[] {
   const rows = new Map<string, ProfileRow>();
@@ -67,6 +68,7 @@ export function summarise(names: string[], times: number[]): ProfileRow[] {
   return [...rows.values()].sort((a, b) => b.microseconds - a.microseconds);
 }
 
+//| 02-attention/a-the-engine-room.ipynb#profile
 /**
  * Runs `work` with a clock around every kernel and gives the GPU time by kernel name, longest first.
  * Throws where the adapter has no timestamps.

@@ -78,6 +78,15 @@ export function tokenSteps(model: Model, cache: KeyValueCache, table: Tensor): T
   };
 }
 
+//| 05-inference/2-the-cache.ipynb#session-parts
+/** Throws when a text of `length` tokens is longer than the model was made for. */
+export function checkLength({ contextLength }: ModelConfig, length: number): void {
+  if (length > contextLength)
+    throw new Error(
+      `${length} tokens are more than this model's context of ${contextLength}: shorten the text.`,
+    );
+}
+
 //| 05-inference/2-the-cache.ipynb#session
 /** One text being continued: the model with a cache of what it has read. */
 export interface Session {
@@ -92,14 +101,7 @@ export interface Session {
   free(): void;
 }
 
-/** Throws when a text of `length` tokens is longer than the model was made for. */
-export function checkLength({ contextLength }: ModelConfig, length: number): void {
-  if (length > contextLength)
-    throw new Error(
-      `${length} tokens are more than this model's context of ${contextLength}: shorten the text.`,
-    );
-}
-
+//| 05-inference/2-the-cache.ipynb#session-helpers
 /** Throws when a session has no room for more tokens, or is given none. */
 export function checkRoom({ length, capacity }: Session, tokens: number): void {
   if (tokens === 0) throw new Error("There is nothing to continue: give at least one token.");
@@ -169,12 +171,13 @@ export interface GenerateSettings extends SamplingSettings {
 /** Settings that only need `maxTokens`. */
 export const plainGenerate: Omit<GenerateSettings, "maxTokens"> = { ...plainSampling, seed: 0, stopIds: [] };
 
-//| 05-inference/2-the-cache.ipynb#generate
+//| 05-inference/2-the-cache.ipynb#generate-parts
 /** Tokens that a session needs room for: the last new token is never read. */
 export function sessionSize({ contextLength }: ModelConfig, tokens: number): number {
   return Math.min(contextLength, Math.ceil(tokens / 64) * 64);
 }
 
+//| 05-inference/2-the-cache.ipynb#generate
 /**
  * Continues `prompt` (ids) token by token. When the model's context is full, it forgets the earlier half of the text and
  * goes on. Leaving the loop early is fine. Throws for an empty prompt, ids outside of the vocabulary, and a prompt longer

@@ -17,19 +17,20 @@ export function argmax(logits: ArrayLike<number>): number {
   return best;
 }
 
-//| 05-inference/1-sampling.ipynb#ranked-candidates
-/** A token that may be chosen, with its probability. */
-export interface Candidate {
-  id: number;
-  probability: number;
-}
-
+//| 05-inference/1-sampling.ipynb#ranked-candidates-parts
 /** Scores [vocabulary] as weights exp((score − highest) / temperature): as probabilities, but 1 for the likeliest. */
 export function tokenWeights(logits: ArrayLike<number>, temperature: number): Float64Array {
   const highest = logits[argmax(logits)];
   const weights = new Float64Array(logits.length);
   for (let id = 0; id < weights.length; id++) weights[id] = Math.exp((logits[id] - highest) / temperature);
   return weights;
+}
+
+//| 05-inference/1-sampling.ipynb#ranked-candidates
+/** A token that may be chosen, with its probability. */
+export interface Candidate {
+  id: number;
+  probability: number;
 }
 
 /** Sorts the likeliest first; equals by their ids. */

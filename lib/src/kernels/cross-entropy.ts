@@ -3,10 +3,7 @@ import type { AdapterFacts } from "../gpu/device.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { vectorAlias, vectorWidth } from "./wgsl.js";
 
-//| 04-training/1-the-loss.ipynb#plan
-/** The target of a position that does not count: its loss and its gradient are zero. */
-export const ignoredTarget = 0xffffffff;
-
+//| 04-training/1-the-loss.ipynb#plan-parts
 /** How the rows of [rows, columns] are shared out: one invocation a row, or a workgroup of `lanes` a row. */
 export interface RowPlan {
   rows: number;
@@ -25,6 +22,10 @@ export function planRows(rows: number, columns: number, { kind }: AdapterFacts):
   if (kind === "cpu") return { rows, columns, lanes: enoughRows ? 1 : 64 };
   return { rows, columns, lanes: columns <= 1024 ? 64 : 256 };
 }
+
+//| 04-training/1-the-loss.ipynb#plan
+/** The target of a position that does not count: its loss and its gradient are zero. */
+export const ignoredTarget = 0xffffffff;
 
 //| 04-training/1-the-loss.ipynb#row-frame
 /** Arrays in workgroup memory, with a place for each lane. */

@@ -6,6 +6,24 @@ import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 /** The names that expressions use for their operands, in order. */
 export const operandNames = ["a", "b", "c", "d", "e", "f"];
 
+//| 02-attention/3-tensors-and-gradients.ipynb#elementwise-kernel-parts
+/** The statements of an element-wise kernel: which operands repeat, what is computed, and the constants' names. */
+export function elementwiseBody(repeats: boolean[], expressions: string[], constants: string[]): string {
+  const loads = repeats.map((repeat, k) => {
+    const operand = operandNames[k];
+    return `    let ${operand} = ${operand}In[${repeat ? `i % arrayLength(&${operand}In)` : "i"}];`;
+  });
+  return [
+    ...constants.map((name) => `  let ${name} = bitcast<f32>(sizes.${name});`),
+    "  for (var step = 0u; step < 4u; step++) {",
+    "    let i = workgroup * 256u + step * 64u + lane;",
+    "    if (i >= arrayLength(&y0)) { return; }",
+    ...loads,
+    ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
+    "  }",
+  ].join("\n");
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#elementwise-kernel
 /**
  * Computes each of `expressions` for every element: operands are called a, b, c … and a shorter one repeats (its length
@@ -34,23 +52,6 @@ export function elementwiseKernel(
     workgroups: Math.ceil(longest / width / 256),
     body: () => elementwiseBody(repeats, expressions, Object.keys(constants)),
   });
-}
-
-/** The statements of an element-wise kernel: which operands repeat, what is computed, and the constants' names. */
-export function elementwiseBody(repeats: boolean[], expressions: string[], constants: string[]): string {
-  const loads = repeats.map((repeat, k) => {
-    const operand = operandNames[k];
-    return `    let ${operand} = ${operand}In[${repeat ? `i % arrayLength(&${operand}In)` : "i"}];`;
-  });
-  return [
-    ...constants.map((name) => `  let ${name} = bitcast<f32>(sizes.${name});`),
-    "  for (var step = 0u; step < 4u; step++) {",
-    "    let i = workgroup * 256u + step * 64u + lane;",
-    "    if (i >= arrayLength(&y0)) { return; }",
-    ...loads,
-    ...expressions.map((expression, k) => `    y${k}[i] = ${expression};`),
-    "  }",
-  ].join("\n");
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#unary-table

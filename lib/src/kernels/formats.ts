@@ -3,7 +3,7 @@ import { float16Bits, float16Value } from "../formats/float16.js";
 import type { OperandFormat, PackedArray } from "./operands.js";
 import { vec4At } from "./wgsl.js";
 
-//| 02-attention/2-matrix-products.ipynb#half-formats
+//| 02-attention/2-matrix-products.ipynb#half-formats-parts
 /** Packs numbers two to a word, by the 16 bits of each. */
 export function packPairs(values: Float32Array, bitsOf: (value: number) => number): PackedArray[] {
   const words = new Uint32Array(Math.ceil(values.length / 2));
@@ -16,6 +16,13 @@ export function pairsOf(words: PackedArray): Uint16Array {
   return new Uint16Array(words.buffer, words.byteOffset, words.length * 2);
 }
 
+/** The upper half of a 32-bit float, rounded to the nearest, of two equally near the even one. */
+export function bfloat16Bits(value: number): number {
+  const [bits] = new Uint32Array(Float32Array.of(value).buffer);
+  return Number.isNaN(value) ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+//| 02-attention/2-matrix-products.ipynb#half-formats
 /** 16-bit floats, two to a word. */
 export const f16Format: OperandFormat = {
   name: "f16",
@@ -26,12 +33,6 @@ export const f16Format: OperandFormat = {
   pack: (values) => packPairs(values, float16Bits),
   unpack: ([words]) => Float32Array.from(pairsOf(words), float16Value),
 };
-
-/** The upper half of a 32-bit float, rounded to the nearest, of two equally near the even one. */
-export function bfloat16Bits(value: number): number {
-  const [bits] = new Uint32Array(Float32Array.of(value).buffer);
-  return Number.isNaN(value) ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
-}
 
 /** The upper halves of 32-bit floats, two to a word. */
 export const bf16Format: OperandFormat = {

@@ -90,7 +90,7 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
   return applyLinear(mergeHeads(mixed), heads.o, residual);
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-layer
+//| 02-attention/8-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
 export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
   return activation === "silu" ? swiglu(gate, up) : multiply(activate(activation, gate), up);
@@ -108,16 +108,17 @@ export function denseFeedForward(
   return applyLinear(bent, down, residual);
 }
 
-/** Computes the second half of a block: from x [batch, tokens, hidden], normalised, to its result, plus the residual where one is given. */
-export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
-
 /** The feed-forward half of a block without experts. Throws for one that has some. */
 export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor): Tensor {
   if (layer.kind === "dense") return denseFeedForward(x, layer, residual);
   throw new Error("This block has experts, and was given no function that runs them.");
 }
 
-//| 02-attention/8-the-block.ipynb#block
+//| 02-attention/8-the-block.ipynb#feed-forward-layer
+/** Computes the second half of a block: from x [batch, tokens, hidden], normalised, to its result, plus the residual where one is given. */
+export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
+
+//| 02-attention/8-the-block.ipynb#block-parts
 /** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
 export function residualStep(
   x: Tensor,
@@ -129,6 +130,7 @@ export function residualStep(
   return after ? add(x, normalize(half(normalized), after)) : half(normalized, x);
 }
 
+//| 02-attention/8-the-block.ipynb#block
 /** One transformer block: attention, then the feed-forward layer. x [batch, tokens, hidden] keeps its shape. */
 export function runBlock(
   x: Tensor,

@@ -13,7 +13,7 @@ import { isRecord, shown, withoutNulls } from "../formats/keys.js";
 import { configJson, configText } from "../formats/write-config.js";
 import { modelFamilies } from "./families.js";
 
-//| 03-moe/a-files-of-weights.ipynb#parse-config
+//| 03-moe/a-files-of-weights.ipynb#parse-config-parts
 /** The family of a configuration by its `model_type`. Throws for one that we do not run, naming those that we do. */
 export function readModelType(json: Record<string, unknown>): string {
   const type = json.model_type;
@@ -23,6 +23,7 @@ export function readModelType(json: Record<string, unknown>): string {
   throw new Error(`model_type ${shown(type)} is not run so far; these are: ${families}.`);
 }
 
+//| 03-moe/a-files-of-weights.ipynb#parse-config
 /**
  * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
  * With `strict`, for configurations that a person writes, a key that no model has is refused (naming the nearest one),
@@ -92,7 +93,7 @@ export function completeModelConfig(
   return modelFamilies[String(whole.model_type)]?.sparse ? completeExperts(whole) : whole;
 }
 
-//| 03-moe/a-files-of-weights.ipynb#model-config-text
+//| 03-moe/a-files-of-weights.ipynb#model-config-text-parts
 /**
  * The content of the config.json to save beside a model's weights (f32). It opens in transformers, and
  * `parseModelConfig` reads the same configuration back.
@@ -101,6 +102,7 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
   return configJson(config, modelFamilies[config.modelType]);
 }
 
+//| 03-moe/a-files-of-weights.ipynb#model-config-text
 /** The text of that config.json. */
 export function modelConfigText(config: ModelConfig): string {
   return configText(modelConfigToJson(config));

@@ -54,15 +54,7 @@ export function feedForwardInto(routed: MoeResult[]): FeedForward {
   };
 }
 
-//| 03-moe/4-the-decoder.ipynb#hidden-states
-/** What the blocks of a model give. */
-export interface HiddenResult {
-  /** The last block's output after the last norm [batch, tokens, hidden]. */
-  hidden: Tensor;
-  /** What happened in each layer with experts, in order. */
-  routed: MoeResult[];
-}
-
+//| 03-moe/4-the-decoder.ipynb#hidden-states-parts
 /** The rows of ids [batch, tokens] in the embedding, with their positions where those are learned: [batch, tokens, hidden]. */
 export function embedIds(
   { embedding, embeddingScale, positions }: Model,
@@ -72,6 +64,15 @@ export function embedIds(
   const rows = embed(ids, embedding);
   const scaled = embeddingScale === undefined ? rows : scale(rows, embeddingScale);
   return positions ? add(scaled, embed(places, positions)) : scaled;
+}
+
+//| 03-moe/4-the-decoder.ipynb#hidden-states
+/** What the blocks of a model give. */
+export interface HiddenResult {
+  /** The last block's output after the last norm [batch, tokens, hidden]. */
+  hidden: Tensor;
+  /** What happened in each layer with experts, in order. */
+  routed: MoeResult[];
 }
 
 /** Ids [batch, tokens] through embedding, all blocks and the last norm. */

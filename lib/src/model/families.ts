@@ -106,13 +106,14 @@ export const decoderEntries: WeightEntry[] = [
   { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
 ];
 
-//| 03-moe/4-the-decoder.ipynb#model-families
+//| 03-moe/4-the-decoder.ipynb#model-families-parts
 /** Rotary angles that old software stored in its files: they are computed. */
 export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"];
 
 /** What the three families have in common. */
 export const llamaLike = { entries: decoderEntries, redundant: storedAngles, sparse: false };
 
+//| 03-moe/4-the-decoder.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
 export const modelFamilies: Record<string, ModelFamily> = {
   qwen3_moe: {

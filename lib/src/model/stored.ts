@@ -114,6 +114,7 @@ export interface StoredTensor {
   read: () => Uint8Array;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#merge-files-helpers
 /** The tensors in the bytes of a safetensors file. */
 export function storedTensors(bytes: Uint8Array): Map<string, StoredTensor> {
   const { tensors } = readSafetensors(bytes);

@@ -138,6 +138,7 @@ export interface ModelWeight {
   start?: number;
 }
 
+//| 02-attention/8-the-block.ipynb#model-weight-helpers
 /** The weight that a row of the table describes in one layer. */
 export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number): ModelWeight {
   const here = (text: string) => text.replace("*", String(layer));
@@ -277,6 +278,12 @@ export function buildModel(
   };
 }
 
+//| 02-attention/8-the-block.ipynb#parameters-of-parts
+/** What stands at a path of a structure. */
+export function partAt(model: Model, path: string): unknown {
+  return path.split(".").reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], model);
+}
+
 //| 02-attention/8-the-block.ipynb#parameters-of
 /** A weight that training changes. */
 export interface ModelParameter {
@@ -285,11 +292,7 @@ export interface ModelParameter {
   value: Tensor;
 }
 
-/** What stands at a path of a structure. */
-export function partAt(model: Model, path: string): unknown {
-  return path.split(".").reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], model);
-}
-
+//| 02-attention/8-the-block.ipynb#parameters-of-helpers
 /** The weights of a model with their names and roles, in the order of its family's table. */
 export function parametersIn(model: Model, entries: WeightEntry[]): ModelParameter[] {
   return modelWeights(entries, model.config).map(({ path, name, role }) => ({

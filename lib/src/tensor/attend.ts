@@ -55,6 +55,7 @@ export interface Scoring {
   sinks?: Tensor;
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#flash-options-helpers
 /** All that attention is given: queries are f32 [batch, heads, tokens, keyWidth]. */
 export interface AttendInputs {
   queries: Tensor;

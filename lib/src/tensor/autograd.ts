@@ -5,19 +5,20 @@ import { floatBits } from "../kernels/wgsl.js";
 import { inPieces } from "./pieces.js";
 import { type Tensor, describe, launch, view } from "./tensor.js";
 
-//| 02-attention/3-tensors-and-gradients.ipynb#tape
+//| 02-attention/3-tensors-and-gradients.ipynb#tape-parts
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
 export const tape = { next: 0, paused: 0 };
-
-/** Marks a tensor as one that gradients are wanted for. */
-export function parameter(value: Tensor): Tensor {
-  value.trainable = true;
-  return value;
-}
 
 /** Whether gradients flow through a tensor. */
 export function isTracked(value: Tensor): boolean {
   return value.trainable || value.node !== undefined;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#tape
+/** Marks a tensor as one that gradients are wanted for. */
+export function parameter(value: Tensor): Tensor {
+  value.trainable = true;
+  return value;
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#without-gradients

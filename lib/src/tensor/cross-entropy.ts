@@ -16,7 +16,7 @@ import { inPieces, pieces } from "./pieces.js";
 import { linear, timesWeight, timesWeightBack, weightGradient } from "./products.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
-//| 04-training/1-the-loss.ipynb#row-losses
+//| 04-training/1-the-loss.ipynb#row-losses-parts
 /** How the rows of the logits are shared out. Throws when there is not one target a row. */
 export function planLoss(logits: Tensor, targets: Tensor<"u32">): RowPlan {
   const columns = logits.shape.at(-1) ?? 0;
@@ -36,6 +36,7 @@ export function rowLosses(logits: Tensor, targets: Tensor<"u32">): { losses: Ten
   return { losses, logSums };
 }
 
+//| 04-training/1-the-loss.ipynb#row-losses
 /**
  * The loss of every token: −log p(target) in nats, from logits [..., vocabulary] and target ids [...]. Output: [tokens].
  * An `ignoredTarget` has loss 0; an id outside of the vocabulary gives NaN. No gradients: for evaluation.
@@ -103,12 +104,13 @@ export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: n
   added.forEach((piece, i) => launchInto(addToKernel(piece.size), [piece], [sum[i]]));
 }
 
-//| 04-training/1-the-loss.ipynb#linear-cross-entropy
+//| 04-training/1-the-loss.ipynb#linear-cross-entropy-parts
 /** Bytes of logits that are made at a time: what one array can hold, and no more than is needed to keep an adapter busy. */
 export function logitsAtATime(): number {
   return Math.min(currentGpu().facts.limits.maxStorageBufferBindingSize, 2 ** 28);
 }
 
+//| 04-training/1-the-loss.ipynb#linear-cross-entropy
 /**
  * `crossEntropy(linear(hidden, weight), targets)` for hidden [..., inputs], weight [vocabulary, inputs] and target ids [...],
  * without holding more than `bytes` of logits: where they do not fit, rows are taken in pieces and the gradients made on

@@ -75,7 +75,7 @@ export function multiply(a: Tensor, b: Tensor): Tensor {
   ]);
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#unary
+//| 02-attention/3-tensors-and-gradients.ipynb#unary-parts
 /** Applies any function with its derivative to every element. */
 export function applyUnary(name: string, definition: UnaryFunction, x: Tensor): Tensor {
   const y = launch(unaryKernel(name, definition, x.size), [x], x.shape);
@@ -84,12 +84,13 @@ export function applyUnary(name: string, definition: UnaryFunction, x: Tensor): 
   ]);
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#unary
 /** Applies one of `unaryFunctions` to every element. */
 export function unary(name: keyof typeof unaryFunctions, x: Tensor): Tensor {
   return applyUnary(name, unaryFunctions[name], x);
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#sums
+//| 02-attention/3-tensors-and-gradients.ipynb#sums-parts
 /** The sum of `expression` (of `x`) over all elements, times a factor; off the tape. Output: [1]. */
 export function reduceAll(x: Tensor, expression = "x", factor = 1): Tensor {
   const partial = launch(partialSumKernel(x.size, expression), [x], [Math.min(partialSums, x.size)]);
@@ -102,6 +103,7 @@ export function repeatScalar(scalar: Tensor, shape: readonly number[], factor: n
   return launch(kernel, [scalar], shape);
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#sums
 /** The sum of all elements. Output: [1]. */
 export function sum(x: Tensor): Tensor {
   return track(reduceAll(x), [x], (gradient) => [repeatScalar(gradient, x.shape, 1)]);

@@ -4,7 +4,7 @@ import { openWindow } from "../gpu/commands.js";
 import { elementwiseKernel } from "../kernels/elementwise.js";
 import { type DType, Tensor, bytesOf, describe, empty, launchInto } from "./tensor.js";
 
-//| 02-attention/a-the-engine-room.ipynb#pieces
+//| 02-attention/a-the-engine-room.ipynb#pieces-parts
 /** Some rows of a tensor as a tensor of their own, on the same memory: nothing is copied. */
 export function rowWindow<D extends DType>(source: Tensor<D>, from: number, count: number): Tensor<D> {
   const rowBytes = bytesOf(source.shape.slice(1), source.dtype);
@@ -12,6 +12,7 @@ export function rowWindow<D extends DType>(source: Tensor<D>, from: number, coun
   return new Tensor(window, [count, ...source.shape.slice(1)], source.dtype);
 }
 
+//| 02-attention/a-the-engine-room.ipynb#pieces
 /**
  * A tensor in pieces that a kernel can bind, each of whole rows and beginning at a multiple of 256 bytes, as WebGPU wants it.
  * Nearly always that is the tensor itself. Throws when not even a few rows fit.

@@ -81,6 +81,14 @@ export async function unpack({ format, shape, parts }: PackedWeight): Promise<Fl
   return format.unpack(arrays, shape[shape.length - 1]).subarray(0, sizeOf(shape));
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#matmul-options-parts
+/** The last two dimensions, exchanged when the matrix is stored transposed. */
+export function lastTwo(x: Weight, transposed?: boolean): [number, number] {
+  if (x.shape.length < 2) throw new Error(`matmul wants at least two dimensions, not ${describeWeight(x)}.`);
+  const [rows, columns] = x.shape.slice(-2);
+  return transposed ? [columns, rows] : [rows, columns];
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#matmul-options
 /** Options of a matrix product: which operand is stored transposed, and its precision if it is not the present one. */
 export interface MatmulOptions {
@@ -97,17 +105,11 @@ export interface MatmulExtras {
   residual?: Tensor;
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#matmul-options-helpers
 /** The same, and the scales of gemm: alpha times the product, beta times the residual. Both are 1 unless given. */
 export interface ProductExtras extends MatmulExtras {
   alpha?: number;
   beta?: number;
-}
-
-/** The last two dimensions, exchanged when the matrix is stored transposed. */
-export function lastTwo(x: Weight, transposed?: boolean): [number, number] {
-  if (x.shape.length < 2) throw new Error(`matmul wants at least two dimensions, not ${describeWeight(x)}.`);
-  const [rows, columns] = x.shape.slice(-2);
-  return transposed ? [columns, rows] : [rows, columns];
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#product-shape
@@ -188,21 +190,7 @@ export function matmul(a: Tensor, b: Tensor, options: MatmulOptions = {}): Tenso
   ]);
 }
 
-//| 02-attention/3-tensors-and-gradients.ipynb#linear-shape
-/** Two small matrices whose product, scaled, is added to a weight that stays as it is. */
-export interface Adapter {
-  /** [rank, inputs]. */
-  a: Tensor;
-  /** [outputs, rank]. */
-  b: Tensor;
-  scale: number;
-}
-
-/** What a linear layer takes in besides its weight. */
-export interface LinearExtras extends MatmulExtras {
-  adapter?: Adapter;
-}
-
+//| 02-attention/3-tensors-and-gradients.ipynb#linear-shape-parts
 /** The shape of a linear layer's result. Throws when its tensors do not fit together. */
 export function linearShape(x: Tensor, weight: Weight, { bias, residual }: MatmulExtras): number[] {
   const [outputs, inputs] = weight.shape;
@@ -216,6 +204,21 @@ export function linearShape(x: Tensor, weight: Weight, { bias, residual }: Matmu
   if (residual && residual.shape.join() !== shape.join())
     throw new Error(`linear: the residual ${describe(residual)} must have the result's shape [${shape}].`);
   return shape;
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#linear-shape
+/** Two small matrices whose product, scaled, is added to a weight that stays as it is. */
+export interface Adapter {
+  /** [rank, inputs]. */
+  a: Tensor;
+  /** [outputs, rank]. */
+  b: Tensor;
+  scale: number;
+}
+
+/** What a linear layer takes in besides its weight. */
+export interface LinearExtras extends MatmulExtras {
+  adapter?: Adapter;
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#large-weights

@@ -52,6 +52,14 @@ export function randomBits(seed: number, count: number, stream = 0, from = 0): U
   return bits.subarray(0, count);
 }
 
+//| 02-attention/8-the-block.ipynb#normals-parts
+/** A number for a name (FNV-1a, 32 bits): gives each named thing a stream of its own. */
+export function streamOf(name: string): number {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193);
+  return hash >>> 0;
+}
+
 //| 02-attention/8-the-block.ipynb#normals
 /** `count` random numbers from 0 up to but not including 1, each a multiple of 2⁻²⁴ (all that an f32 can hold). */
 export function uniforms(seed: number, count: number, stream = 0): Float32Array {
@@ -72,11 +80,4 @@ export function normals(seed: number, count: number, stream = 0, from = 0): Floa
     values[i + 1] = radius * Math.sin(angle);
   }
   return values.subarray(0, count);
-}
-
-/** A number for a name (FNV-1a, 32 bits): gives each named thing a stream of its own. */
-export function streamOf(name: string): number {
-  let hash = 0x811c9dc5;
-  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193);
-  return hash >>> 0;
 }

@@ -94,12 +94,13 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: numb
   ]);
 }
 
-//| 02-attention/4-rows.ipynb#activate
+//| 02-attention/4-rows.ipynb#activate-parts
 /** Applies one of `activations` to every element of x [...]. */
 export function activate(name: keyof typeof activations, x: Tensor): Tensor {
   return applyUnary(name, activations[name], x);
 }
 
+//| 02-attention/4-rows.ipynb#activate
 /** SiLU of every element of x [...]: x · σ(x) (Elfwing and others, 2017). */
 export function silu(x: Tensor): Tensor {
   return activate("silu", x);

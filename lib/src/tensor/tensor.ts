@@ -11,17 +11,18 @@ export type DType = "f32" | "u32";
 /** The array type on the JavaScript side. */
 export type ArrayOf<D extends DType> = D extends "f32" ? Float32Array : Uint32Array;
 
+/** The number of elements of a shape. */
+export function sizeOf(shape: readonly number[]): number {
+  return shape.reduce((product, length) => product * length, 1);
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#dtype-helpers
 /** Bytes of one element. */
 export const bytesPerElement: Record<DType, number> = { f32: 4, u32: 4 };
 
 /** Bytes of a tensor of a shape and type. */
 export function bytesOf(shape: readonly number[], dtype: DType): number {
   return sizeOf(shape) * bytesPerElement[dtype];
-}
-
-/** The number of elements of a shape. */
-export function sizeOf(shape: readonly number[]): number {
-  return shape.reduce((product, length) => product * length, 1);
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#describe

@@ -68,10 +68,11 @@ export function countWords(texts: Iterable<string | Uint8Array>): CountedWord[] 
   return [...counts].map(([piece, count]) => ({ ids: Array.from(encoder.encode(piece)), count }));
 }
 
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#pair-key
+//| 01-tokenizer/1-bytes-and-pairs.ipynb#pair-key-parts
 /** Ids stay below this number, so that a pair of them fits exactly into one JavaScript number. */
 export const MAX_VOCAB = 2 ** 20;
 
+//| 01-tokenizer/1-bytes-and-pairs.ipynb#pair-key
 /** A pair of ids as one number, ordered like the pairs: by the left id, then by the right. */
 export function pairKey(left: number, right: number): number {
   return left * MAX_VOCAB + right;

@@ -102,7 +102,7 @@ export function utf8Length(bytes: Uint8Array, at: number): number {
   return length;
 }
 
-//| 01-tokenizer/1-bytes-and-pairs.ipynb#invalid-utf8
+//| 01-tokenizer/1-bytes-and-pairs.ipynb#invalid-utf8-parts
 /** Offset of the first byte that is not part of a UTF-8 character, or -1 if all bytes are. */
 export function invalidUtf8(bytes: Uint8Array): number {
   let at = 0;
@@ -114,6 +114,7 @@ export function invalidUtf8(bytes: Uint8Array): number {
   return -1;
 }
 
+//| 01-tokenizer/1-bytes-and-pairs.ipynb#invalid-utf8
 /** UTF-8 bytes as text, a leading byte-order mark included. Throws, naming the offset, if they are not UTF-8. */
 export function textOfBytes(bytes: Uint8Array): string {
   try {

@@ -611,6 +611,7 @@ export interface AddedToken {
   normalized?: boolean;
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#added-token-helpers
 /** Whether a token is looked for. Throws, naming it, if a name is allowed that no special token has. */
 export function wantedTokens(
   added: AddedToken[],
@@ -653,8 +654,9 @@ export function tokenFinder(tokens: ReadonlyMap<string, AddedToken>): TokenFinde
   };
 }
 
-//| 01-tokenizer/3-fast-merges.ipynb#cut-added
+//| 01-tokenizer/3-fast-merges.ipynb#cut-added-parts
 export const WORD_BEFORE = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]$/u;
+
 export const WORD_AFTER = /^[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]/u;
 
 /** Whether a part of a text touches a word. */
@@ -662,6 +664,7 @@ export function touchesWord(text: string, from: number, to: number): boolean {
   return WORD_BEFORE.test(text.slice(Math.max(0, from - 2), from)) || WORD_AFTER.test(text.slice(to, to + 2));
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#cut-added
 /** Calls `onText` and `onToken` for the stretches of text and the tokens among them, in order. */
 export function cutAtTokens(
   text: string,
@@ -753,7 +756,7 @@ export function byteLevelTokenizer(parts: ByteLevelParts): Tokenizer {
   };
 }
 
-//| 01-tokenizer/3-fast-merges.ipynb#bpe-tokenizer
+//| 01-tokenizer/3-fast-merges.ipynb#bpe-tokenizer-parts
 /** The tokenizer of a list of merges; merge number i joins two earlier ids into id 256 + i. Last comes `<|endoftext|>`. */
 export function bpeTokenizer(merges: [number, number][]): Tokenizer {
   const vocabulary = mergedVocabulary(merges);
@@ -765,12 +768,13 @@ export function bpeTokenizer(merges: [number, number][]): Tokenizer {
   });
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#bpe-tokenizer
 /** One token a byte, and `<|endoftext|>`: byte-pair encoding before its first merge. */
 export function byteTokenizer(): Tokenizer {
   return bpeTokenizer([]);
 }
 
-//| 01-tokenizer/3-fast-merges.ipynb#train-bpe
+//| 01-tokenizer/3-fast-merges.ipynb#train-bpe-parts
 /** How many merges lead to a vocabulary of `vocabSize`. Throws one sentence if it cannot be. */
 export function mergesFor(vocabSize: number): number {
   if (Number.isInteger(vocabSize) && vocabSize >= 257 && vocabSize <= MAX_VOCAB) return vocabSize - 257;
@@ -779,6 +783,7 @@ export function mergesFor(vocabSize: number): number {
   );
 }
 
+//| 01-tokenizer/3-fast-merges.ipynb#train-bpe
 /**
  * Trains byte-pair encoding (Gage 1994; Sennrich et al. 2016) on bytes (Radford et al. 2019): ids 0 to 255 are the bytes,
  * then one id a merge, and last `<|endoftext|>`. A tie goes to the pair with the smaller ids. If the text runs out of

@@ -2,10 +2,13 @@
 import { SPLIT_PATTERN } from "./bpe.js";
 import { javascriptPattern } from "./oniguruma.js";
 
-//| 01-tokenizer/3-fast-merges.ipynb#patterns
+//| 01-tokenizer/3-fast-merges.ipynb#patterns-parts
 export const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+
 export const UPPER_LETTERS = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
+
 export const LOWER_LETTERS = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
+
 export const SPACE_PATTERN = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 /** GPT-2's, and that of OpenAI's first models of code. */
@@ -16,6 +19,7 @@ export const GPT2_PATTERN =
 export const cl100kPattern = (digits: string) =>
   `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|${digits}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${SPACE_PATTERN}`;
 
+//| 01-tokenizer/3-fast-merges.ipynb#patterns
 /**
  * The patterns by which known tokenizers cut text, as their makers wrote them for Rust's regular expressions
  * (OpenAI, `tiktoken_ext/openai_public.py`; the `tokenizer.json` of Qwen2 and Llama 3), and our own.

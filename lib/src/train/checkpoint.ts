@@ -43,16 +43,7 @@ export function savedArrays(bytes: Uint8Array): Map<string, Float32Array> {
   return new Map([...tensors].map(([name, saved]) => [name, toFloat32(saved)]));
 }
 
-//| 04-training/7-checkpoints.ipynb#names
-/** The files of a checkpoint by name, as bytes. */
-export type CheckpointFiles = Map<string, Uint8Array>;
-
-/** A checkpoint in memory. */
-export interface Checkpoint {
-  state: RunState;
-  files: CheckpointFiles;
-}
-
+//| 04-training/7-checkpoints.ipynb#names-parts
 /** The name of the checkpoint after so many steps. */
 export function checkpointName(step: number): string {
   return `step-${String(step).padStart(6, "0")}`;
@@ -68,6 +59,16 @@ export function listCheckpoints(run: string): string[] {
   const names = fs.existsSync(run) ? fs.readdirSync(run) : [];
   const checkpoints = names.filter((name) => /^step-\d{6,}$/.test(name));
   return checkpoints.sort((a, b) => checkpointStep(a) - checkpointStep(b));
+}
+
+//| 04-training/7-checkpoints.ipynb#names
+/** The files of a checkpoint by name, as bytes. */
+export type CheckpointFiles = Map<string, Uint8Array>;
+
+/** A checkpoint in memory. */
+export interface Checkpoint {
+  state: RunState;
+  files: CheckpointFiles;
 }
 
 //| 04-training/7-checkpoints.ipynb#sha256
@@ -106,7 +107,7 @@ export function removeUnfinished(run: string): void {
   }
 }
 
-//| 04-training/7-checkpoints.ipynb#write-checkpoint
+//| 04-training/7-checkpoints.ipynb#write-checkpoint-parts
 /** Leaves of a run's checkpoints the newest `keep`, and nothing that is unfinished. */
 export function tidyCheckpoints(run: string, keep = 2): void {
   removeUnfinished(run);
@@ -121,6 +122,7 @@ export function fillCheckpoint(folder: string, state: RunState, files: Checkpoin
   syncFolder(folder);
 }
 
+//| 04-training/7-checkpoints.ipynb#write-checkpoint
 /**
  * Writes a checkpoint into the folder of a run and returns its own folder. It gets its name in one step after every byte
  * is on the disk; only then do older ones go, all but the newest `keep`.
@@ -199,13 +201,14 @@ export function readState(folder: string): SavedState {
   return data as SavedState; // in a cell, whose compiler is not strict, the schema's type has only optional keys
 }
 
-//| 04-training/7-checkpoints.ipynb#read-checkpoint
+//| 04-training/7-checkpoints.ipynb#read-checkpoint-parts
 /** The state alone. */
 export function stateIn(saved: SavedState): RunState {
   const { step, tokens, seed, cursor, best, last } = saved;
   return { step, tokens, seed, cursor, ...(best ? { best } : {}), ...(last ? { last } : {}) };
 }
 
+//| 04-training/7-checkpoints.ipynb#read-checkpoint
 /** Reads a checkpoint, every byte held against its checksum. Throws one sentence that names the file that is damaged. */
 export function readCheckpoint(folder: string): Checkpoint {
   const saved = readState(folder);

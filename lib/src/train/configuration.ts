@@ -41,10 +41,11 @@ export function objectOf(values: [string, unknown][]): Record<string, unknown> {
   return given.reduce<Record<string, unknown>>((json, [name, value]) => withSetting(json, name, value), {});
 }
 
-//| 04-training/a-the-trainers-desk.ipynb#choices
+//| 04-training/a-the-trainers-desk.ipynb#choices-parts
 /** Where the text comes from: a folder of prepared data, a text file, or the synthetic grammar. */
 export type DataChoice = string | { synthetic: { bytes: number; seed: number } };
 
+//| 04-training/a-the-trainers-desk.ipynb#choices
 /** Everything that is known of one setting. */
 export interface Setting<T> {
   /** What it is when a configuration does not say. */
@@ -59,15 +60,16 @@ export interface Setting<T> {
   changeable?: boolean;
 }
 
-/** Settings by name; some hold others. */
-export interface SettingTable {
-  [name: string]: Setting<unknown> | SettingTable;
-}
-
 /** The values of a table's settings. */
 export type ValuesOf<T> = {
   [K in keyof T]: T[K] extends Setting<infer V> ? V : ValuesOf<T[K]>;
 };
+
+//| 04-training/a-the-trainers-desk.ipynb#choices-helpers
+/** Settings by name; some hold others. */
+export interface SettingTable {
+  [name: string]: Setting<unknown> | SettingTable;
+}
 
 /** One row of a table of settings. The type of the values is that of the first one, or stated. */
 export function setting<T>(
@@ -250,10 +252,7 @@ export const trainSettings = {
   separate_documents: setting(false, mustBe.yesOrNo, "no token sees another document than its own"),
 };
 
-//| 04-training/a-the-trainers-desk.ipynb#config-type
-/** A training configuration, whole: the keys and values of its JSON file. */
-export type TrainConfig = ValuesOf<typeof trainSettings>;
-
+//| 04-training/a-the-trainers-desk.ipynb#config-type-parts
 /** Every setting by its dotted name, such as `optimizer.learning_rate`, in order. */
 export function namedSettings(table: SettingTable = trainSettings, outer = ""): [string, Setting<unknown>][] {
   return Object.entries(table).flatMap(([key, row]) =>
@@ -263,6 +262,11 @@ export function namedSettings(table: SettingTable = trainSettings, outer = ""): 
   );
 }
 
+//| 04-training/a-the-trainers-desk.ipynb#config-type
+/** A training configuration, whole: the keys and values of its JSON file. */
+export type TrainConfig = ValuesOf<typeof trainSettings>;
+
+//| 04-training/a-the-trainers-desk.ipynb#config-type-helpers
 /** What a configuration says where it says nothing. */
 export const defaultTrainConfig = objectOf(
   namedSettings().map(([name, { initial }]) => [name, initial]),
@@ -336,7 +340,7 @@ export function trainingSettings(config: TrainConfig, separator?: number): Train
   return { ...settings, separator, schedule: { ...schedule, steps, warmup, floor } };
 }
 
-//| 04-training/a-the-trainers-desk.ipynb#parse-config
+//| 04-training/a-the-trainers-desk.ipynb#parse-config-parts
 /** The value of a setting, checked; what is not given has its default. Throws one sentence that names the setting. */
 export function checkedValue(
   json: Record<string, unknown>,
@@ -353,6 +357,7 @@ export function checkedValue(
   return readKeys(one as unknown as KeySchema<Record<string, unknown>>, { [key]: value }, outer)[key];
 }
 
+//| 04-training/a-the-trainers-desk.ipynb#parse-config
 /** Fills in what a configuration leaves out, and checks every value. Throws one sentence that names the setting. */
 export function parseTrainConfig(json: unknown): TrainConfig {
   if (!isRecord(json)) throw new Error("A training configuration must be a JSON object.");

@@ -124,6 +124,12 @@ export async function reportOf(
   return { step, loss, norm, ...scaled, learningRate, ...counts, ...(load.length > 0 ? { load } : {}) };
 }
 
+//| 04-training/8-the-loop.ipynb#options-parts
+/** Whether something that is done every so many steps is due after this one. */
+export function isDue(step: number, every = 0): boolean {
+  return every > 0 && step % every === 0;
+}
+
 //| 04-training/8-the-loop.ipynb#options
 /** When a run does what besides stepping, and who is told. Steps count from 1; 0 means never. */
 export interface TrainOptions {
@@ -145,11 +151,7 @@ export interface TrainOptions {
   signal?: AbortSignal;
 }
 
-/** Whether something that is done every so many steps is due after this one. */
-export function isDue(step: number, every = 0): boolean {
-  return every > 0 && step % every === 0;
-}
-
+//| 04-training/8-the-loop.ipynb#options-helpers
 /** What is due after the step that a run is at; all of it after the last one. */
 export function dueAfter(
   { step, settings, evaluation }: Run,
@@ -175,10 +177,11 @@ export async function validate(run: Run, maxTokens?: number): Promise<{ loss: nu
   return { loss, bitsPerByte: bitsPerByte(loss, data.valSize) };
 }
 
-//| 04-training/8-the-loop.ipynb#train
+//| 04-training/8-the-loop.ipynb#train-parts
 /** Steps that may be on their way at one time: the GPU always has the next one, and memory of old results stays small. */
 export const stepsInFlight = 2;
 
+//| 04-training/8-the-loop.ipynb#train
 /**
  * Trains until the last step, or until the signal says stop. Returns the last report, none if there was no step left.
  * Throws when the loss is no number any more; the last checkpoint is then from before.

@@ -19,6 +19,7 @@ export interface Metrics {
   tokens_per_second?: number;
 }
 
+//| 04-training/8-the-loop.ipynb#metrics-helpers
 /** A step's report as a line of metrics. */
 export function metricsOf(report: StepReport): Metrics {
   const { step, loss, norm, lossScale, skipped, learningRate, tokens, tokensPerSecond, validation } = report;
@@ -34,7 +35,7 @@ export function metricsOf(report: StepReport): Metrics {
   };
 }
 
-//| 04-training/8-the-loop.ipynb#load
+//| 04-training/8-the-loop.ipynb#load-parts
 /** How unevenly the experts of a layer are used: the share of the busiest times their number. 1 is even. */
 export function imbalance(load: ArrayLike<number>): number {
   const counts = Array.from(load);
@@ -42,12 +43,14 @@ export function imbalance(load: ArrayLike<number>): number {
   return total === 0 ? 1 : (Math.max(...counts) * counts.length) / total;
 }
 
+//| 04-training/8-the-loop.ipynb#load
 /** How the experts were used at a step: by layer, the share of tokens that went to each. */
 export interface ExpertLoad {
   step: number;
   shares: number[][];
 }
 
+//| 04-training/8-the-loop.ipynb#load-helpers
 /** The load in a step's report as shares, rounded to four digits. */
 export function expertLoad({ step, load = [] }: StepReport): ExpertLoad {
   const shares = load.map((counts) => {

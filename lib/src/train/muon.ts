@@ -83,7 +83,7 @@ export function muonOptimizer(group: ParameterGroup, settings: OptimizerSettings
   };
 }
 
-//| 04-training/3-muon.ipynb#make-optimizer
+//| 04-training/3-muon.ipynb#make-optimizer-parts
 /** How the settings divide parameters into groups. Groups of none are left out. */
 export function parameterGroups(parameters: ModelParameter[], settings: OptimizerSettings): ParameterGroup[] {
   const { kind, weightDecay, matrixRate } = settings;
@@ -95,6 +95,7 @@ export function parameterGroups(parameters: ModelParameter[], settings: Optimize
   return [...(hidden.length > 0 ? [matrices] : []), ...decayGroups(others, "adamw", weightDecay)];
 }
 
+//| 04-training/3-muon.ipynb#make-optimizer
 /** The optimizer of the settings: each parameter in the group that its role puts it in. */
 export function makeOptimizer(parameters: ModelParameter[], settings: OptimizerSettings): Optimizer {
   const parts = parameterGroups(parameters, settings).map((group) => {

@@ -67,6 +67,13 @@ export function rememberedTensors({
   return new Map([...optimizer.state(), ...(lossScale ? [["loss_scale", lossScale] as const] : [])]);
 }
 
+//| 04-training/8-the-loop.ipynb#start-run-parts
+/** The model in a checkpoint. */
+export function checkpointModel({ files }: Checkpoint): Model {
+  const config = JSON.parse(new TextDecoder().decode(files.get("config.json")));
+  return loadModel(config, files.get("model.safetensors")!);
+}
+
 //| 04-training/8-the-loop.ipynb#start-run
 /**
  * Begins a run with a model, or takes it up again from the state and the optimizer's memory of a checkpoint. With a hook, each
@@ -93,12 +100,6 @@ export function startRun(
     recorded: recordStep(trained, settings, hook),
     evaluation: runEvaluation(settings, model, data.val),
   };
-}
-
-/** The model in a checkpoint. */
-export function checkpointModel({ files }: Checkpoint): Model {
-  const config = JSON.parse(new TextDecoder().decode(files.get("config.json")));
-  return loadModel(config, files.get("model.safetensors")!);
 }
 
 //| 04-training/8-the-loop.ipynb#run-state

@@ -57,6 +57,7 @@ export interface BatchTensors {
   starts?: Tensor<"u32">;
 }
 
+//| 04-training/8-the-loop.ipynb#batch-tensors-helpers
 /** Empty tensors [batchSize, context] for batches of one size. */
 export function batchTensors(batchSize: number, context: number, withStarts = false): BatchTensors {
   const ids = () => empty([batchSize, context], "u32");
@@ -94,6 +95,15 @@ export function withBalance({ config }: Model, loss: Tensor, balance?: Tensor): 
   return balance && coefficient > 0 ? add(loss, scale(balance, coefficient)) : loss;
 }
 
+//| 04-training/8-the-loop.ipynb#backward-parts
+/** What forward and backward leave behind: the mean loss [1], tokens per expert by layer, a gradient for each parameter. */
+export interface BackwardResult {
+  loss: Tensor;
+  load: Tensor<"u32">[];
+  /** In the order of the parameters, and of their shapes. They carry the loss scale, where there is one. */
+  gradients: Tensor[];
+}
+
 //| 04-training/8-the-loop.ipynb#backward
 /** What a step works with: how it computes is said here and nowhere else. */
 export interface StepParts {
@@ -106,14 +116,6 @@ export interface StepParts {
   precision?: Precision;
   /** What the loss is multiplied by before the way back, if it is: see `makeLossScale`. */
   lossScale?: Tensor;
-}
-
-/** What forward and backward leave behind: the mean loss [1], tokens per expert by layer, a gradient for each parameter. */
-export interface BackwardResult {
-  loss: Tensor;
-  load: Tensor<"u32">[];
-  /** In the order of the parameters, and of their shapes. They carry the loss scale, where there is one. */
-  gradients: Tensor[];
 }
 
 //| 04-training/8-the-loop.ipynb#backward-half
@@ -182,6 +184,7 @@ export interface RecordedStep extends Omit<Recording<StepResult>, "run"> {
   run(): StepResult | Promise<StepResult>;
 }
 
+//| 04-training/8-the-loop.ipynb#record-step-helpers
 /** A step in two recordings with a hook between them. */
 export function recordHooked(parts: StepParts, hook: GradientHook): Omit<RecordedStep, "microBatches"> {
   let result: BackwardResult | undefined;
@@ -203,7 +206,7 @@ export function recordHooked(parts: StepParts, hook: GradientHook): Omit<Recorde
   };
 }
 
-//| 04-training/8-the-loop.ipynb#record-step-2
+//| 04-training/8-the-loop.ipynb#record-step-2-parts
 /** Positions and angles for batches of a size; the positions are those of each sequence where documents are kept apart. */
 export function batchContext({ config }: Model, { inputs, starts }: BatchTensors): BlockContext {
   const [batchSize, length] = inputs.shape;
@@ -213,6 +216,7 @@ export function batchContext({ config }: Model, { inputs, starts }: BatchTensors
   return { ...context, positions: indices(positions, [batchSize, length]) };
 }
 
+//| 04-training/8-the-loop.ipynb#record-step-2
 /** Records a step of the settings: as one recording, or with a hook as two. */
 export function recordStep(
   trained: Pick<StepParts, "model" | "optimizer" | "lossScale">,
