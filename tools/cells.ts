@@ -134,7 +134,12 @@ function describe(cell: CodeCell, tree: ts.SourceFile, checker: ts.TypeChecker, 
 function summariesOf(node: Declaration, tree: ts.SourceFile): Summary[] {
   const isType = ts.isInterfaceDeclaration(node) || ts.isTypeAliasDeclaration(node);
   const [comment] = ts.getJSDocCommentsAndTags(node).filter(ts.isJSDoc);
-  const words = comment ? comment.getText(tree).replace(/^\/\*\*|\*\/$|^\s*\* ?/gm, " ") : "";
+  const words = comment
+    ? comment
+        .getText(tree)
+        .replace(/^\/\*\*|\s*\*\/$/g, "")
+        .replace(/^\s*\* ?/gm, " ")
+    : "";
   const text = firstSentence(words.replace(/\s+/g, " ").trim());
   return declaredNames(node).map((name) => ({ name, isType, text }));
 }
