@@ -64,11 +64,11 @@ interface Operands {
 }
 
 /** The gradients of all inputs. */
-function slopesOf({ inputs, run, slope }: Operands): Tensor[] {
+function inputGradients({ inputs, run, slope }: Operands): Tensor[] {
   const output = run();
-  const found = new Map([[output, slope]]);
-  for (const each of tapeOf(output)) sendBack(each, found);
-  return inputs.map((each) => gradientOf(found, each));
+  const gradients = new Map([[output, slope]]);
+  for (const node of tapeOf(output)) sendBack(node, gradients);
+  return inputs.map((input) => gradientOf(gradients, input));
 }
 
 /** An operation forward, and forward with the gradients of all its inputs, which in all needs `factor` times as much. */
@@ -81,7 +81,7 @@ function bothWays(
   const withGradients = () => {
     const operands = prepare();
     operands.inputs.forEach(parameter);
-    return () => slopesOf(operands);
+    return () => inputGradients(operands);
   };
   return [
     { operation, shape, needs, prepare: () => prepare().run },

@@ -53,9 +53,9 @@ async function measure(facts: AdapterFacts, only: string | undefined): Promise<B
   const ceiling = await measureCeiling();
   const report: BenchReport = { ...describeAdapter(facts, ceiling), operations: [], steps: [] };
   let done = 1;
-  for (const each of cases) {
-    progress.update(done++, `${each.operation} ${each.shape}`);
-    report.operations.push(await measureCase(each, ceiling));
+  for (const benchCase of cases) {
+    progress.update(done++, `${benchCase.operation} ${benchCase.shape}`);
+    report.operations.push(await measureCase(benchCase, ceiling));
   }
   for (const name of steps) {
     progress.update(done++, `the training step ${name}`);

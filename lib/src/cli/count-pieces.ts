@@ -31,7 +31,7 @@ export async function countPiecesWithWorkers(
       pending.push({ texts, counts: countWith(counters[next++ % workers], texts) });
       if (pending.length >= 2 * workers) await add(pending.shift()!); // what is in memory stays bounded
     }
-    for (const each of pending) await add(each);
+    for (const batch of pending) await add(batch);
   } finally {
     await Promise.all(counters.map(({ worker }) => worker.terminate()));
   }

@@ -78,7 +78,7 @@ function sha256Text(text: string): string {
 }
 
 /** What is known about the file that a name or a URL stands for, before it is downloaded. */
-function wanted(
+function downloadOf(
   what: string,
   { sha256, maxSize }: GetOptions,
 ): Omit<DownloadCard, "bytes" | "sha256" | "kind"> & { sha256?: string; maxBytes: number } {
@@ -97,13 +97,13 @@ function wanted(
 }
 
 async function get(what: string, options: GetOptions): Promise<void> {
-  const { sha256, maxBytes, ...known } = wanted(what, options);
+  const { sha256, maxBytes, ...origin } = downloadOf(what, options);
   const note = `${options.out}.json`;
   const before = readCard(note);
   const found =
     (await alreadyThere(options.out, sha256)) ??
-    (await fetchWatched(known.url, options.out, { sha256, maxBytes }));
-  const card: DownloadCard = { kind: "download", ...known, ...found };
+    (await fetchWatched(origin.url, options.out, { sha256, maxBytes }));
+  const card: DownloadCard = { kind: "download", ...origin, ...found };
   // What somebody has added to the card of this very file stays.
   if (before?.sha256 !== card.sha256) replaceFile(note, `${JSON.stringify(card, null, 2)}\n`);
   if (options.json) return printJson({ file: options.out, ...card });
@@ -141,7 +141,7 @@ async function alreadyThere(
 }
 
 /** Downloads with a bar that says how fast it goes and how long it still takes. */
-async function fetchWatched(url: string, file: string, wanted: { sha256?: string; maxBytes: number }) {
+async function fetchWatched(url: string, file: string, expected: { sha256?: string; maxBytes: number }) {
   const began = performance.now();
   const before = fs.statSync(partialOf(file).file, { throwIfNoEntry: false })?.size ?? 0;
   let progress: ReturnType<typeof startProgress> | undefined;
@@ -157,7 +157,7 @@ async function fetchWatched(url: string, file: string, wanted: { sha256?: string
   };
   const onRetry = (reason: string, seconds: number) => bar().say(`${reason}; trying again in ${seconds} s`);
   try {
-    const got = await download(url, file, { ...wanted, onBytes, onRetry });
+    const got = await download(url, file, { ...expected, onBytes, onRetry });
     progress?.done(`${readableSize(got.bytes)} in ${inWords((performance.now() - began) / 1000)}`);
     return got;
   } catch (error) {

@@ -97,22 +97,22 @@ export function registerPrepare(data: Command): void {
 const listed = (text: string) =>
   text
     .split(",")
-    .map((each) => each.trim())
-    .filter((each) => each !== "");
+    .map((word) => word.trim())
+    .filter((word) => word !== "");
 
-function oneOf(...known: string[]): (text: string) => string {
+function oneOf(...choices: string[]): (text: string) => string {
   return (text) => {
-    if (known.includes(text)) return text;
-    throw new InvalidArgumentError(`It must be one of: ${known.join(", ")}.`);
+    if (choices.includes(text)) return text;
+    throw new InvalidArgumentError(`It must be one of: ${choices.join(", ")}.`);
   };
 }
 
-function listOf(...known: string[]): (text: string) => string[] {
+function listOf(...choices: string[]): (text: string) => string[] {
   return (text) => {
     const all = listed(text);
-    const other = all.find((each) => !known.includes(each));
+    const other = all.find((word) => !choices.includes(word));
     if (other === undefined && all.length > 0) return all;
-    throw new InvalidArgumentError(`It must be some of: ${known.join(", ")}.`);
+    throw new InvalidArgumentError(`It must be some of: ${choices.join(", ")}.`);
   };
 }
 
@@ -132,13 +132,13 @@ export function readSources(words: string[]): CorpusSource[] {
 
 /** A source from `name=wiki,license=CC0-1.0,weight=2`. */
 function describedSource(text: string): CorpusSource {
-  const known = ["name", "license", "weight", "url"];
+  const keys = ["name", "license", "weight", "url"];
   const fields: Record<string, string> = {};
   for (const part of text.split(/,(?=[a-z]+=)/)) {
     const at = part.indexOf("=");
     const [key, value] = [part.slice(0, at), part.slice(at + 1)];
-    if (!known.includes(key))
-      throw new UsageError(`a source has no ${key}${suggestion(key, known)}: it has ${known.join(", ")}`);
+    if (!keys.includes(key))
+      throw new UsageError(`a source has no ${key}${suggestion(key, keys)}: it has ${keys.join(", ")}`);
     fields[key] = value;
   }
   const { name, license, url } = fields;

@@ -50,20 +50,20 @@ export async function splitOverlap({ manifest, tokenizer, train, val }: OpenShar
   const { documentSeparator } = await import("../data/shards.js");
   const separator = manifest.separator ?? documentSeparator(tokenizer);
   const textOf = (ids: Uint32Array) => new TextDecoder().decode(tokenizer.decode(ids));
-  const [wanted, met] = [hashSet(), hashSet()];
+  const [validationRuns, foundRuns] = [hashSet(), hashSet()];
   let [documents, words] = [0, 0];
   for (const ids of documentIds(val, separator)) {
     if (words > mostWords) break;
     const hashes = wordHashes(textOf(ids));
     words += hashes.length;
     if (hashes.length > 0) documents++;
-    eachRun(hashes, runWords, (high, low) => wanted.add(high, low));
+    eachRun(hashes, runWords, (high, low) => validationRuns.add(high, low));
   }
   const progress = startProgress("Comparing the splits", train.length);
   let done = 0;
   for (const ids of documentIds(train, separator)) {
     eachRun(wordHashes(textOf(ids)), runWords, (high, low) => {
-      if (wanted.has(high, low)) met.add(high, low);
+      if (validationRuns.has(high, low)) foundRuns.add(high, low);
     });
     done += ids.length + 1;
     progress.update(Math.min(done, train.length));
@@ -77,7 +77,7 @@ export async function splitOverlap({ manifest, tokenizer, train, val }: OpenShar
     if (hashes.length > 0) seen++;
     let first = -1;
     eachRun(hashes, runWords, (high, low, at) => {
-      if (first < 0 && met.has(high, low)) first = at;
+      if (first < 0 && foundRuns.has(high, low)) first = at;
     });
     if (first < 0) continue;
     overlapping++;

@@ -31,7 +31,7 @@ function sharesFigure(sources: SourceReport[]): PageFigure {
 /** Documents by their length, in bins that double. */
 function lengthsFigure(sources: SourceReport[], lengths: Lengths[]): PageFigure {
   const bin = (length: number) => Math.floor(Math.log2(length));
-  const all = lengths.flatMap((each) => [...each.keys()].map(bin));
+  const all = lengths.flatMap((counts) => [...counts.keys()].map(bin));
   const [first, last] = [Math.min(...all), Math.max(...all)];
   const bins = all.length === 0 ? [] : Array.from({ length: last - first + 1 }, (_, i) => first + i);
   const label = (power: number) => (power === 0 ? "1" : `${2 ** power} to ${2 ** (power + 1) - 1}`);
@@ -127,7 +127,7 @@ function examplesHtml({ samples, dropped }: DataReport, text: (text: string) => 
   const kept = samples.map((sample) => `<pre>${text(sample.trim())}</pre>`);
   const reasons = [...new Set(dropped.map(({ reason }) => reason))];
   const left = reasons
-    .flatMap((each) => dropped.filter(({ reason }) => reason === each).slice(0, SHOWN_DROPS))
+    .flatMap((asked) => dropped.filter(({ reason }) => reason === asked).slice(0, SHOWN_DROPS))
     .map(
       ({ reason, at, text: words }) => `<p>${text(reason)}, ${text(at)}</p><pre>${text(words.trim())}</pre>`,
     );

@@ -127,8 +127,8 @@ export function lengthAt(lengths: Lengths, quantile: number): number {
 
 function sourceReport(share: SourceShare, lengths: Lengths): SourceReport {
   const { name, license = "unknown", url, weight, documents, train, val } = share;
-  const count = [...lengths.values()].reduce((sum, each) => sum + each, 0);
-  const tokens = [...lengths].reduce((sum, [length, each]) => sum + length * each, 0);
+  const count = [...lengths.values()].reduce((sum, documentCount) => sum + documentCount, 0);
+  const tokens = [...lengths].reduce((sum, [length, documentCount]) => sum + length * documentCount, 0);
   const digits = (value: number) => Number(value.toFixed(3));
   return {
     ...{ name, license, url, weight, documents },

@@ -55,8 +55,8 @@ async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<Tex
   const before = tokenizer?.around?.before ?? [];
   const bos = config.bosTokenId ?? (before.length === 1 ? before[0] : undefined);
   const eos = config.eosTokenIds.length > 0 || separator === undefined ? config.eosTokenIds : [separator];
-  const named = (id: number) => ({ id, name: names.get(id) });
-  return { ...(bos === undefined ? {} : { bos: named(bos) }), eos: eos.map(named) };
+  const withName = (id: number) => ({ id, name: names.get(id) });
+  return { ...(bos === undefined ? {} : { bos: withName(bos) }), eos: eos.map(withName) };
 }
 
 const chatTemplates = new Map<string, string | undefined>();

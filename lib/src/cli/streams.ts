@@ -38,9 +38,9 @@ async function keptStream(file: string): Promise<string> {
     );
   }
   if (fs.statSync(copy).size === 0) throw new Error(`Nothing came out of ${file}.`);
-  const named = copy + endingOf(copy);
-  fs.renameSync(copy, named);
-  return named;
+  const renamed = copy + endingOf(copy);
+  fs.renameSync(copy, renamed);
+  return renamed;
 }
 
 /** The number of an open file that a name stands for. */

@@ -4,7 +4,7 @@ import { documentLists } from "./read-documents.js";
 
 /** A value of the report on one line. */
 export function shownValue(value: unknown): string {
-  if (Array.isArray(value)) return value.map((each) => JSON.stringify(each)).join("  ");
+  if (Array.isArray(value)) return value.map((item) => JSON.stringify(item)).join("  ");
   if (typeof value !== "object" || value === null) return String(value);
   return Object.entries(value)
     .map(([name, id]) => `${name} ${id}`)

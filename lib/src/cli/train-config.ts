@@ -40,8 +40,8 @@ async function parseRunFile(text: string): Promise<RunFile> {
   const { parseChecked } = await import("../data/files.js");
   const { parseTrainConfig } = await import("../train/configuration.js");
   const { config, data_sha256, ...others } = parseChecked(text, { unsigned: true });
-  const known = [{}, format].some((each) => JSON.stringify(each) === JSON.stringify(others));
-  if (!known) throw new Error("it is not of version 1, or holds what does not belong there");
+  const isKnownFormat = [{}, format].some((one) => JSON.stringify(one) === JSON.stringify(others));
+  if (!isKnownFormat) throw new Error("it is not of version 1, or holds what does not belong there");
   if (typeof data_sha256 !== "string" || !/^[0-9a-f]{64}$/.test(data_sha256))
     throw new Error("its data_sha256 is no checksum");
   return { config: parseTrainConfig(config), data_sha256 };

@@ -21,13 +21,13 @@ const beginnings = [".tslm.json", "data", "tuning.json"];
 /** Does what must be done before a run begins; if that fails, what it made of these is gone again, and nothing else. */
 export async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
   const { namesIn, readLedger, writeLedger } = await import("../data/folders.js");
-  const made = beginnings.filter((name) => !fs.existsSync(path.join(folder, name)));
+  const missing = beginnings.filter((name) => !fs.existsSync(path.join(folder, name)));
   try {
     if (namesIn(folder).length === 0 && !readLedger(folder)) writeLedger(folder, "train", {});
     return await work();
   } catch (error) {
     if (fs.existsSync(path.join(folder, "run.json"))) throw error; // it has begun: all of that belongs to it
-    for (const name of made) fs.rmSync(path.join(folder, name), { recursive: true, force: true });
+    for (const name of missing) fs.rmSync(path.join(folder, name), { recursive: true, force: true });
     throw error;
   }
 }
@@ -50,8 +50,8 @@ export async function checkFolder(
     );
   if (begun) return checkResumed(out, config, begun.config);
   const { checkApart, namesIn, readLedger } = await import("../data/folders.js");
-  const inputs = [flags.config, config.data, config.tokenizer].flatMap((each) =>
-    typeof each === "string" && fs.existsSync(each) ? [each] : [],
+  const inputs = [flags.config, config.data, config.tokenizer].flatMap((input) =>
+    typeof input === "string" && fs.existsSync(input) ? [input] : [],
   );
   checkApart(out, inputs);
   const own = readLedger(out)?.made_by === "train" ? beginnings : [];
@@ -79,6 +79,7 @@ async function checkSameText(out: string, { data }: TrainConfig): Promise<void> 
   const { fileChecksum } = await import("../data/files.js");
   const { readManifest } = await import("../data/manifest.js");
   const shards = path.join(out, "data", "shards");
-  const known = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
-  if (typeof data !== "string" || known.length !== 1 || fileChecksum(data) !== known[0]) throw otherData();
+  const checksums = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
+  if (typeof data !== "string" || checksums.length !== 1 || fileChecksum(data) !== checksums[0])
+    throw otherData();
 }

@@ -182,8 +182,8 @@ export async function writeReport(
   replaceFile(path.join(paths.folder, "report.txt"), text);
   replaceFile(path.join(paths.folder, "report.html"), reportHtml(metrics, loads, summary, plotlySource()));
   const measured = metrics.findLast(({ val_loss }) => val_loss !== undefined) ?? {};
-  const known = { entropy: summary.entropy, parameters: summary.parameters.total, model: paths.model };
-  return { text, summary: { ...measured, ...known } };
+  const totals = { entropy: summary.entropy, parameters: summary.parameters.total, model: paths.model };
+  return { text, summary: { ...measured, ...totals } };
 }
 
 /** The schedule as the run has it: a warm-up that was too long for its steps is shortened. */

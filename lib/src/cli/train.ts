@@ -105,10 +105,10 @@ type Logs = Record<string, RunLog>;
 async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[string, string[]][]> {
   const { keptLines, noLines } = await import("../train/logs.js");
   const saved = checkpoint?.files.get("logs.json");
-  const known: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
+  const states: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
   const older = checkpoint && !saved ? { step: checkpoint.state.step } : noLines;
   return [paths.metrics, paths.experts, paths.samples].map((file) => {
-    const state = known[path.basename(file)] ?? older;
+    const state = states[path.basename(file)] ?? older;
     const lines = keptLines(file, state);
     if ("lines" in state && lines.length < state.lines)
       process.stderr.write(`${file} is missing: the run goes on without the lines it had.\n`);
@@ -320,12 +320,12 @@ function stopOnSignals(progress: Progress) {
     controller.abort();
   };
   const names = Object.keys(stopSignals) as StopSignal[];
-  for (const each of names) process.on(each, stop);
+  for (const signalName of names) process.on(signalName, stop);
   return {
     signal: controller.signal,
     signalName: () => name,
     end: () => {
-      for (const each of names) process.off(each, stop);
+      for (const signalName of names) process.off(signalName, stop);
     },
   };
 }

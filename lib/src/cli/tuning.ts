@@ -35,8 +35,8 @@ export function readChoices(file: string): Record<string, string> {
 export function choicesIn(text: string): Record<string, string> {
   const content = JSON.parse(text) as Partial<TuningFile> | null;
   if (content?.format !== format) return {};
-  const known = Object.entries(content.choices ?? {}).filter(([, name]) => typeof name === "string");
-  return Object.fromEntries(known);
+  const choices = Object.entries(content.choices ?? {}).filter(([, name]) => typeof name === "string");
+  return Object.fromEntries(choices);
 }
 
 /** Adds choices to those in a file. One that cannot be written is no reason to stop: they are measured again next time. */

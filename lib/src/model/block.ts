@@ -38,7 +38,7 @@ export interface BlockContext {
   /** Made by `ropeTable`, at least as long as the largest position + 1. */
   ropeTable: Tensor;
   /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
-  starts?: Tensor<"u32">;
+  firstKey?: Tensor<"u32">;
   cache?: AttentionCache;
 }
 
@@ -71,10 +71,10 @@ export function rotatedHeads(
  * values [batch, kvHeads, tokens, headDim], and those that the cache has.
  */
 export function attendHeads(heads: Heads, [queries, keys, values]: Tensor[], context: BlockContext): Tensor {
-  const { positions, starts, cache } = context;
+  const { positions, firstKey, cache } = context;
   const { layer, window, scale, softcap, sinks } = heads;
   const keyValues = cache?.extend(layer, keys, values) ?? { keys, values };
-  return attend(queries, keyValues, { positions, firstKey: starts, window }, { scale, softcap, sinks });
+  return attend(queries, keyValues, { positions, firstKey, window }, { scale, softcap, sinks });
 }
 
 //| 02-attention/8-the-block.ipynb#self-attention

@@ -185,10 +185,10 @@ function categoryScale(axis: Axis, extent: Extent, pixels: [number, number], cou
   if (axis.range) [ends[0], ends[1]] = [Number(axis.range[0]), Number(axis.range[1])];
   if (axis.autorange === "reversed") ends.reverse();
   const scale = scaleLinear().domain(ends).range(pixels);
-  const named = extent.values.every((value) => typeof value === "string");
+  const areNames = extent.values.every((value) => typeof value === "string");
   // Among names a number is a place: "16" is a name, and 0.5 is half-way between the first and the second.
   const position = (value: unknown) =>
-    scale(named && typeof value === "number" ? value : (places.get(String(value)) ?? Number(value)));
+    scale(areNames && typeof value === "number" ? value : (places.get(String(value)) ?? Number(value)));
   const stride = Math.max(1, Math.ceil(categories.length / Math.max(1, count)));
   const shown = categories.filter((_, i) => i % stride === 0);
   const name = (value: AxisValue) => decorate(axis, String(value));

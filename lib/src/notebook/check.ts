@@ -101,8 +101,8 @@ async function rehearseMistake(exercise: Check, at: number, seed: number): Promi
   const mistake = exercise.mistakes[at];
   const key = checkKey(exercise);
   const asFunction = (...args: unknown[]) => mistake.makes?.(...args);
-  const made = exercise.inputs ? asFunction : mistake.makes?.();
-  const answer = mistake.makes ? made : mistake.answer;
+  const makes = exercise.inputs ? asFunction : mistake.makes?.();
+  const answer = mistake.makes ? makes : mistake.answer;
   // A mistake told by its results is put in the place of the learner's answer, around the check's own `run`.
   const played = mistake.makes ? { ...exercise, run: undefined } : exercise;
   const verdict = await judge(played, answer, seed);
@@ -120,11 +120,11 @@ async function rehearseMistake(exercise: Check, at: number, seed: number): Promi
 export async function rehearse(checks: object, exercise?: string, seed = 1): Promise<void> {
   const results: Rehearsed[] = [];
   const chosen = Object.values(checks).filter(isCheck);
-  for (const each of chosen.filter((check) => exercise === undefined || check.exercise === exercise)) {
-    for (let at = 0; at < each.mistakes.length; at++) results.push(await rehearseMistake(each, at, seed));
-    for (const [what, answer] of each.inputs && !each.run ? EMPTY_ANSWERS : []) {
-      const { passed } = await judge(each, answer, seed);
-      const key = checkKey(each);
+  for (const check of chosen.filter((one) => exercise === undefined || one.exercise === exercise)) {
+    for (let at = 0; at < check.mistakes.length; at++) results.push(await rehearseMistake(check, at, seed));
+    for (const [what, answer] of check.inputs && !check.run ? EMPTY_ANSWERS : []) {
+      const { passed } = await judge(check, answer, seed);
+      const key = checkKey(check);
       results.push(passed ? { key, problem: `the check lets ${what} pass` } : { key });
     }
   }

@@ -171,13 +171,13 @@ function errorEnds(d: Drawn): number[] {
 
 /** The legend in rows above the plot; only named traces appear, and one alone needs none. */
 function legendItems(drawn: Drawn[], layout: Layout, width: number): { items: LegendItem[]; rows: number } {
-  const named = drawn.filter((d) => d.trace.name && d.trace.showlegend !== false && d.type !== "heatmap");
+  const inLegend = drawn.filter((d) => d.trace.name && d.trace.showlegend !== false && d.type !== "heatmap");
   const groups = new Set<string>();
   const items: LegendItem[] = [];
-  if (!(layout.showlegend ?? named.length > 1)) return { items, rows: 0 };
+  if (!(layout.showlegend ?? inLegend.length > 1)) return { items, rows: 0 };
   let x = 0;
   let row = 0;
-  for (const d of named) {
+  for (const d of inLegend) {
     if (d.trace.legendgroup && groups.has(d.trace.legendgroup)) continue;
     if (d.trace.legendgroup) groups.add(d.trace.legendgroup);
     const label = d.trace.name ?? "";

@@ -135,9 +135,9 @@ function plotlyTrace(d: Drawn): object {
   const size = type === "scatter" ? { size: 6.5 } : {};
   const marker = type === "heatmap" ? {} : { marker: { ...size, ...trace.marker, ...markers } };
   const mode = type === "scatter" ? { mode: modeOf(d) } : {};
-  const named = trace.name ? {} : { showlegend: false };
+  const legend = trace.name ? {} : { showlegend: false };
   const fill = trace.fill && trace.fill !== "none" && !trace.fillcolor ? { fillcolor: `${d.color}29` } : {};
-  return { ...trace, ...mode, ...line, ...marker, ...scales, ...named, ...fill, type, x: d.x, y: d.y };
+  return { ...trace, ...mode, ...line, ...marker, ...scales, ...legend, ...fill, type, x: d.x, y: d.y };
 }
 
 /** Both ends of the colours where a trace says anything of them: one alone plotly takes no notice of. */

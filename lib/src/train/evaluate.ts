@@ -39,8 +39,8 @@ export async function evaluate(
   const [batchSize, context] = batch.inputs.shape;
   let [total, tokens] = [0, 0];
   for (const windows of validationWindows(source, { context, batchSize, maxTokens })) {
-    const starts = separator === undefined ? undefined : documentStarts(windows, separator);
-    writeBatch(batch, { ...windows, firstKey: starts });
+    const firstKey = separator === undefined ? undefined : documentStarts(windows, separator);
+    writeBatch(batch, { ...windows, firstKey });
     total += (await recording.run().value()) * windows.targets.length;
     tokens += windows.targets.length;
   }

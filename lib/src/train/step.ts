@@ -54,18 +54,18 @@ export interface TrainingData {
 export interface BatchTensors {
   inputs: Tensor<"u32">;
   targets: Tensor<"u32">;
-  starts?: Tensor<"u32">;
+  firstKey?: Tensor<"u32">;
 }
 
 //| 04-training/8-the-loop.ipynb#batch-tensors-helpers
 /** Empty tensors [batchSize, context] for batches of one size. */
 export function batchTensors(batchSize: number, context: number, withStarts = false): BatchTensors {
   const ids = () => empty([batchSize, context], "u32");
-  return { inputs: ids(), targets: ids(), ...(withStarts ? { starts: ids() } : {}) };
+  return { inputs: ids(), targets: ids(), ...(withStarts ? { firstKey: ids() } : {}) };
 }
 
 /** Writes a batch into GPU memory. One with fewer rows than the tensors have is filled up with targets that do not count. */
-export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Batch): void {
+export function writeBatch({ inputs, targets, firstKey }: BatchTensors, batch: Batch): void {
   const filledUp = (values: Uint32Array, filler: number) => {
     if (values.length === inputs.size) return values;
     const all = new Uint32Array(inputs.size).fill(filler);
@@ -74,7 +74,7 @@ export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Bat
   };
   inputs.write(filledUp(batch.inputs, 0));
   targets.write(filledUp(batch.targets, ignoredTarget));
-  starts?.write(filledUp(batch.firstKey!, 0));
+  firstKey?.write(filledUp(batch.firstKey!, 0));
 }
 
 //| 04-training/8-the-loop.ipynb#step-result
@@ -82,8 +82,8 @@ export function writeBatch({ inputs, targets, starts }: BatchTensors, batch: Bat
  * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss [1], where there are experts
  * and gradients are wanted, and the tokens that each expert received [experts], by layer.
  */
-export function batchLoss(model: Model, { inputs, targets, starts }: BatchTensors, context: BlockContext) {
-  const { hidden, routed } = hiddenStates(model, inputs, { ...context, starts });
+export function batchLoss(model: Model, { inputs, targets, firstKey }: BatchTensors, context: BlockContext) {
+  const { hidden, routed } = hiddenStates(model, inputs, { ...context, firstKey });
   const loss = linearCrossEntropy(hidden, model.head.weight, targets);
   const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
   return { loss, balance, load: routed.map((layer) => layer.load) };
@@ -208,10 +208,10 @@ export function recordHooked(parts: StepParts, hook: GradientHook): Omit<Recorde
 
 //| 04-training/8-the-loop.ipynb#record-step-2-parts
 /** Positions and angles for batches of a size; the positions are those of each sequence where documents are kept apart. */
-export function batchContext({ config }: Model, { inputs, starts }: BatchTensors): BlockContext {
+export function batchContext({ config }: Model, { inputs, firstKey }: BatchTensors): BlockContext {
   const [batchSize, length] = inputs.shape;
   const context = sequenceContext(config, length);
-  if (!starts) return context;
+  if (!firstKey) return context;
   const positions = Uint32Array.from({ length: batchSize * length }, (_, i) => i % length);
   return { ...context, positions: indices(positions, [batchSize, length]) };
 }
