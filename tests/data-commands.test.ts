@@ -1,36 +1,20 @@
 // `tslm data` and `tslm tokenizer` through the real binary: what they write, and what they say when they cannot.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { expectRefusal, testFolder, tslm as program } from "./tslm.ts";
 
-const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm data "));
-const at = (name: string) => path.join(folder, name);
+const { folder, at } = testFolder("data");
 
-function tslm(args: string[], input: string | Uint8Array = "") {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], { cwd: folder, input });
-  return { status, stdout, out: stdout.toString(), err: stderr.toString() };
-}
-
-/** One sentence on stderr, no stack trace, exit code 1. */
-function expectRefusal(result: ReturnType<typeof tslm>, words: string): void {
-  expect(result.status).toBe(1);
-  expect(result.err).toContain(words);
-  expect(result.err).not.toMatch(/\n\s+at /);
-}
+const tslm = (args: string[], input?: string | Uint8Array) => program(args, { cwd: folder, input });
 
 beforeAll(() => {
   expect(tslm(["data", "synth", "--out", "corpus.txt", "--bytes", "300kB", "--seed", "7"]).status).toBe(0);
   expect(tslm(["tokenizer", "train", "corpus.txt", "--vocab-size", "400", "--out", "bpe"]).status).toBe(0);
 });
-afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 test("data synth writes exactly the bytes asked for, the same for the same seed, and prints the entropy", () => {
   const again = tslm(["data", "synth", "--out", "again.txt", "--bytes", "300000", "--seed", "7"]);
-  expect(again.out).toMatch(/^entropy 0\.\d{4} bits per byte\n$/);
+  expect(again.stdout).toMatch(/^entropy 0\.\d{4} bits per byte\n$/);
   expect(fs.readFileSync(at("again.txt"))).toEqual(fs.readFileSync(at("corpus.txt")));
   expect(fs.statSync(at("again.txt")).size).toBe(300_000);
   tslm(["data", "synth", "--out", "other.txt", "--bytes", "300000", "--seed", "8"]);
@@ -46,8 +30,8 @@ test("tokenizer encode and decode are inverse, byte for byte", () => {
   for (const tokenizer of ["bpe", "bytes"]) {
     for (const text of texts) {
       const encoded = tslm(["tokenizer", "encode", "--tokenizer", tokenizer], text);
-      const decoded = tslm(["tokenizer", "decode", "--tokenizer", tokenizer], encoded.out);
-      expect(decoded.stdout).toEqual(Buffer.from(text));
+      const decoded = tslm(["tokenizer", "decode", "--tokenizer", tokenizer], encoded.stdout);
+      expect(decoded.bytes).toEqual(Buffer.from(text));
     }
   }
 });
@@ -55,12 +39,12 @@ test("tokenizer encode and decode are inverse, byte for byte", () => {
 test("decode gives any bytes, also ones that are no text", () => {
   const ids = [0, 255, 128, 10, 195];
   const decoded = tslm(["tokenizer", "decode", "--tokenizer", "bpe"], JSON.stringify(ids));
-  expect([...decoded.stdout]).toEqual(ids);
+  expect([...decoded.bytes]).toEqual(ids);
 });
 
 test("data prepare splits by characters and keeps what is known of the source", () => {
   const made = tslm(["data", "prepare", "corpus.txt", "--out", "shards", "--tokenizer", "bpe", "--json"]);
-  const manifest = JSON.parse(made.out);
+  const manifest = JSON.parse(made.stdout);
   const { sha256: _, ...saved } = JSON.parse(fs.readFileSync(at("shards/manifest.json"), "utf8"));
   expect(manifest).toEqual(saved);
   expect(manifest.splits.train.bytes).toBe(270_000);
@@ -81,7 +65,7 @@ test("data prepare makes a tokenizer of the characters it finds, also from sever
           "--val-fraction",
           "0.25",
         ]),
-      ).out,
+      ).stdout,
     );
   const { splits, vocab_size } = prepare("one.txt", "two.txt");
   expect(vocab_size).toBe(8);

@@ -2,34 +2,24 @@
 // leave nothing behind, and what cannot be read is refused, also where a reader would never come to an end.
 import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
-import path from "node:path";
 import { fileURLToPath } from "node:url";
 import zlib from "node:zlib";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { binary, testFolder, tslm as program } from "./tslm.ts";
 
-const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
 const fixture = (name: string) => fileURLToPath(new URL(`fixtures/inputs/${name}`, import.meta.url));
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm inputs "));
-const at = (name: string) => path.join(folder, name);
+const { folder, at } = testFolder("inputs");
 const env = { ...process.env, TMPDIR: at("tmp") };
 const texts = Array.from({ length: 40 }, (_, i) => `document ${i * i} with words\n`);
 const records = texts.map((text) => ({ text }));
 const lines = records.map((record) => `${JSON.stringify(record)}\n`).join("");
 
-function tslm(args: string[], input: string | Uint8Array = "") {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], {
-    cwd: folder,
-    input,
-    env,
-  });
-  return { status, out: stdout.toString(), err: stderr.toString() };
-}
+const tslm = (args: string[], input?: string | Uint8Array) => program(args, { cwd: folder, input, env });
 
 /** One sentence on stderr, no stack trace, exit code 1; and nothing is left. */
 function expectRefusal(result: ReturnType<typeof tslm>, words: string): void {
-  expect(result.err).toContain(words);
-  expect(result.err).not.toMatch(/\n\s+at /);
+  expect(result.stderr).toContain(words);
+  expect(result.stderr).not.toMatch(/\n\s+at /);
   expect(result.status).toBe(1);
   expect(fs.readdirSync(at("tmp"))).toEqual([]);
 }
@@ -52,16 +42,15 @@ beforeAll(() => {
   fs.writeFileSync(at("b.json.gz"), zlib.gzipSync(JSON.stringify(records)));
   fs.writeFileSync(at("c.txt"), texts.join("<|endoftext|>\n"));
 });
-afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 test("every command reads the same documents from the same file, and a stream is a file", () => {
   const files = ["a.NDJSON", "b.json.gz", "c.txt"];
-  const manifests = files.map((file) => JSON.parse(tslm(prepare(file, `data of ${file}`)).out));
+  const manifests = files.map((file) => JSON.parse(tslm(prepare(file, `data of ${file}`)).stdout));
   for (const { mixture, splits } of manifests) {
     expect(mixture[0].documents.read).toBe(40);
     expect(splits).toEqual(manifests[0].splits);
   }
-  const streamed = JSON.parse(tslm(prepare("-", "data of -"), lines).out);
+  const streamed = JSON.parse(tslm(prepare("-", "data of -"), lines).stdout);
   expect(streamed.splits).toEqual(manifests[0].splits);
   const train = (file: string, input = "") =>
     expect(
@@ -74,7 +63,7 @@ test("every command reads the same documents from the same file, and a stream is
   expect(merges("bpe of c.txt")).toEqual(merges("bpe of -"));
   expect(JSON.stringify(merges("bpe of c.txt"))).not.toContain("<");
   const report = JSON.parse(
-    tslm(["tokenizer", "inspect", "b.json.gz", "--tokenizer", "bytes", "--json"]).out,
+    tslm(["tokenizer", "inspect", "b.json.gz", "--tokenizer", "bytes", "--json"]).stdout,
   );
   expect(report.bytes).toBe(texts.join("").length);
   expect(fs.readdirSync(at("tmp"))).toEqual([]);

@@ -1,23 +1,17 @@
 // `tslm data prepare` and `data inspect` through the real binary: threads, kills, sources, and what they say of bad input.
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import zlib from "node:zlib";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { readSources } from "../lib/src/cli/data-prepare.js";
 import { isForValidation } from "../lib/src/data/shards.js";
 import { randomStream } from "../lib/src/data/synthetic.js";
+import { binary, testFolder, tslm as program } from "./tslm.ts";
 
-const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm prepare "));
-const at = (name: string) => path.join(folder, name);
+const { folder, at } = testFolder("prepare");
 
-function tslm(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], { cwd: folder });
-  return { status, out: stdout.toString(), err: stderr.toString() };
-}
+const tslm = (...args: string[]) => program(args, { cwd: folder });
 
 const jsonl = (texts: string[]) => texts.map((text) => `${JSON.stringify({ text })}\n`).join("");
 let documents: string[] = [];
@@ -29,7 +23,6 @@ beforeAll(() => {
   fs.writeFileSync(at("a.jsonl"), jsonl(documents.slice(0, 6000)));
   fs.writeFileSync(at("b.jsonl.gz"), zlib.gzipSync(jsonl(documents.slice(5000, 12_000))));
 });
-afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 const sources = [
   ...["--source", "name=notes,license=CC0-1.0,url=https://example.org/notes,weight=1", "a.jsonl"],
@@ -87,7 +80,7 @@ test("one thread or three, killed on the way or not: the same bytes", async () =
     }
     expect(fs.existsSync(at("killed/manifest.json"))).toBe(false);
     expect(fs.existsSync(at("killed/.tslm-partial/manifest.json"))).toBe(false);
-    expect(tslm("data", "inspect", "killed").err).toContain("holds no prepared data");
+    expect(tslm("data", "inspect", "killed").stderr).toContain("holds no prepared data");
   }
   expect(tslm(...prepare("killed", "--workers", "2")).status).toBe(0);
   const found = contentOf("killed");
@@ -123,7 +116,7 @@ test("the manifest keeps account of each source, and so does what inspect says",
     ["b.jsonl.gz", "more"],
     ["corpus.txt", "more"],
   ]);
-  const report = JSON.parse(tslm("data", "inspect", "whole", "--json", "--samples", "3").out);
+  const report = JSON.parse(tslm("data", "inspect", "whole", "--json", "--samples", "3").stdout);
   expect(report.sources.map(({ documents: counts }: typeof notes) => counts)).toEqual(
     mixture.map(({ documents: counts }: typeof notes) => counts),
   );
@@ -133,7 +126,7 @@ test("the manifest keeps account of each source, and so does what inspect says",
   const html = fs.readFileSync(at("whole/inspect.html"), "utf8");
   expect(html).toContain("Plotly.newPlot");
   expect(html.replace(/<script>.*?<\/script>/gs, "")).not.toMatch(/(src|href)=/); // nothing to fetch
-  const text = tslm("data", "inspect", "whole").out;
+  const text = tslm("data", "inspect", "whole").stdout;
   expect(text).toContain("CC-BY-4.0");
   expect(text).toContain("exact-duplicate");
 });
@@ -149,7 +142,7 @@ test("data of an older version, and of plain texts, can be looked at too", () =>
     ...old
   } = JSON.parse(fs.readFileSync(file, "utf8"));
   fs.writeFileSync(file, JSON.stringify(old));
-  const report = JSON.parse(tslm("data", "inspect", "plain", "--json").out);
+  const report = JSON.parse(tslm("data", "inspect", "plain", "--json").stdout);
   expect(report.sources).toMatchObject([{ name: "text", train: { tokens: 2_700_000 }, bytes_per_token: 1 }]);
 });
 
@@ -179,9 +172,9 @@ test("what cannot be read is named with its place, and nothing is left; or it is
   fs.writeFileSync(at("cut.jsonl.gz"), fs.readFileSync(at("b.jsonl.gz")).subarray(0, 20_000));
   const before = fs.readdirSync(folder).sort();
   const refuse = (words: string, ...args: string[]) => {
-    const { status, err } = tslm("data", "prepare", "--out", "none", "--tokenizer", "bytes", ...args);
-    expect(err).toContain(words);
-    expect(err).not.toMatch(/\n\s+at /);
+    const { status, stderr } = tslm("data", "prepare", "--out", "none", "--tokenizer", "bytes", ...args);
+    expect(stderr).toContain(words);
+    expect(stderr).not.toMatch(/\n\s+at /);
     expect(fs.readdirSync(folder).sort()).toEqual(before);
     return status;
   };
@@ -205,8 +198,8 @@ test("what cannot be read is named with its place, and nothing is left; or it is
     "skip",
     "--json",
   );
-  expect(skipped.err).toContain("left out: bad.jsonl:2 is not a JSON object");
-  expect(JSON.parse(skipped.out).mixture[0].documents).toEqual({
+  expect(skipped.stderr).toContain("left out: bad.jsonl:2 is not a JSON object");
+  expect(JSON.parse(skipped.stdout).mixture[0].documents).toEqual({
     read: 4,
     kept: 2,
     dropped: { unreadable: 2 },
@@ -221,7 +214,10 @@ test("the licence of what data get fetched goes along", () => {
     JSON.stringify({ kind: "download", sha256, license: "CC0-1.0", url: "https://example.org/x" }),
   );
   const made = tslm("data", "prepare", "got.jsonl", "--out", "got", "--tokenizer", "bytes", "--json");
-  expect(JSON.parse(made.out).mixture[0]).toMatchObject({ license: "CC0-1.0", url: "https://example.org/x" });
+  expect(JSON.parse(made.stdout).mixture[0]).toMatchObject({
+    license: "CC0-1.0",
+    url: "https://example.org/x",
+  });
 });
 
 test("inspect --overlap counts the validation documents that share 13 words with training", () => {
@@ -236,7 +232,7 @@ test("inspect --overlap counts the validation documents that share 13 words with
   const done = tslm(
     ..."data prepare overlap.jsonl --out overlap --tokenizer bytes --val-fraction 0.2".split(" "),
   );
-  expect(done.err).not.toContain("tslm:");
+  expect(done.stderr).not.toContain("tslm:");
   const runs = (text: string) => {
     const all = text.split(" ");
     return all.slice(12).map((_, i) => all.slice(i, i + 13).join(" "));
@@ -245,10 +241,10 @@ test("inspect --overlap counts the validation documents that share 13 words with
   const held = texts.filter((text) => isForValidation(text, 0.2));
   const overlapping = held.filter((text) => runs(text).some((run) => known.has(run))).length;
   expect(overlapping).toBeGreaterThan(3);
-  const report = JSON.parse(tslm("data", "inspect", "overlap", "--json", "--overlap").out);
+  const report = JSON.parse(tslm("data", "inspect", "overlap", "--json", "--overlap").stdout);
   expect(report.overlap).toMatchObject({ documents: held.length, overlapping });
   expect(runs(report.overlap.example)).toHaveLength(1);
-  expect(tslm("data", "inspect", "overlap", "--overlap").out).toContain(
+  expect(tslm("data", "inspect", "overlap", "--overlap").stdout).toContain(
     `${overlapping} of ${held.length} documents (`,
   );
 });

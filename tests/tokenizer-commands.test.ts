@@ -1,30 +1,15 @@
 // `tslm tokenizer` through the real binary: other people's files, workers, the report, and what it says when it cannot.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import { createRequire } from "node:module";
-import os from "node:os";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { expectRefusal, testFolder, tslm as program } from "./tslm.ts";
 
-const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm tokenizer "));
-const at = (name: string) => path.join(folder, name);
+const { folder, at } = testFolder("tokenizer");
 const gpt2 = createRequire(import.meta.url)
   .resolve("gpt-tokenizer/package.json")
   .replace("package.json", "data/r50k_base.tiktoken");
 
-function tslm(args: string[], input: string | Uint8Array = "") {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], { cwd: folder, input });
-  return { status, stdout, out: stdout.toString(), err: stderr.toString() };
-}
-
-/** One sentence on stderr, no stack trace, exit code 1 (or 2 for bad usage). */
-function expectRefusal(result: ReturnType<typeof tslm>, words: string, status = 1): void {
-  expect(result.err).toContain(words);
-  expect(result.err).not.toMatch(/\n\s+at /);
-  expect(result.status).toBe(status);
-}
+const tslm = (args: string[], input?: string | Uint8Array) => program(args, { cwd: folder, input });
 
 const train = (...args: string[]) => tslm(["tokenizer", "train", ...args]);
 
@@ -32,7 +17,6 @@ beforeAll(() => {
   expect(tslm(["data", "synth", "--out", "corpus.txt", "--bytes", "9MB"]).status).toBe(0);
   expect(train("corpus.txt", "--vocab-size", "500", "--out", "bpe").status).toBe(0);
 });
-afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 test("any number of workers learns the same vocabulary", () => {
   for (const workers of ["1", "2", "5"])
@@ -46,7 +30,7 @@ test("any number of workers learns the same vocabulary", () => {
 
 test("a folder, its file under any name, and a .tiktoken file with its pattern are tokenizers", () => {
   fs.copyFileSync(at("bpe/tokenizer.json"), at("other"));
-  const ids = (...args: string[]) => tslm(["tokenizer", "encode", ...args], "It's a cat.\n").out;
+  const ids = (...args: string[]) => tslm(["tokenizer", "encode", ...args], "It's a cat.\n").stdout;
   expect(ids("--tokenizer", "bpe/tokenizer.json")).toBe(ids("--tokenizer", "bpe"));
   expect(ids("--tokenizer", "other")).toBe(ids("--tokenizer", "bpe"));
   expect(JSON.parse(ids("--tokenizer", gpt2, "--pattern", "gpt2"))).toEqual([1026, 338, 257, 3797, 13, 198]);
@@ -54,13 +38,14 @@ test("a folder, its file under any name, and a .tiktoken file with its pattern a
     ["tokenizer", "decode", "--tokenizer", gpt2, "--pattern", "gpt2"],
     "[1026,338,257,3797]",
   );
-  expect(decoded.out).toBe("It's a cat");
+  expect(decoded.stdout).toBe("It's a cat");
 });
 
 test("special tokens in a text are text unless they are allowed", () => {
   const encode = (...args: string[]) =>
     JSON.parse(
-      tslm(["tokenizer", "encode", "--tokenizer", gpt2, "--pattern", "gpt2", ...args], "a<|endoftext|>").out,
+      tslm(["tokenizer", "encode", "--tokenizer", gpt2, "--pattern", "gpt2", ...args], "a<|endoftext|>")
+        .stdout,
     );
   expect(encode()).not.toContain(50256);
   expect(encode("--allow-special")).toEqual([64, 50256]);
@@ -68,7 +53,9 @@ test("special tokens in a text are text unless they are allowed", () => {
 
 test("inspect says what a tokenizer holds, wastes, and does on a text", () => {
   fs.writeFileSync(at("line.txt"), "the the the\n");
-  const report = JSON.parse(tslm(["tokenizer", "inspect", "line.txt", "--tokenizer", "bpe", "--json"]).out);
+  const report = JSON.parse(
+    tslm(["tokenizer", "inspect", "line.txt", "--tokenizer", "bpe", "--json"]).stdout,
+  );
   expect(report).toMatchObject({
     vocabulary: 500,
     special: { "<|endoftext|>": 499 },
@@ -79,7 +66,7 @@ test("inspect says what a tokenizer holds, wastes, and does on a text", () => {
   expect(report.commonest[0]).toBe(" the");
   expect(report.pattern).toHaveLength(1);
   expect(report.unused).toBeGreaterThan(400);
-  const lines = tslm(["tokenizer", "inspect", "--tokenizer", gpt2, "--pattern", "gpt2"]).out;
+  const lines = tslm(["tokenizer", "inspect", "--tokenizer", gpt2, "--pattern", "gpt2"]).stdout;
   expect(lines).toMatch(/^vocabulary +50257$/m);
   expect(lines).toMatch(/^special +<\|endoftext\|> 50256$/m);
   expect(lines).toMatch(/^unreachable +\d+$/m);

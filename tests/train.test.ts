@@ -2,20 +2,17 @@
 // told in one sentence.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
 import { LostRun } from "../lib/src/train/loop.js";
 import type { TrainingSettings } from "../lib/src/train/step.js";
 import { shortRun } from "./strain.js";
+import { binary, expectRefusal, testFolder, tslm as program } from "./tslm.ts";
 
-const binary = fileURLToPath(new URL("../lib/bin/tslm.mjs", import.meta.url));
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm train "));
-const at = (...names: string[]) => path.join(folder, ...names);
+const { folder, at } = testFolder("train");
 const steps = 60;
 
 const config = {
@@ -34,17 +31,7 @@ const config = {
   schedule: { warmup: 3 },
 };
 
-function tslm(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [binary, ...args], { cwd: folder });
-  return { status, out: stdout.toString(), err: stderr.toString() };
-}
-
-/** One sentence on stderr, no stack trace, exit code 1. */
-function expectRefusal(result: ReturnType<typeof tslm>, words: string): void {
-  expect(result.err).toContain(words);
-  expect(result.err).not.toMatch(/\n\s+at /);
-  expect(result.status).toBe(1);
-}
+const tslm = (...args: string[]) => program(args, { cwd: folder });
 
 /** Starts a run and calls `look` again and again until it says that it has seen enough. */
 async function startUntil(args: string[], look: (child: ChildProcess) => boolean) {
@@ -87,10 +74,9 @@ const begin = (run: string, ...more: string[]) => ["train", "--config", "run.jso
 beforeAll(() => {
   fs.writeFileSync(at("run.json"), JSON.stringify(config));
   const whole = tslm(...begin("whole"));
-  expect(whole.err).not.toContain("tslm:");
+  expect(whole.stderr).not.toContain("tslm:");
   expect(whole.status).toBe(0);
 });
-afterAll(() => fs.rmSync(folder, { recursive: true, force: true }));
 
 test("a run leaves metrics with the agreed keys, two checkpoints, the model and a report", () => {
   const lines = metrics("whole");
@@ -155,7 +141,7 @@ test("sources are mixed by their weights, and a stopped run of them goes on to t
   const sources = [...weighted("songs", 1), ...weighted("lists", 3)];
   expect(tslm("data", "prepare", "--out", "mixed", "--tokenizer", "char", ...sources).status).toBe(0);
   const whole = tslm(...begin("mixed-whole", "--data", "mixed"));
-  expect(whole.err).toContain("Sources by weight: songs 1, lists 3.");
+  expect(whole.stderr).toContain("Sources by weight: songs 1, lists 3.");
   const stopped = await startUntil(begin("mixed-stopped", "--data", "mixed"), (child) => {
     const enough = metrics("mixed-stopped").length >= 7;
     if (enough) for (const stream of [child.stdout!, child.stderr!]) stream.destroy();
@@ -196,7 +182,7 @@ test("a damaged checkpoint is named, an older one is never taken silently, and t
   fs.writeFileSync(file, bytes);
   const refused = tslm("train", "--out", "damaged", "--resume");
   expectRefusal(refused, "damaged/step-000060/optimizer.safetensors is damaged");
-  expect(refused.err).toContain("step-000055");
+  expect(refused.stderr).toContain("step-000055");
   fs.rmSync(at("damaged", "step-000060"), { recursive: true });
   expect(tslm("train", "--out", "damaged", "--resume").status).toBe(0);
   expect(outcome("damaged")).toEqual(outcome("whole"));

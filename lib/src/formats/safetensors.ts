@@ -288,6 +288,17 @@ export function orderTensors<T extends TensorType>(tensors: Map<string, T>): [st
 }
 
 //| 03-moe/a-files-of-weights.ipynb#header-bytes
+/** Pieces of a file as one array, one after the other. */
+export function joinedBytes(pieces: Uint8Array[]): Uint8Array {
+  const bytes = new Uint8Array(pieces.reduce((total, piece) => total + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  return bytes;
+}
+
 /**
  * Makes the head of a file for tensors in the order they will be written: the length, then JSON padded with spaces to
  * a multiple of 8. Metadata keys are sorted, so equal content gives equal bytes.
@@ -333,14 +344,7 @@ export function writeSafetensors(
       `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${data.length}.`,
     );
   }
-  const parts = [safetensorsHeaderBytes(ordered, metadata), ...ordered.map(([, tensor]) => tensor.data)];
-  const bytes = new Uint8Array(parts.reduce((total, part) => total + part.length, 0));
-  let position = 0;
-  for (const part of parts) {
-    bytes.set(part, position);
-    position += part.length;
-  }
-  return bytes;
+  return joinedBytes([safetensorsHeaderBytes(ordered, metadata), ...ordered.map(([, { data }]) => data)]);
 }
 
 //| 03-moe/a-files-of-weights.ipynb#widen

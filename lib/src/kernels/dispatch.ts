@@ -136,12 +136,6 @@ export function countingSortKernel(shape: DispatchShape): Kernel {
   });
 }
 
-//| 03-moe/2-dispatch.ipynb#row-element
-/** Four elements at a time where the row length allows it: the type, and how many there are in a row. */
-export function rowElement(width: number): { type: string; columns: number } {
-  return width % 4 === 0 ? { type: "vec4f", columns: width / 4 } : { type: "f32", columns: width };
-}
-
 //| 03-moe/2-dispatch.ipynb#gather-kernel
 /**
  * Copies each token's row of x [tokens, width] to the rows of its pairs: [rows, width], zeros where nobody is.

@@ -2,6 +2,7 @@
 import type { ModelConfig } from "../formats/config.js";
 import {
   type SafetensorsTensor,
+  joinedBytes,
   orderTensors,
   readSafetensors,
   safetensorsHeaderBytes,
@@ -271,12 +272,5 @@ export function weightsFile(
   config: ModelConfig,
   valuesOf: (weight: ModelWeight) => Float32Array,
 ): Uint8Array {
-  const pieces = [...weightsFilePieces(config, valuesOf)];
-  const bytes = new Uint8Array(pieces.reduce((total, piece) => total + piece.length, 0));
-  let at = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, at);
-    at += piece.length;
-  }
-  return bytes;
+  return joinedBytes([...weightsFilePieces(config, valuesOf)]);
 }
