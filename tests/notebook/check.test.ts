@@ -1,7 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { firstDifference, showValue } from "../../lib/src/notebook/compare.js";
-import { type Check, judge, randomFrom, scoreRow, todo } from "../../lib/src/notebook/index.js";
+import {
+  type Check,
+  judge,
+  randomFrom,
+  scoreRow,
+  todo,
+  untilInterrupted,
+} from "../../lib/src/notebook/index.js";
 
 const reversed: Check<[number[]]> = {
   exercise: "00-test/1-lists",
@@ -91,6 +98,17 @@ describe("judging an answer", () => {
     };
     expect(await said(check, endless)).toMatch(/did not finish within [\d.]+ s: does every loop end/);
     expect(await said({ ...check, run: (answer) => answer() }, endless)).toContain("did not finish");
+  });
+
+  test("so is a loop that never ends after the answer's first wait, whatever it waited for", async () => {
+    const check = { ...reversed, patience: 30 };
+    for (const wait of [() => undefined, () => new Promise((resolve) => setTimeout(resolve, 1))]) {
+      const endless = async () => {
+        await wait();
+        for (;;);
+      };
+      expect(await said(check, endless)).toMatch(/did not finish within [\d.]+ s: does every loop end/);
+    }
   });
 
   test("the limit is a multiple of what the right answer takes", async () => {
