@@ -1,14 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { firstDifference, showValue } from "../../lib/src/notebook/compare.js";
-import {
-  type Check,
-  judge,
-  randomFrom,
-  scoreRow,
-  todo,
-  untilInterrupted,
-} from "../../lib/src/notebook/index.js";
+import { type Check, judge, randomFrom, scoreRow, todo } from "../../lib/src/notebook/index.js";
 
 const reversed: Check<[number[]]> = {
   exercise: "00-test/1-lists",

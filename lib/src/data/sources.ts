@@ -13,6 +13,7 @@ import {
   parquetSchema,
 } from "hyparquet";
 import { compressors as unpackers } from "hyparquet-compressors";
+import { parquetHeader } from "hyparquet/src/column.js";
 import xxhash from "xxhash-wasm";
 import type { XXHash } from "xxhash-wasm";
 import { invalidUtf8, textOfBytes } from "../tokenizer/characters.js";
@@ -710,6 +711,29 @@ export function toldUnpackers(onRead?: (bytes: number) => void): typeof unpacker
   return Object.fromEntries(told);
 }
 
+//| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parquet-pages
+/** Throws unless each page of a column has the checksum that its writer noted; many note none. Source: the Parquet format, PageHeader. */
+export async function checkPages(
+  file: AsyncBuffer,
+  group: FileMetaData["row_groups"][number],
+  column: string,
+): Promise<void> {
+  const chunk = group.columns.find(({ meta_data }) => meta_data?.path_in_schema[0] === column)?.meta_data;
+  if (!chunk) throw new Error(`a group of rows has no column "${column}"`);
+  const begin = Number(chunk.dictionary_page_offset || chunk.data_page_offset);
+  const bytes = await file.slice(begin, begin + Number(chunk.total_compressed_size));
+  const reader = { view: new DataView(bytes), offset: 0 };
+  while (reader.offset < bytes.byteLength) {
+    const { crc, compressed_page_size: size } = parquetHeader(reader);
+    if (!(size >= 0 && reader.offset + size <= bytes.byteLength))
+      throw new Error("a page is longer than its column");
+    const page = new Uint8Array(bytes, reader.offset, size);
+    if (crc !== undefined && zlib.crc32(page) !== crc >>> 0)
+      throw new Error(`a page of the column "${column}" does not have the checksum that its writer noted`);
+    reader.offset += size;
+  }
+}
+
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#parquet-rows
 /** The rows of one group of a Parquet file, of one column; texts come as their bytes. */
 export async function parquetRows(
@@ -755,6 +779,7 @@ export async function* parquetColumn(
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);
+      await checkPages(buffer, group, column).catch(orDamaged);
       yield* await parquetRows(buffer, metadata, column, rowStart, rowEnd, onRead).catch(orDamaged);
       rowStart = rowEnd;
     }
