@@ -75,6 +75,24 @@ describe("tslm init", () => {
     expect(bytesOf("named", "model.safetensors").equals(bytesOf("trained", "model.safetensors"))).toBe(true);
   });
 
+  test("the tokenizer is the one asked for, or the one beside the configuration; without any that is said", async () => {
+    const config = writeJson("wide.json", { ...referenceConfig, vocab_size: 300 });
+    const bare = await run(["init", "--config", config, "--out", "bare"]);
+    expect(bare.stderr).toContain("bare has no tokenizer: give one with --tokenizer");
+    await run(["init", "--config", config, "--tokenizer", "bytes", "--out", "bytes-model"]);
+    const tokenizer = bytesOf("bytes-model", "tokenizer.json");
+    const beside = path.join("bytes-model", "config.json");
+    expect(await run(["init", "--config", beside, "--out", "beside"])).toMatchObject({
+      status: 0,
+      stderr: "",
+    });
+    expect(bytesOf("beside", "tokenizer.json").equals(tokenizer)).toBe(true);
+    const small = path.join(reference, "config.json");
+    expect((await run(["init", "--config", small, "--tokenizer", "bytes", "--out", "bad"])).stderr).toContain(
+      "vocab_size is 64, but the tokenizer has 257 tokens.",
+    );
+  });
+
   test.each([
     [
       { ...referenceConfig, hiden_size: 3 },

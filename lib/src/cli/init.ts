@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import path from "node:path";
 import type { Command } from "commander";
 import { type ModelConfig, strayValues } from "../formats/config.js";
@@ -11,6 +12,7 @@ import { checkFileSize, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
 import { wholeNumber } from "./options.js";
 import { examples, printJson } from "./run.js";
+import type { Tokenizer } from "../tokenizer/characters.js";
 import { openTokenizer } from "./open-tokenizer.js";
 import { defaultTrainConfig } from "../train/configuration.js";
 
@@ -18,6 +20,10 @@ import { defaultTrainConfig } from "../train/configuration.js";
 export function configure(command: Command): void {
   command
     .requiredOption("--config <file>", "a config.json, or a training configuration with a model in it")
+    .option(
+      "--tokenizer <file|bytes>",
+      "the tokenizer to leave beside the weights (default: what a training configuration names, or a tokenizer.json beside the config.json)",
+    )
     .option("--seed <s>", "the same seed gives the same bytes", wholeNumber(), 1)
     .requiredOption("--out <dir>", "the folder to write into")
     .option("--json", "print what was written as one JSON object")
@@ -25,8 +31,17 @@ export function configure(command: Command): void {
   examples(command, "npx tslm init --config config.json --seed 1 --out model");
 }
 
-async function init(options: { config: string; seed: number; out: string; json?: boolean }): Promise<void> {
-  const { config, tokenizer, chatTemplate } = await readDescription(options.config);
+/** What the command was told. */
+interface InitOptions {
+  config: string;
+  tokenizer?: string;
+  seed: number;
+  out: string;
+  json?: boolean;
+}
+
+async function init(options: InitOptions): Promise<void> {
+  const { config, tokenizer, chatTemplate } = await readDescription(options.config, options.tokenizer);
   const { total, active } = countParameters(config);
   checkFileSize(4 * total, `A model of ${total} parameters`);
   const drawing = drawInThreads();
@@ -41,22 +56,52 @@ async function init(options: { config: string; seed: number; out: string; json?:
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
   const ofThem = active === total ? "" : `, of which a token meets ${active}`;
   process.stdout.write(`${total} parameters${ofThem}, in ${options.out}\n`);
+  if (!tokenizer)
+    process.stderr.write(
+      `${options.out} has no tokenizer: give one with --tokenizer for text to go in and out.\n`,
+    );
 }
 
 /** A model that a file describes, and the tokenizer that a training configuration names. */
 type Description = Pick<ModelParts, "config" | "tokenizer" | "chatTemplate">;
 
-/** The model that a file describes: a config.json, or a training configuration whose `model` is one or names one. */
-async function readDescription(file: string): Promise<Description> {
+/**
+ * The model that a file describes: a config.json, or a training configuration whose `model` is one or names one. A tokenizer
+ * that is asked for comes before the one that the file names, or that lies beside it.
+ */
+async function readDescription(file: string, asked?: string): Promise<Description> {
   const json = readJson(file);
+  const folder = path.dirname(file);
   const given = isRecord(json) ? json.model : undefined;
-  if (typeof given === "string") return readDescription(path.resolve(path.dirname(file), given));
+  if (typeof given === "string") return readDescription(path.resolve(folder, given), asked);
   try {
-    if (!isRecord(json) || !isRecord(given)) return { config: await checkedConfig(json) };
-    return await trainingDescription(json, given, path.dirname(file));
+    if (isRecord(json) && isRecord(given))
+      return await trainingDescription(
+        asked ? { ...json, tokenizer: tokenizerPath(asked) } : json,
+        given,
+        folder,
+      );
+    const config = await checkedConfig(json);
+    const beside = fs.existsSync(path.join(folder, "tokenizer.json")) ? folder : undefined;
+    const name = asked ?? beside;
+    return name === undefined ? { config } : await withTokenizer(config, await openTokenizer(name), name);
   } catch (error) {
     throw new Error(`${file}: ${(error as Error).message}`);
   }
+}
+
+/** A tokenizer that was asked for, seen from anywhere. */
+function tokenizerPath(name: string): string {
+  return name === "bytes" ? name : path.resolve(name);
+}
+
+/** A model with a tokenizer, each of whose ids it has a row for. */
+async function withTokenizer(config: ModelConfig, tokenizer: Tokenizer, name: string): Promise<Description> {
+  if (config.vocabSize < tokenizer.vocabSize)
+    throw new Error(
+      `vocab_size is ${config.vocabSize}, but the tokenizer has ${tokenizer.vocabSize} tokens.`,
+    );
+  return { config, tokenizer, chatTemplate: await readChatTemplate(name) };
 }
 
 /** Reads a configuration that a person wrote, in which nothing may be left over. */
@@ -86,10 +131,5 @@ async function trainingDescription(
   }
   const name = choice === "bytes" ? choice : path.resolve(folder, choice);
   const tokenizer = await openTokenizer(name);
-  const config = await whole({ vocab_size: tokenizer.vocabSize });
-  if (config.vocabSize < tokenizer.vocabSize)
-    throw new Error(
-      `model.vocab_size is ${config.vocabSize}, but the tokenizer has ${tokenizer.vocabSize} tokens.`,
-    );
-  return { config, tokenizer, chatTemplate: await readChatTemplate(name) };
+  return withTokenizer(await whole({ vocab_size: tokenizer.vocabSize }), tokenizer, name);
 }
