@@ -55,8 +55,8 @@ export const memory = { held: 0, free: 0, peak: 0 };
 //| 02-attention/a-the-engine-room.ipynb#free-lists-helpers
 /** The pool of a device. */
 export function poolOf({ device, facts }: Gpu): Pool {
-  const known = pools.get(device);
-  if (known) return known;
+  const existing = pools.get(device);
+  if (existing) return existing;
   const room = facts.kind === "cpu" ? processMemory() : undefined;
   const pool = { usable: new WeakSet<GPUBuffer>(), free: new Map(), room: room ?? Number.POSITIVE_INFINITY };
   pools.set(device, pool);

@@ -83,7 +83,7 @@ export async function multiplyAddRates(type: "f32" | "f16"): Promise<number[]> {
   const seconds = await time(probeForms);
   release(y);
   const operations = 2 * probeRound * probeRounds * 64 * workgroups;
-  return seconds.map((each) => operations / each / 1e9);
+  return seconds.map((duration) => operations / duration / 1e9);
 }
 
 //| 02-attention/1-the-first-kernel.ipynb#copy-probe

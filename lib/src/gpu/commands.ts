@@ -108,14 +108,14 @@ export const sizesBuffers = new WeakMap<GPUDevice, Map<string, GPUBuffer>>();
 
 /** The buffer that holds these sizes, made when they are first asked for. */
 export function sizesBuffer(device: GPUDevice, sizes: readonly number[]): GPUBuffer {
-  const known = sizesBuffers.get(device) ?? new Map<string, GPUBuffer>();
-  sizesBuffers.set(device, known);
+  const buffers = sizesBuffers.get(device) ?? new Map<string, GPUBuffer>();
+  sizesBuffers.set(device, buffers);
   const key = sizes.join();
-  const ready = known.get(key);
+  const ready = buffers.get(key);
   if (ready) return ready;
   const buffer = device.createBuffer({ size: Math.ceil(sizes.length / 4) * 16, usage: 0x40 | 0x08 }); // UNIFORM | COPY_DST
   device.queue.writeBuffer(buffer, 0, Uint32Array.from(sizes));
-  known.set(key, buffer);
+  buffers.set(key, buffer);
   return buffer;
 }
 

@@ -45,12 +45,12 @@ export function newTexture(rows: number, what: string, refused: () => void): GPU
 /** The texture for arrays of `bytes` bytes at a binding. `what` is its name in errors. */
 export function textureFor(binding: number, bytes: number, what: string): GPUTexture {
   const { device } = currentGpu();
-  const known = textures.get(device) ?? new Map<string, GPUTexture>();
-  textures.set(device, known);
+  const bySize = textures.get(device) ?? new Map<string, GPUTexture>();
+  textures.set(device, bySize);
   const rows = 2 ** Math.ceil(Math.log2(Math.max(1, bytes / (textureWidth * 16))));
   const key = `${binding} ${rows}`;
-  const texture = known.get(key) ?? newTexture(rows, what, () => known.delete(key));
-  known.set(key, texture);
+  const texture = bySize.get(key) ?? newTexture(rows, what, () => bySize.delete(key));
+  bySize.set(key, texture);
   return texture;
 }
 

@@ -20,13 +20,13 @@ export async function fastestVariant(
   variants: Record<string, Kernel>,
   storages: Storage[],
 ): Promise<{ name: string; seconds: Record<string, number> }> {
-  const known = tunerChoices[question];
-  if (known !== undefined && known in variants) return { name: known, seconds: {} };
+  const choice = tunerChoices[question];
+  if (choice !== undefined && choice in variants) return { name: choice, seconds: {} };
   const seconds: Record<string, number> = {};
   for (const [name, kernel] of Object.entries(variants))
     seconds[name] = await secondsPerRun(kernel, storages, 3, 3);
   const [usual] = Object.keys(variants);
-  const [fastest] = Object.entries(seconds).reduce((best, each) => (each[1] < best[1] ? each : best));
+  const [fastest] = Object.entries(seconds).reduce((best, timed) => (timed[1] < best[1] ? timed : best));
   const name = seconds[fastest] < 0.95 * seconds[usual] ? fastest : usual;
   tunerChoices[question] = name;
   return { name, seconds };

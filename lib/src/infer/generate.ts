@@ -72,7 +72,7 @@ export function tokenSteps(model: Model, cache: KeyValueCache, table: Tensor): T
     free() {
       for (const { recording, ids, positions, last } of steps.values()) {
         recording.free();
-        for (const each of [ids, positions, last]) each.free();
+        for (const input of [ids, positions, last]) input.free();
       }
     },
   };

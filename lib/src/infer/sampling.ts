@@ -181,13 +181,13 @@ export interface StopFilter {
 
 /** A filter for stop strings. The stop string itself is not passed on. */
 export function stopFilter(stops: string[]): StopFilter {
-  const wanted = stops.filter((stop) => stop !== "");
+  const strings = stops.filter((stop) => stop !== "");
   let held = "";
   return {
     push(text) {
       held += text;
-      const found = wanted.map((stop) => held.indexOf(stop)).filter((at) => at >= 0);
-      const ready = found.length > 0 ? Math.min(...found) : held.length - openEnd(held, wanted);
+      const found = strings.map((stop) => held.indexOf(stop)).filter((at) => at >= 0);
+      const ready = found.length > 0 ? Math.min(...found) : held.length - openEnd(held, strings);
       const passed = held.slice(0, ready);
       held = found.length > 0 ? "" : held.slice(ready);
       return { text: passed, stopped: found.length > 0 };

@@ -23,11 +23,11 @@ export function walkFrame({ width, largest }: Walk): {
   return { head: `alias V = ${width === 4 ? "vec4f" : "f32"};`, workgroupSize: 64, workgroups };
 }
 
-/** How many tensors one dispatch can take when each needs `each` bindings and `shared` more serve all. */
-export function tensorsPerDispatch({ limits }: AdapterFacts, each: number, shared: number): number {
+/** How many tensors one dispatch can take when each needs `bindings` of its own and `shared` more serve all. */
+export function tensorsPerDispatch({ limits }: AdapterFacts, bindings: number, shared: number): number {
   return Math.max(
     1,
-    Math.min(8, Math.floor(((limits.maxStorageBuffersPerShaderStage ?? 8) - shared) / each)),
+    Math.min(8, Math.floor(((limits.maxStorageBuffersPerShaderStage ?? 8) - shared) / bindings)),
   );
 }
 
@@ -36,7 +36,7 @@ export function tensorsPerDispatch({ limits }: AdapterFacts, each: number, share
 export function overAll(array: string, statements: string[]): string[] {
   return [
     `  for (var i = thread; i < arrayLength(&${array}); i += groups.x * groups.y * 64u) {`,
-    ...statements.map((each) => `    ${each}`),
+    ...statements.map((statement) => `    ${statement}`),
     "  }",
   ];
 }

@@ -88,10 +88,12 @@ export function constantKernel(value: number): Kernel {
 }
 
 /** Looks up a parameter's gradient, or says that there is none. */
-export function gradientOf(found: Map<Tensor, Tensor>, wanted: Tensor): Tensor {
-  const gradient = found.get(wanted);
+export function gradientOf(found: Map<Tensor, Tensor>, parameter: Tensor): Tensor {
+  const gradient = found.get(parameter);
   if (!gradient)
-    throw new Error(`The loss does not depend on the parameter ${describe(wanted)}, so it has no gradient.`);
+    throw new Error(
+      `The loss does not depend on the parameter ${describe(parameter)}, so it has no gradient.`,
+    );
   return gradient;
 }
 
@@ -107,7 +109,7 @@ export function gradients(loss: Tensor, parameters: Tensor[], seed: number | Ten
   const first = typeof seed === "number" ? launch(constantKernel(seed), [], loss.shape) : seed;
   const found = new Map<Tensor, Tensor>([[loss, first]]);
   for (const output of tapeOf(loss)) sendBack(output, found);
-  return parameters.map((each) => gradientOf(found, each));
+  return parameters.map((parameter) => gradientOf(found, parameter));
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#reshape

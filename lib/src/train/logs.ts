@@ -79,20 +79,20 @@ export function logLine(text: string): { step: number } | undefined {
  * The lines of a log that a checkpoint knows, or (of an older one, which knew none) those up to its step: all that was written
  * later is dropped when a run goes on. None if the file is missing. Throws one sentence if the lines are not those.
  */
-export function keptLines(file: string, known: LogState | { step: number }): string[] {
+export function keptLines(file: string, state: LogState | { step: number }): string[] {
   if (!fs.existsSync(file)) return [];
   const whole = fs.readFileSync(file, "utf8").split("\n").slice(0, -1);
   const advice = "Put it right, or remove it, and resume again: the run then goes on without what it said.";
   const damaged = (what: string) => new Error(`${file} is damaged: ${what}. ${advice}`);
-  if ("step" in known) return whole.filter((line) => (logLine(line)?.step ?? Infinity) <= known.step);
-  const kept = whole.slice(0, known.lines);
-  if (kept.length < known.lines) throw damaged(`it has ${kept.length} of the ${known.lines} lines written`);
+  if ("step" in state) return whole.filter((line) => (logLine(line)?.step ?? Infinity) <= state.step);
+  const kept = whole.slice(0, state.lines);
+  if (kept.length < state.lines) throw damaged(`it has ${kept.length} of the ${state.lines} lines written`);
   const hash = crypto.createHash("sha256");
   kept.forEach((text, i) => {
     const line = logLine(text);
     if (!line) throw damaged(`line ${i + 1} is none of a log`);
     hash.update(lastingPart(line));
   });
-  if (hash.digest("hex") !== known.sha256) throw damaged("its lines are not those that were written");
+  if (hash.digest("hex") !== state.sha256) throw damaged("its lines are not those that were written");
   return kept;
 }

@@ -148,9 +148,9 @@ export function groupTensors(tensors: Tensor[], most: number, kind = (_: Tensor)
 }
 
 //| 04-training/2-optimizers.ipynb#group-facts
-/** How many tensors one dispatch can take on this adapter when each needs `each` bindings and `shared` serve all. */
-export function mostTensors(each: number, shared = 0): number {
-  return tensorsPerDispatch(currentGpu().facts, each, shared);
+/** How many tensors one dispatch can take on this adapter when each needs `bindings` of its own and `shared` serve all. */
+export function mostTensors(bindings: number, shared = 0): number {
+  return tensorsPerDispatch(currentGpu().facts, bindings, shared);
 }
 
 /** Checks that there is one gradient for each parameter, of its size. */
@@ -181,11 +181,11 @@ export function ruleOptimizer(
   const walks = groupTensors(parts, mostTensors(2 + states.length, 3));
   const scalars = tensor(stepScalars(settings, group, 0, 0));
   const [noNorm, noScale] = [zeros([1]), tensor([1])];
-  const named = (state: string, s: number) =>
+  const withNames = (state: string, s: number) =>
     group.parameters.map(({ name }, k): [string, Tensor] => [`${name}.${state}`, states[s][k]]);
   return {
     setStep: (step, learningRate) => scalars.write(stepScalars(settings, group, step, learningRate)),
-    state: () => new Map(rule.states.flatMap(named)),
+    state: () => new Map(rule.states.flatMap(withNames)),
     update(gradients, norm = noNorm, scale = noScale) {
       checkGradients(gradients, tensors);
       const gradientParts = gradients.flatMap(pieces);

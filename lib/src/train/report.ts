@@ -130,7 +130,7 @@ const margin = { t: 46, r: 18, b: 10, l: 10 };
 figures.forEach(({ data, layout }, i) => {
   const title = { text: layout.title, x: 0.02, font: { size: 15 } };
   const axes = { xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis) };
-  const coloured = data.map((each) => (each.type === "heatmap" ? { ...each, colorscale: blues } : each));
+  const coloured = data.map((trace) => (trace.type === "heatmap" ? { ...trace, colorscale: blues } : trace));
   const whole = { ...layout, ...axes, title, font, legend, colorway, margin, height: i === 0 ? 400 : 300 };
   Plotly.newPlot("figure-" + i, coloured, whole, { responsive: true, displayModeBar: false });
 });`;

@@ -191,11 +191,11 @@ export function recordHooked(parts: StepParts, hook: GradientHook): Omit<Recorde
   const first = capture(() => (result = backward(parts)));
   const { gradients } = result!;
   const second = capture(() => update(parts, result!));
-  const named = new Map(parametersOf(parts.model).map(({ name }, i) => [name, gradients[i]]));
+  const byName = new Map(parametersOf(parts.model).map(({ name }, i) => [name, gradients[i]]));
   return {
     async run() {
       first.run();
-      await hook(named);
+      await hook(byName);
       return second.run();
     },
     dispatches: first.dispatches + second.dispatches,

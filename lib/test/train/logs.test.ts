@@ -14,18 +14,18 @@ await test("a log goes on from where a checkpoint knows it, and damage before th
   expect(readLines(file)).toEqual([]);
   for (let step = 1; step <= 3; step++)
     log.append({ step, train_loss: 1 / step, tokens_per_second: Math.round(performance.now()) });
-  const known = log.state();
+  const state = log.state();
   log.append({ step: 4 });
   fs.appendFileSync(file, '{"step":5,"train_lo');
-  const again = openLog(file, keptLines(file, known));
-  expect(again.state()).toEqual(known);
+  const again = openLog(file, keptLines(file, state));
+  expect(again.state()).toEqual(state);
   expect(readLines<Metrics>(file).map(({ step }) => step)).toEqual([1, 2, 3]);
   const text = fs.readFileSync(file, "utf8");
   for (const bad of [text.slice(0, -4), text.replace("0.5", "0.6"), text.slice(text.indexOf("\n") + 1)]) {
     fs.writeFileSync(file, bad);
-    expect(() => keptLines(file, known)).toThrow(`${file} is damaged`);
+    expect(() => keptLines(file, state)).toThrow(`${file} is damaged`);
   }
   fs.rmSync(file); // who removes it does without
-  expect(keptLines(file, known)).toEqual([]);
+  expect(keptLines(file, state)).toEqual([]);
   fs.rmSync(folder, { recursive: true });
 });

@@ -52,7 +52,7 @@ await test("orthogonalised matrices have singular values near 1 and keep their d
     const values = randomNormals(count * size);
     const result = await orthogonalize(tensor(values, [count, rows, columns])).array();
     for (let m = 0; m < count; m++) {
-      const [before, after] = [values, result].map((each) => each.subarray(m * size, (m + 1) * size));
+      const [before, after] = [values, result].map((stack) => stack.subarray(m * size, (m + 1) * size));
       const found = singularValues(after, rows, columns);
       expect(found[0]).toBeLessThan(1.25);
       expect(found.at(-1)).toBeGreaterThan(0.4);

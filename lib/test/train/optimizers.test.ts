@@ -118,9 +118,9 @@ for (const kind of ["sgd", "momentum", "adamw"] as const)
 //| 04-training/2-optimizers.ipynb#norm-test
 await test("the global norm is that of one long vector, and the same bits every time", async () => {
   const values = [...sizes, 100_003, 65_536].map(randomNormals);
-  const tensors = values.map((each) => tensor(each));
+  const tensors = values.map((numbers) => tensor(numbers));
   const expected = Math.sqrt(
-    values.reduce((total, each) => total + each.reduce((sum, x) => sum + x * x, 0), 0),
+    values.reduce((total, numbers) => total + numbers.reduce((sum, x) => sum + x * x, 0), 0),
   );
   const first = await globalNorm(tensors).value();
   expect(Math.abs(first / expected - 1)).toBeLessThan(1e-6);
@@ -168,7 +168,7 @@ await test("mistakes in gradients are named", () => {
 await test("sums of gradients start at zero again after they are cleared", async () => {
   const values = sizes.map(randomNormals);
   const sums = parameterShapes.map(zeros);
-  const parts = values.map((each, k) => tensor(each, parameterShapes[k]));
+  const parts = values.map((numbers, k) => tensor(numbers, parameterShapes[k]));
   accumulateInto(sums, parts);
   accumulateInto(sums, parts);
   for (const [k, each] of sums.entries())

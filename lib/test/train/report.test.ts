@@ -18,8 +18,8 @@ await test("the report ends with its verdict, and its page loads nothing and sho
     samples: [{ step: 2, text: "</script><script>alert(1)</script>" }],
   };
   expect(reportText(lines, summary).trimEnd().split("\n").pop()).toBe("validation 1.2500 bits per byte");
-  const known = reportText(lines, { ...summary, entropy: 0.5 });
-  expect(known.trimEnd().split("\n").pop()).toBe("validation 1.2500 bits per byte, entropy 0.5000");
+  const withEntropy = reportText(lines, { ...summary, entropy: 0.5 });
+  expect(withEntropy.trimEnd().split("\n").pop()).toBe("validation 1.2500 bits per byte, entropy 0.5000");
   const page = reportHtml(lines, [], summary, "/* plotly </script> */");
   expect(page.match(/<script>/g)).toHaveLength(2);
   expect(page.match(/<\/script>/g)).toHaveLength(2);
