@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/1-why-experts.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { route } from "../../src/model/router.js";
+import { type RouterSettings, route } from "../../src/model/router.js";
 import { gradientError } from "../../src/tensor/check.js";
 import { type Tensor, tensor } from "../../src/tensor/tensor.js";
 
@@ -20,8 +20,14 @@ function spreadLogits(rows: number, experts: number) {
 
 //| 03-moe/1-why-experts.ipynb#route-gradient-test
 await test("gradients through a choice agree with finite differences", async () => {
-  for (const normalize of [false, true]) {
-    const settings = { expertsPerToken: 2, normalize };
+  const recipes: Omit<RouterSettings, "expertsPerToken">[] = [
+    { normalize: false },
+    { normalize: true },
+    { normalize: false, scoring: "sigmoid" },
+    { normalize: true, scoring: "sigmoid", scale: 2.5 },
+  ];
+  for (const recipe of recipes) {
+    const settings = { expertsPerToken: 2, ...recipe };
     const weights = (logits: Tensor) => route(logits, settings).weights;
     const probabilities = (logits: Tensor) => route(logits, settings).probabilities;
     for (const f of [weights, probabilities])
