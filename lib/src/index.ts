@@ -81,7 +81,7 @@ export {
   combineKernel,
   dispatchTiles,
   gatherKernel,
-  nobody,
+  padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
 export { bf16Format, f16Format, int8Format } from "./kernels/formats.js";
@@ -207,9 +207,9 @@ export {
   sequenceContext,
 } from "./model/decoder.js";
 export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
-export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
+export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { ropeTable } from "./model/positions.js";
-export { type RouterSettings, type Routing, route } from "./model/router.js";
+export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
   Activation,

@@ -38,10 +38,9 @@ export function checkIds(ids: ArrayLike<number>, vocabSize: number): void {
 //| 03-moe/4-the-decoder.ipynb#feed-experts
 /** Runs a mixture of experts, and the experts that all tokens share where there are any: x [batch, tokens, hidden]. */
 export function runExperts(x: Tensor, layer: Experts, residual?: Tensor): MoeResult {
-  const { router, gate, up, down, expertsPerToken, normalize, shared } = layer;
-  const weights = { router: router.weight, gate: gate.weight, up: up.weight, down: down.weight };
+  const { shared } = layer;
   const stream = shared ? denseFeedForward(x, shared, residual) : residual;
-  return moe(x, weights, { expertsPerToken, normalize }, stream);
+  return moe(x, layer, layer, stream);
 }
 
 /** The feed-forward half of every block, dense or sparse; what each mixture of experts gives is also put into `routed`. */

@@ -1,6 +1,7 @@
 // Extracted from chapters/03-moe/1-why-experts.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
 import { elementwiseKernel } from "../kernels/elementwise.js";
+import { jitterKernel } from "../kernels/jitter.js";
 import { softmaxBackwardKernel } from "../kernels/softmax.js";
 import { type ExpertGroups, type TopkShape, topkBackwardKernel, topkKernel } from "../kernels/topk.js";
 import { track } from "../tensor/autograd.js";
@@ -38,15 +39,16 @@ export interface Routing {
 
 //| 03-moe/1-why-experts.ipynb#router-shape
 /** The sizes of a routing. Throws for logits that are not [tokens, experts], and for a bias of another size. */
-export function routerShape(logits: Tensor, { bias, ...settings }: RouterSettings): TopkShape {
+export function routerShape(logits: Tensor, settings: RouterSettings): TopkShape {
   const [rows, experts] = logits.shape;
+  const { expertsPerToken, normalize, scoring, bias, groups, scale } = settings;
   if (logits.shape.length !== 2)
     throw new Error(`route wants logits [tokens, experts], not ${describe(logits)}.`);
   if (bias && bias.size !== experts)
     throw new Error(
       `route: the bias ${describe(bias)} must have one element for each of ${experts} experts.`,
     );
-  return { rows, experts, ...settings, biased: bias !== undefined };
+  return { rows, experts, expertsPerToken, normalize, scoring, biased: bias !== undefined, groups, scale };
 }
 
 /** The gradient of the logits from that of the probabilities, all [tokens, experts]. */
@@ -82,4 +84,19 @@ export function route(logits: Tensor, settings: RouterSettings): Routing {
     probabilitiesBackward(shape, [probabilities, logits, gradient]),
   ]);
   return { logits, probabilities, experts, weights };
+}
+
+//| 03-moe/1-why-experts.ipynb#jitter
+/** How much what a router sees is shaken in training, and the seed of it. */
+export interface Jitter {
+  /** Each number is multiplied by a factor from 1 − amount to 1 + amount. */
+  amount: number;
+  /** [1]; the same seed gives the same factors. */
+  seed: Tensor<"u32">;
+}
+
+/** x [...] with each number multiplied by a random factor near 1, and so the gradient. Source: the Switch Transformer. */
+export function jittered(x: Tensor, { amount, seed }: Jitter): Tensor {
+  const shaken = (values: Tensor) => launch(jitterKernel(x.size, amount), [values, seed], x.shape);
+  return track(shaken(x), [x], (gradient) => [shaken(gradient)]);
 }

@@ -1,6 +1,12 @@
 // Extracted from chapters/02-attention/4-rows.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
-import { activations, swigluBackwardKernel, swigluKernel } from "../kernels/activation.js";
+import {
+  activations,
+  clampedSwigluBackwardKernel,
+  clampedSwigluKernel,
+  swigluBackwardKernel,
+  swigluKernel,
+} from "../kernels/activation.js";
 import {
   layerNormBackwardKernel,
   layerNormKernel,
@@ -123,6 +129,19 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return track(y, [gate, up], (gradient) => {
     const inputGradients = [empty(gate.shape), empty(up.shape)];
     launchInto(swigluBackwardKernel(gate.size), [gate, up, gradient], inputGradients);
+    return inputGradients;
+  });
+}
+
+//| 02-attention/4-rows.ipynb#clamped-swiglu
+/** The clamped SwiGLU of gpt-oss, from gate [...] and up [...] of one shape to the same shape. Throws when the shapes differ. */
+export function clampedSwiglu(gate: Tensor, up: Tensor): Tensor {
+  if (gate.shape.join() !== up.shape.join())
+    throw new Error(`clampedSwiglu: gate ${describe(gate)} and up ${describe(up)} must have the same shape.`);
+  const y = launch(clampedSwigluKernel(gate.size), [gate, up], gate.shape);
+  return track(y, [gate, up], (gradient) => {
+    const inputGradients = [empty(gate.shape), empty(up.shape)];
+    launchInto(clampedSwigluBackwardKernel(gate.size), [gate, up, gradient], inputGradients);
     return inputGradients;
   });
 }
