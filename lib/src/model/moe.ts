@@ -1,4 +1,5 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
+import type { Activation } from "../formats/config.js";
 import { currentGpu } from "../gpu/device.js";
 import {
   type DispatchShape,
@@ -23,7 +24,7 @@ import { PackedWeight, type Weight, describeWeight, productInputs } from "../ten
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
 import { applyLinear, gated } from "./block.js";
 import { type Jitter, type RouterSettings, type Routing, jittered, route } from "./router.js";
-import type { Activation, Linear } from "./structure.js";
+import type { Linear } from "./structure.js";
 
 //| 03-moe/2-dispatch.ipynb#dispatch-plan
 /** Where each pair (token, choice) goes: the pairs sorted by expert, each expert's rows padded to whole tiles. */
