@@ -7,7 +7,7 @@ import { openGpu } from "../lib/src/gpu/device.js";
 import { keyValueCache } from "../lib/src/infer/cache.js";
 import { ignoredTarget } from "../lib/src/kernels/cross-entropy.js";
 import type { BlockContext } from "../lib/src/model/block.js";
-import { parseModelConfig } from "../lib/src/model/config.js";
+import { configWarnings, parseModelConfig } from "../lib/src/model/config.js";
 import { forward, sequenceContext } from "../lib/src/model/decoder.js";
 import { parametersOf, weightsOf } from "../lib/src/model/families.js";
 import { ropeTables } from "../lib/src/model/positions.js";
@@ -16,7 +16,7 @@ import type { Model } from "../lib/src/model/structure.js";
 import { loadModel, saveModel } from "../lib/src/model/weights.js";
 import { gradients, withoutGradients } from "../lib/src/tensor/autograd.js";
 import { relativeError } from "../lib/src/tensor/check.js";
-import { indices } from "../lib/src/tensor/tensor.js";
+import { indices, sizeOf } from "../lib/src/tensor/tensor.js";
 import { batchLoss } from "../lib/src/train/step.js";
 
 const folder = "tests/fixtures/families";
@@ -73,7 +73,10 @@ function logitsOf(model: Model, ids: ArrayLike<number>, shape: number[], context
 for (const family of families) {
   test(`${family}: logits, loss and the gradient of every weight`, async () => {
     const model = open(family);
-    expect((model as Model & { warnings: string[] }).warnings).toEqual([]);
+    const ignored = configWarnings(configOf(family)).filter(
+      (warning) => !warning.endsWith("no token has that id."),
+    );
+    expect(ignored).toEqual([]);
     const reference = referenceOf(family);
     const { ids, batch, tokens } = reference;
     const context = sequenceContext(model.config, tokens);
@@ -94,8 +97,14 @@ for (const family of families) {
     const ours = fileTensors(weightsOf(model.config));
     expect([...ours.keys()].sort()).toEqual([...theirs.keys()].sort());
     for (const [name, tensor] of ours) {
-      const gradient = fileNumbers(tensor, (weight) => values.get(weight.name)!);
-      expect(relativeError(gradient, toFloat32(theirs.get(name)!)), name).toBeLessThan(1e-3);
+      // No gradient reaches a buffer: theirs is all zeros.
+      const gradient = fileNumbers(
+        tensor,
+        ({ name, shape }) => values.get(name) ?? new Float32Array(sizeOf(shape)),
+      );
+      const reference = toFloat32(theirs.get(name)!);
+      if (reference.every((value) => value === 0)) expect(gradient, name).toEqual(reference);
+      else expect(relativeError(gradient, reference), name).toBeLessThan(1e-3);
     }
   });
 

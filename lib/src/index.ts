@@ -63,6 +63,7 @@ export type {
   AttentionConfig,
   ConfigPart,
   FamilySettings,
+  GatedActivation,
   ModelConfig,
   ModelSizes,
   MoeConfig,
@@ -214,7 +215,14 @@ export {
   outputLogits,
   sequenceContext,
 } from "./model/decoder.js";
-export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
+export {
+  modelFamilies,
+  namedWeights,
+  parametersByName,
+  parametersOf,
+  randomModel,
+  weightsOf,
+} from "./model/families.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";

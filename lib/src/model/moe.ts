@@ -1,5 +1,5 @@
 // Extracted from chapters/03-moe/2-dispatch.ipynb: edit it there, or here and run `npm run backport`.
-import type { Activation } from "../formats/config.js";
+import type { GatedActivation } from "../formats/config.js";
 import { currentGpu } from "../gpu/device.js";
 import {
   type DispatchShape,
@@ -182,7 +182,7 @@ export interface MoeWeights {
   /** The experts' down projections [E, C, I], their biases [E, C]. */
   down: Linear;
   /** What each expert does between its layers: SwiGLU unless given. */
-  activation?: Activation;
+  activation?: GatedActivation;
 }
 
 //| 03-moe/2-dispatch.ipynb#moe-result
