@@ -58,7 +58,16 @@ export {
   trainBpe,
 } from "./tokenizer/merges.js";
 export { PATTERNS, type PatternName } from "./tokenizer/pretokenize.js";
-export type { FamilySettings, ModelConfig, ModelSizes, MoeConfig } from "./formats/config.js";
+export type {
+  Activation,
+  AttentionConfig,
+  ConfigPart,
+  FamilySettings,
+  GatedActivation,
+  ModelConfig,
+  ModelSizes,
+  MoeConfig,
+} from "./formats/config.js";
 export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
 export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
@@ -81,7 +90,7 @@ export {
   combineKernel,
   dispatchTiles,
   gatherKernel,
-  nobody,
+  padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
 export { bf16Format, f16Format, int8Format } from "./kernels/formats.js";
@@ -206,17 +215,24 @@ export {
   outputLogits,
   sequenceContext,
 } from "./model/decoder.js";
-export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
-export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
-export { ropeTable } from "./model/positions.js";
-export { type RouterSettings, type Routing, route } from "./model/router.js";
+export {
+  modelFamilies,
+  namedWeights,
+  parametersByName,
+  parametersOf,
+  randomModel,
+  weightsOf,
+} from "./model/families.js";
+export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
+export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
+export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
-  Activation,
   Block,
   Dense,
   Experts,
   Heads,
+  Latent,
   Linear,
   Model,
   ModelFamily,

@@ -10,7 +10,7 @@ import {
 } from "../formats/safetensors.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
-import type { ModelWeight } from "./structure.js";
+import type { ModelFamily, ModelWeight, Role } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
 /** How the numbers of a weight (of one expert, where each has a tensor) lie in a tensor of the file. */
@@ -25,6 +25,9 @@ export interface StoredLayout {
   transposed: boolean;
 }
 
+/** What stands in a file as a vector, one for each expert perhaps. */
+export const vectorRoles: Role[] = ["norm", "bias", "buffer"];
+
 /** The layout of a weight in its file. Norms and biases have rows of one number. */
 export function storedLayout({
   role,
@@ -34,7 +37,7 @@ export function storedLayout({
   rows: stored,
 }: ModelWeight): StoredLayout {
   const part = perExpert ? shape.slice(1) : shape;
-  const isVector = role === "norm" || role === "bias";
+  const isVector = vectorRoles.includes(role);
   const columns = isVector ? 1 : part[part.length - 1];
   const rows = isVector ? part[part.length - 1] : part[part.length - 2];
   const { first, of, step = 1 } = stored ?? { first: 0, of: rows };
@@ -44,7 +47,7 @@ export function storedLayout({
 /** The shape of the tensor in the file. */
 export function storedShape({ role, shape, perExpert, transposed, rows }: ModelWeight): number[] {
   const part = perExpert ? shape.slice(1) : [...shape];
-  const rowsAt = part.length - (role === "norm" || role === "bias" ? 1 : 2);
+  const rowsAt = part.length - (vectorRoles.includes(role) ? 1 : 2);
   if (rows) part[rowsAt] = rows.of;
   if (transposed) part.push(...part.splice(-2).reverse());
   return part;
@@ -176,6 +179,18 @@ export function checkTensors(
         `The weight ${name} is [${given.join(", ")}], but the configuration wants [${shape.join(", ")}].`,
       );
   }
+}
+
+//| 03-moe/a-files-of-weights.ipynb#with-prefix
+/** The tensors of a file under the names of the family's table, some of whose files leave out a prefix. */
+export function completeNames(
+  tensors: Map<string, StoredTensor>,
+  { optionalPrefix: prefix, entries }: ModelFamily,
+): Map<string, StoredTensor> {
+  const names = [...tensors.keys()];
+  if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
+  const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
+  return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head
