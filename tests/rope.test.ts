@@ -15,7 +15,12 @@ const cases: (Turns & { config: Record<string, unknown>; length: number; local?:
 );
 
 /** The largest relative difference from the reference, whose numbers have 24 bits. */
-function difference(rope: RopeConfig, headDim: number, length: number, { frequencies, magnitude }: Turns): number {
+function difference(
+  rope: RopeConfig,
+  headDim: number,
+  length: number,
+  { frequencies, magnitude }: Turns,
+): number {
   const ours = scaledFrequencies(rope, headDim, length);
   expect(ours.length).toBe(frequencies.length);
   const differences = ours.map((frequency, i) => Math.abs(frequency / frequencies[i] - 1));
@@ -29,11 +34,20 @@ test("random settings of every kind of positions give the frequencies of transfo
     const saved = parseModelConfig(JSON.parse(modelConfigText(config)), { strict: true });
     for (const { rope, localRope, headDim } of [config, saved]) {
       expect(difference(rope!, headDim, length, turns), JSON.stringify(json)).toBeLessThan(2e-5);
-      if (local) expect(difference(localRope!, headDim, length, local), JSON.stringify(json)).toBeLessThan(2e-5);
+      if (local)
+        expect(difference(localRope!, headDim, length, local), JSON.stringify(json)).toBeLessThan(2e-5);
       kinds.add(`${rope?.scaling?.type} ${rope?.dimensions === undefined}`);
     }
   }
   expect([...kinds].sort()).toEqual(
-    ["dynamic true", "linear true", "llama3 true", "longrope false", "longrope true", "undefined true", "yarn true"].sort(),
+    [
+      "dynamic true",
+      "linear true",
+      "llama3 true",
+      "longrope false",
+      "longrope true",
+      "undefined true",
+      "yarn true",
+    ].sort(),
   );
 });

@@ -343,7 +343,8 @@ export function ropeByLayerType(json: Record<string, unknown>) {
     return withoutNulls(part);
   });
   const stray = Object.keys(both).find((key) => !types.includes(key));
-  if (stray) throw new Error(`rope_parameters.${stray} stands beside the types of layers; give it for each of them.`);
+  if (stray)
+    throw new Error(`rope_parameters.${stray} stands beside the types of layers; give it for each of them.`);
   return { full: { ...full, ...withoutNulls(scaling as Record<string, unknown>) }, local };
 }
 
@@ -372,7 +373,12 @@ export const twoBasesPart: ConfigPart = {
     const { full, local } = ropeByLayerType(json);
     return [
       ...ignoredKey(json, "rope_theta", "rope_parameters.full_attention.rope_theta", full.rope_theta),
-      ...ignoredKey(json, "rope_local_base_freq", "rope_parameters.sliding_attention.rope_theta", local.rope_theta),
+      ...ignoredKey(
+        json,
+        "rope_local_base_freq",
+        "rope_parameters.sliding_attention.rope_theta",
+        local.rope_theta,
+      ),
     ];
   },
 };
@@ -422,14 +428,20 @@ export const queryScalarPart: ConfigPart = {
 /** The bound of the scores of attention. */
 export const attentionSoftcapPart: ConfigPart = {
   keys: ["attn_logit_softcapping"],
-  read: (json) => withoutUndefined({ attentionSoftcap: readNumbers(json, [], ["attn_logit_softcapping"]).attn_logit_softcapping }),
+  read: (json) =>
+    withoutUndefined({
+      attentionSoftcap: readNumbers(json, [], ["attn_logit_softcapping"]).attn_logit_softcapping,
+    }),
   write: ({ attentionSoftcap }) => ({ attn_logit_softcapping: attentionSoftcap ?? null }),
 };
 
 /** The bound of the scores of the next token. */
 export const logitSoftcapPart: ConfigPart = {
   keys: ["final_logit_softcapping"],
-  read: (json) => withoutUndefined({ logitSoftcap: readNumbers(json, [], ["final_logit_softcapping"]).final_logit_softcapping }),
+  read: (json) =>
+    withoutUndefined({
+      logitSoftcap: readNumbers(json, [], ["final_logit_softcapping"]).final_logit_softcapping,
+    }),
   write: ({ logitSoftcap }) => ({ final_logit_softcapping: logitSoftcap ?? null }),
 };
 
@@ -520,7 +532,9 @@ export function alternatingWindowPart(pattern: number): ConfigPart {
       const schema = z.object({ sliding_window_pattern: sizeSchema().default(pattern) });
       const { sliding_window_pattern: every } = readKeys(schema, json);
       const localLayers = readLocalLayers(json, layers, (layer) => (layer + 1) % every !== 0);
-      return windowSettings(localLayers, readWindow(json));
+      const window = readWindow(json);
+      // Kept where no layer is local, too: others want to be told.
+      return withoutUndefined({ window, ...windowSettings(localLayers, window) });
     },
     write: (config) => ({ sliding_window: config.window ?? null, layer_types: layerTypes(config) }),
   };
@@ -532,7 +546,10 @@ export const unrotatedLayersPart: ConfigPart = {
   read: (json, sizes) => {
     const flags = { error: `a list of ${sizes.layers} zeros and ones, one for each layer` };
     const schema = z.object({
-      no_rope_layers: z.array(z.literal([0, 1], flags), flags).length(sizes.layers, flags).optional(),
+      no_rope_layers: z
+        .array(z.literal([0, 1], flags), flags)
+        .length(sizes.layers, flags)
+        .optional(),
       no_rope_layer_interval: sizeSchema().default(4),
     });
     const { no_rope_layers: turns, no_rope_layer_interval: every } = readKeys(schema, json);
@@ -540,13 +557,22 @@ export const unrotatedLayersPart: ConfigPart = {
       turns ? turns[i] === 1 : (i + 1) % every !== 0,
     );
     const { window } = switchedWindowPart.read(json, sizes);
-    const localLayers = readLocalLayers(json, sizes.layers, (i) => window !== undefined && !rotatingLayers[i]);
-    return { ...windowSettings(localLayers, window), ...(rotatingLayers.includes(false) ? { rotatingLayers } : {}) };
+    const localLayers = readLocalLayers(
+      json,
+      sizes.layers,
+      (i) => window !== undefined && !rotatingLayers[i],
+    );
+    return {
+      ...windowSettings(localLayers, window),
+      ...(rotatingLayers.includes(false) ? { rotatingLayers } : {}),
+    };
   },
   write: (config) => ({
     ...switchedWindowPart.write(config),
     layer_types: layerTypes(config),
-    no_rope_layers: Array.from({ length: config.layers }, (_, i) => (config.rotatingLayers?.[i] === false ? 0 : 1)),
+    no_rope_layers: Array.from({ length: config.layers }, (_, i) =>
+      config.rotatingLayers?.[i] === false ? 0 : 1,
+    ),
   }),
 };
 

@@ -307,6 +307,7 @@ export const runnableValues: Record<string, unknown[]> = {
   attention_bias: [false],
   mlp_bias: [false],
   use_sliding_window: [false],
+  sliding_window: [],
   layer_types: ["full_attention"],
   no_rope_layers: [1],
   partial_rotary_factor: [1],

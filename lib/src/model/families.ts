@@ -128,13 +128,20 @@ export function tableOf(...layers: WeightEntry[]): WeightEntry[] {
 }
 
 /** The norms before the two halves, as Llama names them. */
-export const [attentionNorm] = blockRows([["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden]]);
+export const [attentionNorm] = blockRows([
+  ["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden],
+]);
 export const [feedForwardNorm] = blockRows([
   ["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden],
 ]);
 
 /** What a model like Llama or Qwen3 is made of. */
-export const decoderEntries = tableOf(attentionNorm, ...attentionEntries, feedForwardNorm, ...feedForwardEntries);
+export const decoderEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...feedForwardEntries,
+);
 
 //| 03-moe/4-the-decoder.ipynb#model-families-parts
 /** Rotary angles that old software stored in its files: they are computed. */
@@ -190,7 +197,10 @@ export const mixtralEntries = tableOf(
 
 //| 03-moe/4-the-decoder.ipynb#fused-tables
 /** Weights that lie in one tensor of the file, one below the other. */
-export function fusedRows(shared: Omit<WeightEntry, "path" | "shape">, parts: [path: string, shape: Shape][]): WeightEntry[] {
+export function fusedRows(
+  shared: Omit<WeightEntry, "path" | "shape">,
+  parts: [path: string, shape: Shape][],
+): WeightEntry[] {
   const heights = (config: ModelConfig, layer: number) => parts.map(([, shape]) => shape(config, layer)[0]);
   const sum = (rows: number[]) => rows.reduce((total, count) => total + count, 0);
   return parts.map(([path, shape], i) => ({
@@ -264,7 +274,12 @@ export function fusedAttentionEntries(): WeightEntry[] {
 //| 03-moe/4-the-decoder.ipynb#gpt2-table-2
 export const gpt2Entries: WeightEntry[] = [
   { path: "embedding", file: "transformer.wte.weight", role: "table", shape: shapes.table },
-  { path: "positions", file: "transformer.wpe.weight", role: "table", shape: (c) => [c.contextLength, c.hiddenSize] },
+  {
+    path: "positions",
+    file: "transformer.wpe.weight",
+    role: "table",
+    shape: (c) => [c.contextLength, c.hiddenSize],
+  },
   ...layerNormEntries("blocks.*.norms.beforeAttention", `${gpt2Layer}ln_1`),
   ...fusedAttentionEntries(),
   ...transposedEntries("attention.o", "attn.c_proj", "residual", outputs),
@@ -287,7 +302,7 @@ export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "writte
     hidden_act: "activation_function",
   },
   lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
-  derived: ({ hidden_size }) => ({ intermediate_size: 4 * Number(hidden_size) }),
+  derived: ({ hidden_size: width }) => (typeof width === "number" ? { intermediate_size: 4 * width } : {}),
   written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
   idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
@@ -318,7 +333,13 @@ export const moreSparseFamilies: Record<string, ModelFamily> = {
     qkNorm: "projection",
     parts: [rotaryPart, attentionBiasPart, allExpertsPart],
     defaults: {
-      ...{ max_position_embeddings: 4096, rms_norm_eps: 1e-5, eos_token_id: 50279, pad_token_id: 1, router_aux_loss_coef: 0.01 },
+      ...{
+        max_position_embeddings: 4096,
+        rms_norm_eps: 1e-5,
+        eos_token_id: 50279,
+        pad_token_id: 1,
+        router_aux_loss_coef: 0.01,
+      },
     },
     runnable: { hidden_act: ["silu", "swish"] },
     idle: ["clip_qkv"],
@@ -334,7 +355,13 @@ export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
   headsFillWidth: true,
   defaults: {
     ...{ num_key_value_heads: 4, head_dim: 256, sliding_window: 4096, query_pre_attn_scalar: 256 },
-    ...{ hidden_act: "gelu_pytorch_tanh", tie_word_embeddings: true, bos_token_id: 2, eos_token_id: 1, pad_token_id: 0 },
+    ...{
+      hidden_act: "gelu_pytorch_tanh",
+      tie_word_embeddings: true,
+      bos_token_id: 2,
+      eos_token_id: 1,
+      pad_token_id: 0,
+    },
   },
   spelling: { hidden_act: "hidden_activation" },
   idle: ["hidden_act", "cache_implementation", "_sliding_window_pattern", "use_bidirectional_attention"],
@@ -376,8 +403,20 @@ export const moreDenseFamilies: Record<string, ModelFamily> = {
   gemma2: {
     ...gemmaLike,
     architecture: "Gemma2ForCausalLM",
-    parts: [rotaryPart, attentionBiasPart, alternatingWindowPart(2), queryScalarPart, attentionSoftcapPart, logitSoftcapPart],
-    defaults: { ...gemmaLike.defaults, max_position_embeddings: 8192, attn_logit_softcapping: 50, final_logit_softcapping: 30 },
+    parts: [
+      rotaryPart,
+      attentionBiasPart,
+      alternatingWindowPart(2),
+      queryScalarPart,
+      attentionSoftcapPart,
+      logitSoftcapPart,
+    ],
+    defaults: {
+      ...gemmaLike.defaults,
+      max_position_embeddings: 8192,
+      attn_logit_softcapping: 50,
+      final_logit_softcapping: 30,
+    },
     lacks: ["sliding_window_pattern"],
   },
   gemma3_text: {
@@ -441,6 +480,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
     qkNorm: "none",
     parts: [rotaryPart, upperWindowPart],
     fixed: { attentionBias: true },
+    runnable: { attention_bias: [true, false] }, // it is always there
     defaults: { num_key_value_heads: 32, max_position_embeddings: 32768, ...qwenWindow },
   },
   mistral: {

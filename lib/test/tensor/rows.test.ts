@@ -172,9 +172,19 @@ await test("activations equal the plain ones, also far from zero", async () => {
     expect(relativeError(y, Array.from(values, f)), name).toBeLessThan(1e-6);
   }
   const capped = await softcap(tensor(values), 3).array();
-  expect(relativeError(capped, Array.from(values, (x) => 3 * Math.tanh(x / 3)))).toBeLessThan(1e-6);
+  expect(
+    relativeError(
+      capped,
+      Array.from(values, (x) => 3 * Math.tanh(x / 3)),
+    ),
+  ).toBeLessThan(1e-6);
   const wide = await gatedUnit("gelu", tensor(values), tensor(values)).array();
-  expect(relativeError(wide, Array.from(values, (x) => plainActivations.gelu(x) * x))).toBeLessThan(1e-6);
+  expect(
+    relativeError(
+      wide,
+      Array.from(values, (x) => plainActivations.gelu(x) * x),
+    ),
+  ).toBeLessThan(1e-6);
   const gated = await swiglu(tensor(values), tensor(values)).array();
   expect(
     relativeError(
