@@ -3,7 +3,13 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
 import { tokensInMemory } from "../lib/src/data/shards.js";
-import { readSafetensors, toFloat32, toInt32 } from "../lib/src/formats/safetensors.js";
+import {
+  type SafetensorsTensor,
+  readSafetensors,
+  toFloat32,
+  toInt32,
+  writeSafetensors,
+} from "../lib/src/formats/safetensors.js";
 import { openGpu } from "../lib/src/gpu/device.js";
 import { keyValueCache } from "../lib/src/infer/cache.js";
 import { generate, plainGenerate } from "../lib/src/infer/generate.js";
@@ -183,6 +189,23 @@ for (const family of families) {
     expect(await logitsOf(again, ids, [batch, tokens], context)).toEqual(logits);
   });
 }
+
+test("gpt2: names without their prefix, and the masks that older files carry", async () => {
+  const { tensors } = readSafetensors(fs.readFileSync(`${folder}/gpt2/model.safetensors`));
+  const bare = new Map([...tensors].map(([name, tensor]) => [name.replace(/^transformer\./, ""), tensor]));
+  const mask: SafetensorsTensor = { dtype: "F32", shape: [1, 1, 2, 2], data: new Uint8Array(16) };
+  bare
+    .set("h.0.attn.bias", mask)
+    .set("h.1.attn.masked_bias", { ...mask, shape: [], data: new Uint8Array(4) });
+  bare.set("lm_head.weight", bare.get("wte.weight")!);
+  const model = loadModel(configOf("gpt2"), writeSafetensors(bare));
+  expect(model.warnings).toEqual(configWarnings(configOf("gpt2")));
+  expect(await saveModel(model)).toEqual(await saveModel(open("gpt2")));
+  bare.delete("wpe.weight");
+  expect(() => loadModel(configOf("gpt2"), writeSafetensors(bare))).toThrow(
+    "The weights are incomplete: transformer.wpe.weight missing.",
+  );
+});
 
 /** A small configuration of a family as a person writes it: a few keys, as the family spells them. */
 function fewKeys(model_type: string): Record<string, unknown> {

@@ -219,6 +219,12 @@ await test("each family reads its own spellings", () => {
     contextLength: 64,
   });
   expect([gpt2.activation, gpt2.rope, gpt2.tied]).toEqual(["gelu", undefined, true]);
+  expect(() => read("gpt2", { n_embd: 30, n_head: 4 })).toThrow(
+    "n_embd is 30, not a multiple of n_head, which is 4.",
+  );
+  expect(() => parseModelConfig({ model_type: "gpt2", hidden_size: 32 }, { strict: true })).toThrow(
+    "hidden_size is not a setting of a gpt2 model; it is called n_embd there.",
+  );
   // Gemma's activation has its own key; the one that others have says nothing there.
   expect(read("gemma2", { hidden_act: "silu", hidden_activation: "gelu_pytorch_tanh" }).activation).toBe(
     "gelu",
@@ -342,6 +348,9 @@ await test("strict: a key that no such model has is refused, with the nearest na
   );
   expect(parsing("qwen3", { hiddenSize: 4 }, true)).toThrow("did you mean hidden_size?");
   expect(parsing("llama", { num_experts: 4 }, true)).toThrow(/num_experts is not a setting of a llama model/);
+  expect(parsing("llama", { num_local_experts: 4 }, true)).toThrow(
+    "num_local_experts is not a setting of a llama",
+  );
   expect(parsing("qwen3", { zebra: 4 }, true)).toThrow("zebra is not a setting of a qwen3 model.");
   expect(parsing("qwen3", { zebra: 4 })).not.toThrow();
   expect(parsing("qwen3", { attention_dropout: 0.1 }, true)).toThrow("attention_dropout is 0.1, but only 0");
@@ -390,6 +399,7 @@ await test("a family that has no part for a setting refuses it by name, in one s
   expect(refusals).toBeGreaterThan(20 * Object.keys(modelFamilies).length);
 });
 
+//| 03-moe/a-files-of-weights.ipynb#config-refused-part-test
 await test("what a part does not run is refused as well", () => {
   const refused = (model_type: string, changes: Record<string, unknown>) => () =>
     parseModelConfig({
@@ -416,7 +426,9 @@ await test("what a part does not run is refused as well", () => {
     "rope_parameters.rope_theta stands",
   );
   expect(refused("gemma3_text", { sliding_window: null })).toThrow("there is no sliding_window");
-  expect(refused("gemma2", { hidden_activation: "gelu" })).toThrow('is "gelu", but only these');
+  expect(refused("gemma2", { hidden_activation: "gelu" })).toThrow(
+    'hidden_activation is "gelu", but only these',
+  );
   expect(refused("smollm3", { no_rope_layers: [1] })).toThrow(
     "no_rope_layers must be a list of 4 zeros and ones",
   );
@@ -640,6 +652,7 @@ const oddRope = fc.record(
   { requiredKeys: ["rope_type"] },
 );
 
+//| 03-moe/a-files-of-weights.ipynb#config-fuzz-test-2
 await test("whatever stands in a config.json, it is read or refused in one sentence", () => {
   const fuzzed = fs
     .readdirSync(families)
