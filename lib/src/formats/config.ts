@@ -113,7 +113,7 @@ export interface ModelConfig extends ModelSizes, AttentionConfig {
   eosTokenIds: number[];
 }
 
-//| 03-moe/a-files-of-weights.ipynb#families
+//| 03-moe/a-files-of-weights.ipynb#config-part
 /** A group of keys of a config.json that some families have. */
 export interface ConfigPart {
   /** Their names, as most families spell them. */
@@ -128,6 +128,7 @@ export interface ConfigPart {
   complete?(given: Record<string, unknown>): Record<string, unknown>;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#families
 /** What a family fixes about its config.json. Sources: the configuration classes of transformers 5.18. */
 export interface FamilySettings {
   /** Its class in transformers. */
@@ -325,6 +326,7 @@ export const runnableValues: Record<string, unknown[]> = {
   attention_bias: [false],
   mlp_bias: [false],
   use_sliding_window: [false],
+  sliding_window: [],
   layer_types: ["full_attention"],
   no_rope_layers: [1],
   partial_rotary_factor: [1],
@@ -350,6 +352,7 @@ export const runnableValues: Record<string, unknown[]> = {
   transformers_weights: [],
 };
 
+//| 03-moe/a-files-of-weights.ipynb#runnable-of
 /** Those of a family: the keys of its parts are for its parts to judge. */
 export function runnableOf({ parts, runnable }: FamilySettings): Record<string, unknown[]> {
   const own = new Set(parts.flatMap(({ keys }) => keys));
@@ -505,10 +508,14 @@ export function checkConfigKeys(
   modelType: string,
   family: FamilySettings,
 ): void {
-  const known = [...configKeysOf(family), ...Object.keys(configAliases)];
+  const own = configKeysOf(family);
+  const aliases = Object.keys(configAliases).filter((alias) => own.includes(configAliases[alias]));
+  const known = [...own, ...aliases];
   for (const key of Object.keys(json)) {
     if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
-    throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
+    const spelled = family.spelling?.[key];
+    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, known);
+    throw new Error(`${key} is not a setting of a ${modelType} model${hint}`);
   }
 }
 
