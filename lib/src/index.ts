@@ -227,7 +227,15 @@ export type {
   StoredRows,
   WeightEntry,
 } from "./model/structure.js";
-export { type LoadedModel, type ModelFiles, loadModel, openModelFiles, saveModel } from "./model/weights.js";
+export {
+  type LoadedModel,
+  type ModelDtype,
+  type ModelFiles,
+  type OpenSettings,
+  loadModel,
+  openModelFiles,
+  saveModel,
+} from "./model/weights.js";
 export {
   type Checkpoint,
   type CheckpointFiles,

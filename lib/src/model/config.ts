@@ -103,7 +103,8 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config-text
-/** The text of that config.json. */
-export function modelConfigText(config: ModelConfig): string {
-  return configText(modelConfigToJson(config));
+/** The text of that config.json; `dtype` is how the numbers are written. */
+export function modelConfigText(config: ModelConfig, dtype: "F32" | "F16" | "BF16" = "F32"): string {
+  const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+  return configText({ ...modelConfigToJson(config), torch_dtype: names[dtype] });
 }

@@ -3,6 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
 import { add, scale } from "../tensor/operations.js";
+import { denseWeight } from "../tensor/products.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {
@@ -39,7 +40,12 @@ export function checkIds(ids: ArrayLike<number>, vocabSize: number): void {
 /** Runs a mixture of experts, and the experts that all tokens share where there are any: x [batch, tokens, hidden]. */
 export function runExperts(x: Tensor, layer: Experts, residual?: Tensor): MoeResult {
   const { router, gate, up, down, expertsPerToken, normalize, shared } = layer;
-  const weights = { router: router.weight, gate: gate.weight, up: up.weight, down: down.weight };
+  const weights = {
+    router: denseWeight(router.weight, "The router"),
+    gate: gate.weight,
+    up: up.weight,
+    down: down.weight,
+  };
   const stream = shared ? denseFeedForward(x, shared, residual) : residual;
   return moe(x, weights, { expertsPerToken, normalize }, stream);
 }

@@ -119,16 +119,16 @@ export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan):
 }
 
 //| 03-moe/2-dispatch.ipynb#moe-types
-/** The weights of a mixture of experts over tokens of width C: E experts with an inner width I. */
+/** The weights of a mixture of experts over tokens of width C: E experts, dense or packed, with an inner width I. */
 export interface MoeWeights {
   /** The router [E, C]. */
   router: Tensor;
   /** The experts' gate projections [E, I, C]. */
-  gate: Tensor;
+  gate: Weight;
   /** The experts' up projections [E, I, C]. */
-  up: Tensor;
+  up: Weight;
   /** The experts' down projections [E, C, I]. */
-  down: Tensor;
+  down: Weight;
 }
 
 //| 03-moe/2-dispatch.ipynb#moe-result
