@@ -13,7 +13,7 @@ import { bf16Format, bytesIn, f16Format, mxfp4Format, wordsFor } from "../kernel
 import { f32Format } from "../kernels/operands.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
-import type { ModelWeight } from "./structure.js";
+import type { ModelFamily, ModelWeight } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
 /** How the numbers of a weight (of one expert, where each has a tensor) lie in a tensor of the file. */
@@ -222,6 +222,18 @@ export function checkTensors(
   }
   if (extra.length > 0) throw new Error(`The configuration has no place for the weights ${someOf(extra)}.`);
   checkShapes(tensors, expected);
+}
+
+//| 03-moe/a-files-of-weights.ipynb#with-prefix
+/** The tensors of a file under the names of the family's table, some of whose files leave out a prefix. */
+export function completeNames(
+  tensors: Map<string, StoredTensor>,
+  { optionalPrefix: prefix, entries }: ModelFamily,
+): Map<string, StoredTensor> {
+  const names = [...tensors.keys()];
+  if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
+  const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
+  return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head

@@ -16,6 +16,7 @@ import {
   type StoredPiece,
   type StoredTensor,
   checkTensors,
+  completeNames,
   fileTensors,
   joinBlocks,
   mergeFiles,
@@ -150,7 +151,7 @@ export function openModelFiles(
   { dtype = "f32", available = Number.POSITIVE_INFINITY }: OpenSettings = {},
 ): LoadedModel {
   const stated = parseModelConfig(config);
-  const tensors = mergeFiles(files);
+  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
   const settled = settleHead(stated, tensors);
   const weights = weightsOf(settled.config);
   const expected = fileTensors(weights);
