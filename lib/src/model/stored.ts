@@ -237,8 +237,8 @@ export function completeNames(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head
-/** Numbers that are read and turned at a time: 4 MiB as 32-bit floats. */
-export const numbersAtOnce = 2 ** 20;
+/** Numbers that are read and turned at a time: 1 MiB as 32-bit floats. */
+export const numbersAtOnce = 2 ** 18;
 
 /** Bytes of a tensor as f32. Errors name the weight. */
 export function numbersIn(name: string, dtype: StoredTensor["dtype"], data: Uint8Array): Float32Array {
