@@ -42,11 +42,10 @@ async function apart(model: Model, fixture: string): Promise<number> {
   const { tensors } = readSafetensors(fs.readFileSync(path.join(fixtures, fixture, "expected.safetensors")));
   const { shape } = tensors.get("input_ids")!;
   const ids = toInt32(tensors.get("input_ids")!);
-  const format = fixture.endsWith("bf16") ? bf16Format : f16Format;
-  const ropeTable = roundedTurns(model.config, shape[1], format);
-  const { logits } = withoutGradients(() =>
-    forward(model, indices(ids, shape), { ...sequenceContext(model.config, shape[1]), ropeTable }),
-  );
+  const format = fixture === "sharded_f16" ? f16Format : bf16Format;
+  const context = sequenceContext(model.config, shape[1]);
+  if (fixture !== "mxfp4") context.ropeTable = roundedTurns(model.config, shape[1], format);
+  const { logits } = withoutGradients(() => forward(model, indices(ids, shape), context));
   const expected = toFloat32(tensors.get("logits")!);
   const found = await logits.array();
   expect(found.length).toBe(expected.length);
@@ -70,6 +69,9 @@ describe("weights in 16 bits", () => {
     ["sharded_f16", "f32", []],
     ["sharded_f16", "auto", ["f16"]],
     ["sharded_f16", "f16", ["f16"]],
+    ["mxfp4", "f32", []],
+    ["mxfp4", "auto", ["bf16", "mxfp4"]],
+    ["mxfp4", "bf16", ["bf16"]],
   ])("%s kept as %s: the logits of the widened weights", async (fixture, dtype, formats) => {
     const model = await openModel(path.join(fixtures, fixture), dtype);
     expect([...packedAs(model)]).toEqual(formats);

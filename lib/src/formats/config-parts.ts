@@ -329,6 +329,79 @@ export const rotaryPart: ConfigPart = {
   },
 };
 
+//| 03-moe/a-files-of-weights.ipynb#two-bases-part
+/** The objects that say how positions turn in layers of each type, from both spellings. */
+export function ropeByLayerType(json: Record<string, unknown>) {
+  const both = json.rope_parameters ?? {};
+  const scaling = json.rope_scaling ?? {};
+  for (const [key, value] of Object.entries({ rope_parameters: both, rope_scaling: scaling }))
+    if (!isRecord(value)) throw new Error(`${key} must be an object, not ${shown(value)}.`);
+  const types = ["full_attention", "sliding_attention"];
+  const [full, local] = types.map((type) => {
+    const part = (both as Record<string, unknown>)[type] ?? {};
+    if (!isRecord(part)) throw new Error(`rope_parameters.${type} must be an object, not ${shown(part)}.`);
+    return withoutNulls(part);
+  });
+  const stray = Object.keys(both).find((key) => !types.includes(key));
+  if (stray)
+    throw new Error(`rope_parameters.${stray} stands beside the types of layers; give it for each of them.`);
+  return { full: { ...full, ...withoutNulls(scaling as Record<string, unknown>) }, local };
+}
+
+/** Rotary positions with a base for local layers and one for the others. */
+export const twoBasesPart: ConfigPart = {
+  keys: ["rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters"],
+  read: (json, sizes) => {
+    const { full, local } = ropeByLayerType(json);
+    for (const rope of [full, local]) checkRunnable(rope, { partial_rotary_factor: [1] });
+    const [theta, localTheta] = [json.rope_theta ?? 1e6, json.rope_local_base_freq ?? 1e4];
+    return {
+      rope: readRope({ rope_theta: theta, ...full }, "rope_parameters.full_attention", sizes),
+      localRope: readRope({ rope_theta: localTheta, ...local }, "rope_parameters.sliding_attention", sizes),
+    };
+  },
+  write: ({ rope, localRope = rope, headDim }) => {
+    const [full, local] = [rope!, localRope!].map((each) => ropeConfigToJson(each, headDim));
+    if (!localRope?.scaling) return { ...full, rope_local_base_freq: local.rope_theta };
+    const nested = ({ rope_theta, rope_scaling }: Record<string, unknown>) => ({
+      rope_theta,
+      ...((rope_scaling as object | null) ?? { rope_type: "default" }),
+    });
+    return { rope_parameters: { full_attention: nested(full), sliding_attention: nested(local) } };
+  },
+  conflicts: (json) => {
+    const { full, local } = ropeByLayerType(json);
+    return [
+      ...ignoredKey(json, "rope_theta", "rope_parameters.full_attention.rope_theta", full.rope_theta),
+      ...ignoredKey(
+        json,
+        "rope_local_base_freq",
+        "rope_parameters.sliding_attention.rope_theta",
+        local.rope_theta,
+      ),
+    ];
+  },
+};
+
+//| 03-moe/a-files-of-weights.ipynb#phi3-rope-part
+/** Rotary positions that know two kinds only, and keep the original context outside. */
+export const outsideOriginalPart: ConfigPart = {
+  ...partialRotaryPart,
+  keys: [...partialRotaryPart.keys, "original_max_position_embeddings"],
+  read: (json, sizes) => {
+    const { rope } = partialRotaryPart.read(json, sizes);
+    const type = rope?.scaling?.type ?? "default";
+    if (["default", "longrope"].includes(type)) return { rope };
+    throw new Error(`rope_type is ${shown(type)}, but only default and longrope are run in this family.`);
+  },
+  write: (config) => {
+    const { scaling } = config.rope!;
+    const original = scaling?.type === "longrope" ? scaling.originalContextLength : undefined;
+    const keys = { ...partialRotaryPart.write(config), original_max_position_embeddings: original };
+    return withoutUndefined(keys);
+  },
+};
+
 //| 03-moe/a-files-of-weights.ipynb#small-parts
 /** Biases of the projections of attention. */
 export const attentionBiasPart: ConfigPart = {
@@ -341,7 +414,35 @@ export const attentionBiasPart: ConfigPart = {
 export const mlpBiasPart: ConfigPart = {
   keys: ["mlp_bias"],
   read: (json) => ({ mlpBias: readFlag(json, "mlp_bias") }),
-  write: ({ mlpBias }) => ({ mlp_bias: mlpBias }),
+  write: ({ mlpBias }) => (mlpBias ? { mlp_bias: true } : {}),
+};
+
+//| 03-moe/a-files-of-weights.ipynb#score-parts
+/** What scores of attention are divided by the root of. */
+export const queryScalarPart: ConfigPart = {
+  keys: ["query_pre_attn_scalar"],
+  read: (json) => ({ queryScalar: readNumbers(json, ["query_pre_attn_scalar"]).query_pre_attn_scalar }),
+  write: ({ queryScalar, headDim }) => ({ query_pre_attn_scalar: queryScalar ?? headDim }),
+};
+
+/** The bound of the scores of attention. */
+export const attentionSoftcapPart: ConfigPart = {
+  keys: ["attn_logit_softcapping"],
+  read: (json) =>
+    withoutUndefined({
+      attentionSoftcap: readNumbers(json, [], ["attn_logit_softcapping"]).attn_logit_softcapping,
+    }),
+  write: ({ attentionSoftcap }) => ({ attn_logit_softcapping: attentionSoftcap ?? null }),
+};
+
+/** The bound of the scores of the next token. */
+export const logitSoftcapPart: ConfigPart = {
+  keys: ["final_logit_softcapping"],
+  read: (json) =>
+    withoutUndefined({
+      logitSoftcap: readNumbers(json, [], ["final_logit_softcapping"]).final_logit_softcapping,
+    }),
+  write: ({ logitSoftcap }) => ({ final_logit_softcapping: logitSoftcap ?? null }),
 };
 
 //| 03-moe/a-files-of-weights.ipynb#window-parts
@@ -370,7 +471,7 @@ export function windowSettings(
 ): Pick<ModelConfig, "window" | "localLayers"> {
   if (!localLayers.includes(true)) return {};
   if (window !== undefined) return { window, localLayers };
-  throw new Error("layer_types has sliding_attention, but there is no sliding_window.");
+  throw new Error("Some layers are local (sliding_attention), but there is no sliding_window.");
 }
 
 /** The types of the layers, as a config.json has them. */
@@ -420,6 +521,57 @@ export const upperWindowPart: ConfigPart = {
           max_window_layers: config.localLayers.indexOf(true),
         }
       : {},
+};
+
+//| 03-moe/a-files-of-weights.ipynb#window-parts-3
+/** Windows in all layers but every `pattern`-th, unless `layer_types` says otherwise: in turns, as Gemma has them. */
+export function alternatingWindowPart(pattern: number): ConfigPart {
+  return {
+    keys: ["sliding_window", "sliding_window_pattern", "layer_types"],
+    read: (json, { layers }) => {
+      const schema = z.object({ sliding_window_pattern: sizeSchema().default(pattern) });
+      const { sliding_window_pattern: every } = readKeys(schema, json);
+      const localLayers = readLocalLayers(json, layers, (layer) => (layer + 1) % every !== 0);
+      return windowSettings(localLayers, readWindow(json));
+    },
+    write: (config) => ({ sliding_window: config.window ?? null, layer_types: layerTypes(config) }),
+  };
+}
+
+/** Layers in which nothing turns, `no_rope_layers`, or every so many-th; and a window in those, with a switch. */
+export const unrotatedLayersPart: ConfigPart = {
+  keys: [...switchedWindowPart.keys, "no_rope_layers", "no_rope_layer_interval", "layer_types"],
+  read: (json, sizes) => {
+    const flags = { error: `a list of ${sizes.layers} zeros and ones, one for each layer` };
+    const schema = z.object({
+      no_rope_layers: z
+        .array(z.literal([0, 1], flags), flags)
+        .length(sizes.layers, flags)
+        .optional(),
+      no_rope_layer_interval: sizeSchema().default(4),
+    });
+    const { no_rope_layers: turns, no_rope_layer_interval: every } = readKeys(schema, json);
+    const rotatingLayers = Array.from({ length: sizes.layers }, (_, i) =>
+      turns ? turns[i] === 1 : (i + 1) % every !== 0,
+    );
+    const { window } = switchedWindowPart.read(json, sizes);
+    const localLayers = readLocalLayers(
+      json,
+      sizes.layers,
+      (i) => window !== undefined && !rotatingLayers[i],
+    );
+    return {
+      ...windowSettings(localLayers, window),
+      ...(rotatingLayers.includes(false) ? { rotatingLayers } : {}),
+    };
+  },
+  write: (config) => ({
+    ...switchedWindowPart.write(config),
+    layer_types: layerTypes(config),
+    no_rope_layers: Array.from({ length: config.layers }, (_, i) =>
+      config.rotatingLayers?.[i] === false ? 0 : 1,
+    ),
+  }),
 };
 
 //| 03-moe/a-files-of-weights.ipynb#read-experts
@@ -512,4 +664,133 @@ export const allExpertsPart: ConfigPart = {
   }),
   write: ({ moe }) => expertsToJson(moe!),
   complete: (whole) => completeExperts(whole, "intermediate_size"),
+};
+
+//| 03-moe/a-files-of-weights.ipynb#more-experts-parts
+/** Experts as in Qwen3's files, and one that serves every token, as much as the token says. */
+export const sharedExpertPart: ConfigPart = {
+  ...expertsPart,
+  keys: [...expertsPart.keys, "shared_expert_intermediate_size"],
+  read: (json, sizes) => {
+    const schema = z.object({ shared_expert_intermediate_size: sizeSchema() });
+    const sharedSize = readKeys(schema, json).shared_expert_intermediate_size;
+    return { moe: { ...expertsPart.read(json, sizes).moe!, sharedSize, sharedGate: true } };
+  },
+  write: (config) => ({
+    ...expertsPart.write(config),
+    shared_expert_intermediate_size: config.moe!.sharedSize,
+  }),
+  complete: (whole) => {
+    const routed = completeExperts(whole, "moe_intermediate_size");
+    return { ...routed, shared_expert_intermediate_size: routed.moe_intermediate_size };
+  },
+};
+
+/** Biases of queries, keys and values alone. */
+export const qkvBiasPart: ConfigPart = {
+  keys: ["qkv_bias"],
+  read: (json) => ({ attentionBias: readFlag(json, "qkv_bias", true) }),
+  write: ({ attentionBias }) => ({ qkv_bias: attentionBias }),
+};
+
+/** gpt-oss's experts: in all layers, with biases, clamped, their weights a softmax over the chosen. */
+export const clampedExpertsPart: ConfigPart = {
+  ...allExpertsPart,
+  keys: ["num_experts", "num_experts_per_tok", "router_aux_loss_coef", "swiglu_limit"],
+  read: (json, sizes) => {
+    checkRunnable(json, { swiglu_limit: [7] });
+    const { moe } = allExpertsPart.read(json, sizes);
+    return { moe: { ...moe!, normalizeTopK: true, biased: true, activation: "clamped-silu" } };
+  },
+  write: (config) => {
+    const { norm_topk_prob: _, ...keys } = allExpertsPart.write(config);
+    return { ...keys, swiglu_limit: 7 };
+  },
+};
+
+//| 03-moe/a-files-of-weights.ipynb#sigmoid-experts-part
+/** The groups of a router. None where there is one. Throws for groups that do not fit the experts. */
+export function readGroups(
+  json: Record<string, unknown>,
+  experts: number,
+  expertsPerToken: number,
+): MoeConfig["groups"] {
+  const schema = z.object({ n_group: sizeSchema().default(1), topk_group: sizeSchema().default(1) });
+  const { n_group: count, topk_group: kept } = readKeys(schema, json);
+  if (experts % count !== 0)
+    throw new Error(
+      `n_group is ${count}, but ${experts} experts cannot be put into so many groups of equal size.`,
+    );
+  if (kept > count) throw new Error(`topk_group is ${kept}, but there are only ${count} groups (n_group).`);
+  const most = (experts / count) * kept;
+  if (expertsPerToken > most)
+    throw new Error(
+      `num_experts_per_tok is ${expertsPerToken}, but ${kept} of ${count} groups have only ${most} experts.`,
+    );
+  return count === 1 ? undefined : { count, kept };
+}
+
+/** Which layers have experts: all but the first few. */
+export function readDenseStart(json: Record<string, unknown>, layers: number): boolean[] {
+  const count = { error: "a whole number from 0 up" };
+  const schema = z.object({ first_k_dense_replace: z.int(count).nonnegative(count).default(0) });
+  const { first_k_dense_replace: first } = readKeys(schema, json);
+  return Array.from({ length: layers }, (_, i) => i >= first);
+}
+
+/** Routed and shared experts as the files of DeepSeek-V3 and GLM-4 describe them: sigmoid scores, a bias for the choice, groups. */
+export const sigmoidExpertsPart: ConfigPart = {
+  keys: `num_experts num_experts_per_tok moe_intermediate_size n_shared_experts n_group topk_group routed_scaling_factor
+    norm_topk_prob first_k_dense_replace moe_layer_freq scoring_func topk_method`.split(/\s+/),
+  read: (json, { layers }) => {
+    checkRunnable(json, { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1] });
+    const none = { error: "a whole number from 0 up" };
+    const schema = z.object({
+      moe_intermediate_size: sizeSchema(),
+      n_shared_experts: z.int(none).nonnegative(none).default(1),
+    });
+    const { moe_intermediate_size: intermediateSize, n_shared_experts: shared } = readKeys(schema, json);
+    const routed = readExperts(json);
+    const { routed_scaling_factor: scale } = readNumbers({ routed_scaling_factor: 1, ...json }, [
+      "routed_scaling_factor",
+    ]);
+    const groups = readGroups(json, routed.experts, routed.expertsPerToken);
+    const router = withoutUndefined({ scoring: "sigmoid", choiceBias: true, groups, scale } as const);
+    const sharedSize = shared > 0 ? { sharedSize: shared * intermediateSize } : {};
+    const sparseLayers = readDenseStart(json, layers);
+    return {
+      moe: { ...routed, balanceCoefficient: 0, ...router, intermediateSize, ...sharedSize, sparseLayers },
+    };
+  },
+  write: ({ moe, layers }) => {
+    const {
+      experts,
+      expertsPerToken,
+      normalizeTopK,
+      intermediateSize,
+      groups,
+      scale = 1,
+      sharedSize = 0,
+      sparseLayers,
+    } = moe!;
+    return {
+      num_experts: experts,
+      num_experts_per_tok: expertsPerToken,
+      norm_topk_prob: normalizeTopK,
+      moe_intermediate_size: intermediateSize,
+      n_shared_experts: sharedSize / intermediateSize,
+      n_group: groups?.count ?? 1,
+      topk_group: groups?.kept ?? 1,
+      routed_scaling_factor: scale,
+      first_k_dense_replace: sparseLayers.includes(true) ? sparseLayers.indexOf(true) : layers,
+    };
+  },
+  complete: (whole) => ({ ...completeExperts(whole, "moe_intermediate_size"), first_k_dense_replace: 1 }),
+};
+
+/** A norm on queries and keys, head by head, with a switch. */
+export const switchedNormPart: ConfigPart = {
+  keys: ["use_qk_norm"],
+  read: (json) => ({ qkNorm: readFlag(json, "use_qk_norm") ? "head" : "none" }),
+  write: ({ qkNorm }) => ({ use_qk_norm: qkNorm === "head" }),
 };

@@ -9,6 +9,7 @@ import {
   renameAliases,
   runnableOf,
   strayValues,
+  withoutMxfp4,
 } from "../formats/config.js";
 import { isRecord, shown, withoutNulls } from "../formats/keys.js";
 import { configJson, configText } from "../formats/write-config.js";
@@ -54,7 +55,7 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   const family = modelFamilies[modelType];
   if (strict) checkConfigKeys(json, modelType, family);
   const keys = completeKeys(json, family);
-  checkRunnable(keys, runnableOf(family));
+  checkRunnable(withoutMxfp4(keys), runnableOf(family));
   if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
   const config = buildModelConfig(keys, modelType, family);
   const [conflict] = strict ? configConflicts(json, family) : [];
@@ -81,7 +82,7 @@ export function completeModelConfig(
   sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
 ): Record<string, unknown> {
   const modelType = String(given.model_type ?? "qwen3_moe");
-  const { spelling = {}, lacks = [], parts = [] } = modelFamilies[modelType] ?? {};
+  const { defaults = {}, spelling = {}, lacks = [], parts = [] } = modelFamilies[modelType] ?? {};
   const stated = (key: string) => given[spelling[key] ?? key];
   const hidden = Number(stated("hidden_size") ?? 128);
   const heads = Number(stated("num_attention_heads") ?? Math.max(1, Math.floor(hidden / 32)));
@@ -95,6 +96,7 @@ export function completeModelConfig(
     intermediate_size: 3 * hidden,
     bos_token_id: null,
     eos_token_id: null,
+    ...("pad_token_id" in defaults ? { pad_token_id: null } : {}),
   };
   const whole: Record<string, unknown> = { ...shape, ...sizes, ...given };
   for (const part of parts) Object.assign(whole, { ...part.complete?.(whole), ...given });

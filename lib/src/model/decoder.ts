@@ -1,9 +1,8 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
-import { embed } from "../tensor/embedding.js";
+import { distances, embed } from "../tensor/embedding.js";
 import { add, scale } from "../tensor/operations.js";
-import { denseWeight } from "../tensor/products.js";
 import { softcap } from "../tensor/rows.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
@@ -15,7 +14,7 @@ import {
   normalize,
   runBlock,
 } from "./block.js";
-import { type MoeResult, moe } from "./moe.js";
+import { type MoeResult, gateRows, moe } from "./moe.js";
 import { ropeTables } from "./positions.js";
 import type { Experts, Model } from "./structure.js";
 
@@ -38,17 +37,16 @@ export function checkIds(ids: ArrayLike<number>, vocabSize: number): void {
 }
 
 //| 03-moe/4-the-decoder.ipynb#feed-experts
+/** What the experts that serve every token give, as much of it as the token's gate says, plus the residual. */
+export function sharedExperts(x: Tensor, { shared, sharedGate }: Experts, residual?: Tensor): Tensor {
+  if (!sharedGate) return denseFeedForward(x, shared!, residual);
+  return gateRows(denseFeedForward(x, shared!), applyLinear(x, sharedGate), residual);
+}
+
 /** Runs a mixture of experts, and the experts that all tokens share where there are any: x [batch, tokens, hidden]. */
 export function runExperts(x: Tensor, layer: Experts, residual?: Tensor): MoeResult {
-  const { router, gate, up, down, expertsPerToken, normalize, shared } = layer;
-  const weights = {
-    router: denseWeight(router.weight, "The router"),
-    gate: gate.weight,
-    up: up.weight,
-    down: down.weight,
-  };
-  const stream = shared ? denseFeedForward(x, shared, residual) : residual;
-  return moe(x, weights, { expertsPerToken, normalize }, stream);
+  const stream = layer.shared ? sharedExperts(x, layer, residual) : residual;
+  return moe(x, layer, { ...layer, bias: layer.choiceBias }, stream);
 }
 
 /** The feed-forward half of every block, dense or sparse; what each mixture of experts gives is also put into `routed`. */
@@ -64,13 +62,14 @@ export function feedForwardInto(routed: MoeResult[]): FeedForward {
 //| 03-moe/4-the-decoder.ipynb#hidden-states-parts
 /** The rows of ids [batch, tokens] in the embedding, with their positions where those are learned: [batch, tokens, hidden]. */
 export function embedIds(
-  { embedding, embeddingScale, positions }: Model,
+  { config, embedding, embeddingScale, positions }: Model,
   ids: Tensor<"u32">,
-  places: Tensor<"u32">,
+  { positions: places, firstKey }: Pick<BlockContext, "positions" | "firstKey">,
 ): Tensor {
-  const rows = embed(ids, embedding);
+  const rows = embed(ids, embedding, config.padTokenId);
   const scaled = embeddingScale === undefined ? rows : scale(rows, embeddingScale);
-  return positions ? add(scaled, embed(places, positions)) : scaled;
+  if (!positions) return scaled;
+  return add(scaled, embed(firstKey ? distances(places, firstKey) : places, positions));
 }
 
 //| 03-moe/4-the-decoder.ipynb#hidden-states
@@ -85,7 +84,7 @@ export interface HiddenResult {
 /** Ids [batch, tokens] through embedding, all blocks and the last norm. */
 export function hiddenStates(model: Model, ids: Tensor<"u32">, context: BlockContext): HiddenResult {
   const routed: MoeResult[] = [];
-  let x = embedIds(model, ids, context.positions);
+  let x = embedIds(model, ids, context);
   for (const block of model.blocks) x = runBlock(x, block, context, feedForwardInto(routed));
   return { hidden: model.norm ? normalize(x, model.norm) : x, routed };
 }

@@ -1,10 +1,24 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import {
+  allExpertsPart,
+  alternatingWindowPart,
   attentionBiasPart,
+  attentionSoftcapPart,
+  clampedExpertsPart,
   expertsPart,
+  logitSoftcapPart,
   mlpBiasPart,
+  outsideOriginalPart,
+  partialRotaryPart,
+  qkvBiasPart,
+  queryScalarPart,
   rotaryPart,
+  sharedExpertPart,
+  sigmoidExpertsPart,
+  switchedNormPart,
   switchedWindowPart,
+  twoBasesPart,
+  unrotatedLayersPart,
   upperWindowPart,
   windowPart,
 } from "../formats/config-parts.js";
@@ -37,6 +51,8 @@ export const shapes = {
   router: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize],
   expertUp: ({ moe, hiddenSize }) => [moe!.experts, moe!.intermediateSize, hiddenSize],
   expertDown: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize, moe!.intermediateSize],
+  sharedUp: ({ moe, hiddenSize }) => [moe!.sharedSize!, hiddenSize],
+  sharedDown: ({ moe, hiddenSize }) => [hiddenSize, moe!.sharedSize!],
 } satisfies Record<string, Shape>;
 
 /** The shape of the bias beside a matrix. */
@@ -59,16 +75,18 @@ export const conditions = {
   mlpBiased: (config, layer) => config.mlpBias && !isSparse(config, layer),
   normed: ({ qkNorm }) => qkNorm !== "none",
   sparse: isSparse,
+  shared: (config, layer) => isSparse(config, layer) && config.moe?.sharedSize !== undefined,
   dense: (config, layer) => !isSparse(config, layer),
 } satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
 
-/** Rows of a table. In paths they begin with `blocks.*.` and in files with `model.layers.*.`. */
+/** Rows of a table. In paths they begin with `blocks.*.`, and in files with `layer`. */
 export function blockRows(
   rows: [path: string, file: string, role: Role, shape: Shape, when?: WeightEntry["when"]][],
+  layer = "model.layers.*.",
 ): WeightEntry[] {
   return rows.map(([path, file, role, shape, when]) => ({
     path: `blocks.*.${path}`,
-    file: `model.layers.*.${file}`,
+    file: `${layer}${file}`,
     role,
     shape,
     when,
@@ -108,16 +126,117 @@ export const feedForwardEntries = blockRows([
   ["feedForward.down.bias", "mlp.down_proj.bias", "bias", outputsOf(shapes.down), mlpBiased],
 ]);
 
-/** The whole table: what a model like Llama or Qwen3 is made of, from the embedding up to the output. */
-export const decoderEntries: WeightEntry[] = [
-  { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
-  ...blockRows([["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden]]),
+/** A whole table around the rows of its layers, from the embedding up to the output, as nearly all families name the rest. */
+export function tableOf(...layers: WeightEntry[]): WeightEntry[] {
+  return [
+    { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
+    ...layers,
+    { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
+    { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+  ];
+}
+
+/** The norms before the two halves, as Llama names them. */
+export const [attentionNorm] = blockRows([
+  ["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden],
+]);
+export const [feedForwardNorm] = blockRows([
+  ["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden],
+]);
+
+/** What a model like Llama or Qwen3 is made of. */
+export const decoderEntries = tableOf(
+  attentionNorm,
   ...attentionEntries,
-  ...blockRows([["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  feedForwardNorm,
   ...feedForwardEntries,
-  { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
-  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+);
+
+//| 03-moe/4-the-decoder.ipynb#expert-entries
+/** Experts that serve every token, as one layer with a name of its own. */
+export function sharedEntries(name: string): WeightEntry[] {
+  return blockRows([
+    [
+      "feedForward.shared.gate.weight",
+      `${name}.gate_proj.weight`,
+      "matrix",
+      shapes.sharedUp,
+      conditions.shared,
+    ],
+    ["feedForward.shared.up.weight", `${name}.up_proj.weight`, "matrix", shapes.sharedUp, conditions.shared],
+    [
+      "feedForward.shared.down.weight",
+      `${name}.down_proj.weight`,
+      "residual",
+      shapes.sharedDown,
+      conditions.shared,
+    ],
+  ]);
+}
+
+/** Qwen2-MoE's shared expert, and the row that says how much of it a token takes. */
+export const gatedSharedEntries = [
+  ...sharedEntries("mlp.shared_expert"),
+  ...blockRows([
+    [
+      "feedForward.sharedGate.weight",
+      "mlp.shared_expert_gate.weight",
+      "matrix",
+      ({ hiddenSize }) => [1, hiddenSize],
+      sparse,
+    ],
+  ]),
 ];
+
+/** The bias for the choice of DeepSeek-V3 and GLM-4, and their shared experts. */
+export const correctedEntries = [
+  ...blockRows([
+    [
+      "feedForward.choiceBias",
+      "mlp.gate.e_score_correction_bias",
+      "buffer",
+      outputsOf(shapes.router),
+      sparse,
+    ],
+  ]),
+  ...sharedEntries("mlp.shared_experts"),
+];
+
+//| 03-moe/4-the-decoder.ipynb#fused-expert-entries
+/** A matrix of all experts in one tensor, stored transposed, and its bias; of gate and up every second row, from `first` on. */
+export function fusedExpertEntries(
+  path: string,
+  file: string,
+  role: Role,
+  shape: Shape,
+  first?: number,
+): WeightEntry[] {
+  const [weight, bias] = blockRows([
+    [`${path}.weight`, file, role, shape],
+    [`${path}.bias`, `${file}_bias`, "bias", (config, layer) => shape(config, layer).slice(0, 2)],
+  ]);
+  const rows: WeightEntry["rows"] =
+    first === undefined ? undefined : ({ moe }) => ({ first, of: 2 * moe!.intermediateSize, step: 2 });
+  return [
+    { ...weight, rows, transposed: true },
+    { ...bias, rows },
+  ];
+}
+
+/** gpt-oss: attention with sinks, a router with a bias, fused experts. */
+export const gptOssEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...blockRows([
+    ["attention.sinks", "self_attn.sinks", "bias", ({ heads }) => [heads]],
+    ["feedForward.router.weight", "mlp.router.weight", "router", shapes.router],
+    ["feedForward.router.bias", "mlp.router.bias", "bias", outputsOf(shapes.router)],
+  ]),
+  ...fusedExpertEntries("feedForward.gate", "mlp.experts.gate_up_proj", "matrix", shapes.expertUp, 0),
+  ...fusedExpertEntries("feedForward.up", "mlp.experts.gate_up_proj", "matrix", shapes.expertUp, 1),
+  ...fusedExpertEntries("feedForward.down", "mlp.experts.down_proj", "residual", shapes.expertDown),
+);
 
 //| 03-moe/4-the-decoder.ipynb#model-families-parts
 /** Rotary angles that old software stored in its files: they are computed. */
@@ -134,6 +253,378 @@ export function withoutOutputBias(entries: WeightEntry[]): WeightEntry[] {
   return entries.filter(({ path }) => path !== "blocks.*.attention.o.bias");
 }
 
+//| 03-moe/4-the-decoder.ipynb#other-tables
+/** OLMo 2: norms after the halves. */
+export const postNormEntries = tableOf(
+  ...attentionEntries,
+  ...blockRows([["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+);
+
+/** Gemma 2 and 3: norms before and after, whose weights are what 1 is added to. */
+export const fourNormEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  ...blockRows([
+    ["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden],
+    ["norms.beforeFeedForward.weight", "pre_feedforward_layernorm.weight", "norm", hidden],
+  ]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+).map((entry): WeightEntry => (entry.role === "norm" ? { ...entry, start: 0 } : entry));
+
+/** Mixtral: experts in every layer. */
+export const mixtralEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...blockRows(
+    [
+      ["feedForward.router.weight", "gate.weight", "router", shapes.router],
+      ["feedForward.gate.weight", "experts.{expert}.w1.weight", "matrix", shapes.expertUp],
+      ["feedForward.up.weight", "experts.{expert}.w3.weight", "matrix", shapes.expertUp],
+      ["feedForward.down.weight", "experts.{expert}.w2.weight", "residual", shapes.expertDown],
+    ],
+    "model.layers.*.block_sparse_moe.",
+  ),
+);
+
+//| 03-moe/4-the-decoder.ipynb#fused-tables
+/** Weights that lie in one tensor of the file, one below the other. */
+export function fusedRows(
+  shared: Omit<WeightEntry, "path" | "shape">,
+  parts: [path: string, shape: Shape][],
+): WeightEntry[] {
+  const heights = (config: ModelConfig, layer: number) => parts.map(([, shape]) => shape(config, layer)[0]);
+  const sum = (rows: number[]) => rows.reduce((total, count) => total + count, 0);
+  return parts.map(([path, shape], i) => ({
+    ...shared,
+    path: `blocks.*.${path}`,
+    shape,
+    rows: (config, layer) => {
+      const rows = heights(config, layer);
+      return { first: sum(rows.slice(0, i)), of: sum(rows) };
+    },
+  }));
+}
+
+/** Phi-3: queries, keys and values in one tensor, gate and up in another. */
+export const fusedEntries = tableOf(
+  attentionNorm,
+  ...fusedRows({ file: "model.layers.*.self_attn.qkv_proj.weight", role: "matrix" }, [
+    ["attention.q.weight", queries],
+    ["attention.k.weight", keys],
+    ["attention.v.weight", keys],
+  ]),
+  ...blockRows([["attention.o.weight", "self_attn.o_proj.weight", "residual", outputs]]),
+  feedForwardNorm,
+  ...fusedRows({ file: "model.layers.*.mlp.gate_up_proj.weight", role: "matrix" }, [
+    ["feedForward.gate.weight", shapes.up],
+    ["feedForward.up.weight", shapes.up],
+  ]),
+  ...blockRows([["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down]]),
+);
+
+//| 03-moe/4-the-decoder.ipynb#gpt2-table
+export const gpt2Layer = "transformer.h.*.";
+
+/** The weight and the bias of a LayerNorm. */
+export function layerNormEntries(path: string, file: string): WeightEntry[] {
+  return [
+    { path: `${path}.weight`, file: `${file}.weight`, role: "norm", shape: hidden },
+    { path: `${path}.bias`, file: `${file}.bias`, role: "bias", shape: hidden },
+  ];
+}
+
+/** A matrix that the file holds transposed, and its bias. */
+export function transposedEntries(path: string, file: string, role: Role, shape: Shape): WeightEntry[] {
+  const [weight, bias] = blockRows(
+    [
+      [`${path}.weight`, `${file}.weight`, role, shape],
+      [`${path}.bias`, `${file}.bias`, "bias", outputsOf(shape)],
+    ],
+    gpt2Layer,
+  );
+  return [{ ...weight, transposed: true }, bias];
+}
+
+/** Queries, keys and values in one such matrix. */
+export function fusedAttentionEntries(): WeightEntry[] {
+  const file = `${gpt2Layer}attn.c_attn`;
+  return [
+    ...fusedRows({ file: `${file}.weight`, role: "matrix", transposed: true }, [
+      ["attention.q.weight", queries],
+      ["attention.k.weight", keys],
+      ["attention.v.weight", keys],
+    ]),
+    ...fusedRows({ file: `${file}.bias`, role: "bias" }, [
+      ["attention.q.bias", outputsOf(queries)],
+      ["attention.k.bias", outputsOf(keys)],
+      ["attention.v.bias", outputsOf(keys)],
+    ]),
+  ];
+}
+
+//| 03-moe/4-the-decoder.ipynb#gpt2-table-2
+export const gpt2Entries: WeightEntry[] = [
+  { path: "embedding", file: "transformer.wte.weight", role: "table", shape: shapes.table },
+  {
+    path: "positions",
+    file: "transformer.wpe.weight",
+    role: "table",
+    shape: (c) => [c.contextLength, c.hiddenSize],
+  },
+  ...layerNormEntries("blocks.*.norms.beforeAttention", `${gpt2Layer}ln_1`),
+  ...fusedAttentionEntries(),
+  ...transposedEntries("attention.o", "attn.c_proj", "residual", outputs),
+  ...layerNormEntries("blocks.*.norms.beforeFeedForward", `${gpt2Layer}ln_2`),
+  ...transposedEntries("feedForward.up", "mlp.c_fc", "matrix", shapes.up),
+  ...transposedEntries("feedForward.down", "mlp.c_proj", "residual", shapes.down),
+  ...layerNormEntries("norm", "transformer.ln_f"),
+  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+];
+
+/** How GPT-2's files spell what all families have, and what they do not have. */
+export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "written" | "derived"> = {
+  spelling: {
+    hidden_size: "n_embd",
+    num_hidden_layers: "n_layer",
+    num_attention_heads: "n_head",
+    max_position_embeddings: "n_positions",
+    intermediate_size: "n_inner",
+    rms_norm_eps: "layer_norm_epsilon",
+    hidden_act: "activation_function",
+  },
+  lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
+  derived: ({ hidden_size }) => ({ intermediate_size: 4 * Number(hidden_size) }),
+  written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
+  idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    task_specific_params`.split(/\s+/),
+};
+
+//| 03-moe/4-the-decoder.ipynb#more-families
+/** Families of experts in every layer. */
+export const moreSparseFamilies: Record<string, ModelFamily> = {
+  mixtral: {
+    ...llamaLike,
+    entries: mixtralEntries,
+    architecture: "MixtralForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, windowPart, allExpertsPart],
+    defaults: {
+      ...{ num_key_value_heads: 8, max_position_embeddings: 131072, rms_norm_eps: 1e-5, rope_theta: 1e6 },
+      ...{ bos_token_id: 1, eos_token_id: 2, norm_topk_prob: true },
+    },
+    spelling: { num_experts: "num_local_experts" },
+    lacks: ["norm_topk_prob"], // always so
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["router_jitter_noise"],
+  },
+  olmoe: {
+    ...llamaLike,
+    architecture: "OlmoeForCausalLM",
+    qkNorm: "projection",
+    parts: [rotaryPart, attentionBiasPart, allExpertsPart],
+    defaults: {
+      ...{
+        max_position_embeddings: 4096,
+        rms_norm_eps: 1e-5,
+        eos_token_id: 50279,
+        pad_token_id: 1,
+        router_aux_loss_coef: 0.01,
+      },
+    },
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["clip_qkv"],
+  },
+};
+
+/** Gemma's attention and activation, and what its files assume. */
+export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
+  entries: fourNormEntries,
+  qkNorm: "none",
+  norm: "rms1p",
+  embeddingScale: ({ hiddenSize }) => Math.sqrt(hiddenSize),
+  headsFillWidth: true,
+  defaults: {
+    ...{ num_key_value_heads: 4, head_dim: 256, sliding_window: 4096, query_pre_attn_scalar: 256 },
+    ...{
+      hidden_act: "gelu_pytorch_tanh",
+      tie_word_embeddings: true,
+      bos_token_id: 2,
+      eos_token_id: 1,
+      pad_token_id: 0,
+    },
+  },
+  spelling: { hidden_act: "hidden_activation" },
+  idle: ["hidden_act", "cache_implementation", "_sliding_window_pattern", "use_bidirectional_attention"],
+};
+
+//| 03-moe/4-the-decoder.ipynb#more-families-2
+/** Families of dense layers. */
+export const moreDenseFamilies: Record<string, ModelFamily> = {
+  phi3: {
+    ...llamaLike,
+    entries: fusedEntries,
+    architecture: "Phi3ForCausalLM",
+    qkNorm: "none",
+    parts: [outsideOriginalPart, windowPart],
+    defaults: {
+      ...{ max_position_embeddings: 4096, original_max_position_embeddings: 4096, rms_norm_eps: 1e-5 },
+      ...{ bos_token_id: 1, eos_token_id: 32000, pad_token_id: 32000 },
+    },
+    idle: ["embd_pdrop", "resid_pdrop"],
+  },
+  smollm3: {
+    ...llamaLike,
+    architecture: "SmolLM3ForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, attentionBiasPart, mlpBiasPart, unrotatedLayersPart],
+    defaults: {
+      ...{ num_key_value_heads: 4, max_position_embeddings: 32768, rope_theta: 2e6 },
+      ...{ bos_token_id: 128000, eos_token_id: 128001, pad_token_id: 128004, tie_word_embeddings: true },
+    },
+  },
+  olmo2: {
+    ...llamaLike,
+    entries: postNormEntries,
+    architecture: "Olmo2ForCausalLM",
+    qkNorm: "projection",
+    parts: [rotaryPart, attentionBiasPart],
+    defaults: { max_position_embeddings: 2048, rms_norm_eps: 1e-5, eos_token_id: 50279, pad_token_id: 1 },
+  },
+  gemma2: {
+    ...gemmaLike,
+    architecture: "Gemma2ForCausalLM",
+    parts: [
+      rotaryPart,
+      attentionBiasPart,
+      alternatingWindowPart(2),
+      queryScalarPart,
+      attentionSoftcapPart,
+      logitSoftcapPart,
+    ],
+    defaults: {
+      ...gemmaLike.defaults,
+      max_position_embeddings: 8192,
+      attn_logit_softcapping: 50,
+      final_logit_softcapping: 30,
+    },
+    lacks: ["sliding_window_pattern"],
+  },
+  gemma3_text: {
+    ...gemmaLike,
+    architecture: "Gemma3ForCausalLM",
+    qkNorm: "head",
+    parts: [twoBasesPart, attentionBiasPart, alternatingWindowPart(6), queryScalarPart, logitSoftcapPart],
+    defaults: { ...gemmaLike.defaults, max_position_embeddings: 131072 },
+    idle: [...gemmaLike.idle!, "attn_logit_softcapping"],
+  },
+  gpt2: {
+    ...gpt2Keys,
+    entries: gpt2Entries,
+    architecture: "GPT2LMHeadModel",
+    qkNorm: "none",
+    norm: "layer",
+    parts: [],
+    fixed: { attentionBias: true, mlpBias: true },
+    headsFillWidth: true,
+    defaults: {
+      ...{ max_position_embeddings: 1024, rms_norm_eps: 1e-5, hidden_act: "gelu_new" },
+      ...{ tie_word_embeddings: true, bos_token_id: 50256, eos_token_id: 50256 },
+    },
+    optionalPrefix: "transformer.",
+    redundant: ["transformer.h.*.attn.bias", "transformer.h.*.attn.masked_bias"],
+  },
+};
+
+//| 03-moe/4-the-decoder.ipynb#gpt-oss-positions
+/** How positions turn in gpt-oss where its file does not say. */
+export const gptOssPositions = {
+  ...{ rope_type: "yarn", rope_theta: 150000, factor: 32, beta_fast: 32, beta_slow: 1, truncate: false },
+  original_max_position_embeddings: 4096,
+};
+
+/** Layers like Qwen2's, dense or with experts: no bias on the output projection. */
+export const qwen2Layers = withoutOutputBias([
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...feedForwardEntries,
+]);
+
+//| 03-moe/4-the-decoder.ipynb#expert-families
+/** Families of experts with something beside the routed ones. Defaults: the configuration classes of transformers 5.18. */
+export const expertFamilies: Record<string, ModelFamily> = {
+  qwen2_moe: {
+    ...llamaLike,
+    entries: tableOf(...qwen2Layers, ...gatedSharedEntries),
+    architecture: "Qwen2MoeForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, qkvBiasPart, upperWindowPart, sharedExpertPart],
+    defaults: {
+      ...{
+        num_key_value_heads: 16,
+        max_position_embeddings: 32768,
+        ...qwenWindow,
+        num_experts: 60,
+        num_experts_per_tok: 4,
+      },
+      ...{ moe_intermediate_size: 1408, shared_expert_intermediate_size: 5632 },
+    },
+    runnable: { hidden_act: ["silu", "swish"] },
+  },
+  glm4_moe: {
+    ...llamaLike,
+    entries: tableOf(...qwen2Layers, ...correctedEntries),
+    architecture: "Glm4MoeForCausalLM",
+    qkNorm: "none",
+    parts: [partialRotaryPart, attentionBiasPart, switchedNormPart, sigmoidExpertsPart],
+    defaults: {
+      ...{
+        num_key_value_heads: 8,
+        max_position_embeddings: 131072,
+        rms_norm_eps: 1e-5,
+        partial_rotary_factor: 0.5,
+      },
+      ...{
+        num_experts: 128,
+        num_experts_per_tok: 8,
+        moe_intermediate_size: 1408,
+        norm_topk_prob: true,
+        first_k_dense_replace: 1,
+      },
+    },
+    spelling: { num_experts: "n_routed_experts" },
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["num_nextn_predict_layers"],
+  },
+  gpt_oss: {
+    ...llamaLike,
+    entries: gptOssEntries,
+    architecture: "GptOssForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
+    defaults: {
+      ...{
+        head_dim: 64,
+        num_key_value_heads: 8,
+        max_position_embeddings: 131072,
+        rms_norm_eps: 1e-5,
+        rope_theta: 150000,
+      },
+      ...{ attention_bias: true, sliding_window: 128, num_experts: 128, num_experts_per_tok: 4 },
+    },
+    derived: ({ rope_scaling, rope_parameters }) =>
+      rope_scaling || rope_parameters ? {} : { rope_parameters: gptOssPositions },
+    spelling: { num_experts: "num_local_experts" },
+    runnable: { hidden_act: ["silu", "swish"], attention_bias: [true] },
+    idle: ["experts_per_token", "initial_context_length"],
+  },
+};
+
 //| 03-moe/4-the-decoder.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
 export const modelFamilies: Record<string, ModelFamily> = {
@@ -145,6 +636,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
     defaults: { num_key_value_heads: 4, max_position_embeddings: 32768, sliding_window: 4096 },
     runnable: { hidden_act: ["silu", "swish"] },
   },
+  ...expertFamilies,
   qwen3: {
     ...llamaLike,
     architecture: "Qwen3ForCausalLM",
@@ -152,6 +644,8 @@ export const modelFamilies: Record<string, ModelFamily> = {
     parts: [rotaryPart, attentionBiasPart, upperWindowPart],
     defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768, ...qwenWindow },
   },
+  ...moreSparseFamilies,
+  ...moreDenseFamilies,
   llama: {
     ...llamaLike,
     architecture: "LlamaForCausalLM",
@@ -190,14 +684,19 @@ export function weightsOf(config: ModelConfig): ModelWeight[] {
   return modelWeights(modelFamilies[config.modelType].entries, config);
 }
 
-/** The weights that training changes, with their names and roles, in the order of `weightsOf`. */
-export function parametersOf(model: Model): ModelParameter[] {
+/** All weights of a model with their names and roles, in the order of `weightsOf`: what a file or a checkpoint of it holds. */
+export function namedWeights(model: Model): ModelParameter[] {
   return parametersIn(model, modelFamilies[model.config.modelType].entries);
 }
 
-/** The same by their names alone, as a checkpoint has them. */
+/** Those that gradients change: all but buffers. */
+export function parametersOf(model: Model): ModelParameter[] {
+  return namedWeights(model).filter(({ role }) => role !== "buffer");
+}
+
+/** All weights by their names alone, as a checkpoint has them. */
 export function parametersByName(model: Model): Map<string, Tensor> {
-  return new Map(parametersOf(model).map(({ name, value }) => [name, value]));
+  return new Map(namedWeights(model).map(({ name, value }) => [name, value]));
 }
 
 /** A model with fresh random weights. The same seed gives the same weights. */

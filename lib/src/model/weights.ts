@@ -23,6 +23,7 @@ import {
   pieceNumbers,
   readPieces,
   settleHead,
+  storedLayout,
   storedTensors,
   weightsFile,
   weightsFiles,
@@ -91,9 +92,10 @@ export function loadWeight(
   const isDense = format === f32Format;
   const bytes = arrayBytes(shape, format);
   const arrays = isDense ? [empty(shape)] : bytes.map((size) => empty([size / 4], "u32"));
-  const rowBytes = format.rowBytes(shape[shape.length - 1]);
+  const { columns } = storedLayout(weight);
+  const rowBytes = format.rowBytes(columns);
   const scales = new Uint8Array(format === mxfp4Format ? bytes[1] : 0);
-  const rows = sizeOf(shape) / shape[shape.length - 1] / files.length;
+  const rows = sizeOf(shape) / columns / files.length;
   for (const [expert, name] of files.entries())
     for (const piece of readPieces(name, weight, tensors.get(name)!)) {
       const row = expert * rows + piece.row;
