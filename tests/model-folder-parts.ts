@@ -33,7 +33,7 @@ export function folderParts(): Map<string, ModelParts> {
           : undefined;
       parts.set(`${family}-${kind}`, {
         config,
-        weights: randomModelFiles(config, 3).weights,
+        weights: { "model.safetensors": randomModelFiles(config, 3).weights },
         tokenizer,
         chatTemplate,
       });

@@ -93,7 +93,7 @@ export {
   padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
-export { bf16Format, f16Format, int8Format } from "./kernels/formats.js";
+export { bf16Format, f16Format, int8Format, mxfp4Format } from "./kernels/formats.js";
 export type { OperandFormat, PackedArray } from "./kernels/operands.js";
 export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
 export {
@@ -243,7 +243,15 @@ export type {
   StoredRows,
   WeightEntry,
 } from "./model/structure.js";
-export { type LoadedModel, type ModelFiles, loadModel, openModelFiles, saveModel } from "./model/weights.js";
+export {
+  type LoadedModel,
+  type ModelDtype,
+  type ModelFiles,
+  type OpenSettings,
+  loadModel,
+  openModelFiles,
+  saveModel,
+} from "./model/weights.js";
 export {
   type Checkpoint,
   type CheckpointFiles,

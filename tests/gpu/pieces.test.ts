@@ -10,7 +10,7 @@ import {
   startRun,
   train,
 } from "tslm";
-import { defaultOptimizer, type TrainingSettings } from "tslm";
+import { defaultOptimizer, type Tensor, type TrainingSettings } from "tslm";
 import { expect, test } from "vitest";
 
 await openGpu();
@@ -52,7 +52,7 @@ async function trained(bytes: number, tied: boolean) {
     const run = startRun(model, settings, data);
     const last = await train(run);
     const arrays = await Promise.all(parametersOf(model).map(({ value }) => value.array()));
-    return { last: last!, pieces: pieces(model.embedding).length, arrays };
+    return { last: last!, pieces: pieces(model.embedding as Tensor).length, arrays };
   } finally {
     limits.maxStorageBufferBindingSize = usual;
   }

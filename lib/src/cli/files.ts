@@ -1,5 +1,7 @@
 // Reading for the commands: an error names the file. (Writing is in data/files.)
 import fs from "node:fs";
+import { shown } from "../formats/keys.js";
+import { findDuplicateKey } from "../formats/safetensors.js";
 
 /** The bytes of a file, or of standard input where `file` is "-". Refuses pipes and the like, which might be waited for in vain. */
 export function readBytes(file: string): Uint8Array {
@@ -47,12 +49,16 @@ function decodes(bytes: Uint8Array, open: boolean): boolean {
   }
 }
 
-/** Reads a JSON file. Throws with the file's name where it does not parse. */
-export function readJson(file: string): unknown {
-  const text = readText(file);
+/** Reads a JSON file. Throws with the file's name where it does not parse and, with `once`, where an object has a key twice. */
+export function readJson(file: string, { once = false } = {}): unknown {
+  const text = readText(file).replace(/^\uFEFF/, "");
+  let json: unknown;
   try {
-    return JSON.parse(text.replace(/^\uFEFF/, ""));
+    json = JSON.parse(text);
   } catch (error) {
     throw new Error(`${file} is not JSON: ${(error as Error).message}`);
   }
+  const twice = once ? findDuplicateKey(text) : undefined;
+  if (twice !== undefined) throw new Error(`${file} has the key ${shown(twice)} twice.`);
+  return json;
 }

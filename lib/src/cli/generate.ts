@@ -1,50 +1,61 @@
 import type { Command } from "commander";
-import { openModel } from "./model.js";
-import { numberBetween, wholeNumber } from "./options.js";
+import type { GenerationConfig } from "../formats/generation.js";
+import { plainSampling } from "../infer/sampling.js";
+import type { ModelDtype } from "../model/weights.js";
+import { openModel, readGenerationConfig } from "./model.js";
+import { dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples } from "./run.js";
 import { openTokenizer } from "./open-tokenizer.js";
 import { endOfText, generateText, promptIds } from "../infer/generate.js";
 
-/** The options of `tslm generate`. */
+/** The options of `tslm generate`. Those that are left out are as the model's generation_config.json says, or as usual. */
 interface GenerateOptions {
   model: string;
   prompt: string;
-  maxTokens: number;
-  temperature: number;
-  topK: number;
-  topP: number;
-  minP: number;
+  dtype: ModelDtype;
+  maxTokens?: number;
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
   seed: number;
   stop: string[];
 }
 
+/** Tokens that are generated where nobody says how many. */
+const usualTokens = 200;
+
 /** `tslm generate`: continue a text. */
 export function configure(command: Command): void {
+  const usual = (value: number) => `(default: the model's, else ${value})`;
+  const { temperature, topK, topP, minP } = plainSampling;
   command
-    .requiredOption("--model <dir>", "a folder with config.json, model.safetensors and tokenizer.json")
+    .requiredOption("--model <dir>", "a folder with config.json, weights and tokenizer.json")
     .requiredOption("--prompt <text>", "the text to continue")
-    .option("--max-tokens <n>", "new tokens at most", wholeNumber(1), 200)
+    .option("--max-tokens <n>", `new tokens at most ${usual(usualTokens)}`, wholeNumber(1))
     .option(
       "--temperature <t>",
-      "below 1 surer, above 1 bolder; 0: the likeliest each time",
+      `below 1 surer, above 1 bolder; 0: the likeliest each time ${usual(temperature)}`,
       numberBetween(0, 100),
-      1,
     )
-    .option("--top-k <k>", "choose among the k likeliest (0: all)", wholeNumber(0), 0)
+    .option("--top-k <k>", `choose among the k likeliest; 0: all ${usual(topK)}`, wholeNumber(0))
     .option(
       "--top-p <p>",
-      "choose among the likeliest that together have this probability",
+      `choose among the likeliest that together have this probability ${usual(topP)}`,
       numberBetween(1e-9, 1),
-      1,
     )
     .option(
       "--min-p <p>",
-      "choose among those at least this fraction as likely as the likeliest",
+      `choose among those at least this fraction as likely as the likeliest ${usual(minP)}`,
       numberBetween(0, 0.999999),
-      0,
     )
     .option("--seed <s>", "where the random numbers start", wholeNumber(0), 0)
     .option("--stop <text...>", "end before one of these texts appears", [])
+    .addOption(dtypeOption())
+    .addHelpText(
+      "after",
+      "\nThe model's own values are those in its generation_config.json, which come with most models; options go before them.",
+    )
     .action(run);
   examples(
     command,
@@ -53,26 +64,57 @@ export function configure(command: Command): void {
   );
 }
 
+/** How to choose tokens, and how many: by the options, else as the model's generation_config.json says, else as usual. */
+export function generationSettings(options: Partial<GenerateOptions>, given: GenerationConfig | undefined) {
+  const temperature = given?.doSample === false ? 0 : given?.temperature;
+  return {
+    temperature: options.temperature ?? temperature ?? plainSampling.temperature,
+    topK: options.topK ?? given?.topK ?? plainSampling.topK,
+    topP: options.topP ?? given?.topP ?? plainSampling.topP,
+    minP: options.minP ?? given?.minP ?? plainSampling.minP,
+    maxTokens: options.maxTokens ?? given?.maxNewTokens ?? usualTokens,
+  };
+}
+
 /** Streams the text to stdout: the prompt, then each piece as it comes. */
-async function run({ model: folder, prompt, ...options }: GenerateOptions): Promise<void> {
+async function run({ model: folder, prompt, dtype, seed, stop, ...options }: GenerateOptions): Promise<void> {
   const tokenizer = await openTokenizer(folder);
   const ids = promptIds(tokenizer, prompt);
   if (ids.length === 0)
     throw new Error(
       "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
     );
-  const model = await openModel(folder);
+  const given = readGenerationConfig(folder);
+  if ((given?.repetitionPenalty ?? 1) !== 1)
+    process.stderr.write(`${folder}: the repetition_penalty of generation_config.json is not run.\n`);
+  const model = await openModel(folder, dtype);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(
       `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, the model ${model.config.vocabSize}: they do not belong together.`,
     );
-  const settings = { ...options, stopIds: endOfText(model.config, tokenizer) };
+  const chosen = generationSettings(options, given);
+  const settings = { ...chosen, seed, stop, stopIds: endOfText(model.config, tokenizer) };
+  const waiting = sayWaiting("Compiling kernels …");
   let shown = prompt;
   for await (const piece of generateText(model, tokenizer, ids, settings)) {
+    waiting.end();
     await print(shown + piece);
     shown = "";
   }
+  waiting.end();
   await print(`${shown}\n`);
+}
+
+/** Says on a terminal what is being waited for, until it has come. */
+function sayWaiting(text: string): { end(): void } {
+  let isShown = process.stderr.isTTY === true;
+  if (isShown) process.stderr.write(text);
+  return {
+    end() {
+      if (isShown) process.stderr.write("\r\x1b[K");
+      isShown = false;
+    },
+  };
 }
 
 /** Prints, and waits until whoever reads has taken it. When nobody reads any more, `main` ends the process. */

@@ -1,16 +1,18 @@
 import fs from "node:fs";
 import path from "node:path";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { type ModelConfig, strayValues } from "../formats/config.js";
 import { isRecord } from "../formats/keys.js";
 import { completeModelConfig, parseModelConfig } from "../model/config.js";
 import { countParameters } from "../model/count.js";
+import { weightsOf } from "../model/families.js";
 import { randomModelPieces } from "../model/weights.js";
+import { sizeOf } from "../tensor/tensor.js";
 import { drawInThreads } from "./draw-normals.js";
 import { readJson } from "./files.js";
-import { checkFileSize, writeModel } from "./model.js";
+import { checkArraySize, checkRoom, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
-import { wholeNumber } from "./options.js";
+import { shardOption, wholeNumber } from "./options.js";
 import { examples, printJson } from "./run.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { openTokenizer } from "./open-tokenizer.js";
@@ -26,29 +28,44 @@ export function configure(command: Command): void {
     )
     .option("--seed <s>", "the same seed gives the same bytes", wholeNumber(), 1)
     .requiredOption("--out <dir>", "the folder to write into")
+    .addOption(
+      new Option("--dtype <type>", "the type of the numbers in the file")
+        .choices(["f32", "f16", "bf16"])
+        .default("f32"),
+    )
+    .addOption(shardOption())
     .option("--json", "print what was written as one JSON object")
     .action(init);
-  examples(command, "npx tslm init --config config.json --seed 1 --out model");
+  examples(
+    command,
+    "npx tslm init --config config.json --seed 1 --out model",
+    "npx tslm init --config config.json --out model --dtype bf16 --max-shard-size 200MB",
+  );
 }
 
-/** What the command was told. */
+/** The options of `tslm init`. */
 interface InitOptions {
   config: string;
   tokenizer?: string;
   seed: number;
   out: string;
+  dtype: "f32" | "f16" | "bf16";
+  maxShardSize: number;
   json?: boolean;
 }
 
 async function init(options: InitOptions): Promise<void> {
   const { config, tokenizer, chatTemplate } = await readDescription(options.config, options.tokenizer);
   const { total, active } = countParameters(config);
-  checkFileSize(4 * total, `A model of ${total} parameters`);
+  const dtype = options.dtype.toUpperCase() as "F32" | "F16" | "BF16";
+  for (const { name, shape } of weightsOf(config)) checkArraySize(4 * sizeOf(shape), `The weight ${name}`);
+  checkRoom(options.out, (dtype === "F32" ? 4 : 2) * total, `A model of ${total} parameters`);
   const drawing = drawInThreads();
   try {
     await writeModel(options.out, [options.config], () => {
-      const weights = randomModelPieces(config, options.seed, drawing.draw);
-      return modelFolder({ config, weights, tokenizer, chatTemplate });
+      const settings = { dtype, maxShardBytes: options.maxShardSize };
+      const weights = randomModelPieces(config, options.seed, drawing.draw, settings);
+      return modelFolder({ config, dtype, weights, tokenizer, chatTemplate });
     });
   } finally {
     await drawing.close();

@@ -14,10 +14,12 @@ import { readJson, readText } from "./files.js";
 import { documentSeparator } from "../data/shards.js";
 
 /** What a model folder is made of. */
-export interface ModelParts<Weights = Uint8Array> {
+export interface ModelParts<Weights = string | Uint8Array | Iterable<Uint8Array>> {
   config: ModelConfig;
-  /** The content of model.safetensors. */
-  weights: Weights;
+  /** The type of the numbers in the files of weights; F32 unless given. */
+  dtype?: "F32" | "F16" | "BF16";
+  /** The files of weights by name, and their index where there are several. */
+  weights: Record<string, Weights>;
   tokenizer?: Tokenizer;
   chatTemplate?: string;
   /** The text of README.md. */
@@ -31,13 +33,13 @@ export interface ModelParts<Weights = Uint8Array> {
 export async function modelFolder<Weights>(
   parts: ModelParts<Weights>,
 ): Promise<Record<string, string | Weights>> {
-  const { config, weights, tokenizer, chatTemplate, card } = parts;
+  const { config, dtype, weights, tokenizer, chatTemplate, card } = parts;
   const ends = await textEnds(config, tokenizer);
   const whole = { ...config, bosTokenId: ends.bos?.id, eosTokenIds: ends.eos.map(({ id }) => id) };
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
   return {
-    "config.json": modelConfigText(whole),
-    "model.safetensors": weights,
+    "config.json": modelConfigText(whole, dtype),
+    ...weights,
     "generation_config.json": json(generationConfigToJson(ends)),
     ...(tokenizer && {
       "tokenizer.json": JSON.stringify(tokenizer.toJson()),

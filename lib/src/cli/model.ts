@@ -7,22 +7,37 @@ import { writeWholeFolder } from "../data/folders.js";
 import { type GenerationConfig, parseGenerationConfig, stopTokenIds } from "../formats/generation.js";
 import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
+import { indexName } from "../formats/shards.js";
 import { readableBytes } from "../gpu/buffers.js";
 import { parseModelConfig } from "../model/config.js";
-import type { Model } from "../model/structure.js";
+import { weightsOf } from "../model/families.js";
+import { type Model, partAt } from "../model/structure.js";
 import type { StoredTensor } from "../model/stored.js";
-import { openModelFiles } from "../model/weights.js";
+import { type ModelDtype, openModelFiles } from "../model/weights.js";
+import { PackedWeight } from "../tensor/products.js";
 import { openAdapter } from "./adapter.js";
 import { readJson } from "./files.js";
 
-/** The bytes that Node reads or writes at once. */
-const largestFile = 2 ** 31 - 1;
+/** The most bytes that are held as one array here. */
+const largestArray = 2 ** 31 - 1;
 
-/** Throws unless so many bytes fit into one file. */
-export function checkFileSize(bytes: number, what: string): void {
-  if (bytes <= largestFile) return;
-  const [needed, most] = [readableBytes(bytes), readableBytes(largestFile)];
-  throw new Error(`${what} needs ${needed}, but one file holds at most ${most} here: choose a smaller size.`);
+/** Throws unless so many bytes can be held as one array. */
+export function checkArraySize(bytes: number, what: string): void {
+  if (bytes <= largestArray) return;
+  const [needed, most] = [readableBytes(bytes), readableBytes(largestArray)];
+  throw new Error(
+    `${what} needs ${needed}, but one array holds at most ${most} here: choose a smaller size.`,
+  );
+}
+
+/** Throws unless the disk of a folder, which need not exist yet, has room for so many bytes. */
+export function checkRoom(folder: string, bytes: number, what: string): void {
+  let place = path.resolve(folder);
+  while (!fs.existsSync(place)) place = path.dirname(place);
+  const { bavail, bsize } = fs.statfsSync(place);
+  const [needed, left] = [bytes, bavail * bsize].map(readableBytes);
+  if (bytes > bavail * bsize)
+    throw new Error(`${what} needs ${needed}, and the disk of ${folder} has ${left} left.`);
 }
 
 /** Where the weights of a model lie, and what its folder says that is ignored. */
@@ -36,9 +51,9 @@ interface WeightFiles {
 /** The files that hold a model's weights: model.safetensors, else those that its index names. */
 export function weightFiles(folder: string): WeightFiles {
   const single = path.join(folder, "model.safetensors");
-  const index = path.join(folder, "model.safetensors.index.json");
+  const index = path.join(folder, indexName);
   if (fs.existsSync(single)) {
-    const warning = "model.safetensors.index.json is ignored, because there is a model.safetensors.";
+    const warning = `${indexName} is ignored, because there is a model.safetensors.`;
     return { files: [single], warnings: fs.existsSync(index) ? [warning] : [] };
   }
   if (!fs.existsSync(index)) throw new Error(noWeights(folder));
@@ -49,7 +64,19 @@ export function weightFiles(folder: string): WeightFiles {
     throw new Error(
       `${folder}: ${missing.length} of ${names.length} files of weights are missing: ${missing[0]}.`,
     );
+  for (const name of names) checkInside(folder, index, name);
   return { files: names.map((name) => path.join(folder, name)), places, warnings: [] };
+}
+
+/**
+ * Throws where a file that an index names is a link that leads away. Links into the place where the index itself lies are fine: so a
+ * cache of downloads keeps the files of a model.
+ */
+function checkInside(folder: string, index: string, name: string): void {
+  const placeOf = (file: string) => path.dirname(fs.realpathSync(file));
+  const places = [fs.realpathSync(folder), placeOf(index)];
+  if (!places.includes(placeOf(path.join(folder, name))))
+    throw new Error(`${index} names ${shown(name)}, which is a link to a file outside of its folder.`);
 }
 
 /** The sentence for a folder without weights that we read; other kinds of weights in it are named. */
@@ -57,12 +84,17 @@ function noWeights(folder: string): string {
   const names = fs.existsSync(folder) && fs.statSync(folder).isDirectory() ? fs.readdirSync(folder) : [];
   const other = names.find((name) => /\.(safetensors|bin|pth?|gguf|onnx|h5|npz)$/.test(name));
   const but = other ? ` (but ${other}, which is not read)` : "";
-  return `${folder} has no model.safetensors and no model.safetensors.index.json${but}.`;
+  return `${folder} has no model.safetensors and no ${indexName}${but}.`;
+}
+
+/** Reads a JSON file of a model. Throws where it has a key twice: two readers would see two models in it. */
+function readOnce(file: string): unknown {
+  return readJson(file, { once: true });
 }
 
 /** What an index says: the file of each weight. Throws unless each is a name in the same folder. */
 function readIndex(index: string): Record<string, string> {
-  const { weight_map: places } = Object(readJson(index));
+  const { weight_map: places } = Object(readOnce(index));
   if (!isRecord(places) || Object.keys(places).length === 0)
     throw new Error(`${index} has no weight_map, the list of which weight is in which file.`);
   for (const name of Object.values(places))
@@ -88,10 +120,9 @@ function openWeightFile(file: string): WeightFile {
     if (fileLength !== stat.size)
       throw new Error(`it has ${stat.size} bytes where its head says ${fileLength}: copy it again.`);
     const stored = [...tensors].map(([name, { dtype, shape, begin, end }]): [string, StoredTensor] => {
-      checkFileSize(end - begin, `the tensor ${name}`);
-      const read = () => {
-        const bytes = new Uint8Array(end - begin);
-        readExactly(path.basename(file), handle, bytes, begin);
+      const read = (from = 0, to = end - begin) => {
+        const bytes = new Uint8Array(to - from);
+        readExactly(path.basename(file), handle, bytes, begin + from);
         return bytes;
       };
       return [name, { dtype, shape, read }];
@@ -124,59 +155,55 @@ function misplaced(places: Record<string, string>, held: Map<string, Set<string>
   if (wrong.length === 0) return [];
   const more = wrong.length > 1 ? ` and is wrong about ${wrong.length - 1} more` : "";
   return [
-    `model.safetensors.index.json says that ${shown(wrong[0])} is in ${places[wrong[0]]}, where it is not${more}: it is ignored there.`,
+    `${indexName} says that ${shown(wrong[0])} is in ${places[wrong[0]]}, where it is not${more}: it is ignored there.`,
   ];
 }
 
-/** Throws if files of weights are more than the memory that this process may have. */
-function checkMemory(files: string[], available: number): void {
-  const needed = files.reduce((total, file) => total + fs.statSync(file).size, 0);
-  if (needed > available)
-    throw new Error(
-      `${path.dirname(files[0])}: its weights need ${readableBytes(needed)} of memory, and there are ${readableBytes(available)}.`,
-    );
-}
-
 /** The generation_config.json of a folder, where there is one. Errors name the file. */
-async function readGenerationConfig(folder: string): Promise<GenerationConfig | undefined> {
+export function readGenerationConfig(folder: string): GenerationConfig | undefined {
   const file = path.join(folder, "generation_config.json");
   if (!fs.existsSync(file)) return undefined;
-  const json = readJson(file);
-  try {
-    return parseGenerationConfig(json);
-  } catch (error) {
-    throw new Error(`${file}: ${(error as Error).message}`);
-  }
+  const json = readOnce(file);
+  return named(file, () => parseGenerationConfig(json));
 }
 
 /**
- * Opens the model in a folder, on the GPU; the ids that end its texts are those of config.json and of generation_config.json.
- * Errors name the folder; what is ignored, since two of its files disagree, is said on stderr.
+ * Opens the model in a folder, on the GPU, its weights kept as `dtype` says; the ids that end its texts are those of config.json and
+ * of generation_config.json. Errors name the folder; what is ignored, since two of its files disagree, is said on stderr, and so is
+ * how the weights are kept where that is not as 32-bit floats.
  */
-export async function openModel(folder: string): Promise<Model> {
-  const json = readJson(path.join(folder, "config.json"));
+export async function openModel(folder: string, dtype: ModelDtype = "f32"): Promise<Model> {
+  const json = readOnce(path.join(folder, "config.json"));
   named(path.join(folder, "config.json"), () => parseModelConfig(json));
-  const generation = await readGenerationConfig(folder);
+  const generation = readGenerationConfig(folder);
   const { files, places, warnings } = weightFiles(folder);
-  checkMemory(files, machineMemory());
-  await openAdapter();
+  const { facts } = await openAdapter();
+  // The memory of a software adapter is the machine's own; how much a graphics card has, WebGPU does not say.
+  const available = facts.kind === "cpu" ? machineMemory() : undefined;
   const opened: WeightFile[] = [];
   try {
     for (const file of files) opened.push(openWeightFile(file));
     if (places) warnings.push(...misplaced(places, heldBy(files, opened)));
-    const loaded = named(folder, () =>
-      openModelFiles(
-        json,
-        opened.map(({ tensors }) => tensors),
-      ),
-    );
+    const tensors = opened.map((file) => file.tensors);
+    const loaded = named(folder, () => openModelFiles(json, tensors, { dtype, available }));
     const { warnings: others, ...model } = loaded;
-    for (const warning of [...warnings, ...others]) process.stderr.write(`${folder}: ${warning}\n`);
+    for (const warning of [...warnings, ...others, ...packedSentence(model)])
+      process.stderr.write(`${folder}: ${warning}\n`);
     const config = { ...model.config, eosTokenIds: stopTokenIds(model.config, generation) };
     return { ...model, config };
   } finally {
     for (const file of opened) file.close();
   }
+}
+
+/** How the weights of a model are kept, where some are packed. */
+function packedSentence(model: Model): string[] {
+  const weights = weightsOf(model.config).map((weight) => partAt(model, weight.path));
+  const packed = weights.filter((weight) => weight instanceof PackedWeight);
+  if (packed.length === 0) return [];
+  const bytes = packed.flatMap(({ parts }) => parts).reduce((sum, part) => sum + 4 * part.size, 0);
+  const formats = [...new Set(packed.map(({ format }) => format.name))].join(" and ");
+  return [`matrices are kept in ${formats}, ${readableBytes(bytes)}.`];
 }
 
 /** Does something with a file or folder whose name goes before the message of an error. */

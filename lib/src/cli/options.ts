@@ -1,5 +1,5 @@
 // Readers for the values of options. A value that does not fit is bad usage: commander names the option and ends with 2.
-import { InvalidArgumentError } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 
 /** A whole number of at least `least`. */
 export function wholeNumber(least = 0): (text: string) => number {
@@ -21,6 +21,19 @@ export function numberBetween(least: number, most: number): (text: string) => nu
     }
     return value;
   };
+}
+
+/** The option of commands that run a model: how its weights are kept. */
+export function dtypeOption(): Option {
+  const help =
+    "how weights are kept: auto (as in the file: 16-bit ones stay 16 bits, MXFP4 stays packed), f32, f16 or bf16";
+  return new Option("--dtype <type>", help).choices(["auto", "f32", "f16", "bf16"]).default("auto");
+}
+
+/** The option of commands that write a model: how large a file may be. */
+export function shardOption(): Option {
+  const help = "weights of more bytes than this are written in several files, with an index";
+  return new Option("--max-shard-size <size>", help).argParser(byteSize).default(5e9, "5GB");
 }
 
 /** A size such as 500000, 64kB, 4MB or 1GiB, in bytes. */

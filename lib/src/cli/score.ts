@@ -3,9 +3,11 @@ import { float32Tensor, writeSafetensors } from "../formats/safetensors.js";
 import type { ModelConfig } from "../formats/config.js";
 import { checkIds, forward, sequenceContext } from "../model/decoder.js";
 import type { Model } from "../model/structure.js";
+import type { ModelDtype } from "../model/weights.js";
 import { replaceFile } from "../data/files.js";
 import { readJson } from "./files.js";
-import { checkFileSize, openModel } from "./model.js";
+import { checkArraySize, openModel } from "./model.js";
+import { dtypeOption } from "./options.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson } from "./run.js";
 import { checkFits } from "../gpu/buffers.js";
@@ -17,7 +19,10 @@ import { indices, scope } from "../tensor/tensor.js";
 /** `tslm score`: how well a model predicts given ids. */
 export function configure(command: Command): void {
   command
-    .requiredOption("--model <dir>", "a folder with config.json and model.safetensors")
+    .requiredOption(
+      "--model <dir>",
+      "a folder with config.json and weights (model.safetensors, or several files with an index)",
+    )
     .requiredOption(
       "--ids <file>",
       "a JSON array of rows of token ids: [[5, 17, 3], [8, 1, 1]]; - for standard input",
@@ -26,6 +31,7 @@ export function configure(command: Command): void {
       "--logits <file>",
       "write the logits [batch, time, vocab] as the tensor `logits` of a safetensors file",
     )
+    .addOption(dtypeOption())
     .option("--json", "print the result as one JSON object")
     .action(score);
   examples(command, "npx tslm score --model model --ids ids.json --logits logits.safetensors");
@@ -36,6 +42,7 @@ interface ScoreOptions {
   model: string;
   ids: string;
   logits?: string;
+  dtype: ModelDtype;
   json?: boolean;
 }
 
@@ -45,10 +52,10 @@ async function score(options: ScoreOptions): Promise<void> {
     throw new Error(
       `${options.ids}: for --logits all rows must have the same length; score them one by one.`,
     );
-  const model = await openModel(options.model);
+  const model = await openModel(options.model, options.dtype);
   await checkRows(model.config, rows, options.ids);
   const [tokens, vocab] = [rows[0].length, model.config.vocabSize];
-  if (options.logits) checkFileSize(4 * rows.length * tokens * vocab, "The file of logits");
+  if (options.logits) checkArraySize(4 * rows.length * tokens * vocab, "The file of logits");
   const logits = options.logits ? new Float32Array(rows.length * tokens * vocab) : undefined;
   const result = await scoreRows(model, rows, logits);
   if (options.logits && logits) {

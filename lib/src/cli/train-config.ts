@@ -23,6 +23,8 @@ export interface TrainFlags {
   set?: string[];
   resume?: boolean;
   tune?: boolean;
+  /** Bytes that one file of the model's weights may have. */
+  maxShardSize: number;
   json?: boolean;
 }
 

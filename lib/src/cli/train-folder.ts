@@ -39,7 +39,7 @@ export function otherData(): Error {
 
 /** Refuses to write over a run or anything else, and to go on with one under other settings or with other data. */
 export async function checkFolder(
-  flags: TrainFlags,
+  flags: Pick<TrainFlags, "config" | "out" | "resume">,
   config: TrainConfig,
   begun: RunFile | undefined,
 ): Promise<void> {

@@ -11,6 +11,7 @@ import type { Run } from "../train/run.js";
 import type { ExpertLoad, Metrics } from "../train/monitor.js";
 import type { RunSummary } from "../train/report.js";
 import { modelFolder, readChatTemplate } from "./model-folder.js";
+import type { TrainFlags } from "./train-config.js";
 import { shardsOf } from "./train-data.js";
 
 /** Where the things of a run lie. */
@@ -43,6 +44,7 @@ export function runPaths(folder: string): RunPaths {
 
 /** What of a run its output needs. */
 interface Described {
+  flags: Pick<TrainFlags, "maxShardSize">;
   config: TrainConfig;
   data: OpenShards;
   gpu: Gpu;
@@ -50,18 +52,20 @@ interface Described {
 
 /**
  * Writes the model of a checkpoint under `model`, file by file: each is always the old one or the new one, whole. Files that are
- * as they should be are left alone, so that a run that goes on can make sure that they are.
+ * as they should be are left alone, so that a run that goes on can make sure that they are. Files of weights that are not among
+ * them, since a file may have another size than before, are removed when the others are there.
  */
 export async function writeModelFolder(
   run: Run,
   files: CheckpointFiles,
   paths: RunPaths,
-  { config, data }: Described,
+  { config, data, flags }: Described,
 ): Promise<void> {
   const { removeLeftovers, replaceFile } = await import("../data/files.js");
+  const { splitFile } = await import("../formats/shards.js");
   const contents = await modelFolder({
     config: run.model.config,
-    weights: files.get("model.safetensors")!,
+    weights: splitFile(files.get("model.safetensors")!, flags.maxShardSize),
     tokenizer: data.tokenizer,
     chatTemplate: await readChatTemplate(shardsOf(config, paths.data)),
     card: modelCard(run, data),
@@ -70,8 +74,12 @@ export async function writeModelFolder(
   removeLeftovers(paths.model);
   for (const [name, content] of Object.entries(contents)) {
     const file = path.join(paths.model, name);
-    if (!holds(file, content)) replaceFile(file, content);
+    const whole = typeof content === "string" ? content : Buffer.concat([...content]);
+    if (!holds(file, whole)) replaceFile(file, whole);
   }
+  for (const name of fs.readdirSync(paths.model))
+    if (/^model[^/]*\.safetensors(\.index\.json)?$/.test(name) && !(name in contents))
+      fs.rmSync(path.join(paths.model, name));
 }
 
 /** Whether a file has this content and no other. */

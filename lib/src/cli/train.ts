@@ -13,6 +13,7 @@ import type { Run } from "../train/run.js";
 import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
 import type { LogState, RunLog } from "../train/logs.js";
 import { openAdapter } from "./adapter.js";
+import { shardOption } from "./options.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
 import {
@@ -57,6 +58,7 @@ export function configure(command: Command): void {
       "measure first which kernels are fastest here, and remember it (usual on graphics cards)",
     )
     .option("--no-tune", "take the kernels that a rule of thumb chooses")
+    .addOption(shardOption())
     .option("--json", "print what the run reached as one JSON object")
     .action((flags: TrainFlags) => inRunFolder(flags.out, () => train(flags)));
   examples(
@@ -80,7 +82,7 @@ async function train(flags: TrainFlags): Promise<void> {
     for (const folder of [paths.folder, paths.data]) removeLeftovers(folder);
     const opened = await openRunData(config, paths.data);
     const sha256 = checkData(opened, begun);
-    samplePrompt({ config, gpu, data: opened }); // to find mistakes at once
+    samplePrompt({ flags, config, gpu, data: opened }); // to find mistakes at once
     const found = await openRun({ flags, config, gpu, data: opened }, paths, checkpoint);
     const text = await runFileText({ config, data_sha256: sha256 });
     if (!holds(paths.run, text)) replaceFile(paths.run, text);

@@ -1,6 +1,6 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
-import { didYouMean, readKeys, shown } from "./keys.js";
+import { didYouMean, isRecord, readKeys, shown } from "./keys.js";
 import type { RopeConfig } from "./rope.js";
 
 //| 03-moe/a-files-of-weights.ipynb#model-sizes
@@ -351,6 +351,12 @@ export const runnableValues: Record<string, unknown[]> = {
   per_layer_config: [],
   transformers_weights: [],
 };
+
+/** The same without the note that experts are stored as MXFP4: their tensors say so themselves. */
+export function withoutMxfp4(json: Record<string, unknown>): Record<string, unknown> {
+  const { quantization_config: stored, ...others } = json;
+  return isRecord(stored) && stored.quant_method === "mxfp4" ? others : json;
+}
 
 //| 03-moe/a-files-of-weights.ipynb#runnable-of
 /** Those of a family: the keys of its parts are for its parts to judge. */

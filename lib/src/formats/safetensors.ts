@@ -364,10 +364,15 @@ export function widenBfloat16(halves: Uint16Array): Float32Array {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#widen-f16
+/** What each of the 65,536 f16 numbers is as an f32; made when it is first wanted. */
+export const float16Values: { table?: Float32Array } = {};
+
 /** Widens f16 numbers, given as 16 bits each; every f16 is also an f32. */
 export function widenFloat16(halves: Uint16Array): Float32Array {
+  float16Values.table ??= Float32Array.from({ length: 65536 }, (_, bits) => float16Value(bits));
+  const { table } = float16Values;
   const values = new Float32Array(halves.length);
-  for (let i = 0; i < halves.length; i++) values[i] = float16Value(halves[i]);
+  for (let i = 0; i < halves.length; i++) values[i] = table[halves[i]];
   return values;
 }
 

@@ -272,7 +272,7 @@ export async function finish(): Promise<void> {
 }
 
 /** Writes numbers into GPU memory, after everything that was asked before. */
-export function upload(storage: Storage, data: Float32Array | Uint32Array): void {
+export function upload(storage: Storage, data: Float32Array | Uint32Array | Uint8Array): void {
   const { buffer } = wholeOf(storage);
   if (!buffer) throw new GpuError("Cannot write into memory that is freed or only planned.");
   checkUsable(buffer, "`upload`");

@@ -1,5 +1,6 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/kernel.js";
+import type { OperandFormat } from "./operands.js";
 import { vectorAlias, vectorWidth } from "./wgsl.js";
 
 //| 02-attention/8-the-block.ipynb#embed-kernel
@@ -14,13 +15,19 @@ export const tableLanes = 32;
 
 /**
  * Copies row ids[n] of the table to row n of the result: ids [count] and a table [vocabulary, columns] give
- * [count, columns]. Of a table in pieces, each call serves the ids whose rows its piece has.
+ * [count, columns]. Of a table in pieces, each call serves the ids whose rows its piece has; a packed one is in a `format`.
  */
-export function embedKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
+export function embedKernel(
+  count: number,
+  columns: number,
+  { first, rows }: TablePiece,
+  format?: OperandFormat,
+): Kernel {
   const width = vectorWidth(columns);
+  const at = "row * sizes.length + i";
   return kernel({
-    name: `embed ${count}x${columns}`,
-    reads: ["ids: array<u32>", "table: array<V>"],
+    name: `embed ${count}x${columns}${format ? ` (table in ${format.name})` : ""}`,
+    reads: ["ids: array<u32>", ...(format?.bindings("table") ?? ["table: array<V>"])],
     writes: ["y: array<V>"],
     sizes: { first, rows, length: columns / width },
     head: vectorAlias(width),
@@ -32,7 +39,7 @@ export function embedKernel(count: number, columns: number, { first, rows }: Tab
   let row = ids[place] - sizes.first;
   if (row >= sizes.rows) { return; }
   for (var i = lane; i < sizes.length; i += ${tableLanes}u) {
-    y[place * sizes.length + i] = table[row * sizes.length + i];
+    y[place * sizes.length + i] = ${format?.loadFour("table", `(${at}) * 4u`, "row") ?? `table[${at}]`};
   }`,
   });
 }

@@ -4,22 +4,31 @@ import type { OperandFormat, PackedArray } from "./operands.js";
 import { vec4At } from "./wgsl.js";
 
 //| 02-attention/2-matrix-products.ipynb#half-formats-parts
-/** Packs numbers two to a word, by the 16 bits of each. */
-export function packPairs(values: Float32Array, bitsOf: (value: number) => number): PackedArray[] {
+/** The f16 nearest to a 32-bit float that is given by its bits: the exponent moves, and the lower 13 bits are rounded away. */
+export function float16OfBits(bits: number): number {
+  const [sign, size] = [(bits >>> 16) & 0x8000, bits & 0x7fffffff];
+  if (size > 0x7f800000) return 0x7e00; // not a number
+  if (size >= 0x477ff000) return sign | 0x7c00; // 65,520 and more
+  if (size >= 0x38800000) return sign | ((size - 0x38000000 + 0xfff + ((size >>> 13) & 1)) >>> 13);
+  return float16Bits(new Float32Array(Uint32Array.of(bits).buffer)[0]); // below 2^-14
+}
+
+/** The upper half of a 32-bit float that is given by its bits, rounded to the nearest, of two equally near the even one. */
+export function bfloat16OfBits(bits: number): number {
+  return (bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
+}
+
+/** Packs numbers two to a word, by the 16 bits that stand for the 32 of each. */
+export function packPairs(values: Float32Array, halfOf: (bits: number) => number): PackedArray[] {
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const words = new Uint32Array(Math.ceil(values.length / 2));
-  for (let i = 0; i < values.length; i++) words[i >> 1] |= bitsOf(values[i]) << (16 * (i & 1));
+  for (let i = 0; i < bits.length; i++) words[i >> 1] |= halfOf(bits[i]) << (16 * (i & 1));
   return [words];
 }
 
 /** The 16 bits of each number in words. */
 export function pairsOf(words: PackedArray): Uint16Array {
   return new Uint16Array(words.buffer, words.byteOffset, words.length * 2);
-}
-
-/** The upper half of a 32-bit float, rounded to the nearest, of two equally near the even one. */
-export function bfloat16Bits(value: number): number {
-  const [bits] = new Uint32Array(Float32Array.of(value).buffer);
-  return Number.isNaN(value) ? 0x7fc0 : (bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16;
 }
 
 //| 02-attention/2-matrix-products.ipynb#half-formats
@@ -30,7 +39,7 @@ export const f16Format: OperandFormat = {
   loadFour: (name, at) =>
     `vec4f(unpack2x16float(${vec4At(name, at)}.x), unpack2x16float(${vec4At(name, at)}.y))`,
   rowBytes: (length) => [2 * length],
-  pack: (values) => packPairs(values, float16Bits),
+  pack: (values) => packPairs(values, float16OfBits),
   unpack: ([words]) => Float32Array.from(pairsOf(words), float16Value),
 };
 
@@ -40,7 +49,7 @@ export const bf16Format: OperandFormat = {
   name: "bf16",
   loadFour: (name, at) =>
     `bitcast<vec4f>((${vec4At(name, at)}.xxyy << vec4u(16, 0, 16, 0)) & vec4u(0xffff0000u))`,
-  pack: (values) => packPairs(values, bfloat16Bits),
+  pack: (values) => packPairs(values, bfloat16OfBits),
   unpack: ([words]) => new Float32Array(Uint32Array.from(pairsOf(words), (bits) => bits << 16).buffer),
 };
 
@@ -66,5 +75,72 @@ export const int8Format: OperandFormat = {
   unpack([words, scales], length) {
     const codes = new Int8Array(words.buffer, words.byteOffset, words.length * 4);
     return Float32Array.from(codes, (code, i) => code * scales[Math.floor(i / length)]);
+  },
+};
+
+//| 02-attention/2-matrix-products.ipynb#mxfp4-parts
+/** The sizes that three bits say: two bits of exponent, one of fraction. */
+export const fp4Sizes = [0, 0.5, 1, 1.5, 2, 3, 4, 6];
+
+/** The four bits nearest to a number (of two equally near, the even ones), which is 6 at most. */
+export function fp4Bits(value: number): number {
+  const size = Math.abs(value);
+  const [above, reached] = [
+    [0.25, 1.25, 2.5, 5],
+    [0.75, 1.75, 3.5],
+  ]; // halfway: down to even, up to even
+  const passed = above.filter((half) => size > half).length + reached.filter((half) => size >= half).length;
+  return passed | (value < 0 || Object.is(value, -0) ? 8 : 0);
+}
+
+/** The byte of a block's scale, a power of two: with it the largest of the block is 4 or more, and perhaps too much. */
+export function mxScale(block: Float32Array): number {
+  const largest = block.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return largest === 0 ? 127 : Math.max(1, Math.min(254, Math.floor(Math.log2(largest)) - 2 + 127));
+}
+
+/** The bytes that words hold. */
+export function bytesIn(words: PackedArray): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+}
+
+/** So many bytes, in whole words. */
+export function wordsFor(bytes: number): Uint32Array {
+  return new Uint32Array(Math.ceil(bytes / 4));
+}
+
+//| 02-attention/2-matrix-products.ipynb#mxfp4-format
+/**
+ * MXFP4: four bits a number, eight to a word from the lowest up, and a byte for each block of 32, whose numbers are multiplied by
+ * 2 to the power (byte - 127). The Open Compute Project's "OCP Microscaling Formats (MX) Specification".
+ */
+export const mxfp4Format: OperandFormat = {
+  name: "mxfp4",
+  block: 32,
+  bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
+  loadFour(name, at) {
+    const codes = `((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
+    const sizes = `vec4f((vec4u(0xc8643210u) >> (${codes} % 8u * 4u)) & vec4u(15))`;
+    const scale = `((${name}Scales[(${at}) / 128u] >> ((${at}) / 32u % 4u * 8u)) & 255u)`;
+    return `${sizes} * (0.5 - vec4f(${codes} / 8u)) * bitcast<f32>(${scale} << 23u)`;
+  },
+  rowBytes: (length) => [length / 2, length / 32],
+  pack(values) {
+    const [codes, scales] = [wordsFor(values.length / 2), wordsFor(values.length / 32)];
+    for (let block = 0; 32 * block < values.length; block++) {
+      const own = values.subarray(32 * block, 32 * block + 32);
+      bytesIn(scales)[block] = mxScale(own);
+      const scale = 2 ** (mxScale(own) - 127);
+      for (const [i, value] of own.entries())
+        codes[4 * block + (i >> 3)] |= fp4Bits(value / scale) << (4 * (i & 7));
+    }
+    return [codes, scales];
+  },
+  unpack([codes, scales]) {
+    return Float32Array.from({ length: 8 * codes.length }, (_, i) => {
+      const code = codes[i >> 3] >>> (4 * (i & 7));
+      const size = fp4Sizes[code & 7] * 2 ** (bytesIn(scales)[i >> 5] - 127);
+      return code & 8 ? -size : size;
+    });
   },
 };

@@ -11,6 +11,8 @@ export interface OperandFormat {
   bindings(name: string): string[];
   /** WGSL (a vec4f): four neighbours of row `row`, from element `at` of the whole on, a multiple of four. */
   loadFour(name: string, at: string, row: string): string;
+  /** Rows are whole blocks of so many numbers: fours, unless it says so. */
+  block?: number;
   /** Bytes that a row of `length` numbers takes in each array. */
   rowBytes(length: number): number[];
   /** Rows of `length` numbers as packed arrays. */
@@ -136,7 +138,14 @@ export interface Operand {
   format: OperandFormat;
 }
 
-/** Both operands of a product. Throws for a packed one whose rows are no whole fours. */
+/** Throws unless a row of `length` numbers is whole blocks of a format. */
+export function checkBlocks({ name, block = 4 }: OperandFormat, length: number): void {
+  if (length % block === 0) return;
+  const blocks = block === 4 ? "fours" : `blocks of ${block}`;
+  throw new Error(`Rows of ${length} numbers cannot be ${name}: packed rows hold whole ${blocks}.`);
+}
+
+/** Both operands of a product. Throws for a packed one whose rows are no whole blocks. */
 export function operands(shape: MatmulShape): [Operand, Operand] {
   const { k, transposeA = false, transposeB = false, format = f32Format } = shape;
   const operand = (
@@ -146,8 +155,7 @@ export function operands(shape: MatmulShape): [Operand, Operand] {
     stored: OperandFormat,
   ): Operand => {
     const length = alongK ? k : shape[side];
-    if (stored !== f32Format && length % 4 !== 0)
-      throw new Error(`Rows of ${length} numbers cannot be ${stored.name}: packed rows hold whole fours.`);
+    if (stored !== f32Format) checkBlocks(stored, length);
     return { name, side, alongK, vec4: length % 4 === 0, format: stored };
   };
   return [operand("a", "rows", !transposeA, f32Format), operand("b", "columns", transposeB, format)];

@@ -108,7 +108,10 @@ export interface MeasuredProduct {
 export function matmulStorages(shape: MatmulShape): Storage[] {
   const { batch, rows, columns, k, sharedB, transposeB, format = f32Format } = shape;
   const [storedRows, length] = transposeB ? [columns, k] : [k, columns];
-  const bytesB = format.rowBytes(length).map((bytes) => (sharedB ? 1 : batch) * storedRows * bytes);
+  const wholeWords = (bytes: number) => 4 * Math.ceil(bytes / 4);
+  const bytesB = format
+    .rowBytes(length)
+    .map((bytes) => wholeWords((sharedB ? 1 : batch) * storedRows * bytes));
   const [a, ...b] = [batch * rows * k * 4, ...bytesB].map((bytes) => allocate(bytes));
   const unused = format === f32Format ? b[0] : a;
   return [a, ...b, unused, unused, allocate(4 * batch * rows * columns)];

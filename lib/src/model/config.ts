@@ -9,6 +9,7 @@ import {
   renameAliases,
   runnableOf,
   strayValues,
+  withoutMxfp4,
 } from "../formats/config.js";
 import { isRecord, shown, withoutNulls } from "../formats/keys.js";
 import { configJson, configText } from "../formats/write-config.js";
@@ -65,7 +66,7 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   if (strict) checkConfigKeys(json, modelType, family);
   const keys = completeKeys(json, family);
   const config = withOwnSpelling(family, () => {
-    checkRunnable(keys, runnableOf(family));
+    checkRunnable(withoutMxfp4(keys), runnableOf(family));
     if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
     return buildModelConfig(keys, modelType, family);
   });
@@ -125,7 +126,8 @@ export function modelConfigToJson(config: ModelConfig): Record<string, unknown> 
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config-text
-/** The text of that config.json. */
-export function modelConfigText(config: ModelConfig): string {
-  return configText(modelConfigToJson(config));
+/** The text of that config.json; `dtype` is how the numbers are written. */
+export function modelConfigText(config: ModelConfig, dtype: "F32" | "F16" | "BF16" = "F32"): string {
+  const names = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+  return configText({ ...modelConfigToJson(config), torch_dtype: names[dtype] });
 }

@@ -171,7 +171,7 @@ export function dropBeyond(
 }
 
 //| 03-moe/2-dispatch.ipynb#moe-types
-/** The weights of a mixture of experts over tokens of width C: E experts with an inner width I. */
+/** The weights of a mixture of experts over tokens of width C: E experts, dense or packed, with an inner width I. */
 export interface MoeWeights {
   /** The router [E, C], and its bias [E] where it has one. */
   router: Linear;

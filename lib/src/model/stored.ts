@@ -2,12 +2,15 @@
 import type { ModelConfig } from "../formats/config.js";
 import {
   type SafetensorsTensor,
+  alignBytes,
   joinedBytes,
-  orderTensors,
   readSafetensors,
-  safetensorsHeaderBytes,
+  safetensorsBits,
   toFloat32,
 } from "../formats/safetensors.js";
+import { shardFiles } from "../formats/shards.js";
+import { bf16Format, bytesIn, f16Format, mxfp4Format, wordsFor } from "../kernels/formats.js";
+import { f32Format } from "../kernels/operands.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
 import type { ModelFamily, ModelWeight, Role } from "./structure.js";
@@ -59,34 +62,20 @@ export function isPlain({ rows, of, transposed }: StoredLayout): boolean {
   return rows === of && !transposed;
 }
 
-/** Calls `move(inFile, inWeight)` for each number: its place in the tensor of the file, and its place in the weight. */
-export function eachStored(layout: StoredLayout, move: (inFile: number, inWeight: number) => void): void {
+/** Copies a weight's part into a tensor of the file. */
+export function putStored(layout: StoredLayout, stored: Float32Array, part: Float32Array): void {
+  if (isPlain(layout)) {
+    stored.set(part);
+    return;
+  }
   const { stacks, rows, columns, first, step, of, transposed } = layout;
   const [rowStride, columnStride] = transposed ? [1, of] : [columns, 1];
   for (let stack = 0; stack < stacks; stack++)
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < columns; c++) {
         const inFile = stack * of * columns + (first + r * step) * rowStride + c * columnStride;
-        move(inFile, (stack * rows + r) * columns + c);
+        stored[inFile] = part[(stack * rows + r) * columns + c];
       }
-}
-
-/** Copies a weight's part out of a tensor of the file. */
-export function takeStored(layout: StoredLayout, stored: Float32Array, part: Float32Array): void {
-  if (isPlain(layout)) part.set(stored);
-  else
-    eachStored(layout, (inFile, inWeight) => {
-      part[inWeight] = stored[inFile];
-    });
-}
-
-/** Copies a weight's part into a tensor of the file. */
-export function putStored(layout: StoredLayout, stored: Float32Array, part: Float32Array): void {
-  if (isPlain(layout)) stored.set(part);
-  else
-    eachStored(layout, (inFile, inWeight) => {
-      stored[inFile] = part[inWeight];
-    });
 }
 
 //| 03-moe/a-files-of-weights.ipynb#file-tensors
@@ -113,18 +102,26 @@ export function fileTensors(weights: ModelWeight[]): Map<string, FileTensor> {
 //| 03-moe/a-files-of-weights.ipynb#merge-files
 /** A tensor in a file, whose bytes are read when they are asked for. */
 export interface StoredTensor {
-  dtype: SafetensorsTensor["dtype"];
+  /** MXFP4 is two tensors of the file that belong together: the blocks, and beside them the scales. */
+  dtype: SafetensorsTensor["dtype"] | "MXFP4";
+  /** Of the numbers. */
   shape: number[];
-  read: () => Uint8Array;
+  /** Reads the bytes `from` to `to`; all unless given. */
+  read: (from?: number, to?: number) => Uint8Array;
+  /** The same for the scales of MXFP4, a byte for each block. */
+  readScales?: StoredTensor["read"];
 }
 
 //| 03-moe/a-files-of-weights.ipynb#merge-files-helpers
 /** The tensors in the bytes of a safetensors file. */
 export function storedTensors(bytes: Uint8Array): Map<string, StoredTensor> {
   const { tensors } = readSafetensors(bytes);
-  return new Map(
-    [...tensors].map(([name, { dtype, shape, data }]) => [name, { dtype, shape, read: () => data }]),
-  );
+  const stored = ({ dtype, shape, data }: SafetensorsTensor): StoredTensor => ({
+    dtype,
+    shape,
+    read: (from = 0, to = data.length) => data.subarray(from, to),
+  });
+  return new Map([...tensors].map(([name, tensor]) => [name, stored(tensor)]));
 }
 
 /** The tensors of a model's files together. Throws if two files hold a tensor of the same name. */
@@ -136,6 +133,36 @@ export function mergeFiles(files: Map<string, StoredTensor>[]): Map<string, Stor
       merged.set(name, stored);
     }
   return merged;
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-blocks
+/** The one tensor that blocks and their scales are. Throws unless they fit each other. */
+export function joinedBlocks(
+  name: string,
+  blocks: StoredTensor,
+  scales: StoredTensor | undefined,
+): StoredTensor {
+  if (!scales) throw new Error(`The weight ${name}_blocks has no ${name}_scales beside it.`);
+  const [inBlocks, bytes] = [blocks.shape.slice(0, -1), blocks.shape[blocks.shape.length - 1]];
+  const isFitting = bytes === 16 && inBlocks.length >= 2 && scales.shape.join() === inBlocks.join();
+  if (blocks.dtype !== "U8" || scales.dtype !== "U8" || !isFitting) {
+    const given = [blocks, scales].map(({ dtype, shape }) => `${dtype} [${shape.join(", ")}]`);
+    throw new Error(
+      `The weight ${name} is no MXFP4: its blocks are ${given[0]} and its scales ${given[1]}, where blocks of 16 bytes with a scale each are wanted.`,
+    );
+  }
+  const shape = [...inBlocks.slice(0, -1), 32 * inBlocks[inBlocks.length - 1]];
+  return { dtype: "MXFP4", shape, read: blocks.read, readScales: scales.read };
+}
+
+/** Puts the blocks and scales of the weights that a model has together, in `tensors`. */
+export function joinBlocks(tensors: Map<string, StoredTensor>, names: Iterable<string>): void {
+  for (const name of names) {
+    const [blocks, scales] = [tensors.get(`${name}_blocks`), tensors.get(`${name}_scales`)];
+    if (tensors.has(name) || !blocks) continue;
+    tensors.set(name, joinedBlocks(name, blocks, scales));
+    for (const part of ["_blocks", "_scales"]) tensors.delete(name + part);
+  }
 }
 
 //| 03-moe/a-files-of-weights.ipynb#some-of
@@ -161,6 +188,27 @@ export function redundantNames(config: ModelConfig): Set<string> {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#check-tensors
+/** The shape that a tensor of the file has to have: the rows of MXFP4 are never transposed. */
+export function wantedShape({ shape, holds }: FileTensor, { dtype }: StoredTensor): number[] {
+  const isTurned = dtype === "MXFP4" && holds[0].weight.transposed;
+  return isTurned ? [...shape.slice(0, -2), ...shape.slice(-2).reverse()] : shape;
+}
+
+/** Throws one sentence unless the tensors have the shapes that the configuration calls for. */
+export function checkShapes(tensors: Map<string, StoredTensor>, expected: Map<string, FileTensor>): void {
+  const wrong = [...expected].filter(
+    ([name, tensor]) => tensors.get(name)!.shape.join() !== wantedShape(tensor, tensors.get(name)!).join(),
+  );
+  if (wrong.length === 0) return;
+  const [name, tensor] = wrong[0];
+  const [given, wanted] = [tensors.get(name)!.shape, wantedShape(tensor, tensors.get(name)!)];
+  const others = wrong.slice(1).map(([other]) => other);
+  const more = others.length > 0 ? ` So it is with ${someOf(others)}.` : "";
+  throw new Error(
+    `The weight ${name} is [${given.join(", ")}], but the configuration wants [${wanted.join(", ")}].${more}`,
+  );
+}
+
 /** Throws one sentence unless the file has exactly the tensors that the configuration calls for, in their shapes. */
 export function checkTensors(
   config: ModelConfig,
@@ -168,17 +216,15 @@ export function checkTensors(
   expected: Map<string, FileTensor>,
 ): void {
   const missing = [...expected.keys()].filter((name) => !tensors.has(name));
-  if (missing.length > 0) throw new Error(`The weights are incomplete: ${someOf(missing)} missing.`);
   const redundant = redundantNames(config);
   const extra = [...tensors.keys()].filter((name) => !expected.has(name) && !redundant.has(name));
-  if (extra.length > 0) throw new Error(`The configuration has no place for the weights ${someOf(extra)}.`);
-  for (const [name, { shape }] of expected) {
-    const given = tensors.get(name)!.shape;
-    if (given.join() !== shape.join())
-      throw new Error(
-        `The weight ${name} is [${given.join(", ")}], but the configuration wants [${shape.join(", ")}].`,
-      );
+  if (missing.length > 0) {
+    const also =
+      extra.length > 0 ? `, and ${someOf(extra)} ${extra.length > 1 ? "are" : "is"} not wanted` : "";
+    throw new Error(`The weights are incomplete: ${someOf(missing)} missing${also}.`);
   }
+  if (extra.length > 0) throw new Error(`The configuration has no place for the weights ${someOf(extra)}.`);
+  checkShapes(tensors, expected);
 }
 
 //| 03-moe/a-files-of-weights.ipynb#with-prefix
@@ -194,23 +240,41 @@ export function completeNames(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head
-/** The numbers of a named tensor as f32. */
-export function numbersOf(name: string, { dtype, shape, read }: StoredTensor): Float32Array {
-  const data = read();
+/** Numbers that are read and turned at a time: 1 MiB as 32-bit floats. */
+export const numbersAtOnce = 2 ** 18;
+
+/** Bytes of a tensor as f32. Errors name the weight. */
+export function numbersIn(name: string, dtype: StoredTensor["dtype"], data: Uint8Array): Float32Array {
   try {
-    return toFloat32({ dtype, shape, data });
+    return toFloat32({ dtype: dtype as SafetensorsTensor["dtype"], shape: [], data });
   } catch (error) {
     throw new Error(`The weight ${name}: ${(error as Error).message}`);
   }
 }
 
+/** The bytes of one number of a tensor. Throws for a type whose numbers cannot be read. */
+export function numberWidth(name: string, { dtype }: StoredTensor): number {
+  numbersIn(name, dtype, new Uint8Array(0));
+  return safetensorsBits[dtype as SafetensorsTensor["dtype"]] / 8;
+}
+
 /** Whether two tensors of a file hold the same numbers. */
 export function sameNumbers(name: string, one: StoredTensor, other: StoredTensor): boolean {
   if (one.shape.join() !== other.shape.join()) return false;
-  const others = numbersOf(name, other);
-  return numbersOf(name, one).every((value, i) => value === others[i]);
+  const size = sizeOf(one.shape);
+  const part = (stored: StoredTensor, from: number) => {
+    const width = numberWidth(name, stored);
+    const data = stored.read(from * width, Math.min(size, from + numbersAtOnce) * width);
+    return numbersIn(name, stored.dtype, data);
+  };
+  for (let from = 0; from < size; from += numbersAtOnce) {
+    const others = part(other, from);
+    if (!part(one, from).every((value, i) => value === others[i])) return false;
+  }
+  return true;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#settle-tied
 /**
  * Holds the output layer of a tied configuration against the tensors of the file. One with other values than the embedding is
  * used, and said; where it is all there is, it becomes the embedding (in `tensors`). So does transformers.
@@ -227,6 +291,102 @@ export function settleHead(
   if (!embedding || sameNumbers(target, embedding, head)) return { config, warnings: [] };
   const warning = `tie_word_embeddings is true and is ignored, because the file has a ${target} of other values than ${source}.`;
   return { config: { ...config, tied: false }, warnings: [warning] };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#read-rows
+/** Some rows of a weight as bytes of its file, from row `row` on (counted over all experts); of MXFP4, their scales too. */
+export interface StoredPiece {
+  row: number;
+  data: Uint8Array;
+  scales?: Uint8Array;
+}
+
+/** Every `step`-th row, from the first on. */
+export function everyRow(bytes: Uint8Array, rowBytes: number, step: number): Uint8Array {
+  if (step === 1) return bytes;
+  const count = Math.ceil(bytes.length / rowBytes / step);
+  const rows = new Uint8Array(count * rowBytes);
+  for (let r = 0; r < count; r++)
+    rows.set(bytes.subarray(r * step * rowBytes, (r * step + 1) * rowBytes), r * rowBytes);
+  return rows;
+}
+
+/** The rows of a weight in order, a few at a time, where each has `rowBytes` neighbouring bytes in the file. */
+export function* readRows(
+  { stacks, rows, columns, first, step, of }: StoredLayout,
+  rowBytes: number,
+  read: StoredTensor["read"],
+): Generator<StoredPiece> {
+  const atOnce = Math.max(1, Math.floor(numbersAtOnce / columns / step));
+  for (let stack = 0; stack < stacks; stack++)
+    for (let r = 0; r < rows; r += atOnce) {
+      const from = (stack * of + first + r * step) * rowBytes;
+      const count = (Math.min(atOnce, rows - r) - 1) * step + 1;
+      yield { row: stack * rows + r, data: everyRow(read(from, from + count * rowBytes), rowBytes, step) };
+    }
+}
+
+//| 03-moe/a-files-of-weights.ipynb#read-columns
+/** Numbers of so many bytes as an array, to be moved without a look at what they are. */
+export function unitsOf(bytes: Uint8Array, width: number): Uint16Array | Uint32Array | Float64Array {
+  const { buffer, byteOffset, length } = alignBytes(bytes, width);
+  const Units = { 2: Uint16Array, 4: Uint32Array, 8: Float64Array }[width]!;
+  return new Units(buffer as ArrayBuffer, byteOffset, length / width);
+}
+
+/** The same where the file holds the matrix transposed: each stack is read whole, and turned a few rows at a time. */
+export function* readColumns(
+  { stacks, rows, columns, first, step, of }: StoredLayout,
+  width: number,
+  read: StoredTensor["read"],
+): Generator<StoredPiece> {
+  const atOnce = Math.max(1, Math.floor(numbersAtOnce / columns));
+  const stackBytes = of * columns * width;
+  for (let stack = 0; stack < stacks; stack++) {
+    const whole = unitsOf(read(stack * stackBytes, (stack + 1) * stackBytes), width);
+    for (let r = 0; r < rows; r += atOnce) {
+      const count = Math.min(atOnce, rows - r);
+      const turned = unitsOf(new Uint8Array(count * columns * width), width);
+      for (let c = 0; c < columns; c++)
+        for (let i = 0; i < count; i++) turned[i * columns + c] = whole[c * of + first + (r + i) * step];
+      yield { row: stack * rows + r, data: new Uint8Array(turned.buffer) };
+    }
+  }
+}
+
+//| 03-moe/a-files-of-weights.ipynb#read-pieces
+/** The rows of MXFP4 with their scales. */
+export function* readBlocks(
+  layout: StoredLayout,
+  { read, readScales }: StoredTensor,
+): Generator<StoredPiece> {
+  const scales = readRows(layout, layout.columns / 32, readScales!);
+  for (const piece of readRows(layout, layout.columns / 2, read))
+    yield { ...piece, scales: scales.next().value!.data };
+}
+
+/** The rows of a weight (of one expert, where each has a tensor) from its tensor in the file, a few at a time. */
+export function readPieces(name: string, weight: ModelWeight, stored: StoredTensor): Iterable<StoredPiece> {
+  const layout = storedLayout(weight);
+  if (stored.dtype === "MXFP4") return readBlocks(layout, stored);
+  const width = numberWidth(name, stored);
+  if (layout.transposed) return readColumns(layout, width, stored.read);
+  return readRows(layout, layout.columns * width, stored.read);
+}
+
+/** The numbers of a piece, row by row, as f32. */
+export function pieceNumbers(
+  name: string,
+  { dtype }: StoredTensor,
+  { data, scales }: StoredPiece,
+): Float32Array {
+  if (dtype !== "MXFP4") return numbersIn(name, dtype, data);
+  const words = [data, scales!].map((bytes) => {
+    const whole = wordsFor(bytes.length);
+    bytesIn(whole).set(bytes);
+    return whole;
+  });
+  return mxfp4Format.unpack(words, 32);
 }
 
 //| 03-moe/a-files-of-weights.ipynb#weights-file
@@ -261,31 +421,45 @@ export function fileNumbers(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#weights-pieces
-/**
- * A model's safetensors file piece by piece: its head, then each tensor, from the values of its weights. So a file may be
- * written that is larger than what fits into memory.
- */
-export function* weightsFilePieces(
-  config: ModelConfig,
-  valuesOf: (weight: ModelWeight) => Float32Array,
-): Generator<Uint8Array> {
-  const weights = weightsOf(config);
-  const types = [...fileTensors(weights)].map(
-    ([name, tensor]) => [name, { ...tensor, dtype: "F32" as const }] as const,
-  );
-  const ordered = orderTensors(new Map(types));
-  yield safetensorsHeaderBytes(ordered, { format: "pt" }); // transformers wants to be told whose tensors they are
-  const kept = keptWhileWanted(weights, valuesOf);
-  for (const [, tensor] of ordered) {
-    const { buffer, byteOffset, byteLength } = fileNumbers(tensor, kept);
-    yield new Uint8Array(buffer, byteOffset, byteLength);
-  }
+/** The types that numbers may have in a file that is written. */
+export type SavedDtype = "F32" | "F16" | "BF16";
+
+/** Numbers as the bytes of a file. */
+export function numberBytes(values: Float32Array, dtype: SavedDtype): Uint8Array {
+  const format = { F32: f32Format, F16: f16Format, BF16: bf16Format }[dtype];
+  const [words] = format.pack(values, values.length);
+  return bytesIn(words).subarray(0, (values.length * safetensorsBits[dtype]) / 8);
 }
 
-/** The same as one array. */
+/** How weights are written: as numbers of which type, and how many bytes one file may have. */
+export interface SaveSettings {
+  dtype?: SavedDtype;
+  maxShardBytes?: number;
+}
+
+/**
+ * The files of a model's weights by name, piece by piece: each head, then each tensor, from the values of its weights. So they may
+ * be larger than what fits into memory. They are to be written in their order.
+ */
+export function weightsFiles(
+  config: ModelConfig,
+  valuesOf: (weight: ModelWeight) => Float32Array,
+  { dtype = "F32", maxShardBytes = Number.POSITIVE_INFINITY }: SaveSettings = {},
+): Record<string, Iterable<Uint8Array> | string> {
+  const weights = weightsOf(config);
+  const tensors = [...fileTensors(weights)].map(([name, tensor]) => [name, { ...tensor, dtype }] as const);
+  const kept = keptWhileWanted(weights, valuesOf);
+  return shardFiles(new Map(tensors), maxShardBytes, (tensor) =>
+    numberBytes(fileNumbers(tensor, kept), dtype),
+  );
+}
+
+/** All of it as one array. */
 export function weightsFile(
   config: ModelConfig,
   valuesOf: (weight: ModelWeight) => Float32Array,
+  dtype?: SavedDtype,
 ): Uint8Array {
-  return joinedBytes([...weightsFilePieces(config, valuesOf)]);
+  const [pieces] = Object.values(weightsFiles(config, valuesOf, { dtype }));
+  return joinedBytes([...(pieces as Iterable<Uint8Array>)]);
 }

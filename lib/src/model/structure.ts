@@ -1,13 +1,14 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { Activation, FamilySettings, GatedActivation, ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
+import { type Weight, denseWeight } from "../tensor/products.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
 
 //| 02-attention/8-the-block.ipynb#weights-type
-/** A linear layer: weight [outputs, inputs], bias [outputs]. */
+/** A linear layer: weight [outputs, inputs], dense or packed, bias [outputs]. */
 export interface Linear {
-  weight: Tensor;
+  weight: Weight;
   bias?: Tensor;
 }
 
@@ -116,11 +117,11 @@ export interface Block {
 export interface Model {
   config: ModelConfig;
   /** [vocabulary, hidden]. */
-  embedding: Tensor;
+  embedding: Weight;
   /** The embeddings are multiplied by this. */
   embeddingScale?: number;
   /** Learned positions, added to the embeddings [positions, hidden]. */
-  positions?: Tensor;
+  positions?: Weight;
   blocks: Block[];
   norm?: Norm;
   /** From hidden states to scores; its weight is the embedding where the two are tied. */
@@ -226,25 +227,32 @@ export interface BuildPlan {
   config: ModelConfig;
   family: ModelFamily;
   /** The weights, by their path. */
-  tensors: Map<string, Tensor>;
+  tensors: Map<string, Weight>;
 }
 
 /** The weight at a path. Throws when the model has none there. */
-export function weightAt({ tensors }: BuildPlan, path: string): Tensor {
+export function weightAt({ tensors }: BuildPlan, path: string): Weight {
   const weight = tensors.get(path);
   if (!weight) throw new Error(`The model has no weight at ${path}.`);
   return weight;
 }
 
+/** The weight at a path, where there is one, which is never packed. */
+export function denseAt({ tensors }: BuildPlan, path: string): Tensor | undefined {
+  const weight = tensors.get(path);
+  return weight && denseWeight(weight, path);
+}
+
 export function buildLinear(plan: BuildPlan, path: string): Linear {
-  return { weight: weightAt(plan, `${path}.weight`), bias: plan.tensors.get(`${path}.bias`) };
+  return { weight: weightAt(plan, `${path}.weight`), bias: denseAt(plan, `${path}.bias`) };
 }
 
 /** The norm at a path, where there is one. */
-export function buildNorm({ config, family, tensors }: BuildPlan, path: string): Norm | undefined {
-  const weight = tensors.get(`${path}.weight`);
+export function buildNorm(plan: BuildPlan, path: string): Norm | undefined {
+  const { config, family } = plan;
+  const weight = denseAt(plan, `${path}.weight`);
   if (!weight) return undefined;
-  return { kind: family.norm ?? "rms", weight, bias: tensors.get(`${path}.bias`), epsilon: config.normEps };
+  return { kind: family.norm ?? "rms", weight, bias: denseAt(plan, `${path}.bias`), epsilon: config.normEps };
 }
 
 //| 02-attention/8-the-block.ipynb#head-settings
@@ -265,10 +273,10 @@ export function headSettings(
 
 //| 02-attention/8-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
-  const { config, tensors } = plan;
+  const { config } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
   const [qNorm, kNorm] = ["qNorm", "kNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
-  const sinks = tensors.get(`${path}.sinks`);
+  const sinks = denseAt(plan, `${path}.sinks`);
   return {
     kind: "heads",
     layer,
@@ -303,7 +311,7 @@ export function buildFeedForward(plan: BuildPlan, path: string): Dense | Experts
     : undefined;
   const { expertsPerToken, normalizeTopK: normalize, scoring, groups, scale } = config.moe!;
   const { activation = config.activation } = config.moe!;
-  const choiceBias = tensors.get(`${path}.choiceBias`);
+  const choiceBias = denseAt(plan, `${path}.choiceBias`);
   const layers = { router, gate, up, down, activation, shared, sharedGate };
   return { kind: "experts", ...layers, expertsPerToken, normalize, scoring, choiceBias, groups, scale };
 }
@@ -328,7 +336,7 @@ export function buildBlock(plan: BuildPlan, layer: number): Block {
 export function buildModel(
   config: ModelConfig,
   family: ModelFamily,
-  tensorOf: (weight: ModelWeight) => Tensor,
+  tensorOf: (weight: ModelWeight) => Weight,
 ): Model {
   const weights = modelWeights(family.entries, config);
   const tensors = new Map(weights.map((weight) => [weight.path, tensorOf(weight)]));
@@ -361,12 +369,12 @@ export interface ModelParameter {
 }
 
 //| 02-attention/8-the-block.ipynb#parameters-of-helpers
-/** The weights of a model with their names and roles, in the order of its family's table. */
+/** The weights of a model with their names and roles, in the order of its family's table. Throws where one is packed. */
 export function parametersIn(model: Model, entries: WeightEntry[]): ModelParameter[] {
   return modelWeights(entries, model.config).map(({ path, name, role }) => ({
     name,
     role,
-    value: partAt(model, path) as Tensor,
+    value: denseWeight(partAt(model, path) as Weight, `The weight ${name}`),
   }));
 }
 

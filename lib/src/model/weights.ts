@@ -1,51 +1,130 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
-import { bindingLimit, checkFits } from "../gpu/buffers.js";
+import { bindingLimit, checkFits, readableBytes } from "../gpu/buffers.js";
+import { openWindow, release, upload } from "../gpu/commands.js";
 import { currentGpu } from "../gpu/device.js";
+import { bf16Format, bytesIn, f16Format, mxfp4Format } from "../kernels/formats.js";
+import { type OperandFormat, f32Format } from "../kernels/operands.js";
 import { parameter } from "../tensor/autograd.js";
+import { PackedWeight, type Weight, unpack } from "../tensor/products.js";
 import type { normals } from "../tensor/random.js";
-import { sizeOf, tensor } from "../tensor/tensor.js";
+import { type DType, type Tensor, empty, sizeOf } from "../tensor/tensor.js";
 import { configWarnings, modelConfigText, parseModelConfig } from "./config.js";
-import { modelFamilies, parametersByName, weightsOf } from "./families.js";
+import { modelFamilies, weightsOf } from "./families.js";
 import {
+  type SaveSettings,
+  type StoredPiece,
   type StoredTensor,
   checkTensors,
   completeNames,
   fileTensors,
-  isPlain,
+  joinBlocks,
   mergeFiles,
-  numbersOf,
+  pieceNumbers,
+  readPieces,
   settleHead,
   storedLayout,
   storedTensors,
-  takeStored,
   weightsFile,
-  weightsFilePieces,
+  weightsFiles,
 } from "./stored.js";
-import { type Model, type ModelWeight, buildModel, initialValues } from "./structure.js";
+import { type Model, type ModelWeight, buildModel, initialValues, partAt } from "./structure.js";
 
 //| 03-moe/4-the-decoder.ipynb#read-weight
-/** The values of one weight from the tensors of a file. */
-export function readWeight(weight: ModelWeight, tensors: Map<string, StoredTensor>): Float32Array {
-  const layout = storedLayout(weight);
-  const numbers = (name: string) => numbersOf(name, tensors.get(name)!);
-  if (!weight.perExpert && isPlain(layout)) return numbers(weight.files[0]);
-  const values = new Float32Array(sizeOf(weight.shape));
-  const part = values.length / weight.files.length;
-  for (const [expert, name] of weight.files.entries())
-    takeStored(layout, numbers(name), values.subarray(expert * part, (expert + 1) * part));
-  return values;
+/** How the weights of a model are kept on the GPU: as 32-bit floats, in 16 bits, or each as its file has it. */
+export type ModelDtype = "f32" | "f16" | "bf16" | "auto";
+
+//| 03-moe/4-the-decoder.ipynb#kept-format
+/** The formats in which numbers of a file can stay as they are. */
+export const fileFormats: Partial<Record<StoredTensor["dtype"], OperandFormat>> = {
+  F16: f16Format,
+  BF16: bf16Format,
+  MXFP4: mxfp4Format,
+};
+
+/** The format in which a weight of a file's type is kept: matrices and tables as wanted, the rest as 32-bit floats. */
+export function keptFormat(
+  { role, shape }: ModelWeight,
+  stored: StoredTensor["dtype"],
+  dtype: ModelDtype,
+): OperandFormat {
+  const isPacked = role === "matrix" || role === "residual" || role === "table";
+  if (!isPacked || dtype === "f32" || shape[shape.length - 1] % 4 !== 0) return f32Format;
+  return { f16: f16Format, bf16: bf16Format, auto: fileFormats[stored] ?? f32Format }[dtype];
+}
+
+/** Bytes of each array of a weight in a format, in whole words. */
+export function arrayBytes(shape: readonly number[], format: OperandFormat): number[] {
+  const columns = shape[shape.length - 1];
+  return format.rowBytes(columns).map((bytes) => 4 * Math.ceil(((sizeOf(shape) / columns) * bytes) / 4));
+}
+
+//| 03-moe/4-the-decoder.ipynb#load-weight
+/** Writes bytes into a tensor, from a byte on. */
+export function writeBytes({ storage }: Tensor<DType>, offset: number, data: Uint8Array): void {
+  const window = openWindow(storage, offset, data.length);
+  upload(window, data);
+  release(window);
+}
+
+/** A piece of a weight as the arrays of a format. Throws for numbers that are too large for it. */
+export function packPiece(
+  name: string,
+  stored: StoredTensor,
+  piece: StoredPiece,
+  format: OperandFormat,
+): Uint8Array[] {
+  if (fileFormats[stored.dtype] === format) return [piece.data];
+  const values = pieceNumbers(name, stored, piece);
+  if (format === f16Format && values.some((value) => Math.abs(value) >= 65520 && Number.isFinite(value)))
+    throw new Error(`The weight ${name} has numbers that f16 cannot hold: choose bf16 or f32.`);
+  return format.pack(values, values.length).map(bytesIn);
+}
+
+/** Makes a weight on the GPU from the tensors of a file, a few rows at a time. */
+export function loadWeight(
+  weight: ModelWeight,
+  tensors: Map<string, StoredTensor>,
+  dtype: ModelDtype,
+): Weight {
+  const { shape, files } = weight;
+  const format = keptFormat(weight, tensors.get(files[0])!.dtype, dtype);
+  const isDense = format === f32Format;
+  const bytes = arrayBytes(shape, format);
+  const arrays = isDense ? [empty(shape)] : bytes.map((size) => empty([size / 4], "u32"));
+  const { columns } = storedLayout(weight);
+  const rowBytes = format.rowBytes(columns);
+  const scales = new Uint8Array(format === mxfp4Format ? bytes[1] : 0);
+  const rows = sizeOf(shape) / columns / files.length;
+  for (const [expert, name] of files.entries())
+    for (const piece of readPieces(name, weight, tensors.get(name)!)) {
+      const row = expert * rows + piece.row;
+      const [data] = packPiece(name, tensors.get(name)!, piece, format);
+      writeBytes(arrays[0], row * rowBytes[0], data);
+      if (format === mxfp4Format) scales.set(piece.scales!, row * rowBytes[1]);
+    }
+  if (isDense) return parameter(arrays[0] as Tensor);
+  if (format === mxfp4Format) writeBytes(arrays[1], 0, scales);
+  return new PackedWeight(format, [...shape], arrays);
 }
 
 //| 03-moe/4-the-decoder.ipynb#weights-fit
-/** Throws unless the adapter can hold each weight. */
-export function checkWeightsFit(config: ModelConfig, weights = weightsOf(config)): void {
+/** Throws unless the adapter can hold each weight, in the format in which it is kept. Gives the bytes of all. */
+export function checkWeightsFit(
+  config: ModelConfig,
+  weights = weightsOf(config),
+  formatOf: (weight: ModelWeight) => OperandFormat = () => f32Format,
+): number {
   const { maxBufferSize } = currentGpu().facts.limits;
-  for (const { name, role, shape } of weights) {
+  let total = 0;
+  for (const weight of weights) {
     // What has a row for each token is used in pieces.
-    const most = role === "table" ? maxBufferSize : bindingLimit();
-    checkFits(4 * sizeOf(shape), `The weight ${name}`, most);
+    const most = weight.role === "table" ? maxBufferSize : bindingLimit();
+    const bytes = arrayBytes(weight.shape, formatOf(weight));
+    for (const array of bytes) checkFits(array, `The weight ${weight.name}`, most);
+    total += bytes.reduce((sum, array) => sum + array, 0);
   }
+  return total;
 }
 
 //| 03-moe/4-the-decoder.ipynb#load-model
@@ -54,25 +133,45 @@ export interface LoadedModel extends Model {
   warnings: string[];
 }
 
+/** How a model is opened. */
+export interface OpenSettings {
+  /** How its weights are kept: as 32-bit floats, which can be trained, unless it says something else. */
+  dtype?: ModelDtype;
+  /** Bytes of memory that the weights may take, where that is known. */
+  available?: number;
+}
+
+//| 03-moe/4-the-decoder.ipynb#open-model-files
 /**
- * Makes a model from its config.json (parsed) and the tensors of its files, each of which is read when its turn has come.
- * Numbers of 16 bits become f32. `warnings` says what was ignored, where two places contradict each other. Throws one
- * sentence for a configuration that we do not run, and for weights that do not belong to it.
+ * Makes a model from its config.json (parsed) and the tensors of its files, which are read a few rows at a time. `warnings` says
+ * what was ignored, where two places contradict each other. Throws one sentence for a configuration that we do not run, for
+ * weights that do not belong to it, and for more of them than there is memory for.
  */
-export function openModelFiles(config: unknown, files: Map<string, StoredTensor>[]): LoadedModel {
+export function openModelFiles(
+  config: unknown,
+  files: Map<string, StoredTensor>[],
+  { dtype = "f32", available = Number.POSITIVE_INFINITY }: OpenSettings = {},
+): LoadedModel {
   const stated = parseModelConfig(config);
   const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
   const settled = settleHead(stated, tensors);
   const weights = weightsOf(settled.config);
-  checkTensors(settled.config, tensors, fileTensors(weights));
-  checkWeightsFit(settled.config, weights);
-  const model = buildModel(settled.config, modelFamilies[settled.config.modelType], (weight) =>
-    parameter(tensor(readWeight(weight, tensors), weight.shape)),
+  const expected = fileTensors(weights);
+  joinBlocks(tensors, expected.keys());
+  checkTensors(settled.config, tensors, expected);
+  const needed = checkWeightsFit(settled.config, weights, (weight) =>
+    keptFormat(weight, tensors.get(weight.files[0])!.dtype, dtype),
   );
+  if (needed > available)
+    throw new Error(
+      `Its weights need ${readableBytes(needed)} of memory, and there are ${readableBytes(available)}.`,
+    );
+  const family = modelFamilies[settled.config.modelType];
+  const model = buildModel(settled.config, family, (weight) => loadWeight(weight, tensors, dtype));
   return { ...model, warnings: [...configWarnings(config), ...settled.warnings] };
 }
 
-/** Makes a model from its config.json (parsed) and the bytes of its safetensors file or files, as `openModelFiles` does. */
+/** Makes a model, to be trained or run, from its config.json (parsed) and the bytes of its safetensors file or files. */
 export function loadModel(config: unknown, ...files: Uint8Array[]): LoadedModel {
   return openModelFiles(config, files.map(storedTensors));
 }
@@ -84,22 +183,24 @@ export interface ModelFiles {
   weights: Uint8Array;
 }
 
-/** The files of a model, its weights read back from the GPU. The same weights always give the same bytes. */
+/** The files of a model, its weights read back from the GPU, as 32-bit floats. The same weights always give the same bytes. */
 export async function saveModel(model: Model): Promise<ModelFiles> {
   const values = new Map<string, Float32Array>();
-  for (const [name, value] of parametersByName(model)) values.set(name, await value.array());
-  const weights = weightsFile(model.config, ({ name }) => values.get(name)!);
+  for (const { path } of weightsOf(model.config))
+    values.set(path, await unpack(partAt(model, path) as Weight));
+  const weights = weightsFile(model.config, ({ path }) => values.get(path)!);
   return { config: modelConfigText(model.config), weights };
 }
 
 //| 03-moe/4-the-decoder.ipynb#random-files
-/** The safetensors file of a model with fresh random weights piece by piece, made without a GPU. `draw` does what `normals` does. */
+/** The safetensors files of a model with fresh random weights piece by piece, made without a GPU. `draw` does what `normals` does. */
 export function randomModelPieces(
   config: ModelConfig,
   seed: number,
   draw?: typeof normals,
-): Generator<Uint8Array> {
-  return weightsFilePieces(config, (weight) => initialValues(config, weight, seed, draw));
+  settings?: SaveSettings,
+): Record<string, Iterable<Uint8Array> | string> {
+  return weightsFiles(config, (weight) => initialValues(config, weight, seed, draw), settings);
 }
 
 /** The files of a model with fresh random weights: those of `randomModel`, made without a GPU. */

@@ -13,7 +13,14 @@ import { constantKernel, isTracked, tape, track } from "./autograd.js";
 import { blank } from "./embedding.js";
 import { multiply } from "./operations.js";
 import { inPieces, pieces } from "./pieces.js";
-import { linear, timesWeight, timesWeightBack, weightGradient } from "./products.js";
+import {
+  PackedWeight,
+  type Weight,
+  linear,
+  timesWeight,
+  timesWeightBack,
+  weightGradient,
+} from "./products.js";
 import { softcap, softcapGradient } from "./rows.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
@@ -81,7 +88,7 @@ export function putRows(part: Tensor, whole: Tensor, to: number): void {
 }
 
 //| 04-training/1-the-loss.ipynb#piece
-/** What the pieces of a loss leave behind: the loss of every row, and gradients as though losses were summed. */
+/** What the pieces of a loss leave behind: the loss of every row, and the gradients that are wanted, as though losses were summed. */
 export interface LossSums {
   losses: Tensor;
   hidden?: Tensor;
@@ -91,7 +98,7 @@ export interface LossSums {
 /** Takes in the rows from `from` on: their logits live in here only, bounded where there is a `cap`. */
 export function lossPiece(
   x: Tensor,
-  weight: Tensor,
+  weight: Weight,
   ids: Tensor<"u32">,
   from: number,
   { sums, cap }: { sums: LossSums; cap?: number },
@@ -100,7 +107,7 @@ export function lossPiece(
   const logits = cap === undefined ? scores : softcap(scores, cap);
   const { losses, logSums } = rowLosses(logits, ids);
   putRows(losses, sums.losses, from);
-  if (!sums.hidden || !sums.weight) return;
+  if (!sums.hidden) return;
   const [one, plan] = [launch(constantKernel(1), [], [1]), planLoss(logits, ids)];
   const cappedGradient = launch(
     crossEntropyBackwardKernel(plan),
@@ -109,6 +116,7 @@ export function lossPiece(
   );
   const logitGradient = cap === undefined ? cappedGradient : softcapGradient(logits, cappedGradient, cap);
   putRows(timesWeightBack(logitGradient, weight), sums.hidden, from);
+  if (!sums.weight) return;
   const [added, sum] = [pieces(weightGradient(logitGradient, x)), pieces(sums.weight)];
   added.forEach((piece, i) => launchInto(addToKernel(piece.size), [piece], [sum[i]]));
 }
@@ -121,13 +129,13 @@ export function logitsAtATime(): number {
 
 //| 04-training/1-the-loss.ipynb#linear-cross-entropy
 /**
- * `crossEntropy(linear(hidden, weight), targets)` for hidden [..., inputs], weight [vocabulary, inputs] and target ids [...],
+ * `crossEntropy(linear(hidden, weight), targets)` for hidden [..., inputs], weight [vocabulary, inputs], dense or packed, and target ids [...],
  * without holding more than `bytes` of logits: where they do not fit, rows are taken in pieces and the gradients made on
  * the way forward. With a `cap`, the logits are bounded by it first, as `softcap` does. Output: [1].
  */
 export function linearCrossEntropy(
   hidden: Tensor,
-  weight: Tensor,
+  weight: Weight,
   targets: Tensor<"u32">,
   bytes = logitsAtATime(),
   cap?: number,
@@ -139,10 +147,12 @@ export function linearCrossEntropy(
     const logits = linear(hidden, weight);
     return crossEntropy(cap === undefined ? logits : softcap(logits, cap), targets);
   }
-  const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
+  const learned = weight instanceof PackedWeight ? [] : [weight];
+  const learns = tape.paused === 0 && [hidden, ...learned].some((tensor) => isTracked(tensor));
   const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
-  const sumsOfGradients = learns ? { hidden: empty(x.shape), weight: blank(weight.shape) } : {};
-  const sums: LossSums = { losses: empty([rows]), ...sumsOfGradients };
+  const sums: LossSums = { losses: empty([rows]) };
+  if (learns) sums.hidden = empty(x.shape);
+  if (learns && learned.length > 0) sums.weight = blank(weight.shape);
   for (let from = 0; from < rows; from += piece)
     scope(() => {
       const count = Math.min(piece, rows - from);
@@ -150,9 +160,9 @@ export function linearCrossEntropy(
     });
   const [mean, lossWeight] = [empty([1]), empty([1])];
   launchInto(meanLossKernel(), [sums.losses, ids], [mean, lossWeight]);
-  return track(mean, [hidden, weight], (gradient) => {
+  return track(mean, [hidden, ...learned], (gradient) => {
     const factor = multiply(gradient, lossWeight);
     const scaled = (x: Tensor) => inPieces("scaled", "a * b", x, factor);
-    return [view(scaled(sums.hidden!), hidden.shape), scaled(sums.weight!)];
+    return [view(scaled(sums.hidden!), hidden.shape), ...(sums.weight ? [scaled(sums.weight)] : [])];
   });
 }

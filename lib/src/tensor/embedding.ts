@@ -9,7 +9,8 @@ import {
 } from "../kernels/embedding.js";
 import { track } from "./autograd.js";
 import { pieces } from "./pieces.js";
-import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
+import { PackedWeight, type Weight, describeWeight, weightPieces } from "./products.js";
+import { type Tensor, empty, launch, launchInto } from "./tensor.js";
 
 //| 02-attention/8-the-block.ipynb#table-gradient
 /** A tensor of zeros of any size that a kernel writes, so that a recorded step has it anew each time. */
@@ -20,12 +21,11 @@ export function blank(shape: readonly number[]): Tensor {
 }
 
 /** Does something for each piece of a table that can be bound. */
-export function eachTablePiece(table: Tensor, work: (piece: Tensor, place: TablePiece) => void): void {
-  let first = 0;
-  for (const piece of pieces(table)) {
-    work(piece, { first, rows: piece.shape[0] });
-    first += piece.shape[0];
-  }
+export function eachTablePiece<W extends Weight>(
+  table: W,
+  work: (piece: W, place: TablePiece) => void,
+): void {
+  for (const { piece, from } of weightPieces(table)) work(piece, { first: from, rows: piece.shape[0] });
 }
 
 /** The gradient of the table: for each id the sum over its places, and zeros for ids that do not occur, and for `fixedRow`. */
@@ -46,19 +46,24 @@ export function tableGradient(
 
 //| 02-attention/8-the-block.ipynb#embed
 /**
- * Looks up a row of the table [vocabulary, columns] for each id: ids [...] give [..., columns]. Ids must be below the
- * vocabulary's size; check them where they come from, since the GPU does not complain. The row `fixedRow` is looked up like
+ * Looks up a row of the table [vocabulary, columns], dense or packed, for each id: ids [...] give [..., columns]. Ids must be below
+ * the vocabulary's size; check them where they come from, since the GPU does not complain. The row `fixedRow` is looked up like
  * any other, and does not learn from it: that of the id which fills up short texts.
  */
-export function embed(ids: Tensor<"u32">, table: Tensor, fixedRow?: number): Tensor {
+export function embed(ids: Tensor<"u32">, table: Weight, fixedRow?: number): Tensor {
   if (table.shape.length !== 2)
-    throw new Error(`embed wants a table [vocabulary, columns], not ${describe(table)}.`);
+    throw new Error(`embed wants a table [vocabulary, columns], not ${describeWeight(table)}.`);
   const columns = table.shape[1];
   const y = empty([...ids.shape, columns]);
-  eachTablePiece(table, (piece, place) =>
-    launchInto(embedKernel(ids.size, columns, place), [ids, piece], [y]),
+  eachTablePiece(table, (piece, place) => {
+    const packed = piece instanceof PackedWeight ? piece : undefined;
+    const arrays = packed?.parts ?? [piece as Tensor];
+    launchInto(embedKernel(ids.size, columns, place, packed?.format), [ids, ...arrays], [y]);
+  });
+  const learned = table instanceof PackedWeight ? [] : [table];
+  return track(y, learned, (gradient) =>
+    learned.map(({ shape }) => tableGradient(ids, gradient, shape, fixedRow)),
   );
-  return track(y, [table], (gradient) => [tableGradient(ids, gradient, table.shape, fixedRow)]);
 }
 
 //| 02-attention/8-the-block.ipynb#distances-operation

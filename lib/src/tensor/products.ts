@@ -1,17 +1,19 @@
 // Extracted from chapters/02-attention/3-tensors-and-gradients.ipynb: edit it there, or here and run `npm run backport`.
-import { bindingLimit } from "../gpu/buffers.js";
+import { bindingLimit, checkFits } from "../gpu/buffers.js";
 import { currentGpu } from "../gpu/device.js";
 import { copyBlockKernel } from "../kernels/copy.js";
 import { elementwiseKernel } from "../kernels/elementwise.js";
-import type { Epilogue, MatmulShape, OperandFormat } from "../kernels/operands.js";
+import { type Epilogue, type MatmulShape, type OperandFormat, checkBlocks } from "../kernels/operands.js";
 import { matmulKernel } from "../kernels/products.js";
+import { range } from "../kernels/wgsl.js";
 import { isTracked, track } from "./autograd.js";
 import { scale, sumToShape } from "./operations.js";
-import { pieces } from "./pieces.js";
+import { pieces, rowWindow } from "./pieces.js";
 import { type Precision, matmulPrecision } from "./precision.js";
 import {
   type DType,
   type Tensor,
+  bytesOf,
   describe,
   empty,
   launch,
@@ -57,17 +59,16 @@ export function describeWeight(weight: Weight): string {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#pack
-/** Packs the values of a weight [..., outputs, inputs]. Throws where a row is not whole fours. */
+/** Packs the values of a weight [..., outputs, inputs]. Throws where a row is not whole blocks of the format. */
 export function pack(
   values: ArrayLike<number>,
   shape: readonly number[],
   format: OperandFormat,
 ): PackedWeight {
   const inputs = shape[shape.length - 1];
-  if (values.length !== sizeOf(shape) || inputs % 4 !== 0)
-    throw new Error(
-      `${values.length} values cannot be packed as [${shape.join(", ")}]: rows must be whole fours, and all there.`,
-    );
+  if (values.length !== sizeOf(shape))
+    throw new Error(`${values.length} values cannot be packed as [${shape.join(", ")}]: all must be there.`);
+  checkBlocks(format, inputs);
   const arrays = format.pack(Float32Array.from(values), inputs);
   const parts = arrays.map((array) =>
     tensor(array, [array.length], array instanceof Float32Array ? "f32" : "u32"),
@@ -75,10 +76,21 @@ export function pack(
   return new PackedWeight(format, [...shape], parts as Tensor<DType>[]);
 }
 
-/** The values that a packed weight stands for, read back from the GPU. */
-export async function unpack({ format, shape, parts }: PackedWeight): Promise<Float32Array> {
+/** The values of a weight, dense or packed, read back from the GPU. */
+export async function unpack(weight: Weight): Promise<Float32Array> {
+  if (!(weight instanceof PackedWeight)) return weight.array();
+  const { format, shape, parts } = weight;
   const arrays = await Promise.all(parts.map((part) => part.array()));
   return format.unpack(arrays, shape[shape.length - 1]).subarray(0, sizeOf(shape));
+}
+
+//| 02-attention/3-tensors-and-gradients.ipynb#dense-only
+/** A weight that has to be dense; `name` is what an error calls it. */
+export function denseWeight(weight: Weight, name: string): Tensor {
+  if (!(weight instanceof PackedWeight)) return weight;
+  throw new Error(
+    `${name} is packed as ${describeWeight(weight)}, which is for reading: open the model with dtype f32.`,
+  );
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#matmul-options-parts
@@ -222,15 +234,31 @@ export interface LinearExtras extends MatmulExtras {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#large-weights
-/** Whether a weight [outputs, inputs] is more than a kernel can bind at once. */
-export function isOverLimit(shape: readonly number[]): boolean {
-  return 4 * shape[0] * shape[1] > bindingLimit();
+/** The pieces of a packed weight [outputs, inputs]: rows whose arrays all begin at a multiple of 256 bytes. */
+export function packedPieces({ format, shape, parts }: PackedWeight): PackedWeight[] {
+  const [outputs, inputs] = shape;
+  if (parts.every((part) => bytesOf(part.shape, part.dtype) <= bindingLimit()))
+    return [new PackedWeight(format, shape, parts)];
+  const rowBytes = format.rowBytes(inputs);
+  let step = 1;
+  while (rowBytes.some((bytes) => (step * bytes) % 256 !== 0)) step *= 2;
+  const rows = Math.floor(bindingLimit() / Math.max(...rowBytes) / step) * step;
+  if (rows === 0)
+    checkFits(step * Math.max(...rowBytes), `A part of a weight ${format.name} [${shape.join(", ")}]`);
+  return range(Math.ceil(outputs / rows)).map((i) => {
+    const count = Math.min(rows, outputs - i * rows);
+    const windows = parts.map((part, p) =>
+      rowWindow(part, (i * rows * rowBytes[p]) / 4, Math.ceil((count * rowBytes[p]) / 4)),
+    );
+    return new PackedWeight(format, [count, inputs], windows);
+  });
 }
 
 /** The pieces of a weight [outputs, inputs] that kernels can bind, each with the number of its first output. */
-export function weightPieces(weight: Tensor): { piece: Tensor; from: number }[] {
+export function weightPieces<W extends Weight>(weight: W): { piece: W; from: number }[] {
+  const parts = weight instanceof PackedWeight ? packedPieces(weight) : pieces(weight as Tensor);
   let from = 0;
-  return pieces(weight).map((piece) => {
+  return (parts as W[]).map((piece) => {
     const start = from;
     from += piece.shape[0];
     return { piece, from: start };
@@ -254,11 +282,10 @@ export function putColumns(part: Tensor, whole: Tensor, to: number): void {
 //| 02-attention/3-tensors-and-gradients.ipynb#weight-products
 /** x [rows, inputs] times the transpose of a weight [outputs, inputs] of any size, off the tape: [rows, outputs]. */
 export function timesWeight(x: Tensor, weight: Weight, extras: MatmulExtras = {}): Tensor {
-  if (weight instanceof PackedWeight || !isOverLimit(weight.shape))
-    return product(x, weight, { transposeB: true }, extras);
+  const parts = weightPieces(weight);
+  if (parts.length === 1) return product(x, weight, { transposeB: true }, extras);
   const output = empty([x.shape[0], weight.shape[0]]);
-  for (const { piece, from } of weightPieces(weight))
-    putColumns(product(x, piece, { transposeB: true }), output, from);
+  for (const { piece, from } of parts) putColumns(product(x, piece, { transposeB: true }), output, from);
   const plus = (a: Tensor, b?: Tensor) =>
     b ? launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape) : a;
   return plus(plus(output, extras.bias), extras.residual);
@@ -266,8 +293,9 @@ export function timesWeight(x: Tensor, weight: Weight, extras: MatmulExtras = {}
 
 /** A gradient [rows, outputs] times a weight [outputs, inputs] of any size: the gradient [rows, inputs] of what it was applied to. */
 export function timesWeightBack(gradient: Tensor, weight: Weight, options: MatmulOptions = {}): Tensor {
-  if (weight instanceof PackedWeight || !isOverLimit(weight.shape)) return product(gradient, weight, options);
-  return weightPieces(weight).reduce<Tensor | undefined>((residual, { piece, from }) => {
+  const parts = weightPieces(weight);
+  if (parts.length === 1) return product(gradient, weight, options);
+  return parts.reduce<Tensor | undefined>((residual, { piece, from }) => {
     const columns = columnsOf(gradient, from, piece.shape[0]);
     return product(columns, piece, options, { residual });
   }, undefined)!;
@@ -277,7 +305,7 @@ export function timesWeightBack(gradient: Tensor, weight: Weight, options: Matmu
 export function weightGradient(gradient: Tensor, x: Tensor, options: MatmulOptions = {}): Tensor {
   const transposed = { ...options, transposeA: true };
   const shape = [gradient.shape[1], x.shape[1]];
-  if (!isOverLimit(shape)) return product(gradient, x, transposed);
+  if (bytesOf(shape, "f32") <= bindingLimit()) return product(gradient, x, transposed);
   const result = empty(shape);
   for (const { piece, from } of weightPieces(result)) {
     const columns = columnsOf(gradient, from, piece.shape[0]);

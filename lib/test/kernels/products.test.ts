@@ -5,7 +5,7 @@ import { allocate, download, release, run, upload } from "../../src/gpu/commands
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import type { Kernel } from "../../src/gpu/kernel.js";
 import { tunerChoices } from "../../src/gpu/tuner.js";
-import { bf16Format, f16Format, int8Format } from "../../src/kernels/formats.js";
+import { bf16Format, f16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
 import { matvecKernel, suitsMatvec } from "../../src/kernels/matvec.js";
 import {
   type MatmulShape,
@@ -248,18 +248,19 @@ await test("products of 16 bits equal the definition on rounded operands, by eve
 
 //| 02-attention/2-matrix-products.ipynb#formats-test
 await test("packed numbers are near the originals, each format as near as its bits allow", () => {
-  const values = randomArray(20 * 12);
+  const values = randomArray(20 * 32);
   for (const [format, error] of [
     [f32Format, 0],
     [f16Format, 2 ** -11],
     [bf16Format, 2 ** -8],
     [int8Format, 0.5 / 127],
+    [mxfp4Format, 1 / 4], // 0.99 is 7.92 eighths, of which 6 remain
   ] as const) {
-    const arrays = format.pack(values, 12);
-    const [one, ...scales] = format.rowBytes(12);
+    const arrays = format.pack(values, 32);
+    const [one, ...scales] = format.rowBytes(32);
     expect(arrays.map(({ byteLength }) => byteLength)).toEqual([one, ...scales].map((bytes) => 20 * bytes));
     const near = format
-      .unpack(arrays, 12)
+      .unpack(arrays, 32)
       .every((value, i) => Math.abs(value - values[i]) <= error * (1 + 1e-6));
     expect(near, format.name).toBe(true);
   }
@@ -268,13 +269,15 @@ await test("packed numbers are near the originals, each format as near as its bi
   ]);
 });
 
+const packedShapes = [
+  [1, 8, 48],
+  [5, 36, 20],
+  [33, 132, 68],
+];
+
 /** Holds every kernel against the definition on what a packed B stands for, stored either way. */
-async function checkFormat(format: OperandFormat): Promise<void> {
-  for (const [rows, columns, k] of [
-    [1, 8, 48],
-    [5, 36, 20],
-    [33, 132, 68],
-  ])
+async function checkFormat(format: OperandFormat, shapes = packedShapes): Promise<void> {
+  for (const [rows, columns, k] of shapes)
     for (const transposeB of [true, false]) {
       const shape = { batch: rows > 8 ? 2 : 1, rows, columns, k, transposeB, format };
       const [a, b] = [randomArray(shape.batch * rows * k), randomArray(shape.batch * columns * k)];
@@ -290,6 +293,47 @@ async function checkFormat(format: OperandFormat): Promise<void> {
 //| 02-attention/2-matrix-products.ipynb#formats-test-2
 await test("every kernel multiplies with packed weights of every format, stored either way", async () => {
   for (const format of [f16Format, bf16Format, int8Format]) await checkFormat(format);
+  const inBlocks = packedShapes.map(([rows, ...sides]) => [
+    rows,
+    ...sides.map((n) => 32 * Math.ceil(n / 32)),
+  ]);
+  await checkFormat(mxfp4Format, inBlocks);
+});
+
+await test("the numbers of MXFP4: all sixteen codes, halves to even, scales from one end to the other", () => {
+  const steps = [0, 0.5, 1, 1.5, 2, 3, 4, 6];
+  const block = Float32Array.from({ length: 32 }, (_, i) => steps[i % 8] * (i % 16 < 8 ? 1 : -1));
+  for (const power of [-120, -3, 0, 120]) {
+    const scaled = block.map((value) => value * 2 ** power);
+    expect(mxfp4Format.unpack(mxfp4Format.pack(scaled, 32), 32)).toEqual(scaled);
+  }
+  const halves = [0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5, 7, 4].map((value) =>
+    mxfp4Format.pack(
+      Float32Array.from({ length: 32 }, (_, i) => (i === 0 ? value : 4)),
+      32,
+    ),
+  ); // prettier-ignore
+  expect(halves.map((arrays) => mxfp4Format.unpack(arrays, 32)[0])).toEqual([0, 1, 1, 2, 2, 4, 4, 6, 4]);
+});
+
+await test("halves are rounded from the bits of a 32-bit float as from its value", () => {
+  const bits = Uint32Array.from({ length: 20000 }, () => Math.random() * 2 ** 32);
+  bits.set([
+    0,
+    2 ** 31,
+    0x7f800000,
+    0xff800000,
+    0x477fefff,
+    0x477ff000,
+    0x38800000,
+    0x387fffff,
+    0x3f801000,
+    0x3f803000,
+  ]);
+  const values = new Float32Array(bits.buffer);
+  const [words] = f16Format.pack(values, 4);
+  const halves = new Uint16Array(words.buffer);
+  values.forEach((value, i) => expect(halves[i], `${value}`).toBe(float16Bits(value)));
 });
 
 await test("a format is one object: a toy one runs through every kernel", async () => {
@@ -311,11 +355,15 @@ await test("a format is one object: a toy one runs through every kernel", async 
   });
 });
 
-await test("a packed operand of rows that are no whole fours is refused", () => {
-  const shape = { batch: 1, rows: 2, columns: 8, k: 10, transposeB: true, format: int8Format };
-  expect(() => tiledMatmulKernel(shape, batchPlaces(shape))).toThrow(
-    "Rows of 10 numbers cannot be int8: packed rows hold whole fours.",
-  );
+await test("a packed operand of rows that are no whole blocks is refused", () => {
+  const shape = { batch: 1, rows: 2, columns: 8, k: 10, transposeB: true };
+  for (const [format, blocks] of [
+    [int8Format, "fours"],
+    [mxfp4Format, "blocks of 32"],
+  ] as const)
+    expect(() => tiledMatmulKernel({ ...shape, format }, batchPlaces(shape))).toThrow(
+      `Rows of 10 numbers cannot be ${format.name}: packed rows hold whole ${blocks}.`,
+    );
 });
 
 //| 02-attention/2-matrix-products.ipynb#tuner-forget-test

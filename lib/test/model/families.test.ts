@@ -11,6 +11,7 @@ import type { Experts, Heads, ModelFamily, WeightEntry } from "../../src/model/s
 import { loadModel, saveModel } from "../../src/model/weights.js";
 import { gradients } from "../../src/tensor/autograd.js";
 import { mean, subtract, unary } from "../../src/tensor/operations.js";
+import { unpack } from "../../src/tensor/products.js";
 import { indices, tensor } from "../../src/tensor/tensor.js";
 
 //| 03-moe/a-files-of-weights.ipynb#toy-family
@@ -161,7 +162,7 @@ await test("a family that is data alone is saved as its table says, and loads to
       [8, 16],
     ]);
     const [k, up] = [(model.blocks[1].attention as Heads).k, (model.blocks[0].feedForward as Experts).up];
-    const [keyValues, upValues] = [await k.weight.array(), await up.weight.array()];
+    const [keyValues, upValues] = [await unpack(k.weight), await unpack(up.weight)];
     expect(toFloat32(fused)[5 * 32 + 16 + 3]).toBe(keyValues[3 * 16 + 5]); // column 5 of key row 3
     expect(toFloat32(mixed)[(2 * 1 + 1) * 16 + 7]).toBe(upValues[(2 * 4 + 1) * 16 + 7]); // of expert 2, row 1
     const again = loadModel(JSON.parse(saved.config), saved.weights);

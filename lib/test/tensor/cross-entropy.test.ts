@@ -6,11 +6,13 @@ import {
   crossEntropyKernel,
   ignoredTarget,
 } from "../../src/kernels/cross-entropy.js";
+import { bf16Format } from "../../src/kernels/formats.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { capture } from "../../src/tensor/capture.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { crossEntropy, linearCrossEntropy, tokenLosses } from "../../src/tensor/cross-entropy.js";
 import { scale } from "../../src/tensor/operations.js";
+import { pack, unpack } from "../../src/tensor/products.js";
 import { type Tensor, indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 
 //| 04-training/1-the-loss.ipynb#plain-cross-entropy
@@ -146,5 +148,22 @@ await test("a loss in pieces is the loss of the whole, and so are its gradients"
       expect(relativeError(a, results[0][1])).toBeLessThan(1e-5);
       expect(relativeError(b, results[0][2])).toBeLessThan(1e-5);
     }
+  }
+});
+
+await test("a packed table gives the loss and the gradient of the numbers that it stands for, in pieces too", async () => {
+  const [rows, words, inputs] = [13, 40, 8];
+  const values = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
+  const packed = pack(values(words * inputs), [words, inputs], bf16Format);
+  const dense = tensor(await unpack(packed), [words, inputs]);
+  const hidden = parameter(tensor(values(rows * inputs), [rows, inputs]));
+  const targets = indices(randomRows(rows, words).targets);
+  for (const atATime of [rows, 5]) {
+    const results = [packed, dense].map((weight) => {
+      const loss = linearCrossEntropy(hidden, weight, targets, atATime * words * 4);
+      return [loss, ...gradients(loss, [hidden])];
+    });
+    const [one, other] = await Promise.all(results.map((pair) => Promise.all(pair.map((x) => x.array()))));
+    for (const i of [0, 1]) expect(relativeError(one[i], other[i])).toBeLessThan(1e-5);
   }
 });

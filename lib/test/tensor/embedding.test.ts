@@ -1,10 +1,12 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
+import { bf16Format, f16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { embed, tableGradient } from "../../src/tensor/embedding.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
+import { pack, unpack } from "../../src/tensor/products.js";
 import { empty, indices, tensor } from "../../src/tensor/tensor.js";
 
 //| 02-attention/8-the-block.ipynb#embed-test-tools
@@ -37,6 +39,22 @@ await test("each id gets its row, and each row the sum of the gradients of its p
       for (let i = 0; i < columns; i++) sums[id * columns + i] += mix[n * columns + i];
     });
     expect(relativeError(await gradient.array(), sums), `${count} of ${vocabulary}`).toBeLessThan(1e-6);
+  }
+});
+
+await test("a packed table gives the rows that it stands for, whole or in pieces", async () => {
+  const ids = randomIds(15, 90);
+  for (const format of [f16Format, bf16Format, int8Format, mxfp4Format]) {
+    const packed = pack(randomArray(90 * 64), [90, 64], format);
+    const rows = tensor(await unpack(packed), [90, 64]);
+    const expected = await embed(indices(ids), rows).array();
+    expect(await embed(indices(ids), packed).array(), format.name).toEqual(expected);
+    const { limits } = currentGpu().facts;
+    const usual = limits.maxStorageBufferBindingSize;
+    limits.maxStorageBufferBindingSize = 4096; // 32 rows of f16, 64 of int8, 128 of mxfp4
+    const inPieces = embed(indices(ids), packed);
+    limits.maxStorageBufferBindingSize = usual;
+    expect(await inPieces.array(), `${format.name} in pieces`).toEqual(expected);
   }
 });
 

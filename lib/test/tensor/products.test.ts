@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { recordDispatches } from "../../src/gpu/commands.js";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
-import { bf16Format, f16Format, int8Format } from "../../src/kernels/formats.js";
+import { bf16Format, f16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
 import { range } from "../../src/kernels/wgsl.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
@@ -29,9 +29,10 @@ await test("packed weights do in a layer what the numbers do that they stand for
   for (const [rows, outputs, inputs] of [
     [1, 12, 8],
     [6, 20, 36],
-    [40, 36, 68],
+    [40, 96, 64],
   ])
-    for (const format of [f16Format, bf16Format, int8Format]) {
+    for (const format of [f16Format, bf16Format, int8Format, mxfp4Format]) {
+      if (inputs % (format.block ?? 4) !== 0) continue;
       const packed = pack(randomValues(outputs * inputs), [outputs, inputs], format);
       const [x, factors] = [randomValues(rows * inputs), randomValues(rows * outputs)];
       const dense = tensor(await unpack(packed), [outputs, inputs]);
@@ -46,12 +47,28 @@ await test("packed weights do in a layer what the numbers do that they stand for
     }
 });
 
+await test("a packed weight that is too large to bind is used in pieces", async () => {
+  const { limits } = currentGpu().facts;
+  const usual = limits.maxStorageBufferBindingSize;
+  for (const format of [f16Format, mxfp4Format]) {
+    const packed = pack(randomValues(200 * 64), [200, 64], format);
+    const [x, factors] = [randomValues(4 * 64), randomValues(4 * 200)];
+    const whole = await throughLayer(x, packed, factors);
+    limits.maxStorageBufferBindingSize = 4096; // 32 rows of f16, 128 of mxfp4
+    const inPieces = await throughLayer(x, packed, factors).finally(() => {
+      limits.maxStorageBufferBindingSize = usual;
+    });
+    expect(relativeError(inPieces.y, whole.y), format.name).toBeLessThan(1e-6);
+    expect(relativeError(inPieces.gradient, whole.gradient), format.name).toBeLessThan(1e-6);
+  }
+});
+
 await test("a packed weight has no gradient, and says so", () => {
   const packed = pack(new Float32Array(8), [2, 4], int8Format);
   expect(() => parameter(packed as unknown as Tensor)).toThrow(
     "A weight packed as int8 [2, 4] has no gradient: train an adapter beside it.",
   );
-  expect(() => pack(new Float32Array(6), [1, 6], f16Format)).toThrow("rows must be whole fours");
+  expect(() => pack(new Float32Array(6), [1, 6], f16Format)).toThrow("packed rows hold whole fours");
   expect(() => linear(tensor(new Float32Array(3), [1, 3]), packed)).toThrow("its weight int8 [2, 4]");
 });
 
