@@ -227,6 +227,7 @@ export type {
   StoredRows,
   WeightEntry,
 } from "./model/structure.js";
+export { type UpcycleSettings, upcycle } from "./model/upcycling.js";
 export { type LoadedModel, type ModelFiles, loadModel, openModelFiles, saveModel } from "./model/weights.js";
 export {
   type Checkpoint,
