@@ -1,9 +1,9 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/5-the-families.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { weightsOf } from "./families.js";
 
-//| 03-moe/4-the-decoder.ipynb#count-parameters
+//| 03-moe/5-the-families.ipynb#count-parameters
 /** How many numbers a model has: `total`, and `active`, those that one token meets on its way. */
 export interface ParameterCount {
   total: number;

@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/5-the-families.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { bindingLimit, checkFits } from "../gpu/buffers.js";
 import { currentGpu } from "../gpu/device.js";
@@ -24,7 +24,7 @@ import {
 } from "./stored.js";
 import { type Model, type ModelWeight, buildModel, initialValues } from "./structure.js";
 
-//| 03-moe/4-the-decoder.ipynb#read-weight
+//| 03-moe/5-the-families.ipynb#read-weight
 /** The values of one weight from the tensors of a file. */
 export function readWeight(weight: ModelWeight, tensors: Map<string, StoredTensor>): Float32Array {
   const layout = storedLayout(weight);
@@ -37,7 +37,7 @@ export function readWeight(weight: ModelWeight, tensors: Map<string, StoredTenso
   return values;
 }
 
-//| 03-moe/4-the-decoder.ipynb#weights-fit
+//| 03-moe/5-the-families.ipynb#weights-fit
 /** Throws unless the adapter can hold each weight. */
 export function checkWeightsFit(config: ModelConfig, weights = weightsOf(config)): void {
   const { maxBufferSize } = currentGpu().facts.limits;
@@ -48,7 +48,7 @@ export function checkWeightsFit(config: ModelConfig, weights = weightsOf(config)
   }
 }
 
-//| 03-moe/4-the-decoder.ipynb#load-model
+//| 03-moe/5-the-families.ipynb#load-model
 /** A model from files, and a sentence for each thing that was ignored in them. */
 export interface LoadedModel extends Model {
   warnings: string[];
@@ -77,7 +77,7 @@ export function loadModel(config: unknown, ...files: Uint8Array[]): LoadedModel 
   return openModelFiles(config, files.map(storedTensors));
 }
 
-//| 03-moe/4-the-decoder.ipynb#save-model
+//| 03-moe/5-the-families.ipynb#save-model
 /** What is written to make a model readable by others: the text of config.json, the bytes of model.safetensors. */
 export interface ModelFiles {
   config: string;
@@ -92,7 +92,7 @@ export async function saveModel(model: Model): Promise<ModelFiles> {
   return { config: modelConfigText(model.config), weights };
 }
 
-//| 03-moe/4-the-decoder.ipynb#random-files
+//| 03-moe/5-the-families.ipynb#random-files
 /** The safetensors file of a model with fresh random weights piece by piece, made without a GPU. `draw` does what `normals` does. */
 export function randomModelPieces(
   config: ModelConfig,

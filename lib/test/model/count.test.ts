@@ -1,9 +1,9 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/5-the-families.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { parseModelConfig } from "../../src/model/config.js";
 import { countParameters } from "../../src/model/count.js";
 
-//| 03-moe/4-the-decoder.ipynb#count-test
+//| 03-moe/5-the-families.ipynb#count-test
 /** What the config.json of some released models says. */
 const released: Record<string, [Record<string, unknown>, number, number]> = {
   "Qwen3-0.6B": [
