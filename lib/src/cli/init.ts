@@ -47,7 +47,7 @@ async function init(options: { config: string; seed: number; out: string; json?:
 type Description = Pick<ModelParts, "config" | "tokenizer" | "chatTemplate">;
 
 /** The model that a file describes: a config.json, or a training configuration whose `model` is one or names one. */
-async function readDescription(file: string): Promise<Description> {
+export async function readDescription(file: string): Promise<Description> {
   const json = readJson(file);
   const given = isRecord(json) ? json.model : undefined;
   if (typeof given === "string") return readDescription(path.resolve(path.dirname(file), given));
