@@ -42,13 +42,14 @@ export const conditions = {
   dense: (config, layer) => !isSparse(config, layer),
 } satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
 
-/** Rows of a table. In paths they begin with `blocks.*.` and in files with `model.layers.*.`. */
+/** Rows of a table. In paths they begin with `blocks.*.`, and in files with `layer`. */
 export function blockRows(
   rows: [path: string, file: string, role: Role, shape: Shape, when?: WeightEntry["when"]][],
+  layer = "model.layers.*.",
 ): WeightEntry[] {
   return rows.map(([path, file, role, shape, when]) => ({
     path: `blocks.*.${path}`,
-    file: `model.layers.*.${file}`,
+    file: `${layer}${file}`,
     role,
     shape,
     when,
@@ -88,13 +89,28 @@ export const feedForwardEntries = blockRows([
   ["feedForward.down.bias", "mlp.down_proj.bias", "bias", outputsOf(shapes.down), mlpBiased],
 ]);
 
-/** The whole table: what a model like Llama or Qwen3 is made of, from the embedding up to the output. */
-export const decoderEntries: WeightEntry[] = [
-  { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
-  ...blockRows([["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden]]),
+/** A whole table around the rows of its layers, from the embedding up to the output, as nearly all families name the rest. */
+export function tableOf(...layers: WeightEntry[]): WeightEntry[] {
+  return [
+    { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
+    ...layers,
+    { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
+    { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+  ];
+}
+
+/** The norms before the two halves, as Llama names them. */
+export const [attentionNorm] = blockRows([
+  ["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden],
+]);
+export const [feedForwardNorm] = blockRows([
+  ["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden],
+]);
+
+/** What a model like Llama or Qwen3 is made of. */
+export const decoderEntries = tableOf(
+  attentionNorm,
   ...attentionEntries,
-  ...blockRows([["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  feedForwardNorm,
   ...feedForwardEntries,
-  { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
-  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
-];
+);

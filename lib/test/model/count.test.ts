@@ -17,13 +17,22 @@ const publishedConfig = (name: string) =>
 
 /** All parameters of published models, as transformers counts them. */
 const totals: Record<string, number> = {
+  "gemma-2-2b": 2_614_341_888,
+  "gemma-3-1b": 999_885_952,
+  gpt2: 124_439_808,
   "llama-2-7b": 6_738_415_616,
   "llama-3.1-8b": 8_030_261_248,
   "llama-3.2-1b": 1_235_814_400,
   "mistral-7b": 7_241_732_096,
+  "mixtral-8x7b": 46_702_792_704,
+  "olmo-2-1b": 1_484_916_736,
+  "olmo-2-7b": 7_298_617_344,
+  "olmoe-1b-7b": 6_919_161_856,
+  "phi-3-mini": 3_821_079_552,
   "qwen2-0.5b": 494_032_768,
   "qwen3-0.6b": 596_049_920,
   "qwen3-30b-a3b": 30_532_122_624,
+  "smollm3-3b": 3_075_098_624,
 };
 
 for (const [name, total] of Object.entries(totals))
