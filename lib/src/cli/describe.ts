@@ -157,12 +157,12 @@ export interface LayerGroup {
 }
 
 /** The layers of a model, those that are alike together. */
-function layerGroups({ blocks, config }: Model): LayerGroup[] {
+function layerGroups({ blocks }: Model): LayerGroup[] {
   const groups = new Map<string, LayerGroup>();
   blocks.forEach(({ attention, feedForward }, layer) => {
     const report = {
       attention: attentionReport(attention),
-      feed_forward: feedForwardReport(feedForward, config.activation),
+      feed_forward: feedForwardReport(feedForward),
     };
     const key = JSON.stringify(report);
     const group = groups.get(key) ?? { layers: [], ...report };
@@ -193,7 +193,8 @@ function attentionReport(attention: Block["attention"]): AttentionReport {
   };
 }
 
-function feedForwardReport(feedForward: Block["feedForward"], activation: string): FeedForwardReport {
+function feedForwardReport(feedForward: Block["feedForward"]): FeedForwardReport {
+  const { activation } = feedForward;
   if (feedForward.kind === "dense") {
     const gated = feedForward.gate !== undefined;
     return { kind: "dense", width: feedForward.up.weight.shape[0], gated, activation };

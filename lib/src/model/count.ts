@@ -17,7 +17,7 @@ export function modelOutline(config: ModelConfig): Model {
 //| 03-moe/5-the-families.ipynb#is-stacked
 /** Whether a weight holds those of all experts of a layer: it has one dimension more than its role has otherwise. */
 export function isStacked({ role, shape }: ModelWeight): boolean {
-  return shape.length > (role === "bias" || role === "norm" ? 1 : 2);
+  return shape.length > (["norm", "bias", "buffer"].includes(role) ? 1 : 2);
 }
 
 //| 03-moe/5-the-families.ipynb#count-parameters

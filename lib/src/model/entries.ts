@@ -17,6 +17,8 @@ export const shapes = {
   router: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize],
   expertUp: ({ moe, hiddenSize }) => [moe!.experts, moe!.intermediateSize, hiddenSize],
   expertDown: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize, moe!.intermediateSize],
+  sharedUp: ({ moe, hiddenSize }) => [moe!.sharedSize!, hiddenSize],
+  sharedDown: ({ moe, hiddenSize }) => [hiddenSize, moe!.sharedSize!],
 } satisfies Record<string, Shape>;
 
 /** The shape of the bias beside a matrix. */
@@ -39,6 +41,7 @@ export const conditions = {
   mlpBiased: (config, layer) => config.mlpBias && !isSparse(config, layer),
   normed: ({ qkNorm }) => qkNorm !== "none",
   sparse: isSparse,
+  shared: (config, layer) => isSparse(config, layer) && config.moe?.sharedSize !== undefined,
   dense: (config, layer) => !isSparse(config, layer),
 } satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
 

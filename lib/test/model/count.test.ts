@@ -19,6 +19,9 @@ const publishedConfig = (name: string) =>
 const totals: Record<string, number> = {
   "gemma-2-2b": 2_614_341_888,
   "gemma-3-1b": 999_885_952,
+  "glm-4.5-air": 106_852_251_264,
+  "gpt-oss-120b": 116_829_156_672,
+  "gpt-oss-20b": 20_914_757_184,
   gpt2: 124_439_808,
   "llama-2-7b": 6_738_415_616,
   "llama-3.1-8b": 8_030_261_248,
@@ -29,6 +32,7 @@ const totals: Record<string, number> = {
   "olmo-2-7b": 7_298_617_344,
   "olmoe-1b-7b": 6_919_161_856,
   "phi-3-mini": 3_821_079_552,
+  "qwen1.5-moe-a2.7b": 14_315_784_192,
   "qwen2-0.5b": 494_032_768,
   "qwen3-0.6b": 596_049_920,
   "qwen3-30b-a3b": 30_532_122_624,
