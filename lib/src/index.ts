@@ -206,7 +206,16 @@ export {
 export { type RoutedLayer, balanceLoss, routerZLoss, updateRouterBias } from "./model/balance.js";
 export { type AttentionCache, type BlockContext, type FeedForward, runBlock } from "./model/block.js";
 export { completeModelConfig, modelConfigText, parseModelConfig } from "./model/config.js";
-export * from "./model/count.js";
+export {
+  type ParameterCount,
+  type StoredDtype,
+  type TokenFlops,
+  cacheBytes,
+  countParameters,
+  flopsPerToken,
+  storedDtypes,
+  weightBytes,
+} from "./model/count.js";
 export {
   type ForwardResult,
   type HiddenResult,
@@ -243,6 +252,7 @@ export type {
   StoredRows,
   WeightEntry,
 } from "./model/structure.js";
+export { type UpcycleSettings, upcycle } from "./model/upcycling.js";
 export {
   type LoadedModel,
   type ModelDtype,
@@ -278,7 +288,7 @@ export {
   metricFigure,
 } from "./train/figures.js";
 export { type StepReport, type TrainOptions, train } from "./train/loop.js";
-export { type ExpertLoad, type Metrics, flopsPerToken } from "./train/monitor.js";
+export type { ExpertLoad, Metrics } from "./train/monitor.js";
 export { makeOptimizer } from "./train/muon.js";
 export {
   type Optimizer,
@@ -306,7 +316,7 @@ export {
   trainingStep,
   update,
 } from "./train/step.js";
-export { type KeyValueCache, cacheBytes, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
+export { type KeyValueCache, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
 export {
   type GenerateSettings,
   type Session,

@@ -86,7 +86,7 @@ type Description = Pick<ModelParts, "config" | "tokenizer" | "chatTemplate">;
  * The model that a file describes: a config.json, or a training configuration whose `model` is one or names one. A tokenizer
  * that is asked for comes before the one that the file names, or that lies beside it.
  */
-async function readDescription(file: string, asked?: string): Promise<Description> {
+export async function readDescription(file: string, asked?: string): Promise<Description> {
   const json = readJson(file);
   const folder = path.dirname(file);
   const given = isRecord(json) ? json.model : undefined;

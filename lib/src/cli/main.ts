@@ -29,6 +29,11 @@ const commands: Record<string, Entry> = {
       "Write a model with random weights: config.json, model.safetensors and what belongs to them.",
     load: () => import("./init.js"),
   },
+  describe: {
+    description:
+      "Say what a model is and costs, from its config.json alone: parameters, arithmetic, memory, layers.",
+    load: () => import("./describe.js"),
+  },
   train: {
     description: "Train a model; leaves metrics, checkpoints, the model and a report in a folder.",
     load: () => import("./train.js"),

@@ -203,14 +203,14 @@ async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Des
   const { countParameters } = await import("../model/count.js");
   const { modelConfigToJson } = await import("../model/config.js");
   const { readLines } = await import("../train/logs.js");
-  const { flopsPerToken } = await import("../train/monitor.js");
+  const { flopsPerToken } = await import("../model/count.js");
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),
     config: { ...config, model: undefined, schedule: scheduleUsed(run, config) },
     model: modelConfigToJson(run.model.config),
     parameters: countParameters(run.model.config),
-    flopsPerToken: flopsPerToken(run.model.config, run.settings.context),
+    flopsPerToken: flopsPerToken(run.model.config, run.settings.context).training,
     valSize: run.evaluation ? manifest.splits.val : manifest.splits.train,
     entropy: manifest.entropy_bits_per_byte,
     environment: {

@@ -7,18 +7,6 @@ import type { AttentionCache } from "../model/block.js";
 import type { KeyValues } from "../tensor/attend.js";
 import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
 
-//| 05-inference/2-the-cache.ipynb#cache-bytes-parts
-/** Numbers that a token leaves in one layer: in each key head a key and a value. */
-export function cacheWidth({ kvHeads, headDim }: ModelConfig): number {
-  return kvHeads * (headDim + headDim);
-}
-
-//| 05-inference/2-the-cache.ipynb#cache-bytes
-/** Bytes that keys and values of `tokens` tokens take in all layers, in 32-bit floats. */
-export function cacheBytes(config: ModelConfig, tokens: number): number {
-  return config.layers * cacheWidth(config) * tokens * Float32Array.BYTES_PER_ELEMENT;
-}
-
 //| 05-inference/2-the-cache.ipynb#write-cache
 /**
  * Writes new keys and values [batch, kvHeads, tokens, width] into a layer's cache, at the positions [tokens] or [batch, tokens], and

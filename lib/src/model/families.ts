@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/5-the-families.ipynb: edit it there, or here and run `npm run backport`.
 import {
   allExpertsPart,
   alternatingWindowPart,
@@ -25,6 +25,25 @@ import {
 import type { ModelConfig } from "../formats/config.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
+  type Shape,
+  attentionEntries,
+  attentionNorm,
+  blockRows,
+  conditions,
+  decoderEntries,
+  feedForwardEntries,
+  feedForwardNorm,
+  hidden,
+  keys,
+  outputs,
+  outputsOf,
+  queries,
+  shapes,
+  sparse,
+  tableOf,
+  untied,
+} from "./entries.js";
+import {
   type Model,
   type ModelFamily,
   type ModelParameter,
@@ -36,123 +55,173 @@ import {
   parametersIn,
 } from "./structure.js";
 
-//| 03-moe/4-the-decoder.ipynb#entry-shapes
-export type Shape = (config: ModelConfig, layer: number) => number[];
+//| 03-moe/5-the-families.ipynb#model-families-parts
+/** Rotary angles that old software stored in its files: they are computed. */
+export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"];
 
-/** Shapes that several rows of a table have. */
-export const shapes = {
-  hidden: ({ hiddenSize }) => [hiddenSize],
-  table: ({ vocabSize, hiddenSize }) => [vocabSize, hiddenSize],
-  queries: ({ heads, headDim, hiddenSize }) => [heads * headDim, hiddenSize],
-  keys: ({ kvHeads, headDim, hiddenSize }) => [kvHeads * headDim, hiddenSize],
-  outputs: ({ heads, headDim, hiddenSize }) => [hiddenSize, heads * headDim],
-  up: ({ intermediateSize, hiddenSize }) => [intermediateSize, hiddenSize],
-  down: ({ intermediateSize, hiddenSize }) => [hiddenSize, intermediateSize],
-  router: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize],
-  expertUp: ({ moe, hiddenSize }) => [moe!.experts, moe!.intermediateSize, hiddenSize],
-  expertDown: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize, moe!.intermediateSize],
-  sharedUp: ({ moe, hiddenSize }) => [moe!.sharedSize!, hiddenSize],
-  sharedDown: ({ moe, hiddenSize }) => [hiddenSize, moe!.sharedSize!],
-} satisfies Record<string, Shape>;
+/** What the three families have in common. */
+export const llamaLike = { entries: decoderEntries, redundant: storedAngles };
 
-/** The shape of the bias beside a matrix. */
-export function outputsOf(shape: Shape): Shape {
-  return (config, layer) => shape(config, layer).slice(0, 1);
+/** What Qwen's files assume of a window, which counts where they switch it on. */
+export const qwenWindow = { sliding_window: 4096, max_window_layers: 28 };
+
+/** The same table for families whose output projection never has a bias. */
+export function withoutOutputBias(entries: WeightEntry[]): WeightEntry[] {
+  return entries.filter(({ path }) => path !== "blocks.*.attention.o.bias");
 }
 
-/** The shape of a norm on projections of a shape: as wide as one head, or as all. */
-export function projectionNorm(shape: Shape): Shape {
-  return (config, layer) => (config.qkNorm === "head" ? [config.headDim] : [shape(config, layer)[0]]);
-}
+//| 03-moe/5-the-families.ipynb#other-tables
+/** OLMo 2: norms after the halves. */
+export const postNormEntries = tableOf(
+  ...attentionEntries,
+  ...blockRows([["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+);
 
-//| 03-moe/4-the-decoder.ipynb#entry-conditions
-export const isSparse = ({ moe }: ModelConfig, layer: number) => moe?.sparseLayers[layer] === true;
+/** Gemma 2 and 3: norms before and after, whose weights are what 1 is added to. */
+export const fourNormEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  ...blockRows([
+    ["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden],
+    ["norms.beforeFeedForward.weight", "pre_feedforward_layernorm.weight", "norm", hidden],
+  ]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+).map((entry): WeightEntry => (entry.role === "norm" ? { ...entry, start: 0 } : entry));
 
-/** When a model or a layer has a weight. */
-export const conditions = {
-  untied: ({ tied }) => !tied,
-  biased: ({ attentionBias }) => attentionBias,
-  mlpBiased: (config, layer) => config.mlpBias && !isSparse(config, layer),
-  normed: ({ qkNorm }) => qkNorm !== "none",
-  sparse: isSparse,
-  shared: (config, layer) => isSparse(config, layer) && config.moe?.sharedSize !== undefined,
-  dense: (config, layer) => !isSparse(config, layer),
-} satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
-
-/** Rows of a table. In paths they begin with `blocks.*.`, and in files with `layer`. */
-export function blockRows(
-  rows: [path: string, file: string, role: Role, shape: Shape, when?: WeightEntry["when"]][],
-  layer = "model.layers.*.",
-): WeightEntry[] {
-  return rows.map(([path, file, role, shape, when]) => ({
-    path: `blocks.*.${path}`,
-    file: `${layer}${file}`,
-    role,
-    shape,
-    when,
-  }));
-}
-
-//| 03-moe/4-the-decoder.ipynb#attention-entries
-export const { queries, keys, outputs, hidden } = shapes;
-export const { biased, mlpBiased, normed, sparse, dense, untied } = conditions;
-
-/** Attention with four projections, as Llama names them. */
-export const attentionEntries = blockRows([
-  ["attention.q.weight", "self_attn.q_proj.weight", "matrix", queries],
-  ["attention.k.weight", "self_attn.k_proj.weight", "matrix", keys],
-  ["attention.v.weight", "self_attn.v_proj.weight", "matrix", keys],
-  ["attention.o.weight", "self_attn.o_proj.weight", "residual", outputs],
-  ["attention.q.bias", "self_attn.q_proj.bias", "bias", outputsOf(queries), biased],
-  ["attention.k.bias", "self_attn.k_proj.bias", "bias", outputsOf(keys), biased],
-  ["attention.v.bias", "self_attn.v_proj.bias", "bias", outputsOf(keys), biased],
-  ["attention.o.bias", "self_attn.o_proj.bias", "bias", outputsOf(outputs), biased],
-  ["attention.qNorm.weight", "self_attn.q_norm.weight", "norm", projectionNorm(queries), normed],
-  ["attention.kNorm.weight", "self_attn.k_norm.weight", "norm", projectionNorm(keys), normed],
-]);
-
-//| 03-moe/4-the-decoder.ipynb#feed-forward-entries
-/** The dense feed-forward layer and the mixture of experts, as Llama and Qwen name them. */
-export const feedForwardEntries = blockRows([
-  ["feedForward.router.weight", "mlp.gate.weight", "router", shapes.router, sparse],
-  ["feedForward.gate.weight", "mlp.experts.{expert}.gate_proj.weight", "matrix", shapes.expertUp, sparse],
-  ["feedForward.up.weight", "mlp.experts.{expert}.up_proj.weight", "matrix", shapes.expertUp, sparse],
-  ["feedForward.down.weight", "mlp.experts.{expert}.down_proj.weight", "residual", shapes.expertDown, sparse],
-  ["feedForward.gate.weight", "mlp.gate_proj.weight", "matrix", shapes.up, dense],
-  ["feedForward.up.weight", "mlp.up_proj.weight", "matrix", shapes.up, dense],
-  ["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down, dense],
-  ["feedForward.gate.bias", "mlp.gate_proj.bias", "bias", outputsOf(shapes.up), mlpBiased],
-  ["feedForward.up.bias", "mlp.up_proj.bias", "bias", outputsOf(shapes.up), mlpBiased],
-  ["feedForward.down.bias", "mlp.down_proj.bias", "bias", outputsOf(shapes.down), mlpBiased],
-]);
-
-/** A whole table around the rows of its layers, from the embedding up to the output, as nearly all families name the rest. */
-export function tableOf(...layers: WeightEntry[]): WeightEntry[] {
-  return [
-    { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
-    ...layers,
-    { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
-    { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
-  ];
-}
-
-/** The norms before the two halves, as Llama names them. */
-export const [attentionNorm] = blockRows([
-  ["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden],
-]);
-export const [feedForwardNorm] = blockRows([
-  ["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden],
-]);
-
-/** What a model like Llama or Qwen3 is made of. */
-export const decoderEntries = tableOf(
+/** Mixtral: experts in every layer. */
+export const mixtralEntries = tableOf(
   attentionNorm,
   ...attentionEntries,
   feedForwardNorm,
-  ...feedForwardEntries,
+  ...blockRows(
+    [
+      ["feedForward.router.weight", "gate.weight", "router", shapes.router],
+      ["feedForward.gate.weight", "experts.{expert}.w1.weight", "matrix", shapes.expertUp],
+      ["feedForward.up.weight", "experts.{expert}.w3.weight", "matrix", shapes.expertUp],
+      ["feedForward.down.weight", "experts.{expert}.w2.weight", "residual", shapes.expertDown],
+    ],
+    "model.layers.*.block_sparse_moe.",
+  ),
 );
 
-//| 03-moe/4-the-decoder.ipynb#expert-entries
+//| 03-moe/5-the-families.ipynb#fused-tables
+/** Weights that lie in one tensor of the file, one below the other. */
+export function fusedRows(
+  shared: Omit<WeightEntry, "path" | "shape">,
+  parts: [path: string, shape: Shape][],
+): WeightEntry[] {
+  const heights = (config: ModelConfig, layer: number) => parts.map(([, shape]) => shape(config, layer)[0]);
+  const sum = (rows: number[]) => rows.reduce((total, count) => total + count, 0);
+  return parts.map(([path, shape], i) => ({
+    ...shared,
+    path: `blocks.*.${path}`,
+    shape,
+    rows: (config, layer) => {
+      const rows = heights(config, layer);
+      return { first: sum(rows.slice(0, i)), of: sum(rows) };
+    },
+  }));
+}
+
+/** Phi-3: queries, keys and values in one tensor, gate and up in another. */
+export const fusedEntries = tableOf(
+  attentionNorm,
+  ...fusedRows({ file: "model.layers.*.self_attn.qkv_proj.weight", role: "matrix" }, [
+    ["attention.q.weight", queries],
+    ["attention.k.weight", keys],
+    ["attention.v.weight", keys],
+  ]),
+  ...blockRows([["attention.o.weight", "self_attn.o_proj.weight", "residual", outputs]]),
+  feedForwardNorm,
+  ...fusedRows({ file: "model.layers.*.mlp.gate_up_proj.weight", role: "matrix" }, [
+    ["feedForward.gate.weight", shapes.up],
+    ["feedForward.up.weight", shapes.up],
+  ]),
+  ...blockRows([["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down]]),
+);
+
+//| 03-moe/5-the-families.ipynb#gpt2-table
+export const gpt2Layer = "transformer.h.*.";
+
+/** The weight and the bias of a LayerNorm. */
+export function layerNormEntries(path: string, file: string): WeightEntry[] {
+  return [
+    { path: `${path}.weight`, file: `${file}.weight`, role: "norm", shape: hidden },
+    { path: `${path}.bias`, file: `${file}.bias`, role: "bias", shape: hidden },
+  ];
+}
+
+/** A matrix that the file holds transposed, and its bias. */
+export function transposedEntries(path: string, file: string, role: Role, shape: Shape): WeightEntry[] {
+  const [weight, bias] = blockRows(
+    [
+      [`${path}.weight`, `${file}.weight`, role, shape],
+      [`${path}.bias`, `${file}.bias`, "bias", outputsOf(shape)],
+    ],
+    gpt2Layer,
+  );
+  return [{ ...weight, transposed: true }, bias];
+}
+
+/** Queries, keys and values in one such matrix. */
+export function fusedAttentionEntries(): WeightEntry[] {
+  const file = `${gpt2Layer}attn.c_attn`;
+  return [
+    ...fusedRows({ file: `${file}.weight`, role: "matrix", transposed: true }, [
+      ["attention.q.weight", queries],
+      ["attention.k.weight", keys],
+      ["attention.v.weight", keys],
+    ]),
+    ...fusedRows({ file: `${file}.bias`, role: "bias" }, [
+      ["attention.q.bias", outputsOf(queries)],
+      ["attention.k.bias", outputsOf(keys)],
+      ["attention.v.bias", outputsOf(keys)],
+    ]),
+  ];
+}
+
+//| 03-moe/5-the-families.ipynb#gpt2-table-2
+export const gpt2Entries: WeightEntry[] = [
+  { path: "embedding", file: "transformer.wte.weight", role: "table", shape: shapes.table },
+  {
+    path: "positions",
+    file: "transformer.wpe.weight",
+    role: "table",
+    shape: (c) => [c.contextLength, c.hiddenSize],
+  },
+  ...layerNormEntries("blocks.*.norms.beforeAttention", `${gpt2Layer}ln_1`),
+  ...fusedAttentionEntries(),
+  ...transposedEntries("attention.o", "attn.c_proj", "residual", outputs),
+  ...layerNormEntries("blocks.*.norms.beforeFeedForward", `${gpt2Layer}ln_2`),
+  ...transposedEntries("feedForward.up", "mlp.c_fc", "matrix", shapes.up),
+  ...transposedEntries("feedForward.down", "mlp.c_proj", "residual", shapes.down),
+  ...layerNormEntries("norm", "transformer.ln_f"),
+  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+];
+
+/** How GPT-2's files spell what all families have, and what they do not have. */
+export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "written" | "derived"> = {
+  spelling: {
+    hidden_size: "n_embd",
+    num_hidden_layers: "n_layer",
+    num_attention_heads: "n_head",
+    max_position_embeddings: "n_positions",
+    intermediate_size: "n_inner",
+    rms_norm_eps: "layer_norm_epsilon",
+    hidden_act: "activation_function",
+  },
+  lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
+  derived: ({ hidden_size: width }) => (typeof width === "number" ? { intermediate_size: 4 * width } : {}),
+  written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
+  idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    task_specific_params`.split(/\s+/),
+};
+
+//| 03-moe/5-the-families.ipynb#expert-entries
 /** Experts that serve every token, as one layer with a name of its own. */
 export function sharedEntries(name: string): WeightEntry[] {
   return blockRows([
@@ -202,7 +271,7 @@ export const correctedEntries = [
   ...sharedEntries("mlp.shared_experts"),
 ];
 
-//| 03-moe/4-the-decoder.ipynb#fused-expert-entries
+//| 03-moe/5-the-families.ipynb#fused-expert-entries
 /** A matrix of all experts in one tensor, stored transposed, and its bias; of gate and up every second row, from `first` on. */
 export function fusedExpertEntries(
   path: string,
@@ -238,173 +307,7 @@ export const gptOssEntries = tableOf(
   ...fusedExpertEntries("feedForward.down", "mlp.experts.down_proj", "residual", shapes.expertDown),
 );
 
-//| 03-moe/4-the-decoder.ipynb#model-families-parts
-/** Rotary angles that old software stored in its files: they are computed. */
-export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"];
-
-/** What the three families have in common. */
-export const llamaLike = { entries: decoderEntries, redundant: storedAngles };
-
-/** What Qwen's files assume of a window, which counts where they switch it on. */
-export const qwenWindow = { sliding_window: 4096, max_window_layers: 28 };
-
-/** The same table for families whose output projection never has a bias. */
-export function withoutOutputBias(entries: WeightEntry[]): WeightEntry[] {
-  return entries.filter(({ path }) => path !== "blocks.*.attention.o.bias");
-}
-
-//| 03-moe/4-the-decoder.ipynb#other-tables
-/** OLMo 2: norms after the halves. */
-export const postNormEntries = tableOf(
-  ...attentionEntries,
-  ...blockRows([["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden]]),
-  ...feedForwardEntries,
-  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
-);
-
-/** Gemma 2 and 3: norms before and after, whose weights are what 1 is added to. */
-export const fourNormEntries = tableOf(
-  attentionNorm,
-  ...attentionEntries,
-  ...blockRows([
-    ["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden],
-    ["norms.beforeFeedForward.weight", "pre_feedforward_layernorm.weight", "norm", hidden],
-  ]),
-  ...feedForwardEntries,
-  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
-).map((entry): WeightEntry => (entry.role === "norm" ? { ...entry, start: 0 } : entry));
-
-/** Mixtral: experts in every layer. */
-export const mixtralEntries = tableOf(
-  attentionNorm,
-  ...attentionEntries,
-  feedForwardNorm,
-  ...blockRows(
-    [
-      ["feedForward.router.weight", "gate.weight", "router", shapes.router],
-      ["feedForward.gate.weight", "experts.{expert}.w1.weight", "matrix", shapes.expertUp],
-      ["feedForward.up.weight", "experts.{expert}.w3.weight", "matrix", shapes.expertUp],
-      ["feedForward.down.weight", "experts.{expert}.w2.weight", "residual", shapes.expertDown],
-    ],
-    "model.layers.*.block_sparse_moe.",
-  ),
-);
-
-//| 03-moe/4-the-decoder.ipynb#fused-tables
-/** Weights that lie in one tensor of the file, one below the other. */
-export function fusedRows(
-  shared: Omit<WeightEntry, "path" | "shape">,
-  parts: [path: string, shape: Shape][],
-): WeightEntry[] {
-  const heights = (config: ModelConfig, layer: number) => parts.map(([, shape]) => shape(config, layer)[0]);
-  const sum = (rows: number[]) => rows.reduce((total, count) => total + count, 0);
-  return parts.map(([path, shape], i) => ({
-    ...shared,
-    path: `blocks.*.${path}`,
-    shape,
-    rows: (config, layer) => {
-      const rows = heights(config, layer);
-      return { first: sum(rows.slice(0, i)), of: sum(rows) };
-    },
-  }));
-}
-
-/** Phi-3: queries, keys and values in one tensor, gate and up in another. */
-export const fusedEntries = tableOf(
-  attentionNorm,
-  ...fusedRows({ file: "model.layers.*.self_attn.qkv_proj.weight", role: "matrix" }, [
-    ["attention.q.weight", queries],
-    ["attention.k.weight", keys],
-    ["attention.v.weight", keys],
-  ]),
-  ...blockRows([["attention.o.weight", "self_attn.o_proj.weight", "residual", outputs]]),
-  feedForwardNorm,
-  ...fusedRows({ file: "model.layers.*.mlp.gate_up_proj.weight", role: "matrix" }, [
-    ["feedForward.gate.weight", shapes.up],
-    ["feedForward.up.weight", shapes.up],
-  ]),
-  ...blockRows([["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down]]),
-);
-
-//| 03-moe/4-the-decoder.ipynb#gpt2-table
-export const gpt2Layer = "transformer.h.*.";
-
-/** The weight and the bias of a LayerNorm. */
-export function layerNormEntries(path: string, file: string): WeightEntry[] {
-  return [
-    { path: `${path}.weight`, file: `${file}.weight`, role: "norm", shape: hidden },
-    { path: `${path}.bias`, file: `${file}.bias`, role: "bias", shape: hidden },
-  ];
-}
-
-/** A matrix that the file holds transposed, and its bias. */
-export function transposedEntries(path: string, file: string, role: Role, shape: Shape): WeightEntry[] {
-  const [weight, bias] = blockRows(
-    [
-      [`${path}.weight`, `${file}.weight`, role, shape],
-      [`${path}.bias`, `${file}.bias`, "bias", outputsOf(shape)],
-    ],
-    gpt2Layer,
-  );
-  return [{ ...weight, transposed: true }, bias];
-}
-
-/** Queries, keys and values in one such matrix. */
-export function fusedAttentionEntries(): WeightEntry[] {
-  const file = `${gpt2Layer}attn.c_attn`;
-  return [
-    ...fusedRows({ file: `${file}.weight`, role: "matrix", transposed: true }, [
-      ["attention.q.weight", queries],
-      ["attention.k.weight", keys],
-      ["attention.v.weight", keys],
-    ]),
-    ...fusedRows({ file: `${file}.bias`, role: "bias" }, [
-      ["attention.q.bias", outputsOf(queries)],
-      ["attention.k.bias", outputsOf(keys)],
-      ["attention.v.bias", outputsOf(keys)],
-    ]),
-  ];
-}
-
-//| 03-moe/4-the-decoder.ipynb#gpt2-table-2
-export const gpt2Entries: WeightEntry[] = [
-  { path: "embedding", file: "transformer.wte.weight", role: "table", shape: shapes.table },
-  {
-    path: "positions",
-    file: "transformer.wpe.weight",
-    role: "table",
-    shape: (c) => [c.contextLength, c.hiddenSize],
-  },
-  ...layerNormEntries("blocks.*.norms.beforeAttention", `${gpt2Layer}ln_1`),
-  ...fusedAttentionEntries(),
-  ...transposedEntries("attention.o", "attn.c_proj", "residual", outputs),
-  ...layerNormEntries("blocks.*.norms.beforeFeedForward", `${gpt2Layer}ln_2`),
-  ...transposedEntries("feedForward.up", "mlp.c_fc", "matrix", shapes.up),
-  ...transposedEntries("feedForward.down", "mlp.c_proj", "residual", shapes.down),
-  ...layerNormEntries("norm", "transformer.ln_f"),
-  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
-];
-
-/** How GPT-2's files spell what all families have, and what they do not have. */
-export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "written" | "derived"> = {
-  spelling: {
-    hidden_size: "n_embd",
-    num_hidden_layers: "n_layer",
-    num_attention_heads: "n_head",
-    max_position_embeddings: "n_positions",
-    intermediate_size: "n_inner",
-    rms_norm_eps: "layer_norm_epsilon",
-    hidden_act: "activation_function",
-  },
-  lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
-  derived: ({ hidden_size: width }) => (typeof width === "number" ? { intermediate_size: 4 * width } : {}),
-  written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
-  idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
-    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    task_specific_params`.split(/\s+/),
-};
-
-//| 03-moe/4-the-decoder.ipynb#more-families
+//| 03-moe/5-the-families.ipynb#more-families
 /** Families of experts in every layer. */
 export const moreSparseFamilies: Record<string, ModelFamily> = {
   mixtral: {
@@ -462,7 +365,7 @@ export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
   idle: ["hidden_act", "cache_implementation", "_sliding_window_pattern", "use_bidirectional_attention"],
 };
 
-//| 03-moe/4-the-decoder.ipynb#more-families-2
+//| 03-moe/5-the-families.ipynb#more-families-2
 /** Families of dense layers. */
 export const moreDenseFamilies: Record<string, ModelFamily> = {
   phi3: {
@@ -540,7 +443,7 @@ export const moreDenseFamilies: Record<string, ModelFamily> = {
   },
 };
 
-//| 03-moe/4-the-decoder.ipynb#gpt-oss-positions
+//| 03-moe/5-the-families.ipynb#gpt-oss-positions
 /** How positions turn in gpt-oss where its file does not say. */
 export const gptOssPositions = {
   ...{ rope_type: "yarn", rope_theta: 150000, factor: 32, beta_fast: 32, beta_slow: 1, truncate: false },
@@ -555,7 +458,7 @@ export const qwen2Layers = withoutOutputBias([
   ...feedForwardEntries,
 ]);
 
-//| 03-moe/4-the-decoder.ipynb#expert-families
+//| 03-moe/5-the-families.ipynb#expert-families
 /** Families of experts with something beside the routed ones. Defaults: the configuration classes of transformers 5.18. */
 export const expertFamilies: Record<string, ModelFamily> = {
   qwen2_moe: {
@@ -625,7 +528,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
   },
 };
 
-//| 03-moe/4-the-decoder.ipynb#model-families
+//| 03-moe/5-the-families.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
 export const modelFamilies: Record<string, ModelFamily> = {
   qwen3_moe: {
@@ -679,7 +582,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
   },
 };
 
-//| 03-moe/4-the-decoder.ipynb#weights-of
+//| 03-moe/5-the-families.ipynb#weights-of
 /** The weights of a configuration's models, in a fixed order: from the embedding up to the output. */
 export function weightsOf(config: ModelConfig): ModelWeight[] {
   return modelWeights(modelFamilies[config.modelType].entries, config);

@@ -1,4 +1,4 @@
-// Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/03-moe/5-the-families.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { bindingLimit, checkFits, readableBytes } from "../gpu/buffers.js";
 import { openWindow, release, upload } from "../gpu/commands.js";
@@ -30,11 +30,11 @@ import {
 } from "./stored.js";
 import { type Model, type ModelWeight, buildModel, initialValues, partAt } from "./structure.js";
 
-//| 03-moe/4-the-decoder.ipynb#read-weight
+//| 03-moe/5-the-families.ipynb#read-weight
 /** How the weights of a model are kept on the GPU: as 32-bit floats, in 16 bits, or each as its file has it. */
 export type ModelDtype = "f32" | "f16" | "bf16" | "auto";
 
-//| 03-moe/4-the-decoder.ipynb#kept-format
+//| 03-moe/5-the-families.ipynb#kept-format
 /** The formats in which numbers of a file can stay as they are. */
 export const fileFormats: Partial<Record<StoredTensor["dtype"], OperandFormat>> = {
   F16: f16Format,
@@ -59,7 +59,7 @@ export function arrayBytes(shape: readonly number[], format: OperandFormat): num
   return format.rowBytes(columns).map((bytes) => 4 * Math.ceil(((sizeOf(shape) / columns) * bytes) / 4));
 }
 
-//| 03-moe/4-the-decoder.ipynb#load-weight
+//| 03-moe/5-the-families.ipynb#load-weight
 /** Writes bytes into a tensor, from a byte on. */
 export function writeBytes({ storage }: Tensor<DType>, offset: number, data: Uint8Array): void {
   const window = openWindow(storage, offset, data.length);
@@ -108,7 +108,7 @@ export function loadWeight(
   return new PackedWeight(format, [...shape], arrays);
 }
 
-//| 03-moe/4-the-decoder.ipynb#weights-fit
+//| 03-moe/5-the-families.ipynb#weights-fit
 /** Throws unless the adapter can hold each weight, in the format in which it is kept. Gives the bytes of all. */
 export function checkWeightsFit(
   config: ModelConfig,
@@ -127,7 +127,7 @@ export function checkWeightsFit(
   return total;
 }
 
-//| 03-moe/4-the-decoder.ipynb#load-model
+//| 03-moe/5-the-families.ipynb#load-model
 /** A model from files, and a sentence for each thing that was ignored in them. */
 export interface LoadedModel extends Model {
   warnings: string[];
@@ -141,7 +141,7 @@ export interface OpenSettings {
   available?: number;
 }
 
-//| 03-moe/4-the-decoder.ipynb#open-model-files
+//| 03-moe/5-the-families.ipynb#open-model-files
 /**
  * Makes a model from its config.json (parsed) and the tensors of its files, which are read a few rows at a time. `warnings` says
  * what was ignored, where two places contradict each other. Throws one sentence for a configuration that we do not run, for
@@ -176,7 +176,7 @@ export function loadModel(config: unknown, ...files: Uint8Array[]): LoadedModel 
   return openModelFiles(config, files.map(storedTensors));
 }
 
-//| 03-moe/4-the-decoder.ipynb#save-model
+//| 03-moe/5-the-families.ipynb#save-model
 /** What is written to make a model readable by others: the text of config.json, the bytes of model.safetensors. */
 export interface ModelFiles {
   config: string;
@@ -192,7 +192,7 @@ export async function saveModel(model: Model): Promise<ModelFiles> {
   return { config: modelConfigText(model.config), weights };
 }
 
-//| 03-moe/4-the-decoder.ipynb#random-files
+//| 03-moe/5-the-families.ipynb#random-files
 /** The safetensors files of a model with fresh random weights piece by piece, made without a GPU. `draw` does what `normals` does. */
 export function randomModelPieces(
   config: ModelConfig,

@@ -1,6 +1,4 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
-import type { ModelConfig } from "../formats/config.js";
-import { countParameters } from "../model/count.js";
 import type { StepReport } from "./loop.js";
 
 //| 04-training/8-the-loop.ipynb#metrics
@@ -58,13 +56,4 @@ export function expertLoad({ step, load = [] }: StepReport): ExpertLoad {
     return Array.from(counts, (count) => Math.round((count / Math.max(1, total)) * 1e4) / 1e4);
   });
   return { step, shares };
-}
-
-//| 04-training/8-the-loop.ipynb#flops
-/** Floating-point operations that one token takes in training: in products with weights, and in causal attention. */
-export function flopsPerToken(config: ModelConfig, context: number): number {
-  const { layers, heads, headDim, vocabSize, hiddenSize, tied } = config;
-  const lookedUp = tied ? 0 : vocabSize * hiddenSize; // a tied table is multiplied with too, as the last layer
-  const weights = countParameters(config).active - lookedUp;
-  return 6 * weights + 6 * layers * heads * headDim * context;
 }

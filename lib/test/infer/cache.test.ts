@@ -1,8 +1,9 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { cacheBytes, keyValueCache, pagedCache } from "../../src/infer/cache.js";
+import { keyValueCache, pagedCache } from "../../src/infer/cache.js";
 import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
+import { cacheBytes } from "../../src/model/count.js";
 import { forward } from "../../src/model/decoder.js";
 import { randomModel } from "../../src/model/families.js";
 import { ropeTables } from "../../src/model/positions.js";

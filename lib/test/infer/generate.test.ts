@@ -2,7 +2,6 @@
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { cacheBytes } from "../../src/infer/cache.js";
 import {
   type GenerateSettings,
   endOfText,
@@ -14,6 +13,7 @@ import {
   promptIds,
 } from "../../src/infer/generate.js";
 import { argmax } from "../../src/infer/sampling.js";
+import { cacheBytes } from "../../src/model/count.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
 import { loadModel } from "../../src/model/weights.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";

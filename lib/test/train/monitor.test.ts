@@ -1,8 +1,6 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
-import { countParameters } from "../../src/model/count.js";
-import { expertLoad, flopsPerToken, imbalance } from "../../src/train/monitor.js";
+import { expertLoad, imbalance } from "../../src/train/monitor.js";
 
 //| 04-training/8-the-loop.ipynb#load-test
 await test("imbalance is 1 when all experts do the same, and their number when one does everything", () => {
@@ -17,23 +15,4 @@ await test("imbalance is 1 when all experts do the same, and their number when o
       [1, 0],
     ],
   });
-});
-
-//| 04-training/8-the-loop.ipynb#flops-test
-await test("a table that is only looked up costs no arithmetic, and attention grows with the context", () => {
-  const shape = {
-    model_type: "llama",
-    hidden_size: 32,
-    num_hidden_layers: 2,
-    num_attention_heads: 4,
-    head_dim: 8,
-  };
-  const [tied, apart] = [true, false].map((tie_word_embeddings) =>
-    parseModelConfig(
-      completeModelConfig({ ...shape, tie_word_embeddings }, { vocab_size: 50, max_position_embeddings: 16 }),
-    ),
-  );
-  expect(flopsPerToken(apart, 16)).toBe(flopsPerToken(tied, 16));
-  expect(flopsPerToken(tied, 16) - flopsPerToken(tied, 8)).toBe(6 * 2 * 32 * 8);
-  expect(flopsPerToken(tied, 0)).toBe(6 * countParameters(tied).total);
 });
