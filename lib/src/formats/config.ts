@@ -325,6 +325,7 @@ export function checkExtent(sizes: ModelSizes, moe?: MoeConfig): void {
 export const runnableValues: Record<string, unknown[]> = {
   attention_bias: [false],
   mlp_bias: [false],
+  lm_head_bias: [false],
   use_sliding_window: [false],
   sliding_window: [],
   layer_types: ["full_attention"],
@@ -342,6 +343,7 @@ export const runnableValues: Record<string, unknown[]> = {
   use_qk_norm: [false],
   use_bidirectional_attention: [false],
   attention_chunk_size: [],
+  dual_chunk_attention_config: [],
   alibi: [false],
   add_cross_attention: [false],
   scale_attn_weights: [true],
@@ -494,11 +496,12 @@ export const sharedConfigKeys =
   intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings initializer_range hidden_act bos_token_id
   eos_token_id pad_token_id attention_dropout`.split(/\s+/);
 
-/** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
-export const otherConfigKeys =
-  `_name_or_path dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
-  pretraining_tp quantization_config sliding_window transformers_version use_cache
-  use_sliding_window`.split(/\s+/);
+/** Keys that files have and that either change nothing here or are refused by `checkRunnable`. */
+export const otherConfigKeys = [
+  ..."_name_or_path auto_map dtype torch_dtype max_window_layers output_router_logits".split(" "),
+  ..."pretraining_tp transformers_version use_cache".split(" "),
+  ...Object.keys(runnableValues),
+];
 
 /** The keys that models of a family have, as it spells them. */
 export function configKeysOf({ parts, spelling = {}, lacks = [], written = {} }: FamilySettings): string[] {
