@@ -255,7 +255,7 @@ export function buildNorm(plan: BuildPlan, path: string): Norm | undefined {
   return { kind: family.norm ?? "rms", weight, bias: denseAt(plan, `${path}.bias`), epsilon: config.normEps };
 }
 
-//| 02-attention/8-the-block.ipynb#build-halves
+//| 02-attention/8-the-block.ipynb#head-settings
 /** What the configuration says of the attention of one layer. */
 export function headSettings(
   config: ModelConfig,
@@ -271,6 +271,7 @@ export function headSettings(
   };
 }
 
+//| 02-attention/8-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
