@@ -25,6 +25,12 @@ export interface ModelSizes {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#moe-config
+/** One of `activations`, by its name. */
+export type Activation = "silu" | "gelu" | "relu";
+
+/** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
+export type GatedActivation = Activation | "clamped-silu";
+
 /** How the mixture-of-experts layers of a model are made. */
 export interface MoeConfig {
   /** Experts in each sparse layer. */
@@ -74,12 +80,6 @@ export interface AttentionConfig {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config
-/** One of `activations`, by its name. */
-export type Activation = "silu" | "gelu" | "relu";
-
-/** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
-export type GatedActivation = Activation | "clamped-silu";
-
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
  * differ. The decoder reads these and never asks for the family by name.
