@@ -48,6 +48,43 @@ describe("tslm generate", () => {
       expect((await generate(...args, ...only, "--seed", "5")).stdout).toBe(stdout);
   });
 
+  test("a model's generation_config.json says how to choose, unless an option does", async () => {
+    const args = ["--prompt", "once", "--seed", "4"];
+    const withConfig = async (config: object, ...more: string[]) => {
+      fs.writeFileSync(at("model", "generation_config.json"), JSON.stringify(config));
+      try {
+        return await generate(...args, ...more);
+      } finally {
+        fs.rmSync(at("model", "generation_config.json"));
+      }
+    };
+    const twelve = ["--max-tokens", "12"];
+    const chosen = await generate(...args, ...twelve, "--temperature", "3", "--top-k", "5", "--min-p", "0.2");
+    const sampling = { do_sample: true, temperature: 3, top_k: 5, min_p: 0.2, max_new_tokens: 12 };
+    expect(await withConfig(sampling)).toEqual(chosen);
+    const greedy = await generate(...args, ...twelve, "--temperature", "0");
+    expect(greedy.stdout).not.toBe(chosen.stdout);
+    expect(await withConfig({ ...sampling, do_sample: false })).toEqual(greedy);
+    expect(await withConfig({ ...sampling, max_new_tokens: 3 }, "--temperature", "0", ...twelve)).toEqual(
+      greedy,
+    );
+    expect((await withConfig({ ...sampling, repetition_penalty: 1.1 })).stderr).toBe(
+      "model: the repetition_penalty of generation_config.json is not run.\n",
+    );
+    expect(await withConfig({ temperature: "hot" })).toMatchObject({ status: 1, stdout: "" });
+  });
+
+  test("--dtype keeps weights in 16 bits, and says so", async () => {
+    const args = ["--prompt", "a", "--max-tokens", "4", "--temperature", "0"];
+    const dense = await generate(...args);
+    expect(await generate(...args, "--dtype", "f16")).toEqual({
+      status: 0,
+      stdout: dense.stdout,
+      stderr: "model: matrices are kept in f16, 44.0 KiB.\n",
+    });
+    expect((await generate(...args, "--dtype", "int3")).status).toBe(2);
+  });
+
   test("a stop text ends it and is not printed; several may be given", async () => {
     const args = ["--prompt", "a", "--max-tokens", "12", "--seed", "3"];
     const whole = [...(await generate(...args)).stdout.trimEnd()];

@@ -108,7 +108,11 @@ describe("tslm init", () => {
     ],
     [
       { ...referenceConfig, vocab_size: 1e8 },
-      /^tslm: A model of \d+ parameters needs 23.8 GiB, but one file holds at most 2.0 GiB here: choose a smaller size.\n$/,
+      /^tslm: The weight model.embed_tokens.weight needs 11.9 GiB, but one array holds at most 2.0 GiB here: choose a smaller size.\n$/,
+    ],
+    [
+      { ...referenceConfig, moe_intermediate_size: 4e6, num_hidden_layers: 5000 },
+      /^tslm: A model of \d+ parameters needs \d+\.\d GiB, and the disk of bad has .* left.\n$/,
     ],
     ["text", "A model configuration must be a JSON object."],
   ])("a configuration that cannot be: %#", async (config, sentence) => {

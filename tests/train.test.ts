@@ -7,6 +7,7 @@ import { beforeAll, expect, test } from "vitest";
 import { withWhatIsKept } from "../lib/src/cli/train.js";
 import type { RunFile } from "../lib/src/cli/train-config.js";
 import { checkFolder, inRunFolder, leavingNothing } from "../lib/src/cli/train-folder.js";
+import { readSafetensors } from "../lib/src/formats/safetensors.js";
 import { LostRun } from "../lib/src/train/loop.js";
 import type { TrainingSettings } from "../lib/src/train/step.js";
 import { shortRun } from "./strain.js";
@@ -110,6 +111,21 @@ test("a run leaves metrics with the agreed keys, two checkpoints, the model and 
   expect(html).toContain("Plotly.newPlot");
   expect(html.replace(/<script>.*?<\/script>/gs, "")).not.toMatch(/(src|href)=/); // nothing to fetch
   expect(html).toContain("&#34;warmup&#34;: 3,");
+});
+
+test("the model is written in several files where they may not be larger", async () => {
+  fs.cpSync(at("whole"), at("sharded"), { recursive: true });
+  expect(tslm("train", "--out", "sharded", "--resume", "--max-shard-size", "3kB").status).toBe(0);
+  const names = fs.readdirSync(at("sharded", "model")).filter((name) => name.includes("safetensors"));
+  expect(names.length).toBeGreaterThan(2);
+  expect(names.at(-1)).toBe("model.safetensors.index.json"); // and no file of all, which would be read instead
+  const one = readSafetensors(fs.readFileSync(at("whole", "model", "model.safetensors"))).tensors;
+  const many = names.slice(0, -1).flatMap((name) => {
+    expect(name).toMatch(/^model-\d{5}-of-\d{5}\.safetensors$/);
+    return [...readSafetensors(fs.readFileSync(at("sharded", "model", name))).tensors];
+  });
+  expect(many.map(([name]) => name).sort()).toEqual([...one.keys()].sort());
+  for (const [name, { data }] of many) expect(Buffer.compare(data, one.get(name)!.data), name).toBe(0);
 });
 
 test("Ctrl-C saves, though it has ended whoever read what stderr says, and the run ends with the same bits", async () => {

@@ -56,7 +56,8 @@ export function readJson(file: string, { once = false } = {}): unknown {
   try {
     json = JSON.parse(text);
   } catch (error) {
-    throw new Error(`${file} is not JSON: ${(error as Error).message}`);
+    // The message quotes the file, line breaks and all.
+    throw new Error(`${file} is not JSON: ${(error as Error).message.replace(/\s+/g, " ")}`);
   }
   const twice = once ? findDuplicateKey(text) : undefined;
   if (twice !== undefined) throw new Error(`${file} has the key ${shown(twice)} twice.`);

@@ -25,6 +25,12 @@ export interface ModelSizes {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#moe-config
+/** One of `activations`, by its name. */
+export type Activation = "silu" | "gelu" | "relu";
+
+/** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
+export type GatedActivation = Activation | "clamped-silu";
+
 /** How the mixture-of-experts layers of a model are made. */
 export interface MoeConfig {
   /** Experts in each sparse layer. */
@@ -74,12 +80,6 @@ export interface AttentionConfig {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config
-/** One of `activations`, by its name. */
-export type Activation = "silu" | "gelu" | "relu";
-
-/** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
-export type GatedActivation = Activation | "clamped-silu";
-
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
  * differ. The decoder reads these and never asks for the family by name.
@@ -354,12 +354,6 @@ export const runnableValues: Record<string, unknown[]> = {
   transformers_weights: [],
 };
 
-/** The same without the note that experts are stored as MXFP4: their tensors say so themselves. */
-export function withoutMxfp4(json: Record<string, unknown>): Record<string, unknown> {
-  const { quantization_config: stored, ...others } = json;
-  return isRecord(stored) && stored.quant_method === "mxfp4" ? others : json;
-}
-
 //| 03-moe/a-files-of-weights.ipynb#runnable-of
 /** Those of a family: the keys of its parts are for its parts to judge. */
 export function runnableOf({ parts, runnable }: FamilySettings): Record<string, unknown[]> {
@@ -379,6 +373,12 @@ export function checkRunnable(json: Record<string, unknown>, runnable: Record<st
       throw new Error(`${stated}, but only ${JSON.stringify(values[0])} is run so far.`);
     }
   }
+}
+
+/** The same without the note that experts are stored as MXFP4: their tensors say so themselves. */
+export function withoutMxfp4(json: Record<string, unknown>): Record<string, unknown> {
+  const { quantization_config: stored, ...others } = json;
+  return isRecord(stored) && stored.quant_method === "mxfp4" ? others : json;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#check-idle

@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import { float16Bits, float16Value } from "../formats/float16.js";
+import { float16Value } from "../formats/float16.js";
 import type { OperandFormat, PackedArray } from "./operands.js";
 import { vec4At } from "./wgsl.js";
 
@@ -10,7 +10,10 @@ export function float16OfBits(bits: number): number {
   if (size > 0x7f800000) return 0x7e00; // not a number
   if (size >= 0x477ff000) return sign | 0x7c00; // 65,520 and more
   if (size >= 0x38800000) return sign | ((size - 0x38000000 + 0xfff + ((size >>> 13) & 1)) >>> 13);
-  return float16Bits(new Float32Array(Uint32Array.of(bits).buffer)[0]); // below 2^-14
+  const shift = 126 - (size >>> 23); // below 2^-14 the unit stays the same
+  if (shift > 24) return sign;
+  const fraction = (size & 0x7fffff) | 0x800000;
+  return sign | ((fraction + 2 ** (shift - 1) - 1 + ((fraction >>> shift) & 1)) >>> shift);
 }
 
 /** The upper half of a 32-bit float that is given by its bits, rounded to the nearest, of two equally near the even one. */
