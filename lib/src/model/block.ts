@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
+import { type Dropout, dropout } from "../tensor/dropout.js";
 import { add, applyUnary, multiply } from "../tensor/operations.js";
 import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
@@ -40,6 +41,8 @@ export interface BlockContext {
   /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
   firstKey?: Tensor<"u32">;
   cache?: AttentionCache;
+  /** In training: thins out what each half of a block adds to the stream. */
+  dropout?: Dropout;
 }
 
 //| 02-attention/8-the-block.ipynb#rotated-heads
@@ -119,15 +122,25 @@ export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor):
 export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
 
 //| 02-attention/8-the-block.ipynb#block-parts
-/** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
+/**
+ * One residual step: x + after(half(before(x))), where either norm may be missing and dropout may thin out what is added.
+ * x [batch, tokens, hidden] keeps its shape.
+ */
 export function residualStep(
   x: Tensor,
-  before: Norm | undefined,
-  after: Norm | undefined,
+  [before, after]: (Norm | undefined)[],
   half: (x: Tensor, residual?: Tensor) => Tensor,
+  thinning?: Dropout,
 ): Tensor {
   const normalized = before ? normalize(x, before) : x;
-  return after ? add(x, normalize(half(normalized), after)) : half(normalized, x);
+  if (!after && !thinning) return half(normalized, x);
+  const result = after ? normalize(half(normalized), after) : half(normalized);
+  return thinning ? dropout(result, thinning, x) : add(x, result);
+}
+
+/** The dropout of half 0 or 1 of a block: each draws numbers of its own. */
+export function dropoutOf({ dropout }: BlockContext, layer: number, half: 0 | 1): Dropout | undefined {
+  return dropout && { ...dropout, place: dropout.place + 2 * layer + half };
 }
 
 //| 02-attention/8-the-block.ipynb#block
@@ -138,10 +151,17 @@ export function runBlock(
   context: BlockContext,
   feed: FeedForward = onlyDense,
 ): Tensor {
-  const attended = residualStep(x, norms.beforeAttention, norms.afterAttention, (rows, residual) =>
-    selfAttention(rows, attention, context, residual),
+  const { beforeAttention, afterAttention, beforeFeedForward, afterFeedForward } = norms;
+  const attended = residualStep(
+    x,
+    [beforeAttention, afterAttention],
+    (rows, residual) => selfAttention(rows, attention, context, residual),
+    dropoutOf(context, attention.layer, 0),
   );
-  return residualStep(attended, norms.beforeFeedForward, norms.afterFeedForward, (rows, residual) =>
-    feed(rows, feedForward, residual),
+  return residualStep(
+    attended,
+    [beforeFeedForward, afterFeedForward],
+    (rows, residual) => feed(rows, feedForward, residual),
+    dropoutOf(context, attention.layer, 1),
   );
 }
