@@ -58,7 +58,15 @@ export {
   trainBpe,
 } from "./tokenizer/merges.js";
 export { PATTERNS, type PatternName } from "./tokenizer/pretokenize.js";
-export type { FamilySettings, ModelConfig, ModelSizes, MoeConfig } from "./formats/config.js";
+export type {
+  Activation,
+  AttentionConfig,
+  ConfigPart,
+  FamilySettings,
+  ModelConfig,
+  ModelSizes,
+  MoeConfig,
+} from "./formats/config.js";
 export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
 export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
@@ -209,15 +217,15 @@ export {
 } from "./model/decoder.js";
 export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
 export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
-export { ropeTable } from "./model/positions.js";
+export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
 export { type RouterSettings, type Routing, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
-  Activation,
   Block,
   Dense,
   Experts,
   Heads,
+  Latent,
   Linear,
   Model,
   ModelFamily,

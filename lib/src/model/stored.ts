@@ -10,7 +10,7 @@ import {
 } from "../formats/safetensors.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
-import type { ModelWeight } from "./structure.js";
+import type { ModelFamily, ModelWeight } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
 /** How the numbers of a weight (of one expert, where each has a tensor) lie in a tensor of the file. */
@@ -176,6 +176,18 @@ export function checkTensors(
         `The weight ${name} is [${given.join(", ")}], but the configuration wants [${shape.join(", ")}].`,
       );
   }
+}
+
+//| 03-moe/a-files-of-weights.ipynb#with-prefix
+/** The tensors of a file under the names of the family's table, some of whose files leave out a prefix. */
+export function completeNames(
+  tensors: Map<string, StoredTensor>,
+  { optionalPrefix: prefix, entries }: ModelFamily,
+): Map<string, StoredTensor> {
+  const names = [...tensors.keys()];
+  if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
+  const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
+  return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head

@@ -2,7 +2,13 @@
 import { expect, test } from "vitest";
 import type { RopeConfig } from "../../src/formats/rope.js";
 import { openGpu } from "../../src/gpu/device.js";
-import { llama3Frequency, ropeTable, rotaryMagnitude, scaledFrequencies } from "../../src/model/positions.js";
+import {
+  llama3Frequency,
+  ropeFrequencies,
+  ropeTable,
+  rotaryMagnitude,
+  scaledFrequencies,
+} from "../../src/model/positions.js";
 import { splitHeads } from "../../src/tensor/attention.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
@@ -88,6 +94,33 @@ await test("rope equals the plain rotation, with positions shared and for each s
       }).flat();
       expect(relativeError(y, expected), `${headDim}`).toBeLessThan(1e-6);
     }
+});
+
+//| 02-attention/6-positions.ipynb#rope-partial-test
+await test("where the table is narrower than a head, its first elements turn and the rest stays, and back", async () => {
+  for (const [headDim, dimensions] of [
+    [8, 2],
+    [12, 8],
+    [32, 16],
+  ]) {
+    const x = randomHeads(2, 3, 5, headDim);
+    const [positions, partial] = [[5, 6, 7, 8, 9, 0, 99, 2, 1, 1], { theta: 10000, dimensions }];
+    const table = ropeTable(partial, headDim, 100);
+    const y = await rope(tensor(x.values, x.shape), indices(positions, [2, 5]), table).array();
+    const expected = Array.from({ length: 30 }, (_, row) => {
+      const head = Array.from(x.values.subarray(row * headDim, (row + 1) * headDim));
+      const position = positions[Math.floor(row / 15) * 5 + (row % 5)];
+      const turned = plainRope(head.slice(0, dimensions), position, ropeFrequencies(10000, dimensions));
+      return [...turned, ...head.slice(dimensions)];
+    }).flat();
+    expect(relativeError(y, expected), `${dimensions} of ${headDim}`).toBeLessThan(1e-6);
+    const few = ropeTable(partial, headDim, 8);
+    const error = await gradientError(
+      (heads) => rope(heads, indices([1, 4, 7]), few),
+      [randomHeads(2, 2, 3, headDim)],
+    );
+    expect(error).toBeLessThan(2e-2);
+  }
 });
 
 //| 02-attention/6-positions.ipynb#distance-test
