@@ -60,7 +60,7 @@ export interface AttentionConfig {
 
 //| 03-moe/a-files-of-weights.ipynb#model-config
 /** One of `activations`, by its name. */
-export type Activation = "silu" | "gelu" | "relu";
+export type Activation = "silu" | "gelu" | "geluExact" | "relu" | "relu2";
 
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
@@ -89,11 +89,13 @@ export interface ModelConfig extends ModelSizes, AttentionConfig {
   initializerRange: number;
   /** The id that starts a document, where the family has one. */
   bosTokenId?: number;
+  /** The id that fills up short texts, where there is one: its row of the embedding does not learn from being looked up. */
+  padTokenId?: number;
   /** The ids that end a document; often one, none for a model without. */
   eosTokenIds: number[];
 }
 
-//| 03-moe/a-files-of-weights.ipynb#families
+//| 03-moe/a-files-of-weights.ipynb#config-part
 /** A group of keys of a config.json that some families have. */
 export interface ConfigPart {
   /** Their names, as most families spell them. */
@@ -108,6 +110,7 @@ export interface ConfigPart {
   complete?(given: Record<string, unknown>): Record<string, unknown>;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#families
 /** What a family fixes about its config.json. Sources: the configuration classes of transformers 5.18. */
 export interface FamilySettings {
   /** Its class in transformers. */
@@ -220,6 +223,7 @@ export interface ConfigSettings {
   initializer_range: number;
   bos_token_id?: number;
   eos_token_id?: number | number[];
+  pad_token_id?: number;
 }
 
 /** Reads the settings; those left out have the values that transformers gives them. */
@@ -234,6 +238,7 @@ export function readSettings(json: Record<string, unknown>): ConfigSettings {
     tie_word_embeddings: flag,
     initializer_range: small.default(0.02),
     bos_token_id: id.optional(),
+    pad_token_id: z.int({ error: "a whole number" }).optional(),
     eos_token_id: z.union([id, z.array(id)], { error: "a token id or a list of token ids" }).optional(),
   });
   return readKeys(schema, json);
@@ -247,7 +252,9 @@ export const activationNames: Record<string, Activation> = {
   gelu_pytorch_tanh: "gelu",
   gelu_new: "gelu",
   gelu_fast: "gelu",
+  gelu: "geluExact",
   relu: "relu",
+  relu2: "relu2",
 };
 
 /** The activation that a config.json names. Throws for one that we do not run. */
@@ -302,7 +309,9 @@ export function checkExtent(sizes: ModelSizes, moe?: MoeConfig): void {
 export const runnableValues: Record<string, unknown[]> = {
   attention_bias: [false],
   mlp_bias: [false],
+  lm_head_bias: [false],
   use_sliding_window: [false],
+  sliding_window: [],
   layer_types: ["full_attention"],
   no_rope_layers: [1],
   partial_rotary_factor: [1],
@@ -318,6 +327,7 @@ export const runnableValues: Record<string, unknown[]> = {
   use_qk_norm: [false],
   use_bidirectional_attention: [false],
   attention_chunk_size: [],
+  dual_chunk_attention_config: [],
   alibi: [false],
   add_cross_attention: [false],
   scale_attn_weights: [true],
@@ -328,6 +338,7 @@ export const runnableValues: Record<string, unknown[]> = {
   transformers_weights: [],
 };
 
+//| 03-moe/a-files-of-weights.ipynb#runnable-of
 /** Those of a family: the keys of its parts are for its parts to judge. */
 export function runnableOf({ parts, runnable }: FamilySettings): Record<string, unknown[]> {
   const own = new Set(parts.flatMap(({ keys }) => keys));
@@ -365,7 +376,6 @@ export function checkIdleKeys(json: Record<string, unknown>, layers: number): vo
     transformers_version: text,
     layer_types: z.array(z.string(types), types).length(layers, types).optional(),
     max_window_layers: whole,
-    pad_token_id: whole,
     pretraining_tp: whole,
     sliding_window: whole,
     output_router_logits: flag,
@@ -406,6 +416,7 @@ export function buildModelConfig(
 ): ModelConfig {
   const sizes = parseModelSizes(json, family.headsFillWidth);
   const settings = readSettings(json);
+  const pad = settings.pad_token_id; // some files say −1 for none
   checkExtent(sizes);
   checkIdleKeys(json, sizes.layers);
   const config: ModelConfig = {
@@ -419,6 +430,7 @@ export function buildModelConfig(
     tied: settings.tie_word_embeddings,
     initializerRange: settings.initializer_range,
     ...(settings.bos_token_id === undefined ? {} : { bosTokenId: settings.bos_token_id }),
+    ...(pad !== undefined && pad >= 0 ? { padTokenId: pad } : {}),
     eosTokenIds: [settings.eos_token_id ?? []].flat(),
     ...family.fixed,
   };
@@ -460,13 +472,14 @@ export function configConflicts(json: Record<string, unknown>, family: FamilySet
 export const sharedConfigKeys =
   `architectures model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
   intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings initializer_range hidden_act bos_token_id
-  eos_token_id attention_dropout`.split(/\s+/);
+  eos_token_id pad_token_id attention_dropout`.split(/\s+/);
 
-/** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
-export const otherConfigKeys =
-  `_name_or_path dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
-  pad_token_id pretraining_tp quantization_config sliding_window transformers_version use_cache
-  use_sliding_window`.split(/\s+/);
+/** Keys that files have and that either change nothing here or are refused by `checkRunnable`. */
+export const otherConfigKeys = [
+  ..."_name_or_path auto_map dtype torch_dtype max_window_layers output_router_logits".split(" "),
+  ..."pretraining_tp transformers_version use_cache".split(" "),
+  ...Object.keys(runnableValues),
+];
 
 /** The keys that models of a family have, as it spells them. */
 export function configKeysOf({ parts, spelling = {}, lacks = [], written = {} }: FamilySettings): string[] {
@@ -482,10 +495,14 @@ export function checkConfigKeys(
   modelType: string,
   family: FamilySettings,
 ): void {
-  const known = [...configKeysOf(family), ...Object.keys(configAliases)];
+  const own = configKeysOf(family);
+  const aliases = Object.keys(configAliases).filter((alias) => own.includes(configAliases[alias]));
+  const known = [...own, ...aliases];
   for (const key of Object.keys(json)) {
     if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
-    throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
+    const spelled = family.spelling?.[key];
+    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, known);
+    throw new Error(`${key} is not a setting of a ${modelType} model${hint}`);
   }
 }
 
@@ -493,10 +510,11 @@ export function checkConfigKeys(
 /** A sentence for each value of a configuration that has no meaning in its model: ids that are no tokens, layers that are not there. */
 export function strayValues(
   json: Record<string, unknown>,
-  { vocabSize, layers, bosTokenId, eosTokenIds }: ModelConfig,
+  { vocabSize, layers, bosTokenId, eosTokenIds, padTokenId }: ModelConfig,
 ): string[] {
   const ids: [string, number][] = eosTokenIds.map((id) => ["eos_token_id", id]);
   if (bosTokenId !== undefined) ids.push(["bos_token_id", bosTokenId]);
+  if (padTokenId !== undefined) ids.push(["pad_token_id", padTokenId]);
   const others = Array.isArray(json.mlp_only_layers) ? (json.mlp_only_layers as number[]) : [];
   const beyond = others.find((layer) => layer >= layers);
   return [

@@ -3,10 +3,10 @@ import type { Activation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { type Dropout, dropout } from "../tensor/dropout.js";
-import { add, applyUnary, multiply } from "../tensor/operations.js";
+import { add, applyUnary } from "../tensor/operations.js";
 import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
-import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
+import { activate, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
 import type { RopeTables } from "./positions.js";
 import type { Block, Dense, Experts, Heads, Latent, Linear, Norm } from "./structure.js";
@@ -17,11 +17,17 @@ export function applyLinear(x: Tensor, { weight, bias }: Linear, residual?: Tens
   return linear(x, weight, { bias, residual });
 }
 
-/** x [..., columns], each row normalised. */
-export function normalize(x: Tensor, { kind, weight, bias, epsilon }: Norm): Tensor {
-  if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
+/** What an RMSNorm multiplies by [columns]: its weight, or 1 + weight. */
+export function gainOf({ kind, weight }: Norm): Tensor {
   const onePlus = { value: "x + V(1)", derivative: "V(1)" };
-  return rmsNorm(x, kind === "rms" ? weight : applyUnary("one plus", onePlus, weight), epsilon);
+  return kind === "rms1p" ? applyUnary("one plus", onePlus, weight) : weight;
+}
+
+/** x [..., columns], each row normalised. */
+export function normalize(x: Tensor, norm: Norm): Tensor {
+  const { kind, weight, bias, epsilon } = norm;
+  if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
+  return rmsNorm(x, gainOf(norm), epsilon);
 }
 
 //| 02-attention/8-the-block.ipynb#block-context
@@ -69,8 +75,8 @@ export function rotatedHeads(
   const projected = applyLinear(x, projection);
   const turns = turnsOf(layer, context);
   const perHead = norm?.weight.size === headDim;
-  if (norm?.kind === "rms" && perHead && turns && 2 * turns.shape[1] === headDim)
-    return rotaryHeads(projected, norm.weight, norm.epsilon, context.positions, turns);
+  if (norm && norm.kind !== "layer" && perHead && turns && 2 * turns.shape[1] === headDim)
+    return rotaryHeads(projected, gainOf(norm), norm.epsilon, context.positions, turns);
   const whole = norm && !perHead ? normalize(projected, norm) : projected;
   const split = splitHeads(whole, whole.shape[2] / headDim);
   const heads = norm && perHead ? normalize(split, norm) : split;
@@ -105,7 +111,7 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
 //| 02-attention/8-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
 export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
-  return activation === "silu" ? swiglu(gate, up) : multiply(activate(activation, gate), up);
+  return activation === "silu" ? swiglu(gate, up) : gatedUnit(activation, gate, up);
 }
 
 /** A dense feed-forward layer on x [batch, tokens, hidden], which keeps its shape, plus the residual where one is given. */

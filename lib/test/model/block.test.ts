@@ -43,7 +43,9 @@ function fixtureTensors(
   const { tensors } = readSafetensors(fs.readFileSync(`${fixtures}/${family}/${file}.safetensors`));
   const values = (stored: Parameters<typeof toFloat32>[0]) =>
     stored.dtype === "I32" ? Float32Array.from(toInt32(stored)) : toFloat32(stored);
-  return new Map([...tensors].map(([name, stored]) => [name, { shape: stored.shape, values: values(stored) }]));
+  return new Map(
+    [...tensors].map(([name, stored]) => [name, { shape: stored.shape, values: values(stored) }]),
+  );
 }
 
 function fixtureConfig(family: string): ModelConfig {
