@@ -167,6 +167,7 @@ export { gradients, parameter, reshape, withoutGradients } from "./tensor/autogr
 export { type Recording, capture } from "./tensor/capture.js";
 export { mixingWeights, relativeError } from "./tensor/check.js";
 export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";
+export { type Dropout, dropout } from "./tensor/dropout.js";
 export { embed } from "./tensor/embedding.js";
 export { add, mean, multiply, scale, subtract, sum, unary } from "./tensor/operations.js";
 export { pieces } from "./tensor/pieces.js";

@@ -2,6 +2,7 @@
 import { causalSoftmax, indices, matmul, openGpu, rmsNorm, scope, softmax, type Tensor, tensor } from "tslm";
 import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
+const HOLDING = "02-attention/5-what-holds-a-model-together";
 const PRODUCTS = "02-attention/1-products-by-hand";
 const ROWS = "02-attention/2-rows-on-the-gpu";
 const LOOKING = "02-attention/3-looking-back";
@@ -454,6 +455,142 @@ export const writeShares: Check<[scores: Float32Array, tokens: number]> = {
     {
       says: "You look forward: token i sees the columns from i on. It should see those up to i.",
       makes: (scores, tokens) => sharesBy(scores, tokens, (i, j) => j >= i),
+    },
+  ],
+};
+
+export const predictHolding: Check<[]> = {
+  exercise: HOLDING,
+  id: "predict-holding",
+  title: "Predict four numbers",
+  hints: [
+    "bf16 keeps seven binary digits after the point. Between 1 and 2 its numbers are 1/128 apart.",
+    "Half of 1/128 is about 0.0039, and 0.003 is less. The number goes to the nearest one.",
+    "What survives dropout is divided by the share that survives, which is 1 − 0.25.",
+    "Linear scaling by 4 divides the angle by 4, so a distance looks like a quarter of itself. And √(2L) for eight blocks is √16.",
+  ],
+  expected: () => ({ rounded: 1, survivor: 4, looksLike: 3, smaller: 4 }),
+  mistakes: [
+    {
+      says: "1.0078125 is the next bf16 number above 1, but 1.003 lies nearer to 1. Rounding goes to the nearest.",
+      makes: () => ({ rounded: 1.0078125, survivor: 4, looksLike: 3, smaller: 4 }),
+    },
+    {
+      says: "Left as it is, the expected sum would shrink to three quarters. What survives is divided by 1 − 0.25.",
+      makes: () => ({ rounded: 1, survivor: 3, looksLike: 3, smaller: 4 }),
+    },
+    {
+      says: "You divided by the rate: then a rate near 0 would blow everything up. Divide by the share that survives.",
+      makes: () => ({ rounded: 1, survivor: 12, looksLike: 3, smaller: 4 }),
+    },
+    {
+      says: "The hands turn four times as slowly, so tokens look nearer to each other, not further apart.",
+      makes: () => ({ rounded: 1, survivor: 4, looksLike: 48, smaller: 4 }),
+    },
+    {
+      says: "Each block adds to the stream twice, once for attention and once for the feed-forward layer: √(2 · 8).",
+      makes: () => ({ rounded: 1, survivor: 4, looksLike: 3, smaller: Math.sqrt(8) }),
+    },
+  ],
+};
+
+/** The mean over rows of what a head gives to the place `distance` before, with each part open to mistakes. */
+function meanBack(
+  [shares, tokens, distance]: [Float32Array, number, number],
+  place: (i: number) => number,
+  over = tokens - distance,
+): number {
+  let sum = 0;
+  for (let i = distance; i < tokens; i++) sum += shares[place(i)];
+  return sum / over;
+}
+
+export const measureHead: Check<[shares: Float32Array, tokens: number, distance: number]> = {
+  exercise: HOLDING,
+  id: "measure-head",
+  title: "Measure a head",
+  names: ["shares", "tokens", "distance"],
+  tolerance: 1e-5,
+  rounds: 10,
+  hints: [
+    "Row i holds the shares of token i: `shares[i * tokens + j]` is what it gives to token j.",
+    "The place that is asked for is j = i − distance. The first rows have no such place: begin at i = distance.",
+    "Divide the sum by the number of rows that you added up: tokens − distance.",
+  ],
+  inputs: (random, round) => {
+    const tokens = random.integer(3, 12);
+    const scores = Float32Array.from(random.list(tokens * tokens, () => 2 * random.normal()));
+    const shares = sharesBy(scores, tokens, (i, j) => j <= i);
+    return [shares, tokens, round === 0 ? 1 : random.integer(1, tokens - 1)];
+  },
+  expected: (...p) => meanBack(p, (i) => i * p[1] + i - p[2]),
+  mistakes: [
+    {
+      says: "You read the column for the row: token i looks, so its shares are in row i, `shares[i * tokens + j]`.",
+      makes: (...p) => meanBack(p, (i) => (i - p[2]) * p[1] + i),
+    },
+    {
+      says: "You divide by the number of all tokens. The first ones have no token so far back: only tokens − distance of them count.",
+      makes: (...p) => meanBack(p, (i) => i * p[1] + i - p[2], p[1]),
+    },
+    {
+      says: "You look at the token itself. `distance` tokens back is column i − distance.",
+      makes: (...p) => meanBack(p, (i) => i * p[1] + i),
+    },
+  ],
+};
+
+type Thinned = [values: Float32Array, bits: Uint32Array, rate: number];
+
+/** Dropout with each part open to mistakes: who stays, and what it is multiplied by. */
+function dropoutBy(
+  [values, bits, rate]: Thinned,
+  stays: (bits: number) => boolean = (word) => word >= rate * 2 ** 32,
+  factor = 1 / (1 - rate),
+): Float32Array {
+  return values.map((value, i) => (stays(bits[i]) ? value * factor : 0));
+}
+
+export const writeDropout: Check<Thinned> = {
+  exercise: HOLDING,
+  id: "write-dropout",
+  title: "Write dropout",
+  names: ["values", "bits", "rate"],
+  tolerance: 1e-6,
+  rounds: 10,
+  hints: [
+    "`bits[i]` is a whole number from 0 to 2³² − 1. A share `rate` of all such numbers lies below rate · 2³².",
+    "Those below are left out: 0. The others stay.",
+    "What stays is divided by 1 − rate.",
+  ],
+  inputs: (random, round) => {
+    const length = round === 0 ? 1 : random.integer(8, 40);
+    const rate = round === 1 ? 0 : random.pick([0.125, 0.25, 0.5, 0.75]);
+    const bits = Uint32Array.from(random.list(length, () => random.integer(0, 2 ** 32 - 1)));
+    bits[random.integer(0, length - 1)] = rate * 2 ** 32; // just enough to stay
+    return [normals(random, length), bits, rate];
+  },
+  expected: (...p) => dropoutBy(p),
+  mistakes: [
+    {
+      says: "You keep what should go: with a rate of 0.25, three of four numbers must stay.",
+      makes: (...p) => dropoutBy(p, (word) => word < p[2] * 2 ** 32),
+    },
+    {
+      says: "What stays is left as it is, so sums shrink by the rate. Divide by 1 − rate.",
+      makes: (...p) => dropoutBy(p, undefined, 1),
+    },
+    {
+      says: "You multiply by 1 − rate: that makes sums smaller still. Divide by it.",
+      makes: (...p) => dropoutBy(p, undefined, 1 - p[2]),
+    },
+    {
+      says: "The bits are whole numbers up to 2³², and you compare them with the rate itself, which nearly all of them exceed.",
+      makes: (...p) => dropoutBy(p, (word) => word >= p[2]),
+    },
+    {
+      says: "You compare with 2³¹, as if they were signed numbers. They go up to 2³².",
+      makes: (...p) => dropoutBy(p, (word) => word >= p[2] * 2 ** 31),
     },
   ],
 };

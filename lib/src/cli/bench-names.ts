@@ -8,6 +8,7 @@ export const operationNames = [
   "attention",
   "rmsnorm",
   "swiglu",
+  "dropout",
   "rope",
   "add",
   "cross-entropy",

@@ -7,6 +7,7 @@ import { ropeTable } from "../model/positions.js";
 import { attend } from "../tensor/attend.js";
 import { gradientOf, parameter, sendBack, tapeOf } from "../tensor/autograd.js";
 import { crossEntropy } from "../tensor/cross-entropy.js";
+import { dropout, dropoutState } from "../tensor/dropout.js";
 import { tableGradient } from "../tensor/embedding.js";
 import { add } from "../tensor/operations.js";
 import { withPrecision } from "../tensor/precision.js";
@@ -245,6 +246,18 @@ function swigluCases(kind: AdapterKind): Case[] {
   });
 }
 
+function dropoutCases(kind: AdapterKind): Case[] {
+  return rowShapes[kind].flatMap(([rows, columns]) => {
+    const needs = { bytes: 12 * rows * columns };
+    // Backward reads one array and writes one: the residual's gradient is the gradient itself.
+    return bothWays({ operation: "dropout", shape: `${rows} x ${columns}`, needs }, 5 / 3, () => {
+      const [x, residual, slope] = [1, 2, 3].map(() => randomTensor([rows, columns]));
+      const settings = { rate: 0.1, state: indices(dropoutState(1, 0)), place: 0 };
+      return { inputs: [x, residual], slope, run: () => dropout(x, settings, residual) };
+    });
+  });
+}
+
 function addCases(kind: AdapterKind): Case[] {
   return rowShapes[kind].map(([rows, columns]) => ({
     operation: "add",
@@ -369,6 +382,7 @@ export const operationCases: Record<OperationName, (kind: AdapterKind) => Case[]
   attention: attentionCases,
   rmsnorm: rmsNormCases,
   swiglu: swigluCases,
+  dropout: dropoutCases,
   rope: ropeCases,
   add: addCases,
   "cross-entropy": crossEntropyCases,

@@ -26,7 +26,7 @@ export interface ModelSizes {
 
 //| 03-moe/a-files-of-weights.ipynb#moe-config
 /** One of `activations`, by its name. */
-export type Activation = "silu" | "gelu" | "relu";
+export type Activation = "silu" | "gelu" | "relu" | "geluExact" | "relu2";
 
 /** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
 export type GatedActivation = Activation | "clamped-silu";
@@ -270,7 +270,9 @@ export const activationNames: Record<string, Activation> = {
   gelu_pytorch_tanh: "gelu",
   gelu_new: "gelu",
   gelu_fast: "gelu",
+  gelu: "geluExact",
   relu: "relu",
+  relu2: "relu2",
 };
 
 /** The activation that a config.json names. Throws for one that we do not run. */

@@ -9,10 +9,35 @@ export const geluScale = Math.sqrt(2 / Math.PI);
 /** tanh(u) of GELU's tanh form, as a WGSL expression of `x`. Beyond ±15 some drivers' tanh is NaN, and it is ±1. */
 export const geluTanh = `tanh(clamp(${geluScale} * (x + 0.044715 * x * x * x), V(-15), V(15)))`;
 
+//| 02-attention/4-rows.ipynb#erf
+/** Coefficients of erf(x) ≈ x · P(x²) / Q(x²) for |x| ≤ 4, highest power first, as Eigen's `generic_fast_erf_float` has them. */
+export const erfOver = [
+  -2.72614225801306e-10, 2.77068142495902e-8, -2.10102402082508e-6, -5.69250639462346e-5,
+  -7.34990630326855e-4, -2.95459980854025e-3, -1.60960333262415e-2,
+];
+export const erfUnder = [
+  -1.45660718464996e-5, -2.13374055278905e-4, -1.68282697438203e-3, -7.37332916720468e-3,
+  -1.42647390514189e-2,
+];
+
+/** Horner's rule in WGSL: a polynomial with these coefficients, highest power first, in the expression `x`. */
+export function polynomial(coefficients: number[], x: string): string {
+  return coefficients.slice(1).reduce((inner, c) => `(${inner} * ${x} + ${c})`, `V(${coefficients[0]})`);
+}
+
+/** Φ(x) of the normal distribution, (1 + erf(x/√2)) / 2, as a WGSL expression of `x`; to some 2 · 10⁻⁷. */
+export const normalShare = (() => {
+  const u = `clamp(x * ${Math.SQRT1_2}, V(-4), V(4))`;
+  const square = `(${u} * ${u})`;
+  return `(0.5 + 0.5 * ${u} * ${polynomial(erfOver, square)} / ${polynomial(erfUnder, square)})`;
+})();
+
 //| 02-attention/4-rows.ipynb#activations
 /** The activations between two linear layers, as WGSL expressions of the input `x`, with their derivatives. */
 export const activations = {
   relu: { value: "max(x, V(0))", derivative: "select(V(0), V(1), x > V(0))" },
+  /** ReLU squared (So and others, "Primer", 2021). */
+  relu2: { value: "max(x, V(0)) * max(x, V(0))", derivative: "2 * max(x, V(0))" },
   /** SiLU, also called swish: x · σ(x) (Elfwing and others, 2017). */
   silu: {
     value: "x / (1 + exp(-x))",
@@ -22,6 +47,11 @@ export const activations = {
   gelu: {
     value: `0.5 * x * (1 + ${geluTanh})`,
     derivative: `0.5 * (1 + ${geluTanh}) + 0.5 * x * (1 - ${geluTanh} * ${geluTanh}) * ${geluScale} * (1 + 0.134145 * x * x)`,
+  },
+  /** GELU in its exact form, x · Φ(x). */
+  geluExact: {
+    value: `x * ${normalShare}`,
+    derivative: `${normalShare} + x * exp(-0.5 * x * x) * ${1 / Math.sqrt(2 * Math.PI)}`,
   },
 } satisfies Record<string, UnaryFunction>;
 

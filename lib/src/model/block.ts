@@ -2,6 +2,7 @@
 import type { GatedActivation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
+import { type Dropout, dropout } from "../tensor/dropout.js";
 import { add, applyUnary } from "../tensor/operations.js";
 import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
@@ -46,6 +47,8 @@ export interface BlockContext extends RopeTables {
   /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
   firstKey?: Tensor<"u32">;
   cache?: AttentionCache;
+  /** In training: thins out what each half of a block adds to the stream. */
+  dropout?: Dropout;
 }
 
 //| 02-attention/8-the-block.ipynb#rotated-heads
@@ -146,15 +149,25 @@ export function attentionHalf(
   throw new Error("Latent attention is not run so far.");
 }
 
-/** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
+/**
+ * One residual step: x + after(half(before(x))), where either norm may be missing and dropout may thin out what is added.
+ * x [batch, tokens, hidden] keeps its shape.
+ */
 export function residualStep(
   x: Tensor,
-  before: Norm | undefined,
-  after: Norm | undefined,
+  [before, after]: (Norm | undefined)[],
   half: (x: Tensor, residual?: Tensor) => Tensor,
+  thinning?: Dropout,
 ): Tensor {
   const normalized = before ? normalize(x, before) : x;
-  return after ? add(x, normalize(half(normalized), after)) : half(normalized, x);
+  if (!after && !thinning) return half(normalized, x);
+  const result = after ? normalize(half(normalized), after) : half(normalized);
+  return thinning ? dropout(result, thinning, x) : add(x, result);
+}
+
+/** The dropout of half 0 or 1 of a block: each draws numbers of its own. */
+export function dropoutOf({ dropout }: BlockContext, layer: number, half: 0 | 1): Dropout | undefined {
+  return dropout && { ...dropout, place: dropout.place + 2 * layer + half };
 }
 
 //| 02-attention/8-the-block.ipynb#block
@@ -165,10 +178,17 @@ export function runBlock(
   context: BlockContext,
   feed: FeedForward = onlyDense,
 ): Tensor {
-  const attended = residualStep(x, norms.beforeAttention, norms.afterAttention, (rows, residual) =>
-    attentionHalf(rows, attention, context, residual),
+  const { beforeAttention, afterAttention, beforeFeedForward, afterFeedForward } = norms;
+  const attended = residualStep(
+    x,
+    [beforeAttention, afterAttention],
+    (rows, residual) => attentionHalf(rows, attention, context, residual),
+    dropoutOf(context, attention.layer, 0),
   );
-  return residualStep(attended, norms.beforeFeedForward, norms.afterFeedForward, (rows, residual) =>
-    feed(rows, feedForward, residual),
+  return residualStep(
+    attended,
+    [beforeFeedForward, afterFeedForward],
+    (rows, residual) => feed(rows, feedForward, residual),
+    dropoutOf(context, attention.layer, 1),
   );
 }

@@ -267,6 +267,14 @@ export const trainSettings = {
   loss_scale: setting(2 ** 16, mustBe.from0, "f16: what the loss is multiplied by at first; 0: never", {
     to: "lossScale",
   }),
+  dropout: setting(
+    0,
+    mustBe.belowOne,
+    "the part of what a block adds that is left out in training; 0: none",
+    {
+      to: "dropout",
+    },
+  ),
   separate_documents: setting(false, mustBe.yesOrNo, "no token sees another document than its own"),
 };
 

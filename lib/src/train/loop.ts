@@ -1,5 +1,6 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
 import { bitsPerByte } from "../data/synthetic.js";
+import { dropoutState } from "../tensor/dropout.js";
 import { evaluate } from "./evaluate.js";
 import { type Run, tokensPerStep } from "./run.js";
 import { learningRate } from "./schedule.js";
@@ -22,6 +23,7 @@ export async function takeStep(run: Run, withLoad = false): Promise<PendingStep>
   const rate = learningRate(settings.schedule, run.step);
   for (const batch of recorded.microBatches) writeBatch(batch, run.batches.next());
   optimizer.setStep(run.step, rate);
+  recorded.dropout?.state.write(dropoutState(settings.seed, run.step));
   const running = recorded.run();
   const { loss, norm, load, scale } = running instanceof Promise ? await running : running;
   run.step += 1;

@@ -11,6 +11,7 @@ import type { Model } from "../model/structure.js";
 import { gradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
+import type { Dropout } from "../tensor/dropout.js";
 import { add, scale } from "../tensor/operations.js";
 import { type Precision, withPrecision } from "../tensor/precision.js";
 import { type Tensor, empty, indices, tensor } from "../tensor/tensor.js";
@@ -46,6 +47,8 @@ export interface TrainingSettings {
   precision?: Precision;
   /** In 16 bits, what the loss is multiplied by at first: 65,536 unless told, 0 for a loss that is not scaled. */
   lossScale?: number;
+  /** The probability that a number which a block adds to the residual stream is left out in training; 0 unless told. */
+  dropout?: number;
   /** The token that begins a document, if no token is to see another document than its own. */
   separator?: number;
 }
@@ -132,24 +135,27 @@ export interface StepParts {
   /** The weight of the router's z-loss, and how far the step moves choice biases [1]; neither unless given. */
   zLoss?: number;
   biasRate?: Tensor;
+  /** What is left out at random; its state is written before each step. */
+  dropout?: Dropout;
   /** What the loss is multiplied by before the way back, if it is: see `makeLossScale`. */
   lossScale?: Tensor;
 }
 
 //| 04-training/8-the-loop.ipynb#backward-half
+/** The context of a step's microbatch: with dropout, each of them leaves out numbers of its own. */
+export function microContext({ model, context, dropout }: StepParts, microBatch: number): BlockContext {
+  if (!dropout) return context;
+  return { ...context, dropout: { ...dropout, place: dropout.place + 2 * model.blocks.length * microBatch } };
+}
+
 /** The first half of a step: loss and gradients, added up over the microbatches. */
-export function backward({
-  model,
-  context,
-  microBatches,
-  precision = "f32",
-  lossScale,
-  zLoss,
-}: StepParts): BackwardResult {
+export function backward(parts: StepParts): BackwardResult {
+  const { model, microBatches, precision = "f32", lossScale, zLoss } = parts;
   const parameters = parametersOf(model).map(({ value }) => value);
   const lossWeight = 1 / microBatches.length;
   let sum: BackwardResult | undefined;
-  for (const batch of microBatches) {
+  for (const [i, batch] of microBatches.entries()) {
+    const context = microContext(parts, i);
     const { loss, routed } = withPrecision(precision, () => batchLoss(model, batch, context));
     const seed = lossScale ? scaledSeed(lossScale, lossWeight) : lossWeight;
     const added = gradients(withRouterLosses(model, loss, routed, zLoss), parameters, seed);
@@ -202,12 +208,17 @@ export type GradientHook = (gradients: Map<string, Tensor>) => void | Promise<vo
 /** The step of a run, recorded. What changes from step to step is written into its tensors and set in its optimizer. */
 export interface RecordedStep extends Omit<Recording<StepResult>, "run"> {
   microBatches: BatchTensors[];
+  /** Where the settings want it: its state is to be written before each step. */
+  dropout?: Dropout;
   run(): StepResult | Promise<StepResult>;
 }
 
 //| 04-training/8-the-loop.ipynb#record-step-helpers
 /** A step in two recordings with a hook between them. */
-export function recordHooked(parts: StepParts, hook: GradientHook): Omit<RecordedStep, "microBatches"> {
+export function recordHooked(
+  parts: StepParts,
+  hook: GradientHook,
+): Omit<RecordedStep, "microBatches" | "dropout"> {
   let result: BackwardResult | undefined;
   const first = capture(() => (result = backward(parts)));
   const { gradients } = result!;
@@ -237,13 +248,18 @@ export function batchContext({ config }: Model, { inputs, firstKey }: BatchTenso
   return { ...context, positions: indices(positions, [batchSize, length]) };
 }
 
+/** Dropout at a rate, its state still to be written; none at a rate of 0. */
+export function stepDropout(rate = 0): Dropout | undefined {
+  return rate > 0 ? { rate, state: empty([3], "u32"), place: 0 } : undefined;
+}
+
 //| 04-training/8-the-loop.ipynb#record-step-2
 /** Records a step of the settings: as one recording, or with a hook as two. */
 export function recordStep(
   trained: Pick<StepParts, "model" | "optimizer" | "lossScale">,
   settings: Pick<
     TrainingSettings,
-    "batchSize" | "accumulate" | "context" | "separator" | "precision" | "router"
+    "batchSize" | "accumulate" | "context" | "separator" | "precision" | "router" | "dropout"
   >,
   hook?: GradientHook,
 ): RecordedStep {
@@ -255,7 +271,8 @@ export function recordStep(
   const { biasRate: rate, zLoss } = settings.router ?? defaultRouterTraining;
   const isMoved = rate > 0 && expertLayers(trained.model).some(({ choiceBias }) => choiceBias);
   const biasRate = isMoved ? tensor([rate]) : undefined;
-  const parts = { ...trained, context, microBatches, precision, zLoss, biasRate };
+  const dropout = stepDropout(settings.dropout);
+  const parts = { ...trained, context, microBatches, precision, zLoss, biasRate, dropout };
   const recording = hook ? recordHooked(parts, hook) : capture(() => trainingStep(parts));
-  return { microBatches, ...recording };
+  return { microBatches, dropout, ...recording };
 }

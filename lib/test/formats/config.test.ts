@@ -267,7 +267,7 @@ await test("what we do not run is refused by name, not ignored", () => {
   );
   expect(parsing("qwen3", { model_type: "toString" })).toThrow('model_type "toString" is not run');
   expect(parsing("qwen3", { model_type: undefined })).toThrow("model_type is missing");
-  expect(parsing("qwen3", { hidden_act: "gelu" })).toThrow('hidden_act is "gelu", but only these');
+  expect(parsing("qwen3", { hidden_act: "mish" })).toThrow('hidden_act is "mish", but only these');
   expect(parsing("qwen3", { mlp_bias: true })).toThrow("mlp_bias is true, but only false");
   expect(parsing("qwen3_moe", { hidden_act: "relu" })).toThrow(
     'hidden_act is "relu", but only "silu" is run',
@@ -730,8 +730,8 @@ await test("what a part does not run is refused as well", () => {
     "rope_parameters.rope_theta stands",
   );
   expect(refused("gemma3_text", { sliding_window: null })).toThrow("there is no sliding_window");
-  expect(refused("gemma2", { hidden_activation: "gelu" })).toThrow(
-    'hidden_activation is "gelu", but only these',
+  expect(refused("gemma2", { hidden_activation: "mish" })).toThrow(
+    'hidden_activation is "mish", but only these',
   );
   expect(refused("smollm3", { no_rope_layers: [1] })).toThrow(
     "no_rope_layers must be a list of 4 zeros and ones",

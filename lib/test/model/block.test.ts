@@ -41,9 +41,11 @@ function fixtureTensors(
   file: string,
 ): Map<string, { shape: number[]; values: Float32Array }> {
   const { tensors } = readSafetensors(fs.readFileSync(`${fixtures}/${family}/${file}.safetensors`));
-  const values = (each: Parameters<typeof toFloat32>[0]) =>
-    each.dtype === "I32" ? Float32Array.from(toInt32(each)) : toFloat32(each);
-  return new Map([...tensors].map(([name, each]) => [name, { shape: each.shape, values: values(each) }]));
+  const values = (stored: Parameters<typeof toFloat32>[0]) =>
+    stored.dtype === "I32" ? Float32Array.from(toInt32(stored)) : toFloat32(stored);
+  return new Map(
+    [...tensors].map(([name, stored]) => [name, { shape: stored.shape, values: values(stored) }]),
+  );
 }
 
 function fixtureConfig(family: string): ModelConfig {

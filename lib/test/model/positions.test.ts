@@ -196,7 +196,7 @@ await test("the fused kernel equals its three steps, forward and back", async ()
         ? rotaryHeads(input, weight, 1e-3, positions, table)
         : steps(input, weight, positions, table);
       const parts = gradients(sum(multiply(y, tensor(mix.values, y.shape))), [input, weight]);
-      return Promise.all([y, ...parts].map((each) => each.array()));
+      return Promise.all([y, ...parts].map((result) => result.array()));
     });
     const [fused, plain] = await Promise.all(results);
     for (const i of [0, 1, 2])

@@ -84,7 +84,7 @@ function plainAttention(
         });
         const p = plainVisibleSoftmax(scores, position(b, t) + 1);
         for (let i = 0; i < headDim; i++)
-          result.push(p.reduce((sum, each, j) => sum + each * v.values[key(j) + i], 0));
+          result.push(p.reduce((sum, share, j) => sum + share * v.values[key(j) + i], 0));
       }
   return result;
 }

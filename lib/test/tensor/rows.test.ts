@@ -159,10 +159,20 @@ await test("the weight of RMSNorm gets the sum over all rows", async () => {
 });
 
 //| 02-attention/4-rows.ipynb#plain-activations
+/** The chance that a normal random number is below x, by adding up its density in small steps. */
+function normalShareOf(x: number): number {
+  const [steps, end] = [4000, Math.max(-12, Math.min(12, x))];
+  let sum = 0;
+  for (let i = 0; i < steps; i++) sum += Math.exp(-0.5 * (((i + 0.5) / steps) * end) ** 2);
+  return 0.5 + (sum * end) / steps / Math.sqrt(2 * Math.PI);
+}
+
 const plainActivations = {
   relu: (x: number) => Math.max(x, 0),
+  relu2: (x: number) => Math.max(x, 0) ** 2,
   silu: (x: number) => x / (1 + Math.exp(-x)),
   gelu: (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+  geluExact: (x: number) => x * normalShareOf(x),
 };
 
 //| 02-attention/4-rows.ipynb#activation-test
@@ -172,6 +182,9 @@ await test("activations equal the plain ones, also far from zero", async () => {
     const y = await activate(name as keyof typeof plainActivations, tensor(values)).array();
     expect(relativeError(y, Array.from(values, f)), name).toBeLessThan(1e-6);
   }
+  const small = Float32Array.from({ length: 60 }, (_, i) => i / 10 - 3);
+  const exact = await activate("geluExact", tensor(small)).array();
+  expect(relativeError(exact, Array.from(small, plainActivations.geluExact))).toBeLessThan(1e-6);
   const capped = await softcap(tensor(values), 3).array();
   expect(
     relativeError(
@@ -201,13 +214,14 @@ await test("gradients of activations agree with finite differences", async () =>
     const [x, up] = [randomRows(...shape), randomRows(...shape)];
     expect(await gradientError(silu, [x])).toBeLessThan(2e-2);
     expect(await gradientError(gelu, [x])).toBeLessThan(2e-2);
+    expect(await gradientError((values) => activate("geluExact", values), [x])).toBeLessThan(2e-2);
     expect(await gradientError(swiglu, [x, up])).toBeLessThan(2e-2);
     expect(await gradientError((a, b) => gatedUnit("gelu", a, b), [x, up])).toBeLessThan(2e-2);
     expect(await gradientError((a) => softcap(a, 1.5), [x])).toBeLessThan(2e-2);
   }
-  expect(
-    await gradientError((x) => activate("relu", x), [{ shape: [4], values: Float32Array.of(-2, -1, 1, 2) }]),
-  ).toBeLessThan(2e-2);
+  const away = [{ shape: [4], values: Float32Array.of(-2, -1, 1, 2) }];
+  expect(await gradientError((x) => activate("relu", x), away)).toBeLessThan(2e-2);
+  expect(await gradientError((x) => activate("relu2", x), away)).toBeLessThan(2e-2);
 });
 
 //| 02-attention/4-rows.ipynb#clamped-swiglu-test

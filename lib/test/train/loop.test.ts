@@ -13,6 +13,7 @@ import type { Model } from "../../src/model/structure.js";
 import { gradients, withoutGradients } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { tokenLosses } from "../../src/tensor/cross-entropy.js";
+import { dropoutState } from "../../src/tensor/dropout.js";
 import { add, scale } from "../../src/tensor/operations.js";
 import { unpack } from "../../src/tensor/products.js";
 import { latestCheckpoint, savedArrays, writeCheckpoint } from "../../src/train/checkpoint.js";
@@ -248,6 +249,7 @@ async function tinyTraining(folder: string, stopAfter = Number.POSITIVE_INFINITY
   const optimizer = { ...defaultOptimizer, kind: "muon" as const };
   const settings = tinySettings(12, {
     accumulate: 2,
+    dropout: 0.1,
     optimizer,
     precision: currentGpu().facts.f16 ? "f16" : "f32",
   });
@@ -282,6 +284,43 @@ await test("a run that is stopped and goes on has the bits of one that never was
   expect(latestCheckpoint(parts)).toEqual(latestCheckpoint(whole));
   expect(await tinyTraining(parts)).toEqual([]); // nothing is left to do
   fs.rmSync(folder, { recursive: true });
+});
+
+//| 04-training/8-the-loop.ipynb#dropout-run-test
+await test("dropout changes what is learned, each seed in its own way, and never what is measured", async () => {
+  const data = { train: ruleTokens(400), val: ruleTokens(100), valSize: { tokens: 99, bytes: 99 } };
+  const rates = { schedule: { kind: "constant" as const, warmup: 0, steps: 3, peak: 0, floor: 0 } };
+  const losses = async (given: Partial<TrainingSettings>) => {
+    const run = startRun(tinyModel(1), tinySettings(3, { ...rates, ...given }), data);
+    const reports: StepReport[] = [];
+    await train(run, { onStep: (report) => void reports.push(report), validateEvery: 1 });
+    return { training: reports.map(({ loss }) => loss), validation: reports.map((r) => r.validation!.loss) };
+  };
+  const [none, zero, thinned] = [
+    await losses({}),
+    await losses({ dropout: 0 }),
+    await losses({ dropout: 0.3 }),
+  ];
+  expect(zero).toEqual(none);
+  expect(thinned.training).not.toEqual(none.training);
+  expect(await losses({ dropout: 0.3 })).toEqual(thinned);
+  expect(thinned.validation).toEqual(none.validation); // nothing is learned at a rate of 0, so only dropout could differ
+});
+
+await test("microbatches of one step leave out different numbers", async () => {
+  const model = tinyModel(1);
+  const optimizer = makeOptimizer(parametersOf(model), defaultOptimizer);
+  const settings = { batchSize: 1, accumulate: 2, context: 16, dropout: 0.5 };
+  const recorded = recordStep({ model, optimizer }, settings);
+  const batch = batches(ruleTokens(400), { ...settings, seed: 1 }).next();
+  for (const tensors of recorded.microBatches) writeBatch(tensors, batch);
+  recorded.dropout!.state.write(dropoutState(1, 0));
+  const together = await (await recorded.run()).loss.value();
+  const alone = recordStep({ model, optimizer }, { ...settings, accumulate: 1 });
+  writeBatch(alone.microBatches[0], batch);
+  alone.dropout!.state.write(dropoutState(1, 0));
+  const first = await (await alone.run()).loss.value();
+  expect(Math.abs(together - first)).toBeGreaterThan(1e-4); // the second part of the mean is another number
 });
 
 //| 04-training/8-the-loop.ipynb#lost-test
