@@ -614,11 +614,10 @@ export interface NamedTokens {
 /** The tokens of a model. Throws where a name has no id of its own. */
 export function namedTokens({ names, vocab }: FileModel, spell: Spell): NamedTokens {
   const byId: string[] = [];
-  const ids = Object.values(vocab);
   let units = 0;
-  for (let i = 0; i < names.length; i++) {
-    claimId(names[i], ids[i], byId);
-    units += names[i].length;
+  for (const name of names) {
+    claimId(name, vocab[name], byId);
+    units += name.length;
   }
   const bytes = new Uint8Array(3 * units);
   const ends = new Int32Array(byId.length + 1);

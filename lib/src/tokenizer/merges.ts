@@ -523,19 +523,24 @@ export function tokensInARow(tokens: readonly (Uint8Array | undefined)[]): Token
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
 /** The ids of tokens by their bytes: an open hash table. */
 export class TokenTable {
-  readonly #slots: Int32Array; // two numbers a slot: an id (-1 in a free one, -2 where one was removed), and the hash of its bytes
-  readonly #bytes: Uint8Array;
-  readonly #ends: Int32Array;
+  // Four numbers a slot, which lie side by side for the processor's cache: an id (-1 in a free one, -2 where one was removed),
+  // the hash of its bytes, where they begin in the row, and how many they are.
+  readonly #slots: Int32Array;
+  readonly #row: TokenRow;
 
-  constructor({ bytes, ends }: TokenRow) {
-    this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * ends.length))).fill(-1);
-    [this.#bytes, this.#ends] = [bytes, ends];
+  constructor(row: TokenRow) {
+    const { bytes, ends } = row;
+    this.#slots = new Int32Array(4 * 2 ** Math.ceil(Math.log2(2 * ends.length))).fill(-1);
+    this.#row = row;
     for (let id = 0; id + 1 < ends.length; id++) {
-      if (ends[id] === ends[id + 1]) continue;
-      const hash = hashBytes(bytes, ends[id], ends[id + 1]);
-      const at = this.#slot(hash, bytes, ends[id], ends[id + 1]);
+      const [from, to] = [ends[id], ends[id + 1]];
+      if (from === to) continue;
+      const hash = hashBytes(bytes, from, to);
+      const at = this.#slot(hash, bytes, from, to);
       this.#slots[at] = id;
       this.#slots[at + 1] = hash;
+      this.#slots[at + 2] = from;
+      this.#slots[at + 3] = to - from;
     }
   }
 
@@ -546,26 +551,25 @@ export class TokenTable {
 
   /** Whether a token has the bytes from `from` to `to`. */
   has(id: number, bytes: Uint8Array, from: number, to: number): boolean {
-    const start = this.#ends[id];
-    return this.#ends[id + 1] - start === to - from && hasBytesAt(this.#bytes, start, bytes, from, to - from);
+    const { bytes: all, ends } = this.#row;
+    return ends[id + 1] - ends[id] === to - from && hasBytesAt(all, ends[id], bytes, from, to - from);
   }
 
   /** Forgets a token. */
   remove(id: number): void {
-    const [from, to] = [this.#ends[id], this.#ends[id + 1]];
-    const at = this.#slot(hashBytes(this.#bytes, from, to), this.#bytes, from, to);
+    const { bytes, ends } = this.#row;
+    const at = this.#slot(hashBytes(bytes, ends[id], ends[id + 1]), bytes, ends[id], ends[id + 1]);
     if (this.#slots[at] === id) this.#slots[at] = -2;
   }
 
   /** Where the slot of a token begins, or the free one where it would go. */
   #slot(hash: number, bytes: Uint8Array, from: number, to: number): number {
-    const [slots, ends, length] = [this.#slots, this.#ends, to - from];
+    const [slots, all, length] = [this.#slots, this.#row.bytes, to - from];
     const mask = slots.length - 1;
-    for (let at = ((hash ^ (hash >>> 15)) << 1) & mask; ; at = (at + 2) & mask) {
-      const id = slots[at];
-      if (id === -1) return at;
-      if (slots[at + 1] !== hash || id < 0 || ends[id + 1] - ends[id] !== length) continue;
-      if (hasBytesAt(this.#bytes, ends[id], bytes, from, length)) return at;
+    for (let at = ((hash ^ (hash >>> 15)) << 2) & mask; ; at = (at + 4) & mask) {
+      if (slots[at] === -1) return at;
+      if (slots[at + 1] !== hash || slots[at + 3] !== length || slots[at] < 0) continue;
+      if (hasBytesAt(all, slots[at + 2], bytes, from, length)) return at;
     }
   }
 }
