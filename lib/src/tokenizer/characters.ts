@@ -11,6 +11,14 @@ export interface EncodeOptions {
   continues?: boolean;
 }
 
+/** Text that arrives token by token. */
+export interface StreamDecoder {
+  /** The text that this id completes: "" while a character is still missing bytes. */
+  push(id: number): string;
+  /** What is left at the end: an unfinished character becomes U+FFFD. */
+  end(): string;
+}
+
 /**
  * What every tokenizer can do: text in, numbers out, and back again without the loss of a byte, unless its own file says that
  * text is changed.
@@ -206,14 +214,6 @@ export function characterTokenizer(text: Iterable<string>): Tokenizer {
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#stream-decoder
-/** Text that arrives token by token. */
-export interface StreamDecoder {
-  /** The text that this id completes: "" while a character is still missing bytes. */
-  push(id: number): string;
-  /** What is left at the end: an unfinished character becomes U+FFFD. */
-  end(): string;
-}
-
 /**
  * Decodes ids one at a time and never lets half a character out. Bytes that are not UTF-8 become U+FFFD. The text goes on from
  * that of the ids `before`, which is not given again; special tokens among them stand for no text.
