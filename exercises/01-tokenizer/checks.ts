@@ -1,4 +1,4 @@
-// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as 1e47496d239e5558
+// Made from solutions/01-tokenizer/checks.ts by `npm run exercises`, as 1687850bea2fc762
 // The checks of chapter 1's exercises.
 import {
   benchmarkRuns,
@@ -19,6 +19,7 @@ import {
   textShape,
   tokenFinder,
 } from "tslm";
+import { decodedText } from "tslm/tokenizer/sentencepiece";
 import type { Check, Random } from "tslm/notebook";
 
 const MERGING = "01-tokenizer/1-one-merge";
@@ -29,6 +30,7 @@ const JUDGING = "01-tokenizer/5-a-fair-comparison";
 const NEARLY = "01-tokenizer/6-nearly-the-same";
 const SIFTING = "01-tokenizer/7-sifting";
 const TURNS = "01-tokenizer/8-whose-turn";
+const BACK = "01-tokenizer/9-back-to-text";
 
 /** Few different ids, so that pairs, runs and repeats occur. Written as text, some hold others: 1 is in 12, and 0 is no id that is missing. */
 const ID_POOLS = [
@@ -990,6 +992,96 @@ export const writeBitsPerByte: Check<[number, number, number]> = {
     {
       says: "Tokens and bytes changed places: a text has more bytes than tokens, so a byte costs less than a token.",
       makes: (loss, tokens, bytes) => ((loss / Math.LN2) * bytes) / tokens,
+    },
+  ],
+};
+
+/** Tokens as SentencePiece names them, among them whole characters in bytes, and bytes that are no character. */
+const TOKEN_NAMES = [
+  ["\u2581the"],
+  ["\u2581"],
+  ["\u2581\u2581a"],
+  ["cat"],
+  ["<0xE6>", "<0xBC>", "<0xA2>"],
+  ["<0xC3>", "<0xAF>"],
+  ["<0x41>"],
+  ["<0xE6>", "<0xBC>"],
+  ["<0xFF>"],
+];
+
+/** The tokens' text where `ofRow` makes text of a row of bytes, before the first space goes. */
+const textOfTokens = (names: string[], ofRow: (row: number[]) => string): string => {
+  const parts: string[] = [];
+  let row: number[] = [];
+  for (const name of [...names, ""]) {
+    if (name.startsWith("<0x")) {
+      row.push(Number.parseInt(name.slice(3), 16));
+      continue;
+    }
+    if (row.length > 0) parts.push(ofRow(row));
+    row = [];
+    parts.push(name.replaceAll("\u2581", " "));
+  }
+  return parts.join("");
+};
+
+const lenient = (row: number[]) => new TextDecoder().decode(Uint8Array.from(row));
+
+const strict = (row: number[]) =>
+  lenient(row).includes("\ufffd") ? "\ufffd".repeat(row.length) : lenient(row);
+
+export const writeBackToText: Check<[string[]]> = {
+  exercise: BACK,
+  id: "back-to-text",
+  title: "Turn SentencePiece tokens back into text",
+  names: ["names"],
+  hints: [
+    "Gather bytes in a list as long as tokens such as <0xE6> come. Any other token, and the end, closes the row.",
+    'A closed row is decoded strictly: `new TextDecoder("utf-8", { fatal: true })` throws where it is not UTF-8, and then the row is "\\ufffd" once for every byte.',
+    "Replace every \u2581 of the other tokens by a space. At the very end take one space from the start, if there is one.",
+  ],
+  inputs: (random, round) => [random.list(round, () => random.pick(TOKEN_NAMES)).flat()],
+  expected: (names) =>
+    decodedText([...names.keys()], names, [
+      { type: "Replace", pattern: { String: "\u2581" }, content: " " },
+      { type: "ByteFallback" },
+      { type: "Fuse" },
+      { type: "Strip", content: " ", start: 1, stop: 0 },
+    ]),
+  mistakes: [
+    {
+      says: "You decode every byte by itself. The bytes of a character are spread over several tokens: gather the row first.",
+      makes: (names) =>
+        textOfTokens(names, (row) => row.map((byte) => lenient([byte])).join("")).replace(/^ /, ""),
+    },
+    {
+      says: "In a row that is not UTF-8 every byte becomes U+FFFD, the whole characters in it too. TextDecoder by itself replaces only what is wrong, and several bytes by one.",
+      makes: (names) => textOfTokens(names, lenient).replace(/^ /, ""),
+    },
+    {
+      says: "Only one space goes from the start. Further ones are in the text.",
+      makes: (names) => textOfTokens(names, strict).trimStart(),
+    },
+    {
+      says: "The first word was given a mark that is not in the text: take one space from the start.",
+      makes: (names) => textOfTokens(names, strict),
+    },
+    {
+      says: "A token may have several marks: each becomes a space.",
+      makes: (names) => {
+        const once = names.map((name) => name.replace("\u2581", "\u0001").replaceAll("\u2581", "\u0002"));
+        return textOfTokens(once, strict)
+          .replaceAll("\u0001", " ")
+          .replaceAll("\u0002", "\u2581")
+          .replace(/^ /, "");
+      },
+    },
+    {
+      says: "A row that the text ends with is missing: close it after the last token.",
+      makes: (names) => {
+        const last = names.reduce((at, name, i) => (name.startsWith("<0x") ? at : i + 1), 0);
+        return textOfTokens(names.slice(0, last), strict).replace(/^ /, "");
+      },
     },
   ],
 };

@@ -18,9 +18,13 @@ export function readText(file: string): string {
 
 /** UTF-8 bytes as text, a byte-order mark included; `name` says in the error where they came from. */
 export function decodeText(bytes: Uint8Array, name: string): string {
-  const offset = invalidTextOffset(bytes);
-  if (offset !== undefined) throw new Error(`${name} is not UTF-8 text: see byte ${offset}`);
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (error) {
+    const offset = invalidTextOffset(bytes);
+    if (offset === undefined) throw error; // it is text, but longer than a string may be
+    throw new Error(`${name} is not UTF-8 text: see byte ${offset}`);
+  }
 }
 
 /** The offset of the first byte of the first character that is not UTF-8, or undefined. */

@@ -26,17 +26,16 @@ export async function vocabularyReport(tokenizer: Tokenizer): Promise<object> {
     .filter(({ id, bytes }) => bytes && !specials.has(id))
     .sort((a, b) => b.bytes!.length - a.bytes!.length);
   const unreachable = unreachableTokens(tokenizer);
+  const textOf = (id: number) => new TextDecoder().decode(tokens[id].bytes);
   return {
     vocabulary: tokenizer.vocabSize,
     special: tokenizer.specials,
     pattern: patternsOf(tokenizer.toJson()),
-    longest: byLength.slice(0, shownTokens).map(({ id }) => textOf(tokenizer, id)),
+    longest: byLength.slice(0, shownTokens).map(({ id }) => textOf(id)),
     unreachable: unreachable.length,
-    unreachable_such_as: unreachable.slice(0, shownTokens).map((id) => textOf(tokenizer, id)),
+    unreachable_such_as: unreachable.slice(0, shownTokens).map(textOf),
   };
 }
-
-const textOf = (tokenizer: Tokenizer, id: number) => new TextDecoder().decode(tokenizer.decode([id]));
 
 /** The patterns in the pre-tokenizer of a tokenizer.json. */
 function patternsOf(json: object): string[] {
@@ -51,7 +50,7 @@ function patternsOf(json: object): string[] {
 /** How a tokenizer does on the documents of files; nothing without files. */
 export async function textReport(tokenizer: Tokenizer, files: string[], textField: string): Promise<object> {
   if (files.length === 0) return {};
-  const { tokenCounts } = await import("../tokenizer/measure.js");
+  const { bytesOfToken, tokenCounts } = await import("../tokenizer/measure.js");
   const counts = new Float64Array(tokenizer.vocabSize);
   let bytes = 0;
   for await (const texts of documentLists(files, { textField })) {
@@ -72,6 +71,6 @@ export async function textReport(tokenizer: Tokenizer, files: string[], textFiel
     commonest: ids
       .sort((a, b) => counts[b] - counts[a])
       .slice(0, shownTokens)
-      .map((id) => textOf(tokenizer, id)),
+      .map((id) => new TextDecoder().decode(bytesOfToken(tokenizer, id))),
   };
 }

@@ -36,10 +36,10 @@ export async function* inOrder<T, R>(
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#encode-named
-/** The ids of a text; an error says where the text is from. */
-export function encodeNamed(tokenizer: Tokenizer, text: string, at: string): Uint32Array {
+/** The ids of a part of a document; an error says where it is from. */
+export function encodePart(tokenizer: Tokenizer, { text, at, begins }: CorpusPart): Uint32Array {
   try {
-    return tokenizer.encode(text);
+    return tokenizer.encode(text, { continues: !begins });
   } catch (error) {
     throw new Error(`${at}: ${(error as Error).message}`);
   }
@@ -61,11 +61,12 @@ export function joinedIds(rows: Uint32Array[]): Uint32Array {
 export function encodeParts(tokenizer: Tokenizer, parts: CorpusPart[], valFraction: number): EncodedParts {
   const separator = [documentSeparator(tokenizer) ?? []].flat();
   const [train, val] = [0, 1].map(() => ({ rows: [] as Uint32Array[], bytes: 0 }));
-  for (const { text, at, begins, split } of parts) {
+  for (const part of parts) {
+    const { text, begins, split } = part;
     const isVal = split === "by hash" ? isForValidation(text, valFraction) : split === "val";
     const side = isVal ? val : train;
     if (begins) side.rows.push(Uint32Array.from(separator));
-    side.rows.push(encodeNamed(tokenizer, text, at));
+    side.rows.push(encodePart(tokenizer, part));
     side.bytes += Buffer.byteLength(text);
   }
   const joined = ({ rows, bytes }: { rows: Uint32Array[]; bytes: number }) => ({

@@ -242,9 +242,9 @@ export async function* generateText(
   settings: GenerateSettings & { stop?: string[] },
   session?: Session,
 ): AsyncGenerator<string> {
-  const decoder = streamDecoder(tokenizer);
-  const filter = stopFilter(settings.stop ?? []);
   const ids = typeof prompt === "string" ? promptIds(tokenizer, prompt) : prompt;
+  const decoder = streamDecoder(tokenizer, ids);
+  const filter = stopFilter(settings.stop ?? []);
   for await (const id of generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, session)) {
     const { text, stopped } = filter.push(decoder.push(id));
     if (text !== "") yield text;

@@ -7,9 +7,22 @@ export interface EncodeOptions {
   allowed?: "all" | readonly string[];
   /** A character that is taken out once special tokens were found: put into a name, it keeps that one text. */
   mark?: string;
+  /** The text goes on from one that was encoded before: what a tokenizer puts before a text's first word is left out. */
+  continues?: boolean;
 }
 
-/** What every tokenizer can do: text in, numbers out, and back again without the loss of a byte. */
+/** Text that arrives token by token. */
+export interface StreamDecoder {
+  /** The text that this id completes: "" while a character is still missing bytes. */
+  push(id: number): string;
+  /** What is left at the end: an unfinished character becomes U+FFFD. */
+  end(): string;
+}
+
+/**
+ * What every tokenizer can do: text in, numbers out, and back again without the loss of a byte, unless its own file says that
+ * text is changed.
+ */
 export interface Tokenizer {
   /** How many ids there are; an id is a whole number from 0 to vocabSize - 1. */
   readonly vocabSize: number;
@@ -23,6 +36,10 @@ export interface Tokenizer {
   decode(ids: ArrayLike<number>): Uint8Array;
   /** The whole tokenizer as the content of a Hugging Face `tokenizer.json`. */
   toJson(): object;
+  /** Decodes ids one at a time, where the text of a token depends on those before it. */
+  openDecoder?(): StreamDecoder;
+  /** The bytes of one token inside a text, where `decode` of it alone gives others; undefined for an id without a token. */
+  tokenBytes?(id: number): Uint8Array | undefined;
   /** The ids that its models expect before and after a text, where its file names some. */
   readonly around?: { readonly before: readonly number[]; readonly after: readonly number[] };
   /** What a user of its file should know, a sentence each: settings in it that are not applied. */
@@ -197,19 +214,18 @@ export function characterTokenizer(text: Iterable<string>): Tokenizer {
 }
 
 //| 01-tokenizer/1-bytes-and-pairs.ipynb#stream-decoder
-/** Text that arrives token by token. */
-export interface StreamDecoder {
-  /** The text that this id completes: "" while a character is still missing bytes. */
-  push(id: number): string;
-  /** What is left at the end: an unfinished character becomes U+FFFD. */
-  end(): string;
-}
-
-/** Decodes ids one at a time and never lets half a character out. Bytes that are not UTF-8 become U+FFFD. */
-export function streamDecoder(tokenizer: Tokenizer): StreamDecoder {
-  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-  return {
-    push: (id) => decoder.decode(tokenizer.decode([id]), { stream: true }),
-    end: () => decoder.decode(),
+/**
+ * Decodes ids one at a time and never lets half a character out. Bytes that are not UTF-8 become U+FFFD. The text goes on from
+ * that of the ids `before`, which is not given again; special tokens among them stand for no text.
+ */
+export function streamDecoder(tokenizer: Tokenizer, before: ArrayLike<number> = []): StreamDecoder {
+  const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+  const decoder = tokenizer.openDecoder?.() ?? {
+    push: (id: number) => utf8.decode(tokenizer.decode([id]), { stream: true }),
+    end: () => utf8.decode(),
   };
+  const specials = new Set(Object.values(tokenizer.specials));
+  for (let i = 0; i < before.length; i++) if (!specials.has(before[i])) decoder.push(before[i]);
+  decoder.end();
+  return decoder;
 }

@@ -2,8 +2,36 @@
 import { z } from "zod";
 import { END_OF_TEXT, MAX_VOCAB, bpeJson, byteCharacters, visibleBytes } from "./bpe.js";
 import { type Tokenizer, alphabetTokenizer, bpeModelJson } from "./characters.js";
-import { type AddedToken, PairMap, TokenTable, type Vocabulary, byteLevelTokenizer } from "./merges.js";
-import { PATTERNS, type PatternName, type Splitter, patternMatcher, patternSplitter } from "./pretokenize.js";
+import {
+  type AddedToken,
+  type Merges,
+  PairMap,
+  type TokenRow,
+  TokenTable,
+  type Vocabulary,
+  byteLevelTokenizer,
+  tokensInARow,
+} from "./merges.js";
+import {
+  PATTERNS,
+  type PatternName,
+  type Splitter,
+  type TextPlace,
+  patternMatcher,
+  patternSplitter,
+} from "./pretokenize.js";
+import {
+  type DecoderStep,
+  type FilePattern,
+  type MetaspaceStep,
+  type Spelling,
+  WORD_MARK,
+  metaspaceSplitter,
+  regexOf,
+  replacer,
+  textTokenizer,
+  unitsBeforeMarks,
+} from "./sentencepiece.js";
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#read-tiktoken
 /** The tokens of a `.tiktoken` file by their ids. Throws, naming the line, where it is none. */
@@ -29,10 +57,11 @@ export function readTiktoken(file: Uint8Array): Uint8Array[] {
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tiktoken-vocabulary
 /** The two parts of each token, in all ways in which both are tokens, as `onParts(left, right, joined)`; ids in order. */
 export function tokenParts(
+  tokens: (Uint8Array | undefined)[],
   table: TokenTable,
   onParts: (left: number, right: number, joined: number) => void,
 ): void {
-  table.tokens.forEach((token, joined) => {
+  tokens.forEach((token, joined) => {
     for (let cut = 1; token && cut < token.length; cut++) {
       const left = table.find(token, 0, cut);
       const right = left < 0 ? left : table.find(token, cut, token.length);
@@ -45,8 +74,8 @@ export function tokenParts(
 /** The vocabulary of a list of tokens: of the pairs that together are a token, the one of the smallest id merges first. */
 export function listVocabulary(tokens: Uint8Array[]): Vocabulary {
   const ranks = new PairMap(2 * tokens.length);
-  const whole = new TokenTable(tokens);
-  tokenParts(whole, (left, right, joined) => ranks.set(left, right, joined));
+  const whole = new TokenTable(tokensInARow(tokens));
+  tokenParts(tokens, whole, (left, right, joined) => ranks.set(left, right, joined));
   const made = Int32Array.from(tokens, (_, id) => id); // the rank of a merge is the id that it makes
   return { tokens, byteIds: byteIdsOf(tokens), ranks, made, whole };
 }
@@ -156,7 +185,8 @@ export function listJson(
   const characters = byteCharacters();
   const names = tokens.map((token) => token && visibleBytes(token, characters));
   const merges: [number, number, number][] = [];
-  tokenParts(new TokenTable(tokens), (left, right, joined) => merges.push([joined, left, right]));
+  const table = new TokenTable(tokensInARow(tokens));
+  tokenParts(tokens, table, (left, right, joined) => merges.push([joined, left, right]));
   merges.sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
   const ids = names.flatMap((name, id): [string, number][] => (name === undefined ? [] : [[name, id]]));
   // The special tokens are listed too: their places may leave holes, which Hugging Face's library would close.
@@ -226,28 +256,85 @@ export const TEMPLATE = z.strictObject({
   ),
 });
 
+/** A pattern: a regular expression, or a text as it stands. */
+export const PATTERN = z.union([
+  z.strictObject({ Regex: z.string() }),
+  z.strictObject({ String: z.string() }),
+]);
+
 /** `Split`: a pattern, and what becomes of its matches. */
 export const SPLIT = z.strictObject({
   type: z.string(),
-  pattern: z.union([z.strictObject({ Regex: z.string() }), z.strictObject({ String: z.string() })]),
+  pattern: PATTERN,
   behavior: z.enum(["Isolated", "Removed", "Contiguous", "MergedWithPrevious", "MergedWithNext"]),
   invert: FLAG,
+});
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#sentencepiece-forms
+/** A text of one character. */
+export const CHARACTER = z.string().refine((text) => [...text].length === 1, "one character is expected");
+
+/** `Replace`: what is put in the place of every match. */
+export const REPLACE = z.strictObject({ type: z.string(), pattern: PATTERN, content: z.string() });
+
+/** `Metaspace`. Of the two settings that say whether a mark comes first, older files have `add_prefix_space` alone. */
+export const METASPACE = z
+  .strictObject({
+    type: z.string(),
+    replacement: CHARACTER,
+    add_prefix_space: SETTING,
+    prepend_scheme: z.enum(["always", "first", "never"]).default("always"),
+    split: SETTING.transform((split) => split ?? true),
+    str_rep: z.string().optional(),
+  })
+  .refine(
+    ({ add_prefix_space, prepend_scheme }) => add_prefix_space !== false || prepend_scheme === "never",
+    "add_prefix_space and prepend_scheme contradict each other",
+  );
+
+/** `Strip`: how many of a character go from the start and from the end. */
+export const STRIP = z.strictObject({
+  type: z.string(),
+  content: CHARACTER,
+  start: z.int().min(0),
+  stop: z.int().min(0),
 });
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#tokenizer-file-parts
 /** The parts of a file that are made of steps: under which name a sequence lists them, and the form of each step that we run. */
 export const STEP_FORMS = {
-  normalizer: ["normalizers", { NFC: 0, NFD: 0, NFKC: 0, NFKD: 0 }],
+  normalizer: [
+    "normalizers",
+    {
+      NFC: 0,
+      NFD: 0,
+      NFKC: 0,
+      NFKD: 0,
+      Prepend: z.strictObject({ type: z.string(), prepend: z.string() }),
+      Replace: REPLACE,
+    },
+  ],
   pre_tokenizer: [
     "pretokenizers",
     {
       ByteLevel: BYTE_LEVEL,
       Split: SPLIT,
       Digits: z.strictObject({ type: z.string(), individual_digits: FLAG }),
+      Metaspace: METASPACE,
     },
   ],
   post_processor: ["processors", { ByteLevel: BYTE_LEVEL, TemplateProcessing: TEMPLATE }],
-  decoder: ["decoders", { ByteLevel: BYTE_LEVEL, Fuse: 0 }],
+  decoder: [
+    "decoders",
+    {
+      ByteLevel: BYTE_LEVEL,
+      Fuse: 0,
+      ByteFallback: 0,
+      Replace: REPLACE,
+      Strip: STRIP,
+      Metaspace: METASPACE,
+    },
+  ],
 } as const;
 
 /** A token of the list `added_tokens`. */
@@ -383,11 +470,6 @@ export function behaviorSplitter(pattern: string, behavior: string, invert: bool
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#step-splitter
-/** The pattern of a step `Split`. */
-export function stepPattern({ pattern }: z.infer<typeof SPLIT>): string {
-  return "Regex" in pattern ? pattern.Regex : pattern.String.replace(/[\\.+*?()|[\]{}^$#&\-~]/g, "\\$&");
-}
-
 /** The splitter of one step of a pre-tokenizer; nothing where it does not cut. */
 export function stepSplitter(step: FileStep): Splitter | undefined {
   if (step.type === "Digits") return patternSplitter(step.individual_digits ? "\\p{N}" : "\\p{N}+");
@@ -396,8 +478,9 @@ export function stepSplitter(step: FileStep): Splitter | undefined {
       throw unknownStep("pre_tokenizer", "puts a space before the text (add_prefix_space)");
     return step.use_regex ? patternSplitter(PATTERNS.gpt2) : undefined;
   }
-  const split = step as z.infer<typeof SPLIT>;
-  return behaviorSplitter(stepPattern(split), split.behavior, split.invert);
+  if (step.type === "Metaspace") return metaspaceSplitter(step as unknown as MetaspaceStep);
+  const { pattern, behavior, invert } = step as z.infer<typeof SPLIT>;
+  return behaviorSplitter(regexOf(pattern as FilePattern), behavior, invert);
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-splitter
@@ -408,7 +491,6 @@ export function fileSplitter(preTokenizer: unknown): {
 } {
   const steps = fileSteps("pre_tokenizer", preTokenizer);
   const lastBytes = steps.map(({ type }) => type).lastIndexOf("ByteLevel");
-  if (lastBytes < 0) throw unknownStep("pre_tokenizer", "has no step of type ByteLevel");
   const characters = byteCharacters();
   const encoder = new TextEncoder();
   const spell: Splitter = (text, each) => {
@@ -422,43 +504,49 @@ export function fileSplitter(preTokenizer: unknown): {
   });
   const whole: Splitter = (text, each) => each(text, 0, text.length);
   const splitter = splitters.reduceRight(
-    (rest, first) => (text, each) => first(text, (from, start, end) => rest(from.slice(start, end), each)),
+    (rest, first) => (text, each, place) =>
+      first(
+        text,
+        (from, start, end) => rest(from.slice(start, end), each, start === 0 ? place : "inside"),
+        place,
+      ),
     whole,
   );
-  if (lastBytes === steps.length - 1) return { splitter };
+  if (lastBytes < 0 || lastBytes === steps.length - 1) return { splitter };
   const bytes = new Map(characters.map((character, byte) => [character, byte]));
   return { splitter, bytesOf: (piece) => Uint8Array.from(piece, (character) => bytes.get(character)!) };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-vocabulary
 /** Settings of a BPE model that change ids and that we do not run, unless they are off. */
-export const UNKNOWN_MODEL_SETTINGS = [
-  "dropout",
-  "continuing_subword_prefix",
-  "end_of_word_suffix",
-  "byte_fallback",
-] as const;
+export const UNKNOWN_MODEL_SETTINGS = ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] as const;
 
-/** The names of a model with their ids as they stand in the file, its merges, and whether a piece that is a token stays whole. */
+/** What a model says. */
 export interface FileModel {
   names: string[];
+  /** The ids of the names, as they stand in the file. */
   vocab: { readonly [name: string]: unknown };
-  merges: [left: string, right: string][];
+  /** Two names each, in older files as one text. */
+  merges: unknown[];
+  /** Whether a piece that is a token stays whole. */
   wholePieces: boolean;
+  /** Whether the bytes of a character without a token take its place. */
+  bytesInstead: boolean;
+  /** The token for what has none, and whether several in a row become one. */
+  unknown?: string;
+  fusesUnknown: boolean;
+}
+
+/** The ids of the tokens `<0x00>` to `<0xFF>`, -1 for those that are missing. */
+export function idsOfBytes(model: FileModel): Int32Array {
+  const hex = (byte: number) => byte.toString(16).toUpperCase().padStart(2, "0");
+  return Int32Array.from({ length: 256 }, (_, byte) => idOfName(model, `<0x${hex(byte)}>`) ?? -1);
 }
 
 /** The id of a name; none for a name that the model has not. */
 export function idOfName({ vocab }: FileModel, name: string): number | undefined {
   const id = vocab[name];
   return typeof id === "number" ? id : undefined; // what an object inherits is no number
-}
-
-/** The two names of a merge, which older files write as one text. */
-export function namesOfMerge(merge: unknown): [left: string, right: string] {
-  const pair = typeof merge === "string" ? merge.split(" ") : merge;
-  if (Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string")
-    return pair as [string, string];
-  throw new Error("Its merges are not pairs of tokens: the file is damaged.");
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-model
@@ -471,12 +559,14 @@ export function fileModel({ model }: TokenizerFile): FileModel {
   if (setting) throw unknownStep("model", `uses ${setting}`);
   if (typeof bpe.vocab !== "object" || bpe.vocab === null || !Array.isArray(bpe.merges))
     throw new Error("Its model lacks vocab or merges: the file is damaged.");
-  const isComment = (merge: unknown) => typeof merge === "string" && merge.startsWith("#version");
   return {
     names: Object.keys(bpe.vocab),
     vocab: bpe.vocab as FileModel["vocab"],
-    merges: bpe.merges.filter((merge) => !isComment(merge)).map(namesOfMerge),
+    merges: bpe.merges,
     wholePieces: bpe.ignore_merges === true,
+    bytesInstead: bpe.byte_fallback === true,
+    unknown: bpe.unk_token ?? undefined,
+    fusesUnknown: bpe.fuse_unk === true,
   };
 }
 
@@ -490,8 +580,11 @@ export function claimId(name: string, id: unknown, names: string[]): number {
   return id;
 }
 
-/** Spells the bytes that the characters of a name stand for into `bytes` from `at` on, and says where they end; -1: they spell none. */
-export type Spell = (name: string, bytes: Uint8Array, at: number) => number;
+/**
+ * Spells the bytes that a name (`text` from `from` to `to`) stands for into `bytes` from `at` on, and says where they end; -1: it
+ * stands for none. A UTF-16 unit becomes three bytes at most.
+ */
+export type Spell = (text: string, from: number, to: number, bytes: Uint8Array, at: number) => number;
 
 /** The speller of byte-level names. */
 export function byteSpeller(): Spell {
@@ -499,70 +592,92 @@ export function byteSpeller(): Spell {
   byteCharacters().forEach((character, byte) => {
     byteOf[character.charCodeAt(0)] = byte;
   });
-  return (name, bytes, at) => {
-    for (let i = 0; i < name.length; i++) {
-      const code = name.charCodeAt(i);
+  return (text, from, to, bytes, start) => {
+    let at = start;
+    for (let i = from; i < to; i++) {
+      const code = text.charCodeAt(i);
       const byte = code < 512 ? byteOf[code] : -1;
       if (byte < 0) return -1;
-      bytes[at + i] = byte;
+      bytes[at++] = byte;
     }
-    return at + name.length;
+    return at;
   };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#named-tokens
-/** The tokens of a model by id: their names, and the bytes of those whose names spell some. */
+/** The tokens of a model by id: their names, and the bytes that these spell; none where a name spells none. */
 export interface NamedTokens {
   byId: string[];
-  spelled: (Uint8Array | undefined)[];
+  row: TokenRow;
 }
 
 /** The tokens of a model. Throws where a name has no id of its own. */
 export function namedTokens({ names, vocab }: FileModel, spell: Spell): NamedTokens {
-  const bytes = new Uint8Array(names.reduce((sum, name) => sum + name.length, 0)); // of all names: a row each would cost more
-  const [byId, spelled]: [string[], (Uint8Array | undefined)[]] = [[], []];
-  let from = 0;
+  const byId: string[] = [];
+  let units = 0;
   for (const name of names) {
-    const to = spell(name, bytes, from);
-    spelled[claimId(name, vocab[name], byId)] = to < 0 ? undefined : bytes.subarray(from, to);
-    from = Math.max(from, to);
+    claimId(name, vocab[name], byId);
+    units += name.length;
   }
-  return { byId, spelled };
+  const bytes = new Uint8Array(3 * units);
+  const ends = new Int32Array(byId.length + 1);
+  for (let id = 0; id < byId.length; id++) {
+    const name = byId[id] ?? "";
+    ends[id + 1] = Math.max(ends[id], spell(name, 0, name.length, bytes, ends[id]));
+  }
+  return { byId, row: { bytes: bytes.subarray(0, ends[byId.length]), ends } };
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-merges
-/** The id of a token that a merge needs. */
-export function mergedId(model: FileModel, name: string): number {
+/** Where the space stands between the two names of a merge; -1 where it is a list of them. Throws where it is no merge. */
+export function spaceInMerge(merge: unknown): number {
+  if (typeof merge === "string") {
+    const space = merge.indexOf(" ");
+    if (space >= 0 && merge.indexOf(" ", space + 1) < 0) return space;
+  } else if (Array.isArray(merge) && merge.length === 2)
+    if (typeof merge[0] === "string" && typeof merge[1] === "string") return -1;
+  throw new Error("Its merges are not pairs of tokens: the file is damaged.");
+}
+
+/** The id of a token that a merge needs: its left one, its right one, or what they are together. */
+export function idInMerge(
+  model: FileModel,
+  merge: string | string[],
+  which: "left" | "right" | "joined",
+): number {
+  const [left, right] = typeof merge === "string" ? merge.split(" ") : merge;
+  const name = { left, right, joined: left + right }[which];
   const id = idOfName(model, name);
   if (id === undefined) throw new Error(`A merge needs the token ${shownValue(name)}, which has no id.`);
   return id;
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#all-merges
 /** What the merges of a model make: the rank of each pair, and by rank the id of what it makes. */
-export function fileMerges(
-  model: FileModel,
-  spell: Spell,
-  table: TokenTable,
-): Pick<Vocabulary, "ranks" | "made"> {
+export function fileMerges(model: FileModel, spell: Spell, table: TokenTable): Merges {
   const ranks = new PairMap(model.merges.length);
   const made = new Int32Array(model.merges.length);
-  let [bytes, joined] = [new Uint8Array(256), 0];
+  let [bytes, joined, rank] = [new Uint8Array(256), 0, 0];
   // Text takes longer to look up than bytes, and joining it longer still: only a name that spells none needs it.
-  const find = (from: number, to: number, left: string, right = "") => {
-    const id = to < 0 ? -1 : table.find(bytes, from, to);
-    return id < 0 ? mergedId(model, left + right) : id;
-  };
-  model.merges.forEach(([left, right], rank) => {
-    const length = left.length + right.length;
-    if (length > bytes.length) bytes = new Uint8Array(2 * length);
-    const middle = spell(left, bytes, 0);
-    const end = middle < 0 ? -1 : spell(right, bytes, middle);
-    ranks.set(find(0, middle, left), find(middle, end, right), rank);
+  const find = (from: number, to: number) => (to < 0 ? -1 : table.find(bytes, from, to));
+  for (const merge of model.merges as string[]) {
+    if (typeof merge === "string" && merge.startsWith("#version")) continue; // a comment of the oldest files
+    const space = spaceInMerge(merge);
+    const [left, right] = [space < 0 ? merge[0] : merge, space < 0 ? merge[1] : merge];
+    const leftEnd = space < 0 ? left.length : space;
+    if (3 * (leftEnd + right.length) > bytes.length) bytes = new Uint8Array(6 * (leftEnd + right.length));
+    const middle = spell(left, 0, leftEnd, bytes, 0);
+    const end = middle < 0 ? -1 : spell(right, space + 1, right.length, bytes, middle);
+    let [leftId, rightId] = [find(0, middle), find(middle, end)];
+    if (leftId < 0) leftId = idInMerge(model, merge, "left");
+    if (rightId < 0) rightId = idInMerge(model, merge, "right");
     // Most files list merges in the order of what they make: looking at the last token and the next saves a search.
     if (end > 0 && table.has(joined + 1, bytes, 0, end)) joined++;
-    else if (end <= 0 || !table.has(joined, bytes, 0, end)) joined = find(0, end, left, right);
-    made[rank] = joined;
-  });
+    else if (end <= 0 || !table.has(joined, bytes, 0, end)) joined = find(0, end);
+    if (joined < 0) joined = idInMerge(model, merge, "joined");
+    ranks.set(leftId, rightId, rank);
+    made[rank++] = joined;
+  }
   return { ranks, made };
 }
 
@@ -571,12 +686,14 @@ export function fileMerges(
  * The vocabulary of a byte-level file. Throws where it contradicts itself. A name that does not spell bytes stands for its
  * own text, and is found in no text.
  */
-export function fileVocabulary(model: FileModel, { byId, spelled }: NamedTokens, spell: Spell): Vocabulary {
-  const table = new TokenTable(spelled);
+export function fileVocabulary(model: FileModel, { byId, row }: NamedTokens, spell: Spell): Vocabulary {
+  const table = new TokenTable(row);
+  const spelled = Array.from(byId, (_, id) => row.bytes.subarray(row.ends[id], row.ends[id + 1]));
   return {
-    tokens: Array.from(byId, (name, id) =>
-      name === undefined ? undefined : (spelled[id] ?? new TextEncoder().encode(name)),
-    ),
+    tokens: spelled.map((bytes, id) => {
+      if (byId[id] === undefined) return undefined;
+      return bytes.length > 0 ? bytes : new TextEncoder().encode(byId[id]);
+    }),
     byteIds: byteIdsOf(spelled),
     ...fileMerges(model, spell, table),
     whole: model.wholePieces ? table : undefined,
@@ -584,10 +701,19 @@ export function fileVocabulary(model: FileModel, { byId, spelled }: NamedTokens,
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#around-text
+/** What one step of a normalizer does to a text. */
+export function stepNormalizer(step: FileStep): (text: string, place: TextPlace) => string {
+  if (step.type === "Prepend")
+    return (text, place) => (text === "" || place === "continued" ? text : step.prepend + text);
+  if (step.type !== "Replace") return (text) => text.normalize(step.type);
+  const { pattern, content } = step as z.infer<typeof REPLACE>;
+  return replacer(pattern as FilePattern, content);
+}
+
 /** What a normalizer does to a text. */
-export function fileNormalizer(normalizer: unknown): (text: string) => string {
-  const forms = fileSteps("normalizer", normalizer).map(({ type }) => type);
-  return (text) => forms.reduce((before, form) => before.normalize(form), text);
+export function fileNormalizer(normalizer: unknown): (text: string, place?: TextPlace) => string {
+  const steps = fileSteps("normalizer", normalizer).map(stepNormalizer);
+  return (text, place = "inside") => steps.reduce((before, change) => change(before, place), text);
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-around
@@ -614,26 +740,33 @@ export function fileAround(processor: unknown): Tokenizer["around"] {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-alphabet
-/** A tokenizer of characters from its file. */
-export function loadAlphabet(file: TokenizerFile): Tokenizer {
-  const { names, vocab } = fileModel(file);
-  const alphabet = [...names].sort((a, b) => Number(vocab[a]) - Number(vocab[b]));
+/** What makes a tokenizer of characters, to be compared; merges and added tokens it has none. */
+export function alphabetRules(file: TokenizerFile, { vocab, merges, ...settings }: FileModel): string {
+  const steps = (part: StepPart) => fileSteps(part, file[part]);
+  return JSON.stringify([
+    vocab,
+    merges,
+    file.added_tokens,
+    steps("normalizer"),
+    steps("pre_tokenizer"),
+    steps("decoder"),
+    steps("post_processor"),
+    settings,
+  ]);
+}
+
+/** A tokenizer of characters from its file; undefined if the file is of another kind. */
+export function loadAlphabet(file: TokenizerFile, model: FileModel): Tokenizer | undefined {
+  if (model.merges.length > 0 || file.added_tokens.length > 0) return undefined;
+  const alphabet = [...model.names].sort((a, b) => Number(model.vocab[a]) - Number(model.vocab[b]));
   const tokenizer = alphabetTokenizer(alphabet);
-  const rules = (each: TokenizerFile) => {
-    const model = fileModel(each);
-    const pattern = fileSteps("pre_tokenizer", each.pre_tokenizer).map(({ type, ...step }) => step.pattern);
-    return JSON.stringify([
-      each.normalizer ?? null,
-      pattern,
-      each.added_tokens,
-      model.merges,
-      alphabet.map((name) => model.vocab[name]),
-    ]);
+  const own = checkedPart("", TOKENIZER_FILE, tokenizer.toJson());
+  const inOrder = {
+    ...model,
+    names: alphabet,
+    vocab: Object.fromEntries(alphabet.map((name) => [name, model.vocab[name]])),
   };
-  if (rules(checkedPart("", TOKENIZER_FILE, tokenizer.toJson())) === rules(file)) return tokenizer;
-  throw new Error(
-    "It looks like a tokenizer of characters, but has other rules than tslm knows, or is damaged.",
-  );
+  return alphabetRules(own, fileModel(own)) === alphabetRules(file, inOrder) ? tokenizer : undefined;
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-added
@@ -664,11 +797,20 @@ export function fileAdded(
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-notes
+/** Whether a character may have neither a token, nor bytes, nor the token for the unknown. */
+export function dropsCharacters({ pre_tokenizer }: TokenizerFile, model: FileModel): boolean {
+  if (model.unknown !== undefined) return false;
+  const isOfBytes = fileSteps("pre_tokenizer", pre_tokenizer).some(({ type }) => type === "ByteLevel");
+  return !isOfBytes && !(model.bytesInstead && idsOfBytes(model).every((id) => id >= 0));
+}
+
 /** What a reader of a file should know: settings that are not applied, and ids about which programs disagree. */
 export function fileNotes(file: TokenizerFile, model: FileModel): string[] {
   const notes = (["truncation", "padding"] as const)
     .filter((name) => file[name])
     .map((name) => `The file asks for ${name}, which tslm does not apply: every text is encoded as it is.`);
+  if (dropsCharacters(file, model))
+    notes.push("The file has no token for unknown characters: encoding leaves out those that have no token.");
   const size = model.names.length;
   const unlisted = file.added_tokens.filter(
     ({ content }) => content !== "" && idOfName(model, content) === undefined,
@@ -690,18 +832,19 @@ export const timeLimit: { run: <T>(work: () => T, milliseconds: number) => { res
   run: (work) => ({ result: work() }),
 };
 
-/** Whether a file cuts text by a pattern that is not one of those we know. */
-export function hasForeignPattern({ pre_tokenizer }: TokenizerFile): boolean {
-  const known: string[] = Object.values(PATTERNS);
-  return fileSteps("pre_tokenizer", pre_tokenizer).some(
-    (step) => step.type === "Split" && !known.includes(stepPattern(step as z.infer<typeof SPLIT>)),
-  );
+/** Whether a file has a regular expression that is not one of those we know. */
+export function hasForeignPattern(file: TokenizerFile): boolean {
+  const published: string[] = Object.values(PATTERNS);
+  return (["normalizer", "pre_tokenizer", "decoder"] as const)
+    .flatMap((part) => fileSteps(part, file[part]))
+    .map((step) => Object(step.pattern).Regex)
+    .some((pattern) => pattern !== undefined && !published.includes(pattern));
 }
 
 /** A tokenizer that gives up on a text for which its patterns take a thousand times what is usual. */
 export function withTimeLimit(tokenizer: Tokenizer): Tokenizer {
   let isStopped = false; // its memory for pieces may be half written then
-  const within = (work: () => Uint32Array, length: number): Uint32Array => {
+  const within = <T>(work: () => T, length: number): T => {
     const done = isStopped ? undefined : timeLimit.run(work, 10_000 + length / 10);
     isStopped = !done;
     if (done) return done.result;
@@ -713,29 +856,148 @@ export function withTimeLimit(tokenizer: Tokenizer): Tokenizer {
     ...tokenizer,
     encode: (text, options) => within(() => tokenizer.encode(text, options), text.length),
     encodeBytes: (bytes) => within(() => tokenizer.encodeBytes(bytes), bytes.length),
+    decode: (ids) => within(() => tokenizer.decode(ids), ids.length),
   };
 }
 
-//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#utf8-speller
+/** The speller of names that are text: their bytes in UTF-8. */
+export function spellUtf8(text: string, from: number, to: number, bytes: Uint8Array, start: number): number {
+  let at = start;
+  for (let i = from; i < to; i++) {
+    const code = text.charCodeAt(i);
+    if (code < 0x80) bytes[at++] = code;
+    else if (code < 0x800) {
+      bytes[at++] = 0xc0 | (code >> 6);
+      bytes[at++] = 0x80 | (code & 63);
+    } else if ((code & 0xf800) !== 0xd800) {
+      bytes[at++] = 0xe0 | (code >> 12);
+      bytes[at++] = 0x80 | ((code >> 6) & 63);
+      bytes[at++] = 0x80 | (code & 63);
+    } else at += new TextEncoder().encodeInto(text.slice(i, ++i + 1), bytes.subarray(at)).written;
+  }
+  return at;
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-spelling
+/** How a model spells characters. Throws if its token for unknown ones does not exist. */
+export function fileSpelling(model: FileModel): Spelling {
+  const characters = new Int32Array(0x110000).fill(-1);
+  for (const name of model.names) {
+    const code = name.length > 2 || name === "" ? 0 : name.codePointAt(0)!;
+    if (name.length === (code > 0xffff ? 2 : 1)) characters[code] = idOfName(model, name)!;
+  }
+  const unknown = model.unknown === undefined ? undefined : idOfName(model, model.unknown);
+  if (model.unknown !== undefined && unknown === undefined)
+    throw new Error(
+      `Its unk_token ${shownValue(model.unknown)} is not in its vocabulary: the file is damaged.`,
+    );
+  const bytes = model.bytesInstead ? idsOfBytes(model) : undefined;
+  return { characters, bytes, unknown, fuses: model.fusesUnknown };
+}
+
 /**
- * A tokenizer from the content of a `tokenizer.json`: any byte-level BPE model, or characters as `characterTokenizer` writes
- * them. Throws one sentence that names what it is if the file has a part that we do not run, or contradicts itself.
+ * Where merges may cross the beginning of a word; undefined if that cannot be told from the tokens' names: where characters
+ * are dropped, so that others become neighbours, or where a token is made of bytes or of the unknown token.
  */
-export function loadTokenizer(json: object): Tokenizer {
-  const file = checkedPart("", TOKENIZER_FILE, json);
-  const decoders = fileSteps("decoder", file.decoder);
-  if (decoders.some(({ type }) => type === "Fuse")) return loadAlphabet(file);
-  const model = fileModel(file);
+export function fileCrossed(model: FileModel, spelling: Spelling): Set<number> | undefined {
+  const { bytes } = spelling;
+  const isDropped = spelling.unknown === undefined && (!bytes || bytes.includes(-1));
+  const hasMark = spelling.characters[WORD_MARK.charCodeAt(0)] >= 0;
+  const isMadeOf = (name: string, part: string) => name.length > part.length && name.includes(part);
+  const isOther = (name: string) =>
+    (name.length > 6 && name.includes("<0x")) ||
+    (model.unknown !== undefined && isMadeOf(name, model.unknown));
+  return isDropped || !hasMark || model.names.some(isOther) ? undefined : unitsBeforeMarks(model.names);
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-text
+/** The steps of a decoder for tokens that are text; undefined where there is none. Throws for one that is for bytes. */
+export function fileDecoder({ decoder }: TokenizerFile): DecoderStep[] | undefined {
+  if (decoder === null || decoder === undefined) return undefined;
+  const steps = fileSteps("decoder", decoder);
+  if (steps.some(({ type }) => type === "ByteLevel"))
+    throw unknownStep("decoder", "has a step of type ByteLevel, and its pre_tokenizer has none");
+  return steps as unknown as DecoderStep[];
+}
+
+/**
+ * Throws where it takes more than the changed text to know whether a word is the first of all: the reference looks where its
+ * first character stood in the text as it was given.
+ */
+export function checkFirstWord({ normalizer, pre_tokenizer }: TokenizerFile): void {
+  const steps = fileSteps("pre_tokenizer", pre_tokenizer);
+  const first = steps.map(({ prepend_scheme }) => prepend_scheme).lastIndexOf("first");
+  const changes = fileSteps("normalizer", normalizer);
+  const isBehind = steps.slice(0, first).some(({ type }) => changes.length > 0 || type === "Metaspace");
+  const moves = ({ type, pattern, content }: FileStep) =>
+    type === "Replace" && (content === "" || Object(pattern).String?.length !== 1);
+  if (first >= 0 && (isBehind || changes.some(moves)))
+    throw unknownStep(
+      "pre_tokenizer",
+      "has Metaspace with prepend_scheme first behind steps that change the text",
+    );
+}
+
+/** A tokenizer whose tokens are text, from its file. */
+export function loadText(file: TokenizerFile, model: FileModel, toJson: () => object): Tokenizer {
+  checkFirstWord(file);
+  const { byId, row } = namedTokens(model, spellUtf8);
+  const table = new TokenTable(row);
+  const normalize = fileNormalizer(file.normalizer);
+  const added = fileAdded(file, model, byId, normalize);
+  const merges = fileMerges(model, spellUtf8, table);
+  for (const { id, special } of added) if (special) table.remove(id); // in a text they stay text
+  for (const { id, content, normalized } of added) if (normalized) byId[id] = normalize(content);
+  const spelling = fileSpelling(model);
+  const encoder = new TextEncoder();
+  const wholeId = (piece: string) => {
+    const bytes = encoder.encode(piece);
+    return table.find(bytes, 0, bytes.length);
+  };
+  return textTokenizer({
+    names: byId,
+    spelling,
+    merges,
+    crossed: fileCrossed(model, spelling),
+    wholeId: model.wholePieces ? wholeId : undefined,
+    ...fileSplitter(file.pre_tokenizer),
+    added,
+    normalize,
+    decoder: fileDecoder(file),
+    toJson,
+  });
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-bytes
+/** A byte-level tokenizer from its file. */
+export function loadByteLevel(file: TokenizerFile, model: FileModel, toJson: () => object): Tokenizer {
+  const other = fileSteps("decoder", file.decoder).find(({ type }) => type !== "ByteLevel");
+  if (other) throw unknownStep("decoder", `has a step of type ${other.type} for a pre_tokenizer of bytes`);
   const spell = byteSpeller();
   const tokens = namedTokens(model, spell);
   const vocabulary = fileVocabulary(model, tokens, spell);
   const normalize = fileNormalizer(file.normalizer);
   const added = fileAdded(file, model, tokens.byId, normalize);
   for (const { id, special } of added) if (special) vocabulary.whole?.remove(id); // in a text they stay text
-  const toJson = () => structuredClone(json);
-  const parts = { vocabulary, ...fileSplitter(file.pre_tokenizer), added, normalize, toJson };
+  return byteLevelTokenizer({ vocabulary, ...fileSplitter(file.pre_tokenizer), added, normalize, toJson });
+}
+
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-tokenizer
+/**
+ * A tokenizer from the content of a `tokenizer.json` with a BPE model: of bytes, of text as SentencePiece writes it, or of
+ * characters as `characterTokenizer` does. Throws one sentence that names what it is if the file has a part that we do not
+ * run, or contradicts itself.
+ */
+export function loadTokenizer(json: object): Tokenizer {
+  const file = checkedPart("", TOKENIZER_FILE, json);
+  const model = fileModel(file);
+  const alphabet = loadAlphabet(file, model);
+  if (alphabet) return alphabet;
+  const isOfBytes = fileSteps("pre_tokenizer", file.pre_tokenizer).some(({ type }) => type === "ByteLevel");
+  const load = isOfBytes ? loadByteLevel : loadText;
   const tokenizer = {
-    ...byteLevelTokenizer(parts),
+    ...load(file, model, () => structuredClone(json)),
     around: fileAround(file.post_processor),
     notes: fileNotes(file, model),
   };

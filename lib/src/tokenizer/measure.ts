@@ -41,8 +41,9 @@ export function unreachableTokens(tokenizer: Tokenizer): number[] {
   return unreachable;
 }
 
-/** The bytes of a token; undefined for an id that stands for none. */
+/** The bytes of a token inside a text; undefined for an id that stands for none. */
 export function bytesOfToken(tokenizer: Tokenizer, id: number): Uint8Array | undefined {
+  if (tokenizer.tokenBytes) return tokenizer.tokenBytes(id);
   try {
     return tokenizer.decode([id]);
   } catch {

@@ -8,7 +8,7 @@ import {
   unknownSpecial,
 } from "./characters.js";
 import { characterSource } from "./oniguruma.js";
-import { PATTERNS, type Splitter, patternSplitter } from "./pretokenize.js";
+import { PATTERNS, type Splitter, type TextPlace, patternSplitter } from "./pretokenize.js";
 
 //| 01-tokenizer/3-fast-merges.ipynb#heap
 /** A binary heap: `pop` gives the entry that comes before all others, in O(log n). */
@@ -304,16 +304,20 @@ export function countPieces(
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#vocabulary
-/** What decides the ids of a piece. */
-export interface Vocabulary {
-  /** The bytes of each id; an id without a token is left out. */
-  tokens: (Uint8Array | undefined)[];
-  /** The id of each of the 256 bytes. */
-  byteIds: ArrayLike<number>;
+/** Which pairs merge, in which order, and into what. */
+export interface Merges {
   /** How early each pair merges; -1 for never. */
   ranks: PairMap;
   /** The id that the merge of a rank makes. */
   made: ArrayLike<number>;
+}
+
+/** What decides the ids of a piece. */
+export interface Vocabulary extends Merges {
+  /** The bytes of each id; an id without a token is left out. */
+  tokens: (Uint8Array | undefined)[];
+  /** The id of each of the 256 bytes. */
+  byteIds: ArrayLike<number>;
   /** The tokens that a piece becomes which is one, whatever the merges say (`ignore_merges`); usually none. */
   whole?: { find(bytes: Uint8Array, from: number, to: number): number; remove(id: number): void };
 }
@@ -342,7 +346,7 @@ export function rankOf(ranks: PairMap, left: number, right: number): number {
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-short-pieces
 /** Merges in place until no pair is left, of equals the leftmost first. Quick for short pieces: O(n·merges). */
-export function mergeByScan(ids: number[], { ranks, made }: Vocabulary): number[] {
+export function mergeByScan(ids: number[], { ranks, made }: Merges): number[] {
   const pairRanks: number[] = []; // of each id with the one after it
   for (let i = 0; i + 1 < ids.length; i++) pairRanks.push(rankOf(ranks, ids[i], ids[i + 1]));
   while (pairRanks.length > 0) {
@@ -366,7 +370,7 @@ export function removeEntry(list: number[], at: number): void {
 
 //| 01-tokenizer/3-fast-merges.ipynb#merge-by-heap
 /** The same result as mergeByScan in O(n log n), for long pieces. */
-export function mergeByHeap(ids: number[], { ranks, made }: Vocabulary): number[] {
+export function mergeByHeap(ids: number[], { ranks, made }: Merges): number[] {
   const length = ids.length;
   const next = Int32Array.from({ length }, (_, i) => i + 1);
   const previous = Int32Array.from({ length }, (_, i) => i - 1);
@@ -499,32 +503,45 @@ export function hasBytesAt(
   return true;
 }
 
-/** The bytes of all tokens in one row; token n is bytes [n] to [n + 1] of the ends. */
-export function bytesInARow(
-  tokens: readonly (Uint8Array | undefined)[],
-): [bytes: Uint8Array, ends: Int32Array] {
+/** The bytes of all tokens in one row, which costs the processor less than a row each: token n is bytes [n] to [n + 1] of the ends. */
+export interface TokenRow {
+  bytes: Uint8Array;
+  ends: Int32Array;
+}
+
+/** Tokens in a row. One that is left out has no bytes. */
+export function tokensInARow(tokens: readonly (Uint8Array | undefined)[]): TokenRow {
   const ends = new Int32Array(tokens.length + 1);
   for (let id = 0; id < tokens.length; id++) ends[id + 1] = ends[id] + (tokens[id]?.length ?? 0);
   const bytes = new Uint8Array(ends[tokens.length]);
   tokens.forEach((token, id) => {
     if (token) bytes.set(token, ends[id]);
   });
-  return [bytes, ends];
+  return { bytes, ends };
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#token-table
-/** The ids of tokens by their bytes: an open hash table. All bytes lie in one row, which costs the processor less than a row each. */
+/** The ids of tokens by their bytes: an open hash table. */
 export class TokenTable {
-  readonly #slots: Int32Array; // two numbers a slot: an id (-1 in a free one, -2 where one was removed), and the hash of its bytes
-  readonly #bytes: Uint8Array;
-  readonly #ends: Int32Array; // token n is bytes [n] to [n + 1]
+  // Four numbers a slot, which lie side by side for the processor's cache: an id (-1 in a free one, -2 where one was removed),
+  // the hash of its bytes, where they begin in the row, and how many they are.
+  readonly #slots: Int32Array;
+  readonly #row: TokenRow;
 
-  constructor(readonly tokens: readonly (Uint8Array | undefined)[]) {
-    this.#slots = new Int32Array(2 * 2 ** Math.ceil(Math.log2(2 * tokens.length + 2))).fill(-1);
-    [this.#bytes, this.#ends] = bytesInARow(tokens);
-    tokens.forEach((token, id) => {
-      if (token) this.#insert(token, id);
-    });
+  constructor(row: TokenRow) {
+    const { bytes, ends } = row;
+    this.#slots = new Int32Array(4 * 2 ** Math.ceil(Math.log2(2 * ends.length))).fill(-1);
+    this.#row = row;
+    for (let id = 0; id + 1 < ends.length; id++) {
+      const [from, to] = [ends[id], ends[id + 1]];
+      if (from === to) continue;
+      const hash = hashBytes(bytes, from, to);
+      const at = this.#slot(hash, bytes, from, to);
+      this.#slots[at] = id;
+      this.#slots[at + 1] = hash;
+      this.#slots[at + 2] = from;
+      this.#slots[at + 3] = to - from;
+    }
   }
 
   /** The id of the token with the bytes from `from` to `to`, -1 if there is none. */
@@ -534,32 +551,25 @@ export class TokenTable {
 
   /** Whether a token has the bytes from `from` to `to`. */
   has(id: number, bytes: Uint8Array, from: number, to: number): boolean {
-    const start = this.#ends[id];
-    return this.#ends[id + 1] - start === to - from && hasBytesAt(this.#bytes, start, bytes, from, to - from);
+    const { bytes: all, ends } = this.#row;
+    return ends[id + 1] - ends[id] === to - from && hasBytesAt(all, ends[id], bytes, from, to - from);
   }
 
   /** Forgets a token. */
   remove(id: number): void {
-    const token = this.tokens[id];
-    if (!token) return;
-    const at = this.#slot(hashBytes(token, 0, token.length), token, 0, token.length);
+    const { bytes, ends } = this.#row;
+    const at = this.#slot(hashBytes(bytes, ends[id], ends[id + 1]), bytes, ends[id], ends[id + 1]);
     if (this.#slots[at] === id) this.#slots[at] = -2;
-  }
-
-  #insert(token: Uint8Array, id: number): void {
-    const hash = hashBytes(token, 0, token.length);
-    this.#slots.set([id, hash], this.#slot(hash, token, 0, token.length));
   }
 
   /** Where the slot of a token begins, or the free one where it would go. */
   #slot(hash: number, bytes: Uint8Array, from: number, to: number): number {
-    const [slots, ends, length] = [this.#slots, this.#ends, to - from];
+    const [slots, all, length] = [this.#slots, this.#row.bytes, to - from];
     const mask = slots.length - 1;
-    for (let at = ((hash ^ (hash >>> 15)) << 1) & mask; ; at = (at + 2) & mask) {
-      const id = slots[at];
-      if (id === -1) return at;
-      if (slots[at + 1] !== hash || id < 0 || ends[id + 1] - ends[id] !== length) continue;
-      if (hasBytesAt(this.#bytes, ends[id], bytes, from, length)) return at;
+    for (let at = ((hash ^ (hash >>> 15)) << 2) & mask; ; at = (at + 4) & mask) {
+      if (slots[at] === -1) return at;
+      if (slots[at + 1] !== hash || slots[at + 3] !== length || slots[at] < 0) continue;
+      if (hasBytesAt(all, slots[at + 2], bytes, from, length)) return at;
     }
   }
 }
@@ -568,31 +578,41 @@ export class TokenTable {
 /** Pieces from this many bytes on are merged with a heap. */
 export const LONG_PIECE = 100;
 
+/** Merges in place, in the way that is the quicker for so many ids. */
+export function mergeIds(ids: number[], merges: Merges): number[] {
+  return ids.length < LONG_PIECE ? mergeByScan(ids, merges) : mergeByHeap(ids, merges);
+}
+
 /** The ids of a piece from its bytes. */
 export function encodePiece(bytes: Uint8Array, vocabulary: Vocabulary): number[] {
   const ids: number[] = [];
   for (let i = 0; i < bytes.length; i++) ids.push(vocabulary.byteIds[bytes[i]]);
-  return bytes.length < LONG_PIECE ? mergeByScan(ids, vocabulary) : mergeByHeap(ids, vocabulary);
+  return mergeIds(ids, vocabulary);
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#remembering-encoder
-/** A function that appends the ids of the piece of `text` from `from` to `to`, and remembers them. */
-export function pieceEncoder(
-  vocabulary: Vocabulary,
-  bytesOf?: (piece: string) => Uint8Array,
-): (text: string, from: number, to: number, ids: IdList) => void {
-  const { whole } = vocabulary;
+/** Appends the ids of the piece of `text` from `from` to `to`. */
+export type PieceEncoder = (text: string, from: number, to: number, ids: IdList) => void;
+
+/** An encoder of pieces that remembers what came of each. */
+export function rememberingEncoder(encode: (piece: string) => number[]): PieceEncoder {
   const cache = new PieceCache();
-  const encoder = new TextEncoder();
   return (text, from, to, ids) => {
     if (cache.recall(text, from, to, ids)) return;
-    const piece = text.slice(from, to);
-    const bytes = bytesOf ? bytesOf(piece) : encoder.encode(piece);
-    const token = whole?.find(bytes, 0, bytes.length) ?? -1;
-    const made = token < 0 ? encodePiece(bytes, vocabulary) : [token];
-    for (let i = 0; i < made.length; i++) ids.push(made[i]);
-    cache.remember(text, from, to, made);
+    const pieceIds = encode(text.slice(from, to));
+    for (let i = 0; i < pieceIds.length; i++) ids.push(pieceIds[i]);
+    cache.remember(text, from, to, pieceIds);
   };
+}
+
+/** The encoder of pieces of a vocabulary of bytes. */
+export function pieceEncoder(vocabulary: Vocabulary, bytesOf?: (piece: string) => Uint8Array): PieceEncoder {
+  const encoder = new TextEncoder();
+  return rememberingEncoder((piece) => {
+    const bytes = bytesOf ? bytesOf(piece) : encoder.encode(piece);
+    const token = vocabulary.whole?.find(bytes, 0, bytes.length) ?? -1;
+    return token < 0 ? encodePiece(bytes, vocabulary) : [token];
+  });
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#added-token
@@ -629,27 +649,49 @@ export function wantedTokens(
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#tokens-pattern
+/** A state of the automaton: what was read leads on to these, and may be a token itself. */
+export interface TokenState {
+  token?: AddedToken;
+  next?: Map<number, TokenState>;
+}
+
+/** The automaton of tokens by what they look like: a tree with a branch for each UTF-16 unit. */
+export function tokenStates(tokens: ReadonlyMap<string, AddedToken>): TokenState {
+  const root: TokenState = {};
+  for (const [content, token] of tokens) {
+    let state = root;
+    for (let i = 0; i < content.length; i++) {
+      state.next ??= new Map();
+      const after = state.next.get(content.charCodeAt(i)) ?? {};
+      state.next.set(content.charCodeAt(i), after);
+      state = after;
+    }
+    state.token = token;
+  }
+  return root;
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#token-finder
 /** Finds tokens in a text, from left to right. */
 export type TokenFinder = (text: string, each: (token: AddedToken, from: number, to: number) => void) => void;
 
 /** A finder of tokens: at each place the longest, and the next search starts where it ends, whether it is used or not. */
 export function tokenFinder(tokens: ReadonlyMap<string, AddedToken>): TokenFinder {
-  const lengths = new Map<string, Set<number>>(); // by the first character, the longest first
-  for (const content of [...tokens.keys()].sort((a, b) => b.length - a.length)) {
-    const [first] = content;
-    lengths.set(first, (lengths.get(first) ?? new Set()).add(content.length));
-  }
-  const firsts = [...lengths.keys()].map((first) => characterSource(first.codePointAt(0)!));
-  const start = new RegExp(`[${firsts.join("")}]`, "gu");
+  const root = tokenStates(tokens);
+  const firsts = new Set([...tokens.keys()].map((content) => content.codePointAt(0)!));
+  const start = new RegExp(`[${[...firsts].map(characterSource).join("")}]`, "gu");
   return (text, each) => {
     start.lastIndex = 0;
     for (let match = start.exec(text); match; match = start.exec(text)) {
-      const from = match.index;
-      const isToken = (length: number) => tokens.has(text.slice(from, from + length));
-      const length = [...lengths.get(match[0])!].find(isToken);
-      if (length === undefined) continue;
-      start.lastIndex = from + length;
-      each(tokens.get(text.slice(from, from + length))!, from, from + length);
+      let [found, end]: [AddedToken | undefined, number] = [undefined, 0];
+      let state: TokenState | undefined = root;
+      for (let at = match.index; state; at++) {
+        if (state.token) [found, end] = [state.token, at];
+        state = state.next?.get(text.charCodeAt(at));
+      }
+      if (!found) continue;
+      start.lastIndex = end;
+      each(found, match.index, end);
     }
   };
 }
@@ -670,7 +712,7 @@ export function cutAtTokens(
   text: string,
   finder: TokenFinder,
   isWanted: (token: AddedToken) => boolean,
-  onText: (text: string) => void,
+  onText: (text: string, from: number) => void,
   onToken: (id: number) => void,
 ): void {
   let done = 0;
@@ -680,72 +722,82 @@ export function cutAtTokens(
     while (token.lstrip && from > done && /\p{White_Space}/u.test(text[from - 1])) from--;
     while (token.rstrip && to < text.length && /\p{White_Space}/u.test(text[to])) to++;
     if (token.lstrip) from = Math.max(from, done);
-    if (from > done) onText(text.slice(done, from));
+    if (from > done) onText(text.slice(done, from), done);
     if (to > from) onToken(token.id); // the one before may have taken all of its space
     done = to;
   });
-  if (done < text.length) onText(text.slice(done));
+  if (done < text.length) onText(text.slice(done), done);
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#byte-level-tokenizer
-/** The parts of a tokenizer of byte-level pairs. */
-export interface ByteLevelParts {
-  vocabulary: Vocabulary;
-  splitter: Splitter;
-  /** The bytes of a piece, where the splitter does not give pieces of the text itself. */
-  bytesOf?: (piece: string) => Uint8Array;
+/** What encodes: how a text is changed and cut, and what its pieces become. */
+export interface EncoderParts {
   added: AddedToken[];
   /** Applied to a text before it is cut, such as Unicode's NFC. Decoding gives the normalised text. */
-  normalize?: (text: string) => string;
-  toJson: () => object;
+  normalize?: (text: string, place?: TextPlace) => string;
+  splitter: Splitter;
+  encodePiece: PieceEncoder;
+  /** The id of a byte that is no text. */
+  idOfByte: (byte: number) => number;
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#run-encoder
+/** The finders of added tokens: of those that are searched in the text as it stands, and in the normalised text. */
+export function addedFinders({ added, normalize = (text) => text }: EncoderParts) {
+  const finderOf = (isNormalized: boolean, form: (content: string) => string) =>
+    tokenFinder(
+      new Map(
+        added
+          .filter(({ normalized = false }) => normalized === isNormalized)
+          .map((token) => [form(token.content), token]),
+      ),
+    );
+  return [finderOf(false, (content) => content), finderOf(true, (content) => normalize(content))];
+}
+
+//| 01-tokenizer/3-fast-merges.ipynb#encode-runs
 /** A function that encodes stretches of text, with the bytes between them that are no text as themselves. */
-export function runEncoder({
-  vocabulary,
-  splitter,
-  bytesOf,
-  added,
-  normalize = (text) => text,
-}: ByteLevelParts) {
-  const encodePieceOf = pieceEncoder(vocabulary, bytesOf);
-  const finderOf = (tokens: AddedToken[], form: (text: string) => string) =>
-    tokenFinder(new Map(tokens.map((token) => [form(token.content), token])));
-  const early = finderOf(
-    added.filter((token) => !token.normalized),
-    (content) => content,
-  );
-  const late = finderOf(
-    added.filter((token) => token.normalized),
-    normalize,
-  );
-  return (runs: Utf8Run[], { allowed, mark }: EncodeOptions = {}): Uint32Array => {
+export function runEncoder(parts: EncoderParts) {
+  const { added, normalize = (text: string) => text, splitter, encodePiece, idOfByte } = parts;
+  const [early, late] = addedFinders(parts);
+  return (runs: Utf8Run[], { allowed, mark, continues }: EncodeOptions = {}): Uint32Array => {
     const ids = new IdList();
     const pushId = (id: number) => ids.push(id);
+    const pushPiece = (text: string, from: number, to: number) => encodePiece(text, from, to, ids);
     const isWanted = wantedTokens(added, allowed);
-    const pushPieces = (part: string) =>
-      splitter(part, (text, from, to) => encodePieceOf(text, from, to, ids));
-    const pushText = (part: string) => {
-      const text = normalize(mark ? part.replaceAll(mark, "") : part);
-      cutAtTokens(text, late, isWanted, pushPieces, pushId);
+    const pushText = (part: string, place: TextPlace) => {
+      const text = normalize(mark ? part.replaceAll(mark, "") : part, place);
+      const pushStretch = (stretch: string, from: number) =>
+        splitter(stretch, pushPiece, from === 0 ? place : "inside");
+      cutAtTokens(text, late, isWanted, pushStretch, pushId);
     };
-    for (const { text, invalid } of runs) {
-      cutAtTokens(text, early, isWanted, pushText, pushId);
-      if (invalid !== undefined) ids.push(vocabulary.byteIds[invalid]);
-    }
+    runs.forEach(({ text, invalid }, i) => {
+      const place = i > 0 || continues ? "continued" : "start";
+      const pushStretch = (stretch: string, from: number) => pushText(stretch, from === 0 ? place : "inside");
+      cutAtTokens(text, early, isWanted, pushStretch, pushId);
+      if (invalid !== undefined) ids.push(idOfByte(invalid));
+    });
     return ids.toArray();
   };
 }
 
 //| 01-tokenizer/3-fast-merges.ipynb#assemble
+/** The parts of a tokenizer of byte-level pairs. */
+export interface ByteLevelParts extends Omit<EncoderParts, "encodePiece" | "idOfByte"> {
+  vocabulary: Vocabulary;
+  /** The bytes of a piece, where the splitter does not give pieces of the text itself. */
+  bytesOf?: (piece: string) => Uint8Array;
+  toJson: () => object;
+}
+
 /** A tokenizer from its parts. */
 export function byteLevelTokenizer(parts: ByteLevelParts): Tokenizer {
-  const { vocabulary, added, toJson } = parts;
+  const { vocabulary, bytesOf, added, toJson } = parts;
   const tokens = [...vocabulary.tokens];
   for (const { id, content } of added) tokens[id] ??= new TextEncoder().encode(content);
   const special = added.filter((token) => token.special);
-  const encodeRuns = runEncoder(parts);
+  const encodePiece = pieceEncoder(vocabulary, bytesOf);
+  const encodeRuns = runEncoder({ ...parts, encodePiece, idOfByte: (byte) => vocabulary.byteIds[byte] });
   return {
     vocabSize: tokens.length,
     specials: Object.fromEntries(special.map(({ content, id }) => [content, id])),

@@ -40,8 +40,15 @@ export const PATTERNS = {
 export type PatternName = keyof typeof PATTERNS;
 
 //| 01-tokenizer/3-fast-merges.ipynb#split-by-pattern
+/** Where a stretch of text stands: where a text begins, further inside of it, or where one goes on that was encoded before. */
+export type TextPlace = "start" | "inside" | "continued";
+
 /** Gives the pieces of a text in order, each by where it starts and ends; together they cover the text, or what is kept of it. */
-export type Splitter = (text: string, each: (text: string, from: number, to: number) => void) => void;
+export type Splitter = (
+  text: string,
+  each: (text: string, from: number, to: number) => void,
+  place?: TextPlace,
+) => void;
 
 /** Gives the stretches of a text in order: those that match, and those between them. A match may be empty. */
 export type Matcher = (text: string, each: (from: number, to: number, isMatch: boolean) => void) => void;

@@ -38,7 +38,7 @@ await test("what a file asks for and we do not run is named, and so is what is d
     (file) => Object.assign(file.model, { type: "Unigram" }),
     "model is of type Unigram, which tslm does not run",
   );
-  refuse((file) => Object.assign(file.model, { byte_fallback: true }), "model uses byte_fallback");
+  refuse((file) => Object.assign(file.model, { dropout: 0.1 }), "model uses dropout");
   refuse((file) => Object.assign(file.model, { merges: ["Ā zz"] }), 'needs the token "zz", which has no id');
   refuse(({ model }) => model.merges.push(["l", "constructor"]), 'needs the token "constructor"');
   refuse(({ model }) => model.merges.push(["l", "l"]), 'needs the token "ll", which has no id');
@@ -51,10 +51,11 @@ await test("what a file asks for and we do not run is named, and so is what is d
     "normalizer has a step of type Lowercase",
   );
   refuse(
-    (file) => Object.assign(file, { decoder: { type: "Metaspace" } }),
-    "decoder has a step of type Metaspace",
+    (file) => Object.assign(file, { decoder: { type: "WordPiece", prefix: "##", cleanup: true } }),
+    "decoder has a step of type WordPiece",
   );
-  refuse((file) => Object.assign(file, { pre_tokenizer: { type: "Metaspace" } }), "step of type Metaspace");
+  refuse((file) => Object.assign(file, { decoder: { type: "Fuse" } }), "Fuse for a pre_tokenizer of bytes");
+  refuse((file) => Object.assign(file, { pre_tokenizer: { type: "UnicodeScripts" } }), "UnicodeScripts");
   refuse(
     (file) => Object.assign(file, { post_processor: { type: "BertProcessing" } }),
     "post_processor has a step of type BertProcessing",
@@ -87,7 +88,9 @@ await test("steps, patterns and settings that we do not run are named", () => {
   expect(() => loadTokenizer({})).toThrow("Its model is damaged");
   const characters = JSON.parse(JSON.stringify(characterTokenizer("abc").toJson()));
   characters.normalizer = { type: "NFC" };
-  expect(() => loadTokenizer(characters)).toThrow("other rules");
+  const composed = loadTokenizer(characters);
+  expect([...composed.encode("a\u0301bc")]).toEqual([1, 2]); // á is no character of its own, and is dropped
+  expect(composed.notes).toEqual([expect.stringContaining("leaves out")]);
   const cut = { truncation: { max_length: 2, strategy: "LongestFirst", stride: 0 } };
   const padded = { ...cut, padding: { strategy: "BatchLongest", pad_id: 0 } };
   expect(loadTokenizer(Object.assign(goodFile(), padded)).notes).toHaveLength(2);
