@@ -15,6 +15,7 @@ export function countParameters(config: ModelConfig): ParameterCount {
   const count = { total: 0, active: 0 };
   const { expertsPerToken = 1 } = config.moe ?? {};
   for (const { shape, role } of weightsOf(config)) {
+    if (role === "buffer") continue; // what no gradient reaches is no parameter
     const isStacked = shape.length === (role === "bias" ? 2 : 3); // those of all experts of a layer
     count.total += sizeOf(shape);
     count.active += isStacked ? (sizeOf(shape) / shape[0]) * expertsPerToken : sizeOf(shape);
