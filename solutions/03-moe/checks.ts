@@ -157,17 +157,14 @@ export const writeRouterGradient: Check<[number[], number[]]> = {
 
 type Grouping = [logits: number[], bias: number[], groups: { count: number; kept: number }, k: number];
 
-/** Scores that are clearly different, or exactly equal; biases that move some choices. */
+/** In every second round few different scores and no bias, so that groups and experts tie; else none do, or rounding would decide. */
 function drawGroups(random: Random, round: number): Grouping {
-  const [count, members] = [
-    [1, 2, 4][round] ?? random.integer(2, 5),
-    [3, 1, 2][round] ?? random.integer(2, 4),
-  ];
-  const kept = round === 0 ? 1 : random.integer(1, count);
-  const k = random.integer(1, Math.min(3, members * kept));
-  const logits = random.list(count * members, () => random.integer(0, 3));
-  // Ties where there is no bias; with one there are none, or rounding would decide.
-  const bias = random.list(count * members, () => (round % 2 === 0 ? 0 : 0.4 * random.normal()));
+  const ties = round % 2 === 0;
+  const [count, members] = round === 0 ? [2, 1] : [random.integer(2, 5), random.integer(3, 4)];
+  const kept = random.integer(1, Math.min(2, count - 1));
+  const k = round === 0 ? 1 : random.integer(2, 3);
+  const logits = random.list(count * members, () => (ties ? random.integer(0, 1) : 2 * random.normal()));
+  const bias = random.list(count * members, () => (ties ? 0 : 0.4 * random.normal()));
   return [logits, bias, { count, kept }, k];
 }
 
@@ -203,7 +200,7 @@ export const writeGroups: Check<Grouping> = {
   id: "write-groups",
   title: "Route in groups",
   names: ["logits", "bias", "groups", "k"],
-  rounds: 12,
+  rounds: 30,
   tolerance: 1e-4,
   hints: [
     "Four steps: scores and scores for the choice, what each group is worth, the k highest in the kept groups, their weights.",

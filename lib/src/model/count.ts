@@ -32,6 +32,7 @@ export function countParameters(config: ModelConfig): ParameterCount {
   const count = { total: 0, active: 0 };
   const { expertsPerToken = 1 } = config.moe ?? {};
   for (const weight of weightsOf(config)) {
+    if (weight.role === "buffer") continue; // what no gradient reaches is no parameter
     const size = sizeOf(weight.shape);
     count.total += size;
     count.active += isStacked(weight) ? (size / weight.shape[0]) * expertsPerToken : size;

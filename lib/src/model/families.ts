@@ -523,6 +523,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
     derived: ({ rope_scaling, rope_parameters }) =>
       rope_scaling || rope_parameters ? {} : { rope_parameters: gptOssPositions },
     spelling: { num_experts: "num_local_experts" },
+    lacks: ["norm_topk_prob"], // always so
     runnable: { hidden_act: ["silu", "swish"], attention_bias: [true] },
     idle: ["experts_per_token", "initial_context_length"],
   },
