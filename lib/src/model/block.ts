@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { add, applyUnary, multiply } from "../tensor/operations.js";
@@ -8,7 +8,7 @@ import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
 import type { Activation, Block, Dense, Experts, Heads, Linear, Norm } from "./structure.js";
 
-//| 02-attention/8-the-block.ipynb#linear-norm
+//| 02-attention/9-the-block.ipynb#linear-norm
 /** A linear layer: x [..., inputs] to [..., outputs], plus a residual of that shape where one is given. */
 export function applyLinear(x: Tensor, { weight, bias }: Linear, residual?: Tensor): Tensor {
   return linear(x, weight, { bias, residual });
@@ -21,7 +21,7 @@ export function normalize(x: Tensor, { kind, weight, bias, epsilon }: Norm): Ten
   return rmsNorm(x, kind === "rms" ? weight : applyUnary("one plus", onePlus, weight), epsilon);
 }
 
-//| 02-attention/8-the-block.ipynb#block-context
+//| 02-attention/9-the-block.ipynb#block-context
 /** Keys and values of earlier tokens, kept for generating. */
 export interface AttentionCache {
   /**
@@ -42,7 +42,7 @@ export interface BlockContext {
   cache?: AttentionCache;
 }
 
-//| 02-attention/8-the-block.ipynb#rotated-heads
+//| 02-attention/9-the-block.ipynb#rotated-heads
 /**
  * Queries or keys ready for attention: projected, normalised as the model wants it, split into heads and turned by
  * their positions. x [batch, tokens, hidden] to [batch, heads, tokens, headDim].
@@ -65,7 +65,7 @@ export function rotatedHeads(
   return turns === "none" ? heads : rope(heads, positions, turns);
 }
 
-//| 02-attention/8-the-block.ipynb#attend-heads
+//| 02-attention/9-the-block.ipynb#attend-heads
 /**
  * The one place where a block looks at earlier tokens: queries [batch, heads, tokens, headDim] with the layer's new keys and
  * values [batch, kvHeads, tokens, headDim], and those that the cache has.
@@ -77,7 +77,7 @@ export function attendHeads(heads: Heads, [queries, keys, values]: Tensor[], con
   return attend(queries, keyValues, { positions, firstKey, window }, { scale, softcap, sinks });
 }
 
-//| 02-attention/8-the-block.ipynb#self-attention
+//| 02-attention/9-the-block.ipynb#self-attention
 /**
  * Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input, or
  * where that input is given as `residual`, to the sum.
@@ -90,7 +90,7 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
   return applyLinear(mergeHeads(mixed), heads.o, residual);
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-layer-parts
+//| 02-attention/9-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
 export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
   return activation === "silu" ? swiglu(gate, up) : multiply(activate(activation, gate), up);
@@ -114,11 +114,11 @@ export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor):
   throw new Error("This block has experts, and was given no function that runs them.");
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-layer
+//| 02-attention/9-the-block.ipynb#feed-forward-layer
 /** Computes the second half of a block: from x [batch, tokens, hidden], normalised, to its result, plus the residual where one is given. */
 export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
 
-//| 02-attention/8-the-block.ipynb#block-parts
+//| 02-attention/9-the-block.ipynb#block-parts
 /** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
 export function residualStep(
   x: Tensor,
@@ -130,7 +130,7 @@ export function residualStep(
   return after ? add(x, normalize(half(normalized), after)) : half(normalized, x);
 }
 
-//| 02-attention/8-the-block.ipynb#block
+//| 02-attention/9-the-block.ipynb#block
 /** One transformer block: attention, then the feed-forward layer. x [batch, tokens, hidden] keeps its shape. */
 export function runBlock(
   x: Tensor,

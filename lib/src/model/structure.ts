@@ -1,10 +1,10 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { FamilySettings, ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
 
-//| 02-attention/8-the-block.ipynb#weights-type
+//| 02-attention/9-the-block.ipynb#weights-type
 /** One of `activations`, by its name. */
 export type Activation = "silu" | "gelu";
 
@@ -22,7 +22,7 @@ export interface Norm {
   epsilon: number;
 }
 
-//| 02-attention/8-the-block.ipynb#heads-type
+//| 02-attention/9-the-block.ipynb#heads-type
 /** Attention with heads: what its four projections are, and how it looks. */
 export interface Heads {
   kind: "heads";
@@ -48,7 +48,7 @@ export interface Heads {
   sinks?: Tensor;
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-types
+//| 02-attention/9-the-block.ipynb#feed-forward-types
 /** A dense feed-forward layer: down(activation(gate(x)) · up(x)), or down(activation(up(x))) without a gate. */
 export interface Dense {
   kind: "dense";
@@ -70,7 +70,7 @@ export interface Experts {
   shared?: Dense;
 }
 
-//| 02-attention/8-the-block.ipynb#model-type
+//| 02-attention/9-the-block.ipynb#model-type
 /** One block: its two halves, and the norms before and after them. */
 export interface Block {
   attention: Heads;
@@ -93,7 +93,7 @@ export interface Model {
   head: Linear;
 }
 
-//| 02-attention/8-the-block.ipynb#weight-entry
+//| 02-attention/9-the-block.ipynb#weight-entry
 /** What kind of thing a weight is. "residual" is a matrix that writes into the residual stream. */
 export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router";
 
@@ -122,7 +122,7 @@ export interface WeightEntry {
   start?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#model-weight
+//| 02-attention/9-the-block.ipynb#model-weight
 /** One weight of one model: a row of the table, worked out. */
 export interface ModelWeight {
   path: string;
@@ -138,7 +138,7 @@ export interface ModelWeight {
   start?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#model-weight-helpers
+//| 02-attention/9-the-block.ipynb#model-weight-helpers
 /** The weight that a row of the table describes in one layer. */
 export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number): ModelWeight {
   const here = (text: string) => text.replace("*", String(layer));
@@ -153,7 +153,7 @@ export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number)
   return { path, name, role, shape, files, perExpert, transposed, rows, start };
 }
 
-//| 02-attention/8-the-block.ipynb#model-weights
+//| 02-attention/9-the-block.ipynb#model-weights
 /** All weights of a model in a fixed order, from the embedding up to the output, by the table of its family. */
 export function modelWeights(entries: WeightEntry[], config: ModelConfig): ModelWeight[] {
   const isLayered = ({ path }: WeightEntry) => path.includes("*");
@@ -168,7 +168,7 @@ export function modelWeights(entries: WeightEntry[], config: ModelConfig): Model
   ];
 }
 
-//| 02-attention/8-the-block.ipynb#model-family
+//| 02-attention/9-the-block.ipynb#model-family
 /** What the blocks of a family share that is neither a weight nor in the configuration. */
 export interface ModelFamily extends FamilySettings {
   entries: WeightEntry[];
@@ -186,7 +186,7 @@ export interface ModelFamily extends FamilySettings {
   ) => Partial<Pick<Heads, "rotary" | "window" | "scale" | "softcap">>;
 }
 
-//| 02-attention/8-the-block.ipynb#build-parts
+//| 02-attention/9-the-block.ipynb#build-parts
 /** What a structure is built from. */
 export interface BuildPlan {
   config: ModelConfig;
@@ -213,7 +213,7 @@ export function buildNorm({ config, family, tensors }: BuildPlan, path: string):
   return { kind: family.norm ?? "rms", weight, bias: tensors.get(`${path}.bias`), epsilon: config.normEps };
 }
 
-//| 02-attention/8-the-block.ipynb#build-halves
+//| 02-attention/9-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config, family, tensors } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
@@ -241,7 +241,7 @@ export function buildFeedForward(plan: BuildPlan, path: string): Dense | Experts
   return { kind: "experts", router, gate, up, down, expertsPerToken, normalize, shared };
 }
 
-//| 02-attention/8-the-block.ipynb#build-model
+//| 02-attention/9-the-block.ipynb#build-model
 export function buildBlock(plan: BuildPlan, layer: number): Block {
   const at = `blocks.${layer}`;
   const norm = (name: string) => buildNorm(plan, `${at}.norms.${name}`);
@@ -278,13 +278,13 @@ export function buildModel(
   };
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of-parts
+//| 02-attention/9-the-block.ipynb#parameters-of-parts
 /** What stands at a path of a structure. */
 export function partAt(model: Model, path: string): unknown {
   return path.split(".").reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], model);
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of
+//| 02-attention/9-the-block.ipynb#parameters-of
 /** A weight that training changes. */
 export interface ModelParameter {
   name: string;
@@ -292,7 +292,7 @@ export interface ModelParameter {
   value: Tensor;
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of-helpers
+//| 02-attention/9-the-block.ipynb#parameters-of-helpers
 /** The weights of a model with their names and roles, in the order of its family's table. */
 export function parametersIn(model: Model, entries: WeightEntry[]): ModelParameter[] {
   return modelWeights(entries, model.config).map(({ path, name, role }) => ({
@@ -302,7 +302,7 @@ export function parametersIn(model: Model, entries: WeightEntry[]): ModelParamet
   }));
 }
 
-//| 02-attention/8-the-block.ipynb#initial-values
+//| 02-attention/9-the-block.ipynb#initial-values
 /**
  * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
  * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not

@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type TablePiece,
   embedBackwardKernel,
@@ -10,7 +10,7 @@ import { track } from "./autograd.js";
 import { pieces } from "./pieces.js";
 import { type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
-//| 02-attention/8-the-block.ipynb#table-gradient
+//| 02-attention/9-the-block.ipynb#table-gradient
 /** A tensor of zeros of any size that a kernel writes, so that a recorded step has it anew each time. */
 export function blank(shape: readonly number[]): Tensor {
   const result = empty(shape);
@@ -37,7 +37,7 @@ export function tableGradient(ids: Tensor<"u32">, gradient: Tensor, shape: reado
   return result;
 }
 
-//| 02-attention/8-the-block.ipynb#embed
+//| 02-attention/9-the-block.ipynb#embed
 /**
  * Looks up a row of the table [vocabulary, columns] for each id: ids [...] give [..., columns]. Ids must be below the
  * vocabulary's size; check them where they come from, since the GPU does not complain.
