@@ -58,7 +58,16 @@ export {
   trainBpe,
 } from "./tokenizer/merges.js";
 export { PATTERNS, type PatternName } from "./tokenizer/pretokenize.js";
-export type { FamilySettings, ModelConfig, ModelSizes, MoeConfig } from "./formats/config.js";
+export type {
+  Activation,
+  AttentionConfig,
+  ConfigPart,
+  FamilySettings,
+  LatentConfig,
+  ModelConfig,
+  ModelSizes,
+  MoeConfig,
+} from "./formats/config.js";
 export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
 export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
@@ -177,7 +186,7 @@ export {
   unpack,
 } from "./tensor/products.js";
 export { normals, uniforms } from "./tensor/random.js";
-export { rope, rotaryHeads } from "./tensor/rope.js";
+export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
 export {
   type ArrayOf,
@@ -207,16 +216,17 @@ export {
   sequenceContext,
 } from "./model/decoder.js";
 export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
+export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
-export { ropeTable } from "./model/positions.js";
+export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
 export { type RouterSettings, type Routing, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
-  Activation,
   Block,
   Dense,
   Experts,
   Heads,
+  Latent,
   Linear,
   Model,
   ModelFamily,

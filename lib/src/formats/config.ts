@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { z } from "zod";
-import { didYouMean, isRecord, readKeys, shown, withoutNulls } from "./keys.js";
-import type { Llama3Scaling, RopeConfig } from "./rope.js";
+import { didYouMean, readKeys, shown } from "./keys.js";
+import type { RopeConfig } from "./rope.js";
 
 //| 03-moe/a-files-of-weights.ipynb#model-sizes
 /** The sizes of a model, in numbers of elements. */
@@ -41,23 +41,62 @@ export interface MoeConfig {
   sparseLayers: boolean[];
 }
 
+//| 03-moe/a-files-of-weights.ipynb#attention-config
+/** The sizes of latent attention. Positions turn `ropeDim` elements of each head's queries and keys; `headDim` counts the others too. */
+export interface LatentConfig {
+  /** Width of the row that a token leaves behind, and of the one that queries pass through, where there is one. */
+  rank: number;
+  queryRank?: number;
+  nopeDim: number;
+  ropeDim: number;
+  valueDim: number;
+  /** Whether the pairs that turn are neighbours. */
+  interleaved: boolean;
+}
+
+/** What the attention of some models has beside the usual. Lists have an entry for each layer. */
+export interface AttentionConfig {
+  /** Which layers are local: see only the `window` last keys, the token itself included. None where it is left out. */
+  localLayers?: boolean[];
+  window?: number;
+  /** How positions turn in local layers, where they turn differently. */
+  localRope?: RopeConfig;
+  /** In which layers positions turn queries and keys. All where it is left out. */
+  rotatingLayers?: boolean[];
+  /** Scores are divided by the root of this; of the heads' width where it is left out. */
+  queryScalar?: number;
+  /** What latent attention has in the place of heads with keys and values of their own. */
+  latent?: LatentConfig;
+  /** Scores of attention, and those of the next token, are bounded smoothly: softcap · tanh(score / softcap). */
+  attentionSoftcap?: number;
+  logitSoftcap?: number;
+}
+
 //| 03-moe/a-files-of-weights.ipynb#model-config
+/** One of `activations`, by its name. */
+export type Activation = "silu" | "gelu" | "relu";
+
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families
  * differ. The decoder reads these and never asks for the family by name.
  */
-export interface ModelConfig extends ModelSizes {
+export interface ModelConfig extends ModelSizes, AttentionConfig {
   /** The family that a config.json names as its `model_type`. */
   modelType: string;
   /** Present where some or all feed-forward layers are mixtures of experts. */
   moe?: MoeConfig;
-  /** The epsilon of every RMSNorm. */
+  /** The epsilon of every norm. */
   normEps: number;
+  /** Between the linear layers of the feed-forward half. */
+  activation: Activation;
   /** RMSNorm on queries and keys before RoPE: none, over each head, or over the whole projection. */
   qkNorm: "none" | "head" | "projection";
-  rope: RopeConfig;
-  /** Whether the query, key, value and output projections add a bias. */
+  /** How positions turn queries and keys; none where the model learns its positions instead. */
+  rope?: RopeConfig;
+  /** Whether the query, key and value projections add a bias, and the output's where the family has one. */
   attentionBias: boolean;
+  /** Whether the projections of dense feed-forward layers do. */
+  mlpBias: boolean;
   /** Whether the output layer is the embedding table itself (then there is no `lm_head.weight`). */
   tied: boolean;
   /** Standard deviation of freshly drawn weights. */
@@ -69,24 +108,46 @@ export interface ModelConfig extends ModelSizes {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#families
+/** A group of keys of a config.json that some families have. */
+export interface ConfigPart {
+  /** Their names, as most families spell them. */
+  keys: string[];
+  /** What they say about a model of such sizes. Nulls are removed, and what may be left out has its default. */
+  read(json: Record<string, unknown>, sizes: ModelSizes): Partial<ModelConfig>;
+  /** The same keys again. */
+  write(config: ModelConfig): Record<string, unknown>;
+  /** A sentence for each of them that is ignored, since another says the same thing differently. */
+  conflicts?(json: Record<string, unknown>): string[];
+  /** What follows for a person who writes only some keys. */
+  complete?(given: Record<string, unknown>): Record<string, unknown>;
+}
+
 /** What a family fixes about its config.json. Sources: the configuration classes of transformers 5.18. */
 export interface FamilySettings {
   /** Its class in transformers. */
   architecture: string;
   /** Its norm on queries and keys. */
   qkNorm: ModelConfig["qkNorm"];
-  /** Whether its layers may be mixtures of experts. */
-  sparse: boolean;
+  /** The groups of keys that its files have beside those of all families. */
+  parts: ConfigPart[];
+  /** What its files need not say, since it is always so. */
+  fixed?: Partial<ModelConfig>;
   /** Whether the heads together must be as wide as the model. */
   headsFillWidth?: boolean;
   /** What transformers assumes for keys that a config.json leaves out, where it is not the same for all families. */
   defaults: Record<string, unknown>;
+  /** The same for keys whose value follows from others. */
+  derived?: (json: Record<string, unknown>) => Record<string, unknown>;
   /** How the family spells keys that others call differently, such as `hidden_size: "n_embd"`. */
   spelling?: Record<string, string>;
+  /** Keys of all other families that it does not have: they say nothing in its files. */
+  lacks?: string[];
   /** Values that are run of settings which change what a model computes, where they are not those of `runnableValues`. */
   runnable?: Record<string, unknown[]>;
-  /** Keys of the family's own that are written beside the others, such as the name of its activation. */
+  /** Keys of the family's own that are written beside the others, always the same. */
   written?: Record<string, unknown>;
+  /** Further keys of its files, which change nothing here or are refused by name. */
+  idle?: string[];
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-sizes
@@ -145,7 +206,6 @@ export function parseHeads(keys: ConfigSizes, headsFillWidth = false): [number, 
   if (!Number.isInteger(headDim) || (headsFillWidth && hidden % heads !== 0)) {
     throw new Error(`hidden_size is ${hidden}, not a multiple of num_attention_heads, which is ${heads}.`);
   }
-  if (headDim % 2 !== 0) throw new Error(`head_dim is ${headDim}, but rotary positions need an even number.`);
   return [heads, kvHeads, headDim];
 }
 
@@ -170,7 +230,6 @@ export function parseModelSizes(json: Record<string, unknown>, headsFillWidth?: 
 /** The settings of a config.json that are not sizes and that every family has. */
 export interface ConfigSettings {
   rms_norm_eps: number;
-  attention_bias: boolean;
   tie_word_embeddings: boolean;
   initializer_range: number;
   bos_token_id?: number;
@@ -186,7 +245,6 @@ export function readSettings(json: Record<string, unknown>): ConfigSettings {
   const id = z.int(notNegative).nonnegative(notNegative);
   const schema = z.object({
     rms_norm_eps: small.default(1e-6),
-    attention_bias: flag,
     tie_word_embeddings: flag,
     initializer_range: small.default(0.02),
     bos_token_id: id.optional(),
@@ -195,33 +253,27 @@ export function readSettings(json: Record<string, unknown>): ConfigSettings {
   return readKeys(schema, json);
 }
 
-//| 03-moe/a-files-of-weights.ipynb#read-experts
-/** The keys that say how experts are made and chosen. */
-export interface ConfigExperts {
-  num_experts: number;
-  num_experts_per_tok: number;
-  moe_intermediate_size: number;
-  norm_topk_prob: boolean;
-  router_aux_loss_coef: number;
-  decoder_sparse_step: number;
-  mlp_only_layers: number[];
+//| 03-moe/a-files-of-weights.ipynb#read-activation
+/** The names that files have for activations, and ours. GELU's exact form and its tanh form differ in the fourth digit. */
+export const activationNames: Record<string, Activation> = {
+  silu: "silu",
+  swish: "silu",
+  gelu_pytorch_tanh: "gelu",
+  gelu_new: "gelu",
+  gelu_fast: "gelu",
+  relu: "relu",
+};
+
+/** The activation that a config.json names. Throws for one that we do not run. */
+export function readActivation({ hidden_act: name = "silu" }: Record<string, unknown>): Activation {
+  if (typeof name === "string" && Object.hasOwn(activationNames, name)) return activationNames[name];
+  const names = Object.keys(activationNames).join(", ");
+  throw new Error(`hidden_act is ${shown(name)}, but only these are run so far: ${names}.`);
 }
 
-/** Reads the keys of the experts. */
-export function readExperts(json: Record<string, unknown>): ConfigExperts {
-  const size = sizeSchema();
-  const weight = { error: "a number from 0 to 1000" };
-  const layers = { error: "a list of layer numbers" };
-  const schema = z.object({
-    num_experts: size,
-    num_experts_per_tok: size,
-    moe_intermediate_size: size,
-    norm_topk_prob: z.boolean({ error: "true or false" }).default(false),
-    router_aux_loss_coef: z.number(weight).nonnegative(weight).max(1000, weight).default(0.001),
-    decoder_sparse_step: size.default(1),
-    mlp_only_layers: z.array(z.int(layers).nonnegative(layers), layers).default([]),
-  });
-  return readKeys(schema, json);
+/** The name that is written for an activation. */
+export function activationName(activation: Activation): string {
+  return Object.keys(activationNames).find((name) => activationNames[name] === activation)!;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#check-extent
@@ -229,25 +281,22 @@ export function readExperts(json: Record<string, unknown>): ConfigExperts {
 export const largestTensorCount = 500_000;
 
 /** At most how many tensors the sizes of a model make, and how many numbers. */
-export function modelExtent(
-  sizes: ModelSizes,
-  experts?: ConfigExperts,
-): { tensors: number; parameters: number } {
+export function modelExtent(sizes: ModelSizes, moe?: MoeConfig): { tensors: number; parameters: number } {
   const { hiddenSize: hidden, layers, heads, kvHeads, headDim } = sizes;
   const attention = 2 * hidden * headDim * (heads + kvHeads);
   const dense = 3 * hidden * sizes.intermediateSize;
-  const sparse = experts ? experts.num_experts * hidden * (1 + 3 * experts.moe_intermediate_size) : 0;
+  const sparse = moe ? moe.experts * hidden * (1 + 3 * moe.intermediateSize) : 0;
   return {
-    tensors: layers * (16 + 3 * (experts?.num_experts ?? 0)),
+    tensors: layers * (16 + 3 * (moe?.experts ?? 0)),
     parameters: 2 * sizes.vocabSize * hidden + layers * (attention + Math.max(dense, sparse)),
   };
 }
 
-/** Throws if sizes multiply out to more than can be a model. Nothing is made whose length depends on them. */
-export function checkExtent(sizes: ModelSizes, experts?: ConfigExperts): void {
-  const { tensors, parameters } = modelExtent(sizes, experts);
+/** Throws if sizes multiply out to more than can be a model. Nothing is made before whose length depends on them, but lists of layers. */
+export function checkExtent(sizes: ModelSizes, moe?: MoeConfig): void {
+  const { tensors, parameters } = modelExtent(sizes, moe);
   if (tensors > largestTensorCount) {
-    const [of, or] = experts ? [` of ${experts.num_experts} experts`, " or num_experts"] : ["", ""];
+    const [of, or] = moe ? [` of ${moe.experts} experts`, " or num_experts"] : ["", ""];
     throw new Error(
       `${sizes.layers} layers${of} make ${tensors} tensors, but a model may have ${largestTensorCount}: lower num_hidden_layers${or}.`,
     );
@@ -259,48 +308,52 @@ export function checkExtent(sizes: ModelSizes, experts?: ConfigExperts): void {
   );
 }
 
-//| 03-moe/a-files-of-weights.ipynb#parse-moe
-/**
- * The mixture-of-experts part of a configuration. Layer i (from 0) is sparse if `decoder_sparse_step` divides i + 1 and
- * `mlp_only_layers` does not name it.
- */
-export function parseMoeConfig(keys: ConfigExperts, layers: number): MoeConfig {
-  const experts = keys.num_experts;
-  const expertsPerToken = keys.num_experts_per_tok;
-  if (expertsPerToken > experts) {
-    throw new Error(
-      `num_experts_per_tok is ${expertsPerToken}, but there are only ${experts} experts (num_experts).`,
-    );
-  }
-  const dense = new Set(keys.mlp_only_layers);
-  const isSparse = (i: number) => (i + 1) % keys.decoder_sparse_step === 0 && !dense.has(i);
-  return {
-    experts,
-    expertsPerToken,
-    intermediateSize: keys.moe_intermediate_size,
-    normalizeTopK: keys.norm_topk_prob,
-    balanceCoefficient: keys.router_aux_loss_coef,
-    sparseLayers: Array.from({ length: layers }, (_, i) => isSparse(i)),
-  };
-}
-
 //| 03-moe/a-files-of-weights.ipynb#runnable
-/** The values that we run of settings which change what a model computes. Of layer types, each is compared. */
+/**
+ * Settings that change what a model computes, and the values of them that say "as usual" (those without are not to be given). They
+ * are refused with another value in files of families that have no part for them.
+ */
 export const runnableValues: Record<string, unknown[]> = {
-  hidden_act: ["silu", "swish"],
+  attention_bias: [false],
   mlp_bias: [false],
   use_sliding_window: [false],
   layer_types: ["full_attention"],
+  no_rope_layers: [1],
   partial_rotary_factor: [1],
+  attn_logit_softcapping: [],
+  final_logit_softcapping: [],
+  query_pre_attn_scalar: [],
+  attention_multiplier: [],
+  embedding_multiplier: [1],
+  residual_multiplier: [1],
+  logits_scaling: [1],
+  logit_scale: [1],
+  clip_qkv: [],
+  use_qk_norm: [false],
+  use_bidirectional_attention: [false],
+  attention_chunk_size: [],
+  alibi: [false],
+  add_cross_attention: [false],
+  scale_attn_weights: [true],
+  scale_attn_by_inverse_layer_idx: [false],
+  is_encoder_decoder: [false],
   quantization_config: [],
   per_layer_config: [],
   transformers_weights: [],
 };
 
-/** Throws, naming the key, if a configuration asks for something that we do not run. */
-export function checkRunnable(json: Record<string, unknown>, runnable = runnableValues): void {
+/** Those of a family: the keys of its parts are for its parts to judge. */
+export function runnableOf({ parts, runnable }: FamilySettings): Record<string, unknown[]> {
+  const own = new Set(parts.flatMap(({ keys }) => keys));
+  const others = Object.entries(runnableValues).filter(([key]) => !own.has(key));
+  return { ...Object.fromEntries(others), ...runnable };
+}
+
+/** Throws, naming the key, if a configuration asks for something that we do not run. Of a list, each value is compared. */
+export function checkRunnable(json: Record<string, unknown>, runnable: Record<string, unknown[]>): void {
   for (const [key, values] of Object.entries(runnable)) {
-    const given = json[key] === undefined ? [] : key === "layer_types" ? [json[key]].flat() : [json[key]];
+    const isList = ["layer_types", "no_rope_layers"].includes(key);
+    const given = json[key] === undefined ? [] : isList ? [json[key]].flat() : [json[key]];
     for (const value of given.filter((value) => !values.includes(value))) {
       if (values.length === 0) throw new Error(`${key} is given, but such models are not run so far.`);
       const stated = `${key} is ${shown(value)}`;
@@ -335,88 +388,25 @@ export function checkIdleKeys(json: Record<string, unknown>, layers: number): vo
   readKeys(schema, json);
 }
 
-//| 03-moe/a-files-of-weights.ipynb#parse-llama3
-/** Reads the four numbers of Llama 3's rescaling from `json`, which stands under the key `where`. */
-export function parseLlama3Scaling(json: Record<string, unknown>, where: string): Llama3Scaling {
-  const positive = { error: "a number above 0" };
-  const number = z.number(positive).positive(positive).max(1e30, { error: "at most 1e30" });
-  const schema = z.object({
-    factor: number,
-    low_freq_factor: number,
-    high_freq_factor: number,
-    original_max_position_embeddings: sizeSchema(),
-  });
-  const keys = readKeys(schema, json, `${where}.`);
-  if (keys.high_freq_factor <= keys.low_freq_factor) {
-    throw new Error(
-      `${where}.high_freq_factor must be above low_freq_factor, which is ${keys.low_freq_factor}.`,
-    );
-  }
-  return {
-    type: "llama3",
-    factor: keys.factor,
-    lowFrequencyFactor: keys.low_freq_factor,
-    highFrequencyFactor: keys.high_freq_factor,
-    originalContextLength: keys.original_max_position_embeddings,
-  };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#parse-rope
-/** The object that says how positions turn, and its key: `rope_scaling`, unless it is empty, else `rope_parameters`. */
-export function ropeObject(json: Record<string, unknown>): { where: string; rope: Record<string, unknown> } {
-  const isEmpty = (value: unknown) =>
-    value === undefined || (isRecord(value) && Object.keys(value).length === 0);
-  const where = isEmpty(json.rope_scaling) ? "rope_parameters" : "rope_scaling";
-  const given = json[where] ?? {};
-  if (!isRecord(given)) throw new Error(`${where} must be an object, not ${shown(given)}.`);
-  return { where, rope: withoutNulls(given) };
-}
-
-/**
- * Reads the rotary positions in both spellings: `rope_parameters`, and the older `rope_theta` beside `rope_scaling`
- * (whose type is called `rope_type` or, older still, `type`). `rope_scaling` wins, as in transformers.
- */
-export function parseRopeConfig(json: Record<string, unknown>): RopeConfig {
-  const { where, rope } = ropeObject(json);
-  const positive = { error: "a number above 0" };
-  const most = { error: "at most 1e30" };
-  const theta = z.object({
-    rope_theta: z.number(positive).positive(positive).max(1e30, most).default(10000),
-  });
-  checkRunnable(rope);
-  const nested = Object.keys(rope).find((key) => isRecord(rope[key]));
-  if (nested)
-    throw new Error(`${where}.${nested} is an object: positions for each layer type are not run so far.`);
-  const { rope_theta } =
-    rope.rope_theta === undefined ? readKeys(theta, json) : readKeys(theta, rope, `${where}.`);
-  const type = rope.rope_type ?? rope.type ?? "default";
-  if (type === "default") return { theta: rope_theta };
-  if (type === "llama3")
-    return {
-      theta: rope_theta,
-      scaling: parseLlama3Scaling(
-        { original_max_position_embeddings: json.max_position_embeddings, ...rope },
-        where,
-      ),
-    };
-  throw new Error(`${where} has the rope_type ${shown(type)}; the types run so far are default and llama3.`);
-}
-
 //| 03-moe/a-files-of-weights.ipynb#aliases
 /** Old and new spellings of the same key: what transformers 5 writes, and what we read. */
 export const configAliases: Record<string, string> = { num_local_experts: "num_experts" };
 
-/** Renames aliased keys, and those that a family spells in its own way. Where both stand, transformers takes the alias, and so do we. */
+/**
+ * Renames aliased keys (where both stand, transformers takes the alias, and so do we), and those that a family spells in its own
+ * way: what is spelled as others do says nothing in its files.
+ */
 export function renameAliases(
   json: Record<string, unknown>,
   spelling: Record<string, string> = {},
 ): Record<string, unknown> {
   const renamed = { ...json };
+  for (const key of Object.keys(spelling)) if (!(spelling[key] in configAliases)) delete renamed[key];
   const own = Object.entries(spelling).map(([key, alias]) => [alias, key]);
   for (const [alias, key] of [...Object.entries(configAliases), ...own]) {
-    if (json[alias] === undefined || json[alias] === null) continue;
+    if (json[alias] === undefined) continue;
     delete renamed[alias];
-    renamed[key] = json[alias];
+    if (json[alias] !== null || renamed[key] === undefined) renamed[key] = json[alias];
   }
   return renamed;
 }
@@ -430,45 +420,28 @@ export function buildModelConfig(
 ): ModelConfig {
   const sizes = parseModelSizes(json, family.headsFillWidth);
   const settings = readSettings(json);
-  const experts = family.sparse ? readExperts(json) : undefined;
-  checkExtent(sizes, experts);
+  checkExtent(sizes);
   checkIdleKeys(json, sizes.layers);
-  return {
+  const config: ModelConfig = {
     modelType,
     ...sizes,
-    ...(experts ? { moe: parseMoeConfig(experts, sizes.layers) } : {}),
     normEps: settings.rms_norm_eps,
+    activation: readActivation(json),
     qkNorm: family.qkNorm,
-    rope: parseRopeConfig(json),
-    attentionBias: settings.attention_bias,
+    attentionBias: false,
+    mlpBias: false,
     tied: settings.tie_word_embeddings,
     initializerRange: settings.initializer_range,
     ...(settings.bos_token_id === undefined ? {} : { bosTokenId: settings.bos_token_id }),
     eosTokenIds: [settings.eos_token_id ?? []].flat(),
+    ...family.fixed,
   };
+  for (const part of family.parts) Object.assign(config, part.read(json, sizes));
+  checkExtent(config, config.moe);
+  return config;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#config-conflicts
-/** Keys that `rope_parameters` may have, by the type of positions that uses them. */
-export const ropeKeys: Record<string, string[]> = {
-  default: ["rope_theta", "rope_type", "type", "partial_rotary_factor"],
-  llama3: ["factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"],
-};
-
-/** A sentence for each key of positions that is ignored. */
-export function ropeConflicts(json: Record<string, unknown>): string[] {
-  const { where, rope } = ropeObject(json);
-  const type = String(rope.rope_type ?? rope.type ?? "default");
-  const used = [...ropeKeys.default, ...(type === "default" ? [] : (ropeKeys[type] ?? []))];
-  const unused = Object.keys(rope).filter((key) => !used.includes(key));
-  return [
-    ...(where === "rope_scaling" ? ignoredKey(json, "rope_parameters", "rope_scaling", rope) : []),
-    ...ignoredKey(json, "rope_theta", `${where}.rope_theta`, rope.rope_theta),
-    ...ignoredKey(rope, "type", `${where}.rope_type`, rope.rope_type),
-    ...unused.map((key) => `${where}.${key} is ignored: positions of the type ${type} have no such setting.`),
-  ];
-}
-
 /** The sentence that a key is ignored, if it is given and says something else than the one that wins. */
 export function ignoredKey(
   json: Record<string, unknown>,
@@ -483,12 +456,15 @@ export function ignoredKey(
 }
 
 /** A sentence for each key of a config.json that is ignored, since another says the same thing differently. */
-export function configConflicts(json: Record<string, unknown>, { architecture }: FamilySettings): string[] {
+export function configConflicts(json: Record<string, unknown>, family: FamilySettings): string[] {
+  const { architecture, parts, spelling = {} } = family;
+  const others = Object.entries(spelling).filter(([, own]) => !(own in configAliases));
   const named = Array.isArray(json.architectures) ? json.architectures : [architecture];
   return [
-    ...ignoredKey(json, "num_experts", "num_local_experts", json.num_local_experts),
+    ...Object.entries(configAliases).flatMap(([alias, key]) => ignoredKey(json, key, alias, json[alias])),
     ...ignoredKey(json, "torch_dtype", "dtype", json.dtype),
-    ...ropeConflicts(json),
+    ...others.flatMap(([key, own]) => ignoredKey(json, key, own, json[own])),
+    ...parts.flatMap((part) => part.conflicts?.(json) ?? []),
     ...(named.includes(architecture) ? [] : ignoredKey(json, "architectures", "model_type", json.model_type)),
   ];
 }
@@ -497,19 +473,22 @@ export function configConflicts(json: Record<string, unknown>, { architecture }:
 /** Keys that say something about every model that we run. */
 export const sharedConfigKeys =
   `architectures model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
-  intermediate_size max_position_embeddings rms_norm_eps rope_theta rope_scaling rope_parameters attention_bias
-  tie_word_embeddings initializer_range hidden_act bos_token_id eos_token_id`.split(/\s+/);
-
-/** Keys that only a model with experts has. */
-export const expertConfigKeys =
-  `num_experts num_local_experts num_experts_per_tok moe_intermediate_size norm_topk_prob router_aux_loss_coef
-  decoder_sparse_step mlp_only_layers`.split(/\s+/);
+  intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings initializer_range hidden_act bos_token_id
+  eos_token_id attention_dropout`.split(/\s+/);
 
 /** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
 export const otherConfigKeys =
-  `_name_or_path attention_dropout dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
+  `_name_or_path dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
   pad_token_id pretraining_tp quantization_config sliding_window transformers_version use_cache
   use_sliding_window`.split(/\s+/);
+
+/** The keys that models of a family have, as it spells them. */
+export function configKeysOf({ parts, spelling = {}, lacks = [], written = {} }: FamilySettings): string[] {
+  const keys = [...sharedConfigKeys, ...parts.flatMap((part) => part.keys)].filter(
+    (key) => !lacks.includes(key),
+  );
+  return [...keys.map((key) => spelling[key] ?? key), ...Object.keys(written)];
+}
 
 /** Throws if a configuration has a key that models of its family do not have, naming the nearest one that they have. */
 export function checkConfigKeys(
@@ -517,11 +496,9 @@ export function checkConfigKeys(
   modelType: string,
   family: FamilySettings,
 ): void {
-  const { sparse, spelling = {}, written = {} } = family;
-  const shared = [...sharedConfigKeys, ...(sparse ? expertConfigKeys : [])];
-  const known = [...shared.map((key) => spelling[key] ?? key), ...Object.keys(written)];
+  const known = [...configKeysOf(family), ...Object.keys(configAliases)];
   for (const key of Object.keys(json)) {
-    if (known.includes(key) || otherConfigKeys.includes(key)) continue;
+    if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
     throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
   }
 }

@@ -51,6 +51,11 @@ export function withoutNulls(json: Record<string, unknown>): Record<string, unkn
   return Object.fromEntries(Object.entries(json).filter(([, value]) => value !== null));
 }
 
+/** The same object without the keys that are undefined. */
+export function withoutUndefined<T extends object>(settings: T): T {
+  return Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== undefined)) as T;
+}
+
 //| 03-moe/a-files-of-weights.ipynb#nearest-name
 /** The known name nearest to a mistyped one, if there is one within a third of its letters. */
 export function nearestName(name: string, known: string[]): string | undefined {

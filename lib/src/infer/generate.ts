@@ -1,7 +1,7 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
-import { ropeTable } from "../model/positions.js";
+import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
 import { withoutGradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
@@ -26,10 +26,10 @@ export interface TokenStep {
 }
 
 /** Records the model on `tokens` tokens that stand at any positions, giving the scores after one of them. */
-export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, table: Tensor): TokenStep {
+export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, turns: RopeTables): TokenStep {
   const [ids, positions] = [indices(new Uint32Array(tokens), [1, tokens]), indices(new Uint32Array(tokens))];
   const last = indices([0], [1, 1]);
-  const context = { positions, ropeTable: table, cache: cache.at(positions) };
+  const context = { positions, ...turns, cache: cache.at(positions) };
   const recording = capture(() =>
     withoutGradients(() => {
       const { hidden } = hiddenStates(model, ids, context);
@@ -60,12 +60,12 @@ export interface TokenSteps {
   free(): void;
 }
 
-/** Steps of a model that share a cache and a table of turns. */
-export function tokenSteps(model: Model, cache: KeyValueCache, table: Tensor): TokenSteps {
+/** Steps of a model that share a cache and tables of turns. */
+export function tokenSteps(model: Model, cache: KeyValueCache, turns: RopeTables): TokenSteps {
   const steps = new Map<number, TokenStep>();
   return {
     reading(tokens) {
-      const step = steps.get(tokens) ?? tokenStep(model, tokens, cache, table);
+      const step = steps.get(tokens) ?? tokenStep(model, tokens, cache, turns);
       steps.set(tokens, step);
       return step;
     },
@@ -138,8 +138,8 @@ export function openSession(model: Model, capacity: number): Session {
   checkLength(config, capacity);
   const cache = keyValueCache(config, capacity);
   // The last chunk of a prompt may be padded past the end: its turns are looked up too.
-  const table = ropeTable(config.rope, config.headDim, capacity + prefillChunk);
-  const steps = tokenSteps(model, cache, table);
+  const turns = ropeTables(config, capacity + prefillChunk, capacity);
+  const steps = tokenSteps(model, cache, turns);
   const session: Session = {
     length: 0,
     capacity,
@@ -149,7 +149,7 @@ export function openSession(model: Model, capacity: number): Session {
       session.length = 0; // what the cache holds is out of sight, and will be written over
     },
     free() {
-      for (const owned of [steps, cache, table]) owned.free();
+      for (const owned of [steps, cache, turns.ropeTable, turns.localRopeTable]) owned?.free();
     },
   };
   return session;

@@ -10,20 +10,24 @@ export interface RotaryShape {
   heads: number;
   tokens: number;
   headDim: number;
+  /** Elements of a head that turn, from the `from`-th on. The rest is left as it is. */
+  turning: number;
+  from: number;
   positionsPerSequence: boolean;
 }
 
-/** Elements a load brings: the two halves of a head and the pairs of the table must all be whole fours. */
-export function rotaryWidth(headDim: number): 1 | 4 {
-  return headDim % 8 === 0 ? 4 : 1;
+/** Elements a load brings: heads, the two halves of what turns and the pairs of the table must all be whole fours. */
+export function rotaryWidth({ headDim, turning, from }: RotaryShape): 1 | 4 {
+  return headDim % 4 === 0 && from % 4 === 0 && turning % 8 === 0 ? 4 : 1;
 }
 
 /**
  * What kernels on heads read as data: of the shape only the heads' width is written into their source. Half of it is here too: it
  * ends loops, and one whose end is known would be unrolled, which takes the compiler seconds.
  */
-export function rotarySizes({ batch, heads, tokens, headDim, positionsPerSequence }: RotaryShape) {
-  const half = headDim / 2 / rotaryWidth(headDim);
+export function rotarySizes(shape: RotaryShape) {
+  const { batch, heads, tokens, turning, positionsPerSequence } = shape;
+  const half = turning / 2 / rotaryWidth(shape);
   return {
     rows: batch * heads * tokens,
     heads,
@@ -35,18 +39,19 @@ export function rotarySizes({ batch, heads, tokens, headDim, positionsPerSequenc
 
 //| 02-attention/6-positions.ipynb#rotary-head
 /**
- * Types and functions for turning pairs: element i of a head's first half and element i of its second half are a point
+ * Types and functions for turning pairs: element i of the first half of what turns and element i of its second half are a point
  * in the plane, and `cosines(position, i)` and `sines(position, i)` say how far it turns. A row is one head of one token.
  */
-export function rotaryHead(headDim: number): string {
-  const width = rotaryWidth(headDim);
-  const half = headDim / 2 / width;
+export function rotaryHead(shape: RotaryShape): string {
+  const width = rotaryWidth(shape);
+  const half = shape.turning / 2 / width;
   const wide = `fn cosines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].xz, table[at + 1u].xz); }
 fn sines(position: u32, i: u32) -> V { let at = position * ${half * 2}u + i * 2u; return V(table[at].yw, table[at + 1u].yw); }`;
   const narrow = `fn cosines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u]; }
 fn sines(position: u32, i: u32) -> V { return table[(position * ${half}u + i) * 2u + 1u]; }`;
   return `alias V = ${width === 4 ? "vec4f" : "f32"};
 const HALF = ${half}u;
+const HEAD = ${shape.headDim / width}u;
 fn total(v: V) -> f32 { return ${width === 4 ? "v.x + v.y + (v.z + v.w)" : "v"}; }
 ${width === 4 ? wide : narrow}`;
 }
@@ -61,8 +66,8 @@ export const rowPlace = `
   let head = row / sizes.tokens % sizes.heads;
   let sequence = row / (sizes.tokens * sizes.heads);
   let position = positions[sequence * sizes.positionStep + token];
-  let apart = row * HALF * 2u;
-  let together = ((sequence * sizes.tokens + token) * sizes.heads + head) * HALF * 2u;`;
+  let apart = row * HEAD;
+  let together = ((sequence * sizes.tokens + token) * sizes.heads + head) * HEAD;`;
 
 //| 02-attention/6-positions.ipynb#rotary-kernel
 /** A kernel on heads, one invocation a row: the body sees `row`, `position`, `apart` and `together` (its first places). */
@@ -78,7 +83,7 @@ export function rotaryKernel(
     name: `${name} ${batch}x${heads}x${tokens}x${headDim}`,
     reads: [...reads, "positions: array<u32>", "table: array<V>"],
     writes,
-    head: rotaryHead(headDim),
+    head: rotaryHead(shape),
     sizes: { ...rotarySizes(shape), ...sizes },
     workgroupSize: 64,
     workgroups: Math.ceil((batch * heads * tokens) / 64),
@@ -89,24 +94,59 @@ export function rotaryKernel(
 }
 
 //| 02-attention/6-positions.ipynb#rope-kernel
+/** WGSL statements that copy the elements of a head that do not turn. */
+export const copyRest = `
+  for (var i = 0u; i < HEAD; i++) {
+    if (i < sizes.before || i >= sizes.before + sizes.half * 2u) { y[apart + i] = x[apart + i]; }
+  }`;
+
 /**
- * Rotary positions (Su and others, "RoFormer", 2021) in the half-split layout: every pair of a head is turned by its
+ * Rotary positions (Su and others, "RoFormer", 2021) in the half-split layout: every pair of what turns is turned by its
  * token's angle, forward, or back by the same angle (`direction` −1), which is also the gradient.
  */
 export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
   const body = `
   let direction = bitcast<f32>(sizes.direction);
+  let start = apart + sizes.before;
   for (var i = 0u; i < sizes.half; i++) {
-    let a = x[apart + i];
-    let b = x[apart + HALF + i];
+    let a = x[start + i];
+    let b = x[start + HALF + i];
     let c = cosines(position, i);
     let s = direction * sines(position, i);
-    y[apart + i] = a * c - b * s;
-    y[apart + HALF + i] = b * c + a * s;
-  }`;
+    y[start + i] = a * c - b * s;
+    y[start + HALF + i] = b * c + a * s;
+  }${shape.turning < shape.headDim ? copyRest : ""}`;
   const name = direction > 0 ? "rope" : "rope back";
-  const sizes = { direction: floatBits(direction) };
+  const sizes = { direction: floatBits(direction), before: shape.from / rotaryWidth(shape) };
   return rotaryKernel(name, shape, ["x: array<V>"], ["y: array<V>"], { body, sizes });
+}
+
+//| 02-attention/6-positions.ipynb#interleaved-kernel
+/** The same in the interleaved layout: pair i of what turns is its elements 2i and 2i + 1. */
+export function interleavedRopeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
+  const { batch, heads, tokens, headDim, turning, from } = shape;
+  const places = { head: headDim / 2, before: from / 2, pairs: turning / 2 };
+  return kernel({
+    name: `${direction > 0 ? "rope" : "rope back"}, interleaved ${batch}x${heads}x${tokens}x${headDim}`,
+    reads: ["x: array<vec2f>", "positions: array<u32>", "table: array<vec2f>"],
+    writes: ["y: array<vec2f>"],
+    sizes: { ...rotarySizes(shape), ...places, direction: floatBits(direction) },
+    workgroupSize: 64,
+    workgroups: Math.ceil((batch * heads * tokens) / 64),
+    body: `
+  let row = thread;
+  if (row >= sizes.rows) { return; }
+  let sequence = row / (sizes.tokens * sizes.heads);
+  let position = positions[sequence * sizes.positionStep + row % sizes.tokens];
+  for (var i = 0u; i < sizes.head; i++) {
+    var pair = x[row * sizes.head + i];
+    if (i >= sizes.before && i < sizes.before + sizes.pairs) {
+      let turn = table[position * sizes.pairs + i - sizes.before] * vec2f(1.0, bitcast<f32>(sizes.direction));
+      pair = vec2f(pair.x * turn.x - pair.y * turn.y, pair.y * turn.x + pair.x * turn.y);
+    }
+    y[row * sizes.head + i] = pair;
+  }`,
+  });
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-kernel
@@ -168,12 +208,12 @@ export function rotaryHeadsBackwardKernel(shape: RotaryShape): Kernel {
 export function rotaryHeadsWeightKernel(shape: RotaryShape): Kernel {
   const { batch, heads, tokens, headDim } = shape;
   const rows = batch * heads * tokens;
-  const [groups, half] = [rowGroups(rows), headDim / 2 / rotaryWidth(headDim)];
+  const [groups, half] = [rowGroups(rows), headDim / 2 / rotaryWidth(shape)];
   return kernel({
     name: `norm, rope, split weight back ${rows}x${headDim}`,
     reads: ["x: array<V>", "inverse: array<f32>", "g: array<V>", "positions: array<u32>", "table: array<V>"],
     writes: ["sums: array<V>"],
-    head: rotaryHead(headDim),
+    head: rotaryHead(shape),
     sizes: { ...rotarySizes(shape), groupRows: Math.ceil(rows / groups), groups },
     workgroupSize: 64,
     workgroups: Math.ceil((groups * half) / 64),
@@ -187,7 +227,7 @@ export function rotaryHeadsWeightKernel(shape: RotaryShape): Kernel {
     first += a * x[together + i] * inverse[row];
     second += b * x[together + HALF + i] * inverse[row];
   }
-  sums[part * HALF * 2u + i] = first;
-  sums[part * HALF * 2u + HALF + i] = second;`,
+  sums[part * HEAD + i] = first;
+  sums[part * HEAD + HALF + i] = second;`,
   });
 }

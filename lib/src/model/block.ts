@@ -1,4 +1,5 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
+import type { Activation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { add, applyUnary, multiply } from "../tensor/operations.js";
@@ -6,7 +7,9 @@ import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
 import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
-import type { Activation, Block, Dense, Experts, Heads, Linear, Norm } from "./structure.js";
+import { latentAttention } from "./latent.js";
+import type { RopeTables } from "./positions.js";
+import type { Block, Dense, Experts, Heads, Latent, Linear, Norm } from "./structure.js";
 
 //| 02-attention/9-the-block.ipynb#linear-norm
 /** A linear layer: x [..., inputs] to [..., outputs], plus a residual of that shape where one is given. */
@@ -26,43 +29,50 @@ export function normalize(x: Tensor, { kind, weight, bias, epsilon }: Norm): Ten
 export interface AttentionCache {
   /**
    * Stores the new keys and values [batch, kvHeads, tokens, headDim] of a layer at the context's positions, and gives
-   * all of that layer, dense or paged.
+   * all of that layer, dense or paged. Latent attention has rows [batch, 1, tokens, width] that are both, and gives no values.
    */
-  extend(layer: number, keys: Tensor, values: Tensor): KeyValues;
+  extend(layer: number, keys: Tensor, values?: Tensor): KeyValues;
 }
 
 /** What all blocks of a model share while it runs. */
-export interface BlockContext {
+export interface BlockContext extends RopeTables {
   /** The position of each token: [tokens], or [batch, tokens] where sequences differ. */
   positions: Tensor<"u32">;
-  /** Made by `ropeTable`, at least as long as the largest position + 1. */
-  ropeTable: Tensor;
   /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
   firstKey?: Tensor<"u32">;
   cache?: AttentionCache;
 }
 
 //| 02-attention/9-the-block.ipynb#rotated-heads
+/** The table that a layer looks its turns up in, where its queries and keys turn. Throws when the context lacks it. */
+export function turnsOf({ rotary }: Heads, { ropeTable, localRopeTable }: BlockContext): Tensor | undefined {
+  if (rotary === "none") return undefined;
+  const table = rotary === "shared" ? ropeTable : localRopeTable;
+  if (!table) throw new Error("The context has no table of turns for this layer: make it with ropeTables.");
+  return table;
+}
+
 /**
  * Queries or keys ready for attention: projected, normalised as the model wants it, split into heads and turned by
  * their positions. x [batch, tokens, hidden] to [batch, heads, tokens, headDim].
  */
 export function rotatedHeads(
   x: Tensor,
-  { headDim, rotary }: Heads,
+  layer: Heads,
   projection: Linear,
   norm: Norm | undefined,
-  { positions, ropeTable }: BlockContext,
+  context: BlockContext,
 ): Tensor {
+  const { headDim } = layer;
   const projected = applyLinear(x, projection);
-  const turns = rotary === "shared" ? ropeTable : rotary;
+  const turns = turnsOf(layer, context);
   const perHead = norm?.weight.size === headDim;
-  if (norm?.kind === "rms" && perHead && turns !== "none")
-    return rotaryHeads(projected, norm.weight, norm.epsilon, positions, turns);
+  if (norm?.kind === "rms" && perHead && turns && 2 * turns.shape[1] === headDim)
+    return rotaryHeads(projected, norm.weight, norm.epsilon, context.positions, turns);
   const whole = norm && !perHead ? normalize(projected, norm) : projected;
   const split = splitHeads(whole, whole.shape[2] / headDim);
   const heads = norm && perHead ? normalize(split, norm) : split;
-  return turns === "none" ? heads : rope(heads, positions, turns);
+  return turns ? rope(heads, context.positions, turns) : heads;
 }
 
 //| 02-attention/9-the-block.ipynb#attend-heads
@@ -119,6 +129,18 @@ export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor):
 export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
 
 //| 02-attention/9-the-block.ipynb#block-parts
+/** The attention of a block, of either kind: x [batch, tokens, hidden] keeps its shape, plus the residual where one is given. */
+export function attentionHalf(
+  x: Tensor,
+  attention: Heads | Latent,
+  context: BlockContext,
+  residual?: Tensor,
+): Tensor {
+  return attention.kind === "heads"
+    ? selfAttention(x, attention, context, residual)
+    : latentAttention(x, attention, context, residual);
+}
+
 /** One residual step: x + after(half(before(x))), where either norm may be missing. x [batch, tokens, hidden] keeps its shape. */
 export function residualStep(
   x: Tensor,
@@ -139,7 +161,7 @@ export function runBlock(
   feed: FeedForward = onlyDense,
 ): Tensor {
   const attended = residualStep(x, norms.beforeAttention, norms.afterAttention, (rows, residual) =>
-    selfAttention(rows, attention, context, residual),
+    attentionHalf(rows, attention, context, residual),
   );
   return residualStep(attended, norms.beforeFeedForward, norms.afterFeedForward, (rows, residual) =>
     feed(rows, feedForward, residual),

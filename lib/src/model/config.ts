@@ -1,12 +1,13 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import {
+  type FamilySettings,
   type ModelConfig,
   buildModelConfig,
   checkConfigKeys,
   checkRunnable,
   configConflicts,
   renameAliases,
-  runnableValues,
+  runnableOf,
   strayValues,
 } from "../formats/config.js";
 import { isRecord, shown, withoutNulls } from "../formats/keys.js";
@@ -23,6 +24,23 @@ export function readModelType(json: Record<string, unknown>): string {
   throw new Error(`model_type ${shown(type)} is not run so far; these are: ${families}.`);
 }
 
+/** Settings that would change training, and nothing else. */
+export const trainingKeys = [
+  "attention_dropout",
+  "attn_pdrop",
+  "embd_pdrop",
+  "resid_pdrop",
+  "router_jitter_noise",
+];
+
+/** The keys of a config.json as most families spell them, with those that it leaves out, and without nulls. */
+export function completeKeys(json: Record<string, unknown>, family: FamilySettings): Record<string, unknown> {
+  const { defaults, derived, spelling, lacks = [] } = family;
+  const own = Object.fromEntries(Object.entries(json).filter(([key]) => !lacks.includes(key)));
+  const keys = withoutNulls({ ...defaults, ...renameAliases(own, spelling) });
+  return { ...derived?.(keys), ...keys };
+}
+
 //| 03-moe/a-files-of-weights.ipynb#parse-config
 /**
  * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
@@ -35,9 +53,9 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   const modelType = readModelType(json);
   const family = modelFamilies[modelType];
   if (strict) checkConfigKeys(json, modelType, family);
-  const keys = withoutNulls({ ...family.defaults, ...renameAliases(json, family.spelling) });
-  checkRunnable(keys, { ...runnableValues, ...family.runnable });
-  if (strict) checkRunnable(keys, { attention_dropout: [0] });
+  const keys = completeKeys(json, family);
+  checkRunnable(keys, runnableOf(family));
+  if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
   const config = buildModelConfig(keys, modelType, family);
   const [conflict] = strict ? configConflicts(json, family) : [];
   if (conflict) throw new Error(`${conflict} Give one of them.`);
@@ -52,20 +70,6 @@ export function configWarnings(json: unknown): string[] {
   return [...configConflicts(keys, modelFamilies[config.modelType]), ...strayValues(keys, config)];
 }
 
-//| 03-moe/a-files-of-weights.ipynb#complete-experts
-/** Adds what is left out about experts: 8 of them, 2 a token, as wide together as the dense layer would be. */
-export function completeExperts(given: Record<string, unknown>): Record<string, unknown> {
-  const visited = Number(given.num_experts_per_tok ?? 2);
-  const inner = Math.max(1, Math.round(Number(given.intermediate_size) / visited));
-  return {
-    ...(given.num_local_experts === undefined ? { num_experts: 8 } : {}),
-    num_experts_per_tok: visited,
-    moe_intermediate_size: inner,
-    norm_topk_prob: true,
-    ...given,
-  };
-}
-
 //| 03-moe/a-files-of-weights.ipynb#complete
 /**
  * Completes what a person wrote to a whole config.json: what is left out follows from the width and from what the
@@ -76,10 +80,13 @@ export function completeModelConfig(
   given: Record<string, unknown>,
   sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
 ): Record<string, unknown> {
-  const hidden = Number(given.hidden_size ?? 128);
-  const heads = Number(given.num_attention_heads ?? Math.max(1, Math.floor(hidden / 32)));
+  const modelType = String(given.model_type ?? "qwen3_moe");
+  const { spelling = {}, lacks = [], parts = [] } = modelFamilies[modelType] ?? {};
+  const stated = (key: string) => given[spelling[key] ?? key];
+  const hidden = Number(stated("hidden_size") ?? 128);
+  const heads = Number(stated("num_attention_heads") ?? Math.max(1, Math.floor(hidden / 32)));
   const shape = {
-    model_type: "qwen3_moe",
+    model_type: modelType,
     hidden_size: hidden,
     num_hidden_layers: 4,
     num_attention_heads: heads,
@@ -89,8 +96,10 @@ export function completeModelConfig(
     bos_token_id: null,
     eos_token_id: null,
   };
-  const whole = { ...shape, ...sizes, ...given };
-  return modelFamilies[String(whole.model_type)]?.sparse ? completeExperts(whole) : whole;
+  const whole: Record<string, unknown> = { ...shape, ...sizes, ...given };
+  for (const part of parts) Object.assign(whole, { ...part.complete?.(whole), ...given });
+  const kept = Object.entries(whole).filter(([key]) => !lacks.includes(key));
+  return { ...Object.fromEntries(kept.map(([key, value]) => [spelling[key] ?? key, value])), ...given };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#model-config-text-parts

@@ -3,6 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
 import { embed } from "../tensor/embedding.js";
 import { add, scale } from "../tensor/operations.js";
+import { softcap } from "../tensor/rows.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
 import {
@@ -14,14 +15,14 @@ import {
   runBlock,
 } from "./block.js";
 import { type MoeResult, moe } from "./moe.js";
-import { ropeTable } from "./positions.js";
+import { ropeTables } from "./positions.js";
 import type { Experts, Model } from "./structure.js";
 
 //| 03-moe/4-the-decoder.ipynb#sequence-context
 /** The context for whole sequences of `tokens` tokens: positions 0, 1, 2 … and the turns that belong to them. */
 export function sequenceContext(config: ModelConfig, tokens: number): BlockContext {
   const positions = indices(Array.from({ length: tokens }, (_, i) => i));
-  return { positions, ropeTable: ropeTable(config.rope, config.headDim, tokens) };
+  return { positions, ...ropeTables(config, tokens) };
 }
 
 //| 03-moe/4-the-decoder.ipynb#check-ids
@@ -85,8 +86,9 @@ export function hiddenStates(model: Model, ids: Tensor<"u32">, context: BlockCon
 
 //| 03-moe/4-the-decoder.ipynb#output-logits
 /** The score of every token of the vocabulary to come next: hidden [..., hidden] to logits [..., vocabulary]. */
-export function outputLogits({ head }: Model, hidden: Tensor): Tensor {
-  return applyLinear(hidden, head);
+export function outputLogits({ head, logitSoftcap }: Model, hidden: Tensor): Tensor {
+  const logits = applyLinear(hidden, head);
+  return logitSoftcap === undefined ? logits : softcap(logits, logitSoftcap);
 }
 
 //| 03-moe/4-the-decoder.ipynb#forward

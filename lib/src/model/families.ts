@@ -1,4 +1,13 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
+import {
+  attentionBiasPart,
+  expertsPart,
+  mlpBiasPart,
+  rotaryPart,
+  switchedWindowPart,
+  upperWindowPart,
+  windowPart,
+} from "../formats/config-parts.js";
 import type { ModelConfig } from "../formats/config.js";
 import type { Tensor } from "../tensor/tensor.js";
 import {
@@ -47,6 +56,7 @@ export const isSparse = ({ moe }: ModelConfig, layer: number) => moe?.sparseLaye
 export const conditions = {
   untied: ({ tied }) => !tied,
   biased: ({ attentionBias }) => attentionBias,
+  mlpBiased: (config, layer) => config.mlpBias && !isSparse(config, layer),
   normed: ({ qkNorm }) => qkNorm !== "none",
   sparse: isSparse,
   dense: (config, layer) => !isSparse(config, layer),
@@ -67,7 +77,7 @@ export function blockRows(
 
 //| 03-moe/4-the-decoder.ipynb#attention-entries
 export const { queries, keys, outputs, hidden } = shapes;
-export const { biased, normed, sparse, dense, untied } = conditions;
+export const { biased, mlpBiased, normed, sparse, dense, untied } = conditions;
 
 /** Attention with four projections, as Llama names them. */
 export const attentionEntries = blockRows([
@@ -93,6 +103,9 @@ export const feedForwardEntries = blockRows([
   ["feedForward.gate.weight", "mlp.gate_proj.weight", "matrix", shapes.up, dense],
   ["feedForward.up.weight", "mlp.up_proj.weight", "matrix", shapes.up, dense],
   ["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down, dense],
+  ["feedForward.gate.bias", "mlp.gate_proj.bias", "bias", outputsOf(shapes.up), mlpBiased],
+  ["feedForward.up.bias", "mlp.up_proj.bias", "bias", outputsOf(shapes.up), mlpBiased],
+  ["feedForward.down.bias", "mlp.down_proj.bias", "bias", outputsOf(shapes.down), mlpBiased],
 ]);
 
 /** The whole table: what a model like Llama or Qwen3 is made of, from the embedding up to the output. */
@@ -111,7 +124,15 @@ export const decoderEntries: WeightEntry[] = [
 export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"];
 
 /** What the three families have in common. */
-export const llamaLike = { entries: decoderEntries, redundant: storedAngles, sparse: false };
+export const llamaLike = { entries: decoderEntries, redundant: storedAngles };
+
+/** What Qwen's files assume of a window, which counts where they switch it on. */
+export const qwenWindow = { sliding_window: 4096, max_window_layers: 28 };
+
+/** The same table for families whose output projection never has a bias. */
+export function withoutOutputBias(entries: WeightEntry[]): WeightEntry[] {
+  return entries.filter(({ path }) => path !== "blocks.*.attention.o.bias");
+}
 
 //| 03-moe/4-the-decoder.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
@@ -120,21 +141,46 @@ export const modelFamilies: Record<string, ModelFamily> = {
     ...llamaLike,
     architecture: "Qwen3MoeForCausalLM",
     qkNorm: "head",
-    sparse: true,
-    defaults: { num_key_value_heads: 4, max_position_embeddings: 32768 },
+    parts: [rotaryPart, attentionBiasPart, switchedWindowPart, expertsPart],
+    defaults: { num_key_value_heads: 4, max_position_embeddings: 32768, sliding_window: 4096 },
+    runnable: { hidden_act: ["silu", "swish"] },
   },
   qwen3: {
     ...llamaLike,
     architecture: "Qwen3ForCausalLM",
     qkNorm: "head",
-    defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768 },
+    parts: [rotaryPart, attentionBiasPart, upperWindowPart],
+    defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768, ...qwenWindow },
   },
   llama: {
     ...llamaLike,
     architecture: "LlamaForCausalLM",
     qkNorm: "none",
     headsFillWidth: true,
+    parts: [rotaryPart, attentionBiasPart, mlpBiasPart],
     defaults: { max_position_embeddings: 2048, bos_token_id: 1, eos_token_id: 2 },
+  },
+  qwen2: {
+    ...llamaLike,
+    entries: withoutOutputBias(decoderEntries),
+    architecture: "Qwen2ForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, upperWindowPart],
+    fixed: { attentionBias: true },
+    defaults: { num_key_value_heads: 32, max_position_embeddings: 32768, ...qwenWindow },
+  },
+  mistral: {
+    ...llamaLike,
+    architecture: "MistralForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, windowPart],
+    defaults: {
+      num_key_value_heads: 8,
+      max_position_embeddings: 131072,
+      sliding_window: 4096,
+      bos_token_id: 1,
+      eos_token_id: 2,
+    },
   },
 };
 

@@ -10,7 +10,7 @@ import {
 } from "../formats/safetensors.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
-import type { ModelWeight } from "./structure.js";
+import type { ModelFamily, ModelWeight } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
 /** How the numbers of a weight (of one expert, where each has a tensor) lie in a tensor of the file. */
@@ -18,9 +18,10 @@ export interface StoredLayout {
   stacks: number;
   rows: number;
   columns: number;
-  /** Of the tensor's `of` rows: `first`, then every `step`-th. */
+  /** Of the tensor's `of` rows: from `first` on `run` rows, and so on every `step` rows. */
   first: number;
   step: number;
+  run: number;
   of: number;
   transposed: boolean;
 }
@@ -37,8 +38,8 @@ export function storedLayout({
   const isVector = role === "norm" || role === "bias";
   const columns = isVector ? 1 : part[part.length - 1];
   const rows = isVector ? part[part.length - 1] : part[part.length - 2];
-  const { first, of, step = 1 } = stored ?? { first: 0, of: rows };
-  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, of, transposed };
+  const { first, of, step = 1, run = 1 } = stored ?? { first: 0, of: rows };
+  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, run, of, transposed };
 }
 
 /** The shape of the tensor in the file. */
@@ -58,12 +59,13 @@ export function isPlain({ rows, of, transposed }: StoredLayout): boolean {
 
 /** Calls `move(inFile, inWeight)` for each number: its place in the tensor of the file, and its place in the weight. */
 export function eachStored(layout: StoredLayout, move: (inFile: number, inWeight: number) => void): void {
-  const { stacks, rows, columns, first, step, of, transposed } = layout;
+  const { stacks, rows, columns, first, step, run, of, transposed } = layout;
   const [rowStride, columnStride] = transposed ? [1, of] : [columns, 1];
   for (let stack = 0; stack < stacks; stack++)
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < columns; c++) {
-        const inFile = stack * of * columns + (first + r * step) * rowStride + c * columnStride;
+        const row = first + Math.floor(r / run) * step + (r % run);
+        const inFile = stack * of * columns + row * rowStride + c * columnStride;
         move(inFile, (stack * rows + r) * columns + c);
       }
 }
@@ -176,6 +178,18 @@ export function checkTensors(
         `The weight ${name} is [${given.join(", ")}], but the configuration wants [${shape.join(", ")}].`,
       );
   }
+}
+
+//| 03-moe/a-files-of-weights.ipynb#with-prefix
+/** The tensors of a file under the names of the family's table, some of whose files leave out a prefix. */
+export function completeNames(
+  tensors: Map<string, StoredTensor>,
+  { optionalPrefix: prefix, entries }: ModelFamily,
+): Map<string, StoredTensor> {
+  const names = [...tensors.keys()];
+  if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
+  const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
+  return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head

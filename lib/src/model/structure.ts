@@ -1,13 +1,11 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
-import type { FamilySettings, ModelConfig } from "../formats/config.js";
+import type { Activation, FamilySettings, ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
+import { yarnMagnitude } from "./positions.js";
 
 //| 02-attention/9-the-block.ipynb#weights-type
-/** One of `activations`, by its name. */
-export type Activation = "silu" | "gelu";
-
 /** A linear layer: weight [outputs, inputs], bias [outputs]. */
 export interface Linear {
   weight: Tensor;
@@ -36,8 +34,8 @@ export interface Heads {
   /** Norms on queries and keys: over each head where they are as wide as one, else over the whole projection. */
   qNorm?: Norm;
   kNorm?: Norm;
-  /** How positions turn queries and keys: by the context's table, by one of its own, or not at all. */
-  rotary: "shared" | "none" | Tensor;
+  /** How positions turn queries and keys: by the context's table, by its table for local layers, or not at all. */
+  rotary: "shared" | "local" | "none";
   /** A query sees so many last keys, itself included; all where it is left out. */
   window?: number;
   /** Scores are multiplied by this; 1/√headDim unless given. */
@@ -46,6 +44,36 @@ export interface Heads {
   softcap?: number;
   /** A learned score for each head that takes a share and gives no value [heads]. */
   sinks?: Tensor;
+}
+
+//| 02-attention/9-the-block.ipynb#latent-type
+/** Latent attention (DeepSeek-V2, 2024): keys and values of all heads are made from one short row a token, beside a key that turns. */
+export interface Latent {
+  kind: "latent";
+  /** The number of its block, by which a cache knows it. */
+  layer: number;
+  /** Queries pass through a narrow layer and a norm first, where the model has them. */
+  qDown?: Linear;
+  qNorm?: Norm;
+  /** [heads · (nopeDim + ropeDim), inputs]. */
+  q: Linear;
+  /** To the row that is remembered [rank, hidden]. */
+  kvDown: Linear;
+  kvNorm: Norm;
+  /** To the part of all heads' keys that turns [ropeDim, hidden]. */
+  ropeKey: Linear;
+  /** From the row to what does not turn of each head's keys [heads · nopeDim, rank], and to its values [heads · valueDim, rank]. */
+  keyUp: Linear;
+  valueUp: Linear;
+  o: Linear;
+  /** Elements of a head's queries and keys that do not turn, that turn, and of its values. */
+  nopeDim: number;
+  ropeDim: number;
+  valueDim: number;
+  /** Whether what turns is in the interleaved layout. */
+  interleaved: boolean;
+  /** Scores are multiplied by this; 1/√(nopeDim + ropeDim) unless given. */
+  scale?: number;
 }
 
 //| 02-attention/9-the-block.ipynb#feed-forward-types
@@ -73,7 +101,7 @@ export interface Experts {
 //| 02-attention/9-the-block.ipynb#model-type
 /** One block: its two halves, and the norms before and after them. */
 export interface Block {
-  attention: Heads;
+  attention: Heads | Latent;
   feedForward: Dense | Experts;
   norms: { beforeAttention?: Norm; afterAttention?: Norm; beforeFeedForward?: Norm; afterFeedForward?: Norm };
 }
@@ -91,17 +119,21 @@ export interface Model {
   norm?: Norm;
   /** From hidden states to scores; its weight is the embedding where the two are tied. */
   head: Linear;
+  /** Scores are bounded smoothly: softcap · tanh(score / softcap). */
+  logitSoftcap?: number;
 }
 
 //| 02-attention/9-the-block.ipynb#weight-entry
 /** What kind of thing a weight is. "residual" is a matrix that writes into the residual stream. */
 export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router";
 
-/** A part of the rows of a tensor in a file: `first`, then every `step`-th, of `of` rows. */
+/** A part of the rows of a tensor in a file: from `first` on `run` rows, then the same again every `step` rows, of `of` rows. */
 export interface StoredRows {
   first: number;
   of: number;
+  /** Both are 1 unless given. */
   step?: number;
+  run?: number;
 }
 
 /** A row of a family's table. In path and file, `*` stands for the layer, counted from 0. */
@@ -176,14 +208,9 @@ export interface ModelFamily extends FamilySettings {
   redundant?: string[];
   /** RMSNorm unless told. */
   norm?: Norm["kind"];
-  /** SiLU unless told. */
-  activation?: Activation;
   embeddingScale?: (config: ModelConfig) => number;
-  /** What is different about the attention of a layer: no rotation, a window, another scale. */
-  heads?: (
-    config: ModelConfig,
-    layer: number,
-  ) => Partial<Pick<Heads, "rotary" | "window" | "scale" | "softcap">>;
+  /** What stands before the names of its tensors in some files and not in others. */
+  optionalPrefix?: string;
 }
 
 //| 02-attention/9-the-block.ipynb#build-parts
@@ -214,19 +241,65 @@ export function buildNorm({ config, family, tensors }: BuildPlan, path: string):
 }
 
 //| 02-attention/9-the-block.ipynb#build-halves
+/** What the configuration says of the attention of one layer. */
+export function headSettings(
+  config: ModelConfig,
+  layer: number,
+): Pick<Heads, "rotary" | "window" | "scale" | "softcap"> {
+  const isLocal = config.localLayers?.[layer] ?? false;
+  const turns = config.rope !== undefined && (config.rotatingLayers?.[layer] ?? true);
+  return {
+    rotary: !turns ? "none" : isLocal && config.localRope ? "local" : "shared",
+    window: isLocal ? config.window : undefined,
+    scale: config.queryScalar === undefined ? undefined : config.queryScalar ** -0.5,
+    softcap: config.attentionSoftcap,
+  };
+}
+
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
-  const { config, family, tensors } = plan;
+  const { config, tensors } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
   const [qNorm, kNorm] = ["qNorm", "kNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
   const sinks = tensors.get(`${path}.sinks`);
-  const settings = { rotary: "shared" as const, ...family.heads?.(config, layer) };
-  return { kind: "heads", layer, headDim: config.headDim, q, k, v, o, qNorm, kNorm, sinks, ...settings };
+  return {
+    kind: "heads",
+    layer,
+    headDim: config.headDim,
+    q,
+    k,
+    v,
+    o,
+    qNorm,
+    kNorm,
+    sinks,
+    ...headSettings(config, layer),
+  };
+}
+
+/** What scores of latent attention are multiplied by, where YaRN has a say in it: the usual, times the square of its magnitude. */
+export function latentScaleOf({ rope, latent }: ModelConfig): number | undefined {
+  const scaling = rope?.scaling;
+  if (scaling?.type !== "yarn" || !scaling.mscaleAllDim) return undefined;
+  const { nopeDim, ropeDim } = latent!;
+  return yarnMagnitude(scaling.factor, scaling.mscaleAllDim) ** 2 / Math.sqrt(nopeDim + ropeDim);
+}
+
+export function buildLatent(plan: BuildPlan, path: string, layer: number): Latent {
+  const { config, tensors } = plan;
+  const { nopeDim, ropeDim, valueDim, interleaved } = config.latent!;
+  const names = ["q", "kvDown", "ropeKey", "keyUp", "valueUp", "o"];
+  const [q, kvDown, ropeKey, keyUp, valueUp, o] = names.map((name) => buildLinear(plan, `${path}.${name}`));
+  const qDown = tensors.has(`${path}.qDown.weight`) ? buildLinear(plan, `${path}.qDown`) : undefined;
+  const [qNorm, kvNorm] = ["qNorm", "kvNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
+  const linears = { qDown, q, kvDown, ropeKey, keyUp, valueUp, o };
+  const sizes = { nopeDim, ropeDim, valueDim, interleaved, scale: latentScaleOf(config) };
+  return { kind: "latent", layer, ...linears, qNorm, kvNorm: kvNorm!, ...sizes };
 }
 
 export function buildDense(plan: BuildPlan, path: string): Dense {
   const [up, down] = ["up", "down"].map((name) => buildLinear(plan, `${path}.${name}`));
   const gate = plan.tensors.has(`${path}.gate.weight`) ? buildLinear(plan, `${path}.gate`) : undefined;
-  return { kind: "dense", gate, up, down, activation: plan.family.activation ?? "silu" };
+  return { kind: "dense", gate, up, down, activation: plan.config.activation };
 }
 
 /** The feed-forward half at a path: a mixture of experts where there is a router. */
@@ -246,7 +319,7 @@ export function buildBlock(plan: BuildPlan, layer: number): Block {
   const at = `blocks.${layer}`;
   const norm = (name: string) => buildNorm(plan, `${at}.norms.${name}`);
   return {
-    attention: buildHeads(plan, `${at}.attention`, layer),
+    attention: (plan.config.latent ? buildLatent : buildHeads)(plan, `${at}.attention`, layer),
     feedForward: buildFeedForward(plan, `${at}.feedForward`),
     norms: {
       beforeAttention: norm("beforeAttention"),
@@ -275,6 +348,7 @@ export function buildModel(
     blocks: Array.from({ length: config.layers }, (_, layer) => buildBlock(plan, layer)),
     norm: buildNorm(plan, "norm"),
     head: config.tied ? { weight: embedding } : buildLinear(plan, "head"),
+    logitSoftcap: config.logitSoftcap,
   };
 }
 

@@ -10,6 +10,7 @@ import { modelFamilies, parametersOf, weightsOf } from "./families.js";
 import {
   type StoredTensor,
   checkTensors,
+  completeNames,
   fileTensors,
   isPlain,
   mergeFiles,
@@ -60,7 +61,7 @@ export interface LoadedModel extends Model {
  */
 export function openModelFiles(config: unknown, files: Map<string, StoredTensor>[]): LoadedModel {
   const stated = parseModelConfig(config);
-  const tensors = mergeFiles(files);
+  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
   const settled = settleHead(stated, tensors);
   const weights = weightsOf(settled.config);
   checkTensors(settled.config, tensors, fileTensors(weights));

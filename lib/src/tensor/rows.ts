@@ -12,6 +12,7 @@ import {
 import { columnSumKernel } from "../kernels/reduce.js";
 import { rowGroups } from "../kernels/rows.js";
 import { softmaxBackwardKernel, softmaxKernel } from "../kernels/softmax.js";
+import { wgslNumber } from "../kernels/wgsl.js";
 import { isTracked, track } from "./autograd.js";
 import { applyUnary, multiply, sumToShape } from "./operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
@@ -109,6 +110,14 @@ export function silu(x: Tensor): Tensor {
 /** GELU of every element of x [...] in its tanh form (Hendrycks and Gimpel, 2016). */
 export function gelu(x: Tensor): Tensor {
   return activate("gelu", x);
+}
+
+//| 02-attention/4-rows.ipynb#softcap
+/** softcap · tanh(x / softcap): x [...] bounded smoothly, as Gemma 2 does with scores. Beyond ±15 some drivers' tanh is NaN, and it is ±1. */
+export function softcap(x: Tensor, cap: number): Tensor {
+  const most = wgslNumber(cap);
+  const value = `${most} * tanh(clamp(x / ${most}, V(-15), V(15)))`;
+  return applyUnary("softcap", { value, derivative: `1 - y * y / (${most} * ${most})` }, x);
 }
 
 //| 02-attention/4-rows.ipynb#swiglu-operation

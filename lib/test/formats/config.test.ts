@@ -48,9 +48,11 @@ await test("a Qwen3-MoE model of transformers 5", () => {
       sparseLayers: [true, true],
     },
     normEps: 1e-6,
+    activation: "silu",
     qkNorm: "head",
     rope: { theta: 10000 },
     attentionBias: false,
+    mlpBias: false,
     tied: false,
     initializerRange: 0.02,
     eosTokenIds: [],
@@ -120,7 +122,7 @@ await test("released configurations of older spelling: Qwen3-30B-A3B, Llama 3.2 
     },
     { strict: true },
   );
-  expect([qwen.moe?.experts, qwen.moe?.expertsPerToken, qwen.rope.theta, qwen.headDim]).toEqual([
+  expect([qwen.moe?.experts, qwen.moe?.expertsPerToken, qwen.rope?.theta, qwen.headDim]).toEqual([
     128, 8, 1e6, 128,
   ]);
   const llama = parseModelConfig(
@@ -159,7 +161,7 @@ await test("released configurations of older spelling: Qwen3-30B-A3B, Llama 3.2 
     },
     { strict: true },
   );
-  expect([llama.tied, llama.rope.scaling?.factor, llama.eosTokenIds.length]).toEqual([true, 32, 3]);
+  expect([llama.tied, llama.rope?.scaling?.factor, llama.eosTokenIds.length]).toEqual([true, 32, 3]);
 });
 
 //| 03-moe/a-files-of-weights.ipynb#config-spellings-test
@@ -264,15 +266,18 @@ await test("what we do not run is refused by name, not ignored", () => {
   );
   expect(parsing("qwen3", { model_type: "toString" })).toThrow('model_type "toString" is not run');
   expect(parsing("qwen3", { model_type: undefined })).toThrow("model_type is missing");
-  expect(parsing("qwen3", { hidden_act: "gelu" })).toThrow('hidden_act is "gelu", but only "silu" is run');
-  expect(parsing("llama", { mlp_bias: true })).toThrow("mlp_bias is true, but only false");
+  expect(parsing("qwen3", { hidden_act: "gelu" })).toThrow('hidden_act is "gelu", but only these');
+  expect(parsing("qwen3", { mlp_bias: true })).toThrow("mlp_bias is true, but only false");
+  expect(parsing("qwen3_moe", { hidden_act: "relu" })).toThrow(
+    'hidden_act is "relu", but only "silu" is run',
+  );
   expect(parsing("qwen3", { use_sliding_window: true })).toThrow("use_sliding_window is true");
   expect(parsing("qwen3", { layer_types: ["full_attention", "sliding_attention"] })).toThrow(
-    'layer_types is "sliding_attention"',
+    "layer_types has sliding_attention, but there is no sliding_window.",
   );
   expect(parsing("qwen3", { quantization_config: { bits: 4 } })).toThrow("quantization_config is given");
-  expect(parsing("qwen3", { rope_scaling: { type: "yarn", factor: 4 } })).toThrow(
-    'rope_scaling has the rope_type "yarn"',
+  expect(parsing("qwen3", { rope_scaling: { type: "spiral", factor: 4 } })).toThrow(
+    'rope_scaling has the rope_type "spiral"',
   );
   expect(parsing("qwen3", { partial_rotary_factor: 0.5 })).toThrow("partial_rotary_factor is 0.5");
   expect(parsing("qwen3", { rope_scaling: { partial_rotary_factor: 0.5 } })).toThrow(
@@ -326,7 +331,7 @@ const llama3 = {
 };
 
 await test("where two keys contradict each other, the one wins that wins in transformers", () => {
-  const theta = (changes: Record<string, unknown>) => parsing("qwen3", changes)().rope.theta;
+  const theta = (changes: Record<string, unknown>) => parsing("qwen3", changes)().rope?.theta;
   const parameters = { rope_theta: 7000, rope_type: "default" };
   // Each value was asked of transformers 5.18.
   expect(theta({ rope_theta: 5000, rope_parameters: parameters })).toBe(7000);
@@ -334,11 +339,13 @@ await test("where two keys contradict each other, the one wins that wins in tran
   expect(theta({ rope_scaling: llama3, rope_parameters: parameters })).toBe(10000);
   expect(theta({ rope_scaling: llama3, rope_parameters: parameters, rope_theta: 123 })).toBe(123);
   expect(theta({ rope_scaling: {}, rope_parameters: parameters })).toBe(7000);
-  expect(parsing("qwen3", { rope_parameters: { ...parameters, type: "llama3" } })().rope.scaling).toBe(
+  expect(parsing("qwen3", { rope_parameters: { ...parameters, type: "llama3" } })().rope?.scaling).toBe(
     undefined,
   );
   const { original_max_position_embeddings: _, ...rest } = llama3;
-  expect(parsing("qwen3", { rope_parameters: rest })().rope.scaling?.originalContextLength).toBe(256);
+  expect(parsing("qwen3", { rope_parameters: rest })().rope?.scaling).toMatchObject({
+    originalContextLength: 256,
+  });
 });
 
 //| 03-moe/a-files-of-weights.ipynb#config-conflicts-test-2
@@ -445,6 +452,7 @@ const anyConfig = anyConfigParts.map(
         }
       : {}),
     normEps: 1e-5,
+    activation: "silu",
     qkNorm: modelType === "llama" ? "none" : "head",
     rope: flags[1]
       ? {
@@ -459,6 +467,7 @@ const anyConfig = anyConfigParts.map(
         }
       : { theta },
     attentionBias: flags[2],
+    mlpBias: modelType === "llama" && flags[0],
     tied: flags[3],
     initializerRange: 0.01 * width,
     ...(flags[0] ? { bosTokenId: width } : {}),

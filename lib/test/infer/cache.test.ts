@@ -5,7 +5,7 @@ import { cacheBytes, keyValueCache, pagedCache } from "../../src/infer/cache.js"
 import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
 import { forward } from "../../src/model/decoder.js";
 import { randomModel } from "../../src/model/families.js";
-import { ropeTable } from "../../src/model/positions.js";
+import { ropeTables } from "../../src/model/positions.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";
 import { indices } from "../../src/tensor/tensor.js";
 
@@ -33,7 +33,7 @@ await test("a model reads two texts into shuffled blocks, chunk by chunk, as int
       [0, 8, 3],
     ]),
   ];
-  const table = ropeTable(tiny.config.rope, tiny.config.headDim, 64);
+  const turns = ropeTables(tiny.config, 64);
   for (const [tokens, starts] of [
     [20, [0, 0]],
     [1, [20, 11]],
@@ -48,7 +48,7 @@ await test("a model reads two texts into shuffled blocks, chunk by chunk, as int
       [2, tokens],
     );
     const [dense, paged] = caches.map((cache) => {
-      const context = { positions, ropeTable: table, cache: cache.at(positions) };
+      const context = { positions, ...turns, cache: cache.at(positions) };
       return withoutGradients(() => forward(tiny, ids, context)).logits;
     });
     expect(await paged.array()).toEqual(await dense.array());

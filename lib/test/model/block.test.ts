@@ -7,9 +7,10 @@ import { openGpu } from "../../src/gpu/device.js";
 import { applyLinear, normalize, onlyDense, runBlock, selfAttention } from "../../src/model/block.js";
 import { parseModelConfig } from "../../src/model/config.js";
 import { modelFamilies } from "../../src/model/families.js";
-import { ropeTable } from "../../src/model/positions.js";
+import { ropeTables } from "../../src/model/positions.js";
 import {
   type Block,
+  type Heads,
   type Model,
   type ModelWeight,
   buildModel,
@@ -56,7 +57,7 @@ function plainDecoder(model: Model, ids: Tensor<"u32">): Tensor {
   const tokens = ids.shape[1];
   const context = {
     positions: indices(Array.from({ length: tokens }, (_, t) => t)),
-    ropeTable: ropeTable(config.rope, config.headDim, tokens),
+    ...ropeTables(config, tokens),
   };
   let x = embed(ids, model.embedding);
   for (const block of model.blocks) x = runBlock(x, block, context);
@@ -199,9 +200,9 @@ await test("a norm after a half keeps the residual out of the product, and each 
   const [block] = freshModel(config, qwen3, 3).blocks;
   const [before, after] = [block.norms.beforeAttention!, block.norms.beforeFeedForward!];
   const x = tensor(normals(2, 3 * config.hiddenSize), [1, 3, config.hiddenSize]);
-  const context = { positions: indices([0, 1, 2]), ropeTable: ropeTable(config.rope, config.headDim, 3) };
+  const context = { positions: indices([0, 1, 2]), ...ropeTables(config, 3) };
   const otherWay: Block = { ...block, norms: { afterAttention: before, afterFeedForward: after } };
-  const attended = add(x, normalize(selfAttention(x, block.attention, context), before));
+  const attended = add(x, normalize(selfAttention(x, block.attention as Heads, context), before));
   const expected = add(attended, normalize(onlyDense(attended, block.feedForward), after));
   expect(await runBlock(x, otherWay, context).array()).toEqual(await expected.array());
   const weight = tensor(normals(5, config.hiddenSize), [config.hiddenSize]);

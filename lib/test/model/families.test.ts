@@ -1,12 +1,13 @@
 // Extracted from chapters/03-moe/a-files-of-weights.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import type { ModelConfig } from "../../src/formats/config.js";
+import { expertsPart, rotaryPart } from "../../src/formats/config-parts.js";
+import type { ConfigPart, ModelConfig } from "../../src/formats/config.js";
 import { readSafetensors, toFloat32, writeSafetensors } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
 import { parseModelConfig } from "../../src/model/config.js";
 import { hiddenStates, outputLogits, sequenceContext } from "../../src/model/decoder.js";
 import { modelFamilies, parametersByName, parametersOf, randomModel } from "../../src/model/families.js";
-import type { Experts, ModelFamily, WeightEntry } from "../../src/model/structure.js";
+import type { Experts, Heads, ModelFamily, WeightEntry } from "../../src/model/structure.js";
 import { loadModel, saveModel } from "../../src/model/weights.js";
 import { gradients } from "../../src/tensor/autograd.js";
 import { mean, subtract, unary } from "../../src/tensor/operations.js";
@@ -97,16 +98,22 @@ const toyEntries: WeightEntry[] = [
 ];
 
 //| 03-moe/a-files-of-weights.ipynb#toy-settings
+/** Its two layers differ, and no key says it. */
+const toyPart: ConfigPart = {
+  keys: [],
+  read: () => ({ window: 3, localLayers: [true, false], rotatingLayers: [true, false] }),
+  write: () => ({}),
+};
+
 const toyFamily: ModelFamily = {
   architecture: "ToyForCausalLM",
   qkNorm: "none",
-  sparse: true,
+  parts: [rotaryPart, expertsPart, toyPart],
   defaults: { norm_topk_prob: true },
   spelling: { hidden_size: "n_embd", num_hidden_layers: "n_layer" },
   entries: toyEntries,
   norm: "layer",
   embeddingScale: ({ hiddenSize }) => Math.sqrt(hiddenSize),
-  heads: (_, layer) => (layer === 0 ? { window: 3 } : { rotary: "none" }),
 };
 
 /** The config.json of a toy model. */
@@ -153,7 +160,7 @@ await test("a family that is data alone is saved as its table says, and loads to
       [16, 32],
       [8, 16],
     ]);
-    const [k, up] = [model.blocks[1].attention.k, (model.blocks[0].feedForward as Experts).up];
+    const [k, up] = [(model.blocks[1].attention as Heads).k, (model.blocks[0].feedForward as Experts).up];
     const [keyValues, upValues] = [await k.weight.array(), await up.weight.array()];
     expect(toFloat32(fused)[5 * 32 + 16 + 3]).toBe(keyValues[3 * 16 + 5]); // column 5 of key row 3
     expect(toFloat32(mixed)[(2 * 1 + 1) * 16 + 7]).toBe(upValues[(2 * 4 + 1) * 16 + 7]); // of expert 2, row 1

@@ -2,7 +2,13 @@
 import { expect, test } from "vitest";
 import type { RopeConfig } from "../../src/formats/rope.js";
 import { openGpu } from "../../src/gpu/device.js";
-import { llama3Frequency, ropeTable, rotaryMagnitude, scaledFrequencies } from "../../src/model/positions.js";
+import {
+  llama3Frequency,
+  ropeFrequencies,
+  ropeTable,
+  rotaryMagnitude,
+  scaledFrequencies,
+} from "../../src/model/positions.js";
 import { splitHeads } from "../../src/tensor/attention.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
@@ -90,6 +96,33 @@ await test("rope equals the plain rotation, with positions shared and for each s
     }
 });
 
+//| 02-attention/6-positions.ipynb#rope-partial-test
+await test("where the table is narrower than a head, its first elements turn and the rest stays, and back", async () => {
+  for (const [headDim, dimensions] of [
+    [8, 2],
+    [12, 8],
+    [32, 16],
+  ]) {
+    const x = randomHeads(2, 3, 5, headDim);
+    const [positions, partial] = [[5, 6, 7, 8, 9, 0, 99, 2, 1, 1], { theta: 10000, dimensions }];
+    const table = ropeTable(partial, headDim, 100);
+    const y = await rope(tensor(x.values, x.shape), indices(positions, [2, 5]), table).array();
+    const expected = Array.from({ length: 30 }, (_, row) => {
+      const head = Array.from(x.values.subarray(row * headDim, (row + 1) * headDim));
+      const position = positions[Math.floor(row / 15) * 5 + (row % 5)];
+      const turned = plainRope(head.slice(0, dimensions), position, ropeFrequencies(10000, dimensions));
+      return [...turned, ...head.slice(dimensions)];
+    }).flat();
+    expect(relativeError(y, expected), `${dimensions} of ${headDim}`).toBeLessThan(1e-6);
+    const few = ropeTable(partial, headDim, 8);
+    const error = await gradientError(
+      (heads) => rope(heads, indices([1, 4, 7]), few),
+      [randomHeads(2, 2, 3, headDim)],
+    );
+    expect(error).toBeLessThan(2e-2);
+  }
+});
+
 //| 02-attention/6-positions.ipynb#distance-test
 await test("a dot product of turned heads depends on the distance alone", async () => {
   const [q, k] = [randomHeads(1, 1, 1, 16), randomHeads(1, 1, 1, 16)];
@@ -113,6 +146,47 @@ await test("gradients of rope agree with finite differences", async () => {
       await gradientError((x) => rope(x, indices([1, 4, 7]), table), [randomHeads(2, 2, 3, headDim)]),
     ).toBeLessThan(2e-2);
   }
+});
+
+//| 02-attention/6-positions.ipynb#interleaved-test
+/** A head's even elements first, then its odd ones: what makes the interleaved layout the half-split one. */
+const evensBefore = (head: number[]) => [0, 1].flatMap((odd) => head.filter((_, i) => i % 2 === odd));
+
+await test("both layouts turn the same pairs, in any part of a head, and back", async () => {
+  for (const [headDim, from, turning] of [
+    [8, 0, 8],
+    [12, 8, 4],
+    [24, 4, 16],
+    [10, 2, 6],
+  ]) {
+    const x = randomHeads(2, 3, 4, headDim);
+    const positions = indices([5, 0, 7, 2, 1, 9, 3, 8], [2, 4]);
+    const table = ropeTable(settings, turning, 10);
+    const frequencies = scaledFrequencies(settings, turning);
+    const places = await positions.array();
+    for (const interleaved of [false, true]) {
+      const y = await rope(tensor(x.values, x.shape), positions, table, { from, interleaved }).array();
+      for (let row = 0; row < 24; row++) {
+        const [before, after] = [x.values, y].map((all) => [
+          ...all.subarray(row * headDim, (row + 1) * headDim),
+        ]);
+        const part = before.slice(from, from + turning);
+        const place = places[Math.floor(row / 12) * 4 + (row % 4)];
+        const turned = plainRope(interleaved ? evensBefore(part) : part, place, frequencies);
+        const actual = after.slice(from, from + turning);
+        expect(relativeError(interleaved ? evensBefore(actual) : actual, turned)).toBeLessThan(1e-6);
+        expect([...after.slice(0, from), ...after.slice(from + turning)]).toEqual([
+          ...before.slice(0, from),
+          ...before.slice(from + turning),
+        ]);
+      }
+      const f = (x: Tensor) => rope(x, positions, table, { from, interleaved });
+      expect(await gradientError(f, [x]), `${headDim}, interleaved ${interleaved}`).toBeLessThan(2e-2);
+    }
+  }
+  expect(() =>
+    rope(tensor(new Float32Array(8), [1, 1, 1, 8]), indices([0]), ropeTable(settings, 4, 1), { from: 6 }),
+  ).toThrow("want a table");
 });
 
 //| 02-attention/6-positions.ipynb#rotary-heads-test

@@ -1,0 +1,170 @@
+// Every family in fixtures/families: what transformers computes with a tiny model of it, we compute too, in every way that a model is
+// run. A new folder there is picked up by itself.
+import fs from "node:fs";
+import { expect, test } from "vitest";
+import { readSafetensors, toFloat32, toInt32 } from "../lib/src/formats/safetensors.js";
+import { openGpu } from "../lib/src/gpu/device.js";
+import { keyValueCache } from "../lib/src/infer/cache.js";
+import { ignoredTarget } from "../lib/src/kernels/cross-entropy.js";
+import type { BlockContext } from "../lib/src/model/block.js";
+import { parseModelConfig } from "../lib/src/model/config.js";
+import { forward, sequenceContext } from "../lib/src/model/decoder.js";
+import { parametersOf, weightsOf } from "../lib/src/model/families.js";
+import { ropeTables } from "../lib/src/model/positions.js";
+import { fileNumbers, fileTensors } from "../lib/src/model/stored.js";
+import type { Model } from "../lib/src/model/structure.js";
+import { loadModel, saveModel } from "../lib/src/model/weights.js";
+import { gradients, withoutGradients } from "../lib/src/tensor/autograd.js";
+import { relativeError } from "../lib/src/tensor/check.js";
+import { indices } from "../lib/src/tensor/tensor.js";
+import { batchLoss } from "../lib/src/train/step.js";
+
+const folder = "tests/fixtures/families";
+const families = fs.readdirSync(folder).sort();
+
+await openGpu();
+
+function read(family: string, file: string) {
+  return readSafetensors(fs.readFileSync(`${folder}/${family}/${file}.safetensors`)).tensors;
+}
+
+function configOf(family: string): Record<string, unknown> {
+  return JSON.parse(fs.readFileSync(`${folder}/${family}/config.json`, "utf8"));
+}
+
+function open(family: string): Model {
+  return loadModel(configOf(family), fs.readFileSync(`${folder}/${family}/model.safetensors`));
+}
+
+/** The ids [2, 24] that the reference was given, its logits [2, 24, vocabulary], and its loss. */
+function referenceOf(family: string) {
+  const expected = read(family, "expected");
+  const ids = toInt32(expected.get("input_ids")!);
+  const { shape } = expected.get("logits")!;
+  const [batch, tokens, vocab] = shape;
+  const logits = toFloat32(expected.get("logits")!);
+  return { ids, batch, tokens, vocab, logits, loss: toFloat32(expected.get("loss")!)[0] };
+}
+
+/** The largest difference of rows [rows, vocab] from those of a reference, whose number `rowOf` tells; rows that it does not know are padding. */
+function largestDifference(
+  logits: Float32Array,
+  reference: { logits: Float32Array; vocab: number },
+  rowOf: (row: number) => number | undefined,
+): number {
+  const { vocab } = reference;
+  let largest = 0;
+  for (let row = 0; row < logits.length / vocab; row++) {
+    const other = rowOf(row);
+    if (other === undefined) continue;
+    for (let i = 0; i < vocab; i++) {
+      const difference = Math.abs(logits[row * vocab + i] - reference.logits[other * vocab + i]);
+      if (!(difference <= largest)) largest = difference; // NaN too
+    }
+  }
+  return largest;
+}
+
+/** Logits of ids [batch, tokens] in a context. */
+function logitsOf(model: Model, ids: ArrayLike<number>, shape: number[], context: BlockContext) {
+  return withoutGradients(() => forward(model, indices(ids, shape), context).logits).array();
+}
+
+for (const family of families) {
+  test(`${family}: logits, loss and the gradient of every weight`, async () => {
+    const model = open(family);
+    expect((model as Model & { warnings: string[] }).warnings).toEqual([]);
+    const reference = referenceOf(family);
+    const { ids, batch, tokens } = reference;
+    const context = sequenceContext(model.config, tokens);
+    const logits = await logitsOf(model, ids, [batch, tokens], context);
+    expect(largestDifference(logits, reference, (row) => row)).toBeLessThan(2e-4);
+    const next = ids.map((_, i) => ((i + 1) % tokens === 0 ? ignoredTarget : ids[i + 1]));
+    const inputs = indices(ids, [batch, tokens]);
+    const { loss } = batchLoss(model, { inputs, targets: indices(next, [batch, tokens]) }, context);
+    expect(Math.abs((await loss.value()) - reference.loss)).toBeLessThan(1e-5);
+    const parameters = parametersOf(model);
+    const found = gradients(
+      loss,
+      parameters.map(({ value }) => value),
+    );
+    const values = new Map<string, Float32Array>();
+    for (const [i, { name }] of parameters.entries()) values.set(name, await found[i].array());
+    const theirs = read(family, "gradients");
+    const ours = fileTensors(weightsOf(model.config));
+    expect([...ours.keys()].sort()).toEqual([...theirs.keys()].sort());
+    for (const [name, tensor] of ours) {
+      const gradient = fileNumbers(tensor, (weight) => values.get(weight.name)!);
+      expect(relativeError(gradient, toFloat32(theirs.get(name)!)), name).toBeLessThan(1e-3);
+    }
+  });
+
+  test(`${family}: token by token through the cache, and in one chunk after another`, async () => {
+    const model = open(family);
+    const reference = referenceOf(family);
+    const { ids, batch, tokens } = reference;
+    for (const chunk of [1, 5]) {
+      const cache = keyValueCache(model.config, tokens, batch);
+      const turns = ropeTables(model.config, tokens);
+      for (let from = 0; from < tokens; from += chunk) {
+        const count = Math.min(chunk, tokens - from);
+        const positions = indices(Array.from({ length: count }, (_, i) => from + i));
+        const part = Array.from({ length: batch }, (_, b) => [
+          ...ids.subarray(b * tokens + from, b * tokens + from + count),
+        ]).flat();
+        const context = { positions, ...turns, cache: cache.at(positions) };
+        const logits = await logitsOf(model, part, [batch, count], context);
+        const rowOf = (row: number) => Math.floor(row / count) * tokens + from + (row % count);
+        expect(largestDifference(logits, reference, rowOf)).toBeLessThan(2e-4);
+      }
+      cache.free();
+    }
+  });
+
+  for (const side of ["left", "right"])
+    test(`${family}: in a batch of unequal lengths, padded on the ${side}`, async () => {
+      const model = open(family);
+      const reference = referenceOf(family);
+      const { ids, tokens } = reference;
+      const lengths = [tokens, tokens - 7, 3]; // of the two texts, and of the first again
+      const firsts = lengths.map((length) => (side === "left" ? tokens - length : 0));
+      const placed = lengths.flatMap((length, b) =>
+        Array.from({ length: tokens }, (_, t) => {
+          const at = t - firsts[b];
+          return at >= 0 && at < length ? ids[(b % 2) * tokens + at] : 0;
+        }),
+      );
+      const positions = indices(
+        lengths.flatMap(() => Array.from({ length: tokens }, (_, t) => t)),
+        [3, tokens],
+      );
+      const firstKey = indices(
+        firsts.flatMap((first) => Array.from({ length: tokens }, (_, t) => Math.min(first, t))),
+        [3, tokens],
+      );
+      const context = { positions, firstKey, ...ropeTables(model.config, tokens) };
+      const logits = await logitsOf(model, placed, [3, tokens], context);
+      const rowOf = (row: number) => {
+        const [b, at] = [Math.floor(row / tokens), (row % tokens) - firsts[Math.floor(row / tokens)]];
+        return at >= 0 && at < lengths[b] ? (b % 2) * tokens + at : undefined;
+      };
+      expect(largestDifference(logits, reference, rowOf)).toBeLessThan(2e-4);
+    });
+
+  test(`${family}: saved, it is the same tensors and the same configuration, and loads to the same model`, async () => {
+    const model = open(family);
+    const { ids, batch, tokens } = referenceOf(family);
+    const saved = await saveModel(model);
+    expect(parseModelConfig(JSON.parse(saved.config), { strict: true })).toEqual(model.config);
+    expect(parseModelConfig(configOf(family), { strict: true })).toEqual(model.config);
+    const [before, after] = [read(family, "model"), readSafetensors(saved.weights).tensors];
+    for (const [name, { shape, data }] of after) {
+      expect(before.get(name)?.shape, name).toEqual(shape);
+      expect(Buffer.compare(before.get(name)!.data, data), name).toBe(0);
+    }
+    const again = loadModel(JSON.parse(saved.config), saved.weights);
+    const context = sequenceContext(model.config, tokens);
+    const logits = await logitsOf(model, ids, [batch, tokens], context);
+    expect(await logitsOf(again, ids, [batch, tokens], context)).toEqual(logits);
+  });
+}
