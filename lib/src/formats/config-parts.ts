@@ -329,6 +329,79 @@ export const rotaryPart: ConfigPart = {
   },
 };
 
+//| 03-moe/a-files-of-weights.ipynb#two-bases-part
+/** The objects that say how positions turn in layers of each type, from both spellings. */
+export function ropeByLayerType(json: Record<string, unknown>) {
+  const both = json.rope_parameters ?? {};
+  const scaling = json.rope_scaling ?? {};
+  for (const [key, value] of Object.entries({ rope_parameters: both, rope_scaling: scaling }))
+    if (!isRecord(value)) throw new Error(`${key} must be an object, not ${shown(value)}.`);
+  const types = ["full_attention", "sliding_attention"];
+  const [full, local] = types.map((type) => {
+    const part = (both as Record<string, unknown>)[type] ?? {};
+    if (!isRecord(part)) throw new Error(`rope_parameters.${type} must be an object, not ${shown(part)}.`);
+    return withoutNulls(part);
+  });
+  const stray = Object.keys(both).find((key) => !types.includes(key));
+  if (stray)
+    throw new Error(`rope_parameters.${stray} stands beside the types of layers; give it for each of them.`);
+  return { full: { ...full, ...withoutNulls(scaling as Record<string, unknown>) }, local };
+}
+
+/** Rotary positions with a base for local layers and one for the others. */
+export const twoBasesPart: ConfigPart = {
+  keys: ["rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters"],
+  read: (json, sizes) => {
+    const { full, local } = ropeByLayerType(json);
+    for (const rope of [full, local]) checkRunnable(rope, { partial_rotary_factor: [1] });
+    const [theta, localTheta] = [json.rope_theta ?? 1e6, json.rope_local_base_freq ?? 1e4];
+    return {
+      rope: readRope({ rope_theta: theta, ...full }, "rope_parameters.full_attention", sizes),
+      localRope: readRope({ rope_theta: localTheta, ...local }, "rope_parameters.sliding_attention", sizes),
+    };
+  },
+  write: ({ rope, localRope = rope, headDim }) => {
+    const [full, local] = [rope!, localRope!].map((each) => ropeConfigToJson(each, headDim));
+    if (!localRope?.scaling) return { ...full, rope_local_base_freq: local.rope_theta };
+    const nested = ({ rope_theta, rope_scaling }: Record<string, unknown>) => ({
+      rope_theta,
+      ...((rope_scaling as object | null) ?? { rope_type: "default" }),
+    });
+    return { rope_parameters: { full_attention: nested(full), sliding_attention: nested(local) } };
+  },
+  conflicts: (json) => {
+    const { full, local } = ropeByLayerType(json);
+    return [
+      ...ignoredKey(json, "rope_theta", "rope_parameters.full_attention.rope_theta", full.rope_theta),
+      ...ignoredKey(
+        json,
+        "rope_local_base_freq",
+        "rope_parameters.sliding_attention.rope_theta",
+        local.rope_theta,
+      ),
+    ];
+  },
+};
+
+//| 03-moe/a-files-of-weights.ipynb#phi3-rope-part
+/** Rotary positions that know two kinds only, and keep the original context outside. */
+export const outsideOriginalPart: ConfigPart = {
+  ...partialRotaryPart,
+  keys: [...partialRotaryPart.keys, "original_max_position_embeddings"],
+  read: (json, sizes) => {
+    const { rope } = partialRotaryPart.read(json, sizes);
+    const type = rope?.scaling?.type ?? "default";
+    if (["default", "longrope"].includes(type)) return { rope };
+    throw new Error(`rope_type is ${shown(type)}, but only default and longrope are run in this family.`);
+  },
+  write: (config) => {
+    const { scaling } = config.rope!;
+    const original = scaling?.type === "longrope" ? scaling.originalContextLength : undefined;
+    const keys = { ...partialRotaryPart.write(config), original_max_position_embeddings: original };
+    return withoutUndefined(keys);
+  },
+};
+
 //| 03-moe/a-files-of-weights.ipynb#small-parts
 /** Biases of the projections of attention. */
 export const attentionBiasPart: ConfigPart = {
@@ -341,7 +414,35 @@ export const attentionBiasPart: ConfigPart = {
 export const mlpBiasPart: ConfigPart = {
   keys: ["mlp_bias"],
   read: (json) => ({ mlpBias: readFlag(json, "mlp_bias") }),
-  write: ({ mlpBias }) => ({ mlp_bias: mlpBias }),
+  write: ({ mlpBias }) => (mlpBias ? { mlp_bias: true } : {}),
+};
+
+//| 03-moe/a-files-of-weights.ipynb#score-parts
+/** What scores of attention are divided by the root of. */
+export const queryScalarPart: ConfigPart = {
+  keys: ["query_pre_attn_scalar"],
+  read: (json) => ({ queryScalar: readNumbers(json, ["query_pre_attn_scalar"]).query_pre_attn_scalar }),
+  write: ({ queryScalar, headDim }) => ({ query_pre_attn_scalar: queryScalar ?? headDim }),
+};
+
+/** The bound of the scores of attention. */
+export const attentionSoftcapPart: ConfigPart = {
+  keys: ["attn_logit_softcapping"],
+  read: (json) =>
+    withoutUndefined({
+      attentionSoftcap: readNumbers(json, [], ["attn_logit_softcapping"]).attn_logit_softcapping,
+    }),
+  write: ({ attentionSoftcap }) => ({ attn_logit_softcapping: attentionSoftcap ?? null }),
+};
+
+/** The bound of the scores of the next token. */
+export const logitSoftcapPart: ConfigPart = {
+  keys: ["final_logit_softcapping"],
+  read: (json) =>
+    withoutUndefined({
+      logitSoftcap: readNumbers(json, [], ["final_logit_softcapping"]).final_logit_softcapping,
+    }),
+  write: ({ logitSoftcap }) => ({ final_logit_softcapping: logitSoftcap ?? null }),
 };
 
 //| 03-moe/a-files-of-weights.ipynb#window-parts
@@ -370,7 +471,7 @@ export function windowSettings(
 ): Pick<ModelConfig, "window" | "localLayers"> {
   if (!localLayers.includes(true)) return {};
   if (window !== undefined) return { window, localLayers };
-  throw new Error("layer_types has sliding_attention, but there is no sliding_window.");
+  throw new Error("Some layers are local (sliding_attention), but there is no sliding_window.");
 }
 
 /** The types of the layers, as a config.json has them. */
@@ -420,6 +521,57 @@ export const upperWindowPart: ConfigPart = {
           max_window_layers: config.localLayers.indexOf(true),
         }
       : {},
+};
+
+//| 03-moe/a-files-of-weights.ipynb#window-parts-3
+/** Windows in all layers but every `pattern`-th, unless `layer_types` says otherwise: in turns, as Gemma has them. */
+export function alternatingWindowPart(pattern: number): ConfigPart {
+  return {
+    keys: ["sliding_window", "sliding_window_pattern", "layer_types"],
+    read: (json, { layers }) => {
+      const schema = z.object({ sliding_window_pattern: sizeSchema().default(pattern) });
+      const { sliding_window_pattern: every } = readKeys(schema, json);
+      const localLayers = readLocalLayers(json, layers, (layer) => (layer + 1) % every !== 0);
+      return windowSettings(localLayers, readWindow(json));
+    },
+    write: (config) => ({ sliding_window: config.window ?? null, layer_types: layerTypes(config) }),
+  };
+}
+
+/** Layers in which nothing turns, `no_rope_layers`, or every so many-th; and a window in those, with a switch. */
+export const unrotatedLayersPart: ConfigPart = {
+  keys: [...switchedWindowPart.keys, "no_rope_layers", "no_rope_layer_interval", "layer_types"],
+  read: (json, sizes) => {
+    const flags = { error: `a list of ${sizes.layers} zeros and ones, one for each layer` };
+    const schema = z.object({
+      no_rope_layers: z
+        .array(z.literal([0, 1], flags), flags)
+        .length(sizes.layers, flags)
+        .optional(),
+      no_rope_layer_interval: sizeSchema().default(4),
+    });
+    const { no_rope_layers: turns, no_rope_layer_interval: every } = readKeys(schema, json);
+    const rotatingLayers = Array.from({ length: sizes.layers }, (_, i) =>
+      turns ? turns[i] === 1 : (i + 1) % every !== 0,
+    );
+    const { window } = switchedWindowPart.read(json, sizes);
+    const localLayers = readLocalLayers(
+      json,
+      sizes.layers,
+      (i) => window !== undefined && !rotatingLayers[i],
+    );
+    return {
+      ...windowSettings(localLayers, window),
+      ...(rotatingLayers.includes(false) ? { rotatingLayers } : {}),
+    };
+  },
+  write: (config) => ({
+    ...switchedWindowPart.write(config),
+    layer_types: layerTypes(config),
+    no_rope_layers: Array.from({ length: config.layers }, (_, i) =>
+      config.rotatingLayers?.[i] === false ? 0 : 1,
+    ),
+  }),
 };
 
 //| 03-moe/a-files-of-weights.ipynb#read-experts

@@ -103,6 +103,8 @@ export interface ModelConfig extends ModelSizes, AttentionConfig {
   initializerRange: number;
   /** The id that starts a document, where the family has one. */
   bosTokenId?: number;
+  /** The id that fills up short texts, where there is one: its row of the embedding does not learn from being looked up. */
+  padTokenId?: number;
   /** The ids that end a document; often one, none for a model without. */
   eosTokenIds: number[];
 }
@@ -234,6 +236,7 @@ export interface ConfigSettings {
   initializer_range: number;
   bos_token_id?: number;
   eos_token_id?: number | number[];
+  pad_token_id?: number;
 }
 
 /** Reads the settings; those left out have the values that transformers gives them. */
@@ -248,6 +251,7 @@ export function readSettings(json: Record<string, unknown>): ConfigSettings {
     tie_word_embeddings: flag,
     initializer_range: small.default(0.02),
     bos_token_id: id.optional(),
+    pad_token_id: z.int({ error: "a whole number" }).optional(),
     eos_token_id: z.union([id, z.array(id)], { error: "a token id or a list of token ids" }).optional(),
   });
   return readKeys(schema, json);
@@ -379,7 +383,6 @@ export function checkIdleKeys(json: Record<string, unknown>, layers: number): vo
     transformers_version: text,
     layer_types: z.array(z.string(types), types).length(layers, types).optional(),
     max_window_layers: whole,
-    pad_token_id: whole,
     pretraining_tp: whole,
     sliding_window: whole,
     output_router_logits: flag,
@@ -420,6 +423,7 @@ export function buildModelConfig(
 ): ModelConfig {
   const sizes = parseModelSizes(json, family.headsFillWidth);
   const settings = readSettings(json);
+  const pad = settings.pad_token_id; // some files say −1 for none
   checkExtent(sizes);
   checkIdleKeys(json, sizes.layers);
   const config: ModelConfig = {
@@ -433,6 +437,7 @@ export function buildModelConfig(
     tied: settings.tie_word_embeddings,
     initializerRange: settings.initializer_range,
     ...(settings.bos_token_id === undefined ? {} : { bosTokenId: settings.bos_token_id }),
+    ...(pad !== undefined && pad >= 0 ? { padTokenId: pad } : {}),
     eosTokenIds: [settings.eos_token_id ?? []].flat(),
     ...family.fixed,
   };
@@ -474,12 +479,12 @@ export function configConflicts(json: Record<string, unknown>, family: FamilySet
 export const sharedConfigKeys =
   `architectures model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim
   intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings initializer_range hidden_act bos_token_id
-  eos_token_id attention_dropout`.split(/\s+/);
+  eos_token_id pad_token_id attention_dropout`.split(/\s+/);
 
 /** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
 export const otherConfigKeys =
   `_name_or_path dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
-  pad_token_id pretraining_tp quantization_config sliding_window transformers_version use_cache
+  pretraining_tp quantization_config sliding_window transformers_version use_cache
   use_sliding_window`.split(/\s+/);
 
 /** The keys that models of a family have, as it spells them. */
@@ -507,10 +512,11 @@ export function checkConfigKeys(
 /** A sentence for each value of a configuration that has no meaning in its model: ids that are no tokens, layers that are not there. */
 export function strayValues(
   json: Record<string, unknown>,
-  { vocabSize, layers, bosTokenId, eosTokenIds }: ModelConfig,
+  { vocabSize, layers, bosTokenId, eosTokenIds, padTokenId }: ModelConfig,
 ): string[] {
   const ids: [string, number][] = eosTokenIds.map((id) => ["eos_token_id", id]);
   if (bosTokenId !== undefined) ids.push(["bos_token_id", bosTokenId]);
+  if (padTokenId !== undefined) ids.push(["pad_token_id", padTokenId]);
   const others = Array.isArray(json.mlp_only_layers) ? (json.mlp_only_layers as number[]) : [];
   const beyond = others.find((layer) => layer >= layers);
   return [

@@ -36,6 +36,9 @@ export function configJson(config: ModelConfig, family: FamilySettings): Record<
     torch_dtype: "float32",
     use_cache: true,
   };
+  // Where the family has a default for it, "none" must be said.
+  if ((config.padTokenId ?? family.defaults.pad_token_id) !== undefined)
+    json.pad_token_id = config.padTokenId ?? null;
   for (const part of parts) Object.assign(json, part.write(config));
   const kept = Object.entries(json).filter(([key]) => !lacks.includes(key));
   const spelled = kept.map(([key, value]): [string, unknown] => [spelling[key] ?? key, value]);

@@ -37,3 +37,19 @@ export function swigluBackwardKernel(size: number): Kernel {
   const gate = `c * b * ${sigmoid} * (1 + a - a * ${sigmoid})`;
   return elementwiseKernel("SwiGLU backward", [size, size, size], [gate, `c * a * ${sigmoid}`]);
 }
+
+//| 02-attention/4-rows.ipynb#gated-kernels
+/** activation(gate) · up over `size` elements, for any of `activations`: with GELU it is GeGLU, as Gemma has it. */
+export function gatedKernel(name: keyof typeof activations, size: number): Kernel {
+  const value = activations[name].value.replace(/\bx\b/g, "a");
+  return elementwiseKernel(`gated ${name}`, [size, size], [`(${value}) * b`]);
+}
+
+/** The gradients of gate and up, as in `swigluBackwardKernel`. */
+export function gatedBackwardKernel(name: keyof typeof activations, size: number): Kernel {
+  const [value, derivative] = [activations[name].value, activations[name].derivative].map((text) =>
+    text.replace(/\bx\b/g, "a"),
+  );
+  const expressions = [`c * b * (${derivative})`, `c * (${value})`];
+  return elementwiseKernel(`gated ${name} backward`, [size, size, size], expressions);
+}

@@ -79,15 +79,21 @@ export function zeroKernel(size: number): Kernel {
 //| 02-attention/9-the-block.ipynb#embed-backward-kernel
 /**
  * Adds the gradients of all places with one id into the id's row of the table. The first place of an id walks along
- * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size.
+ * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size. The row
+ * `fixed`, where there is one, gets nothing.
  */
-export function embedBackwardKernel(count: number, columns: number, { first, rows }: TablePiece): Kernel {
+export function embedBackwardKernel(
+  count: number,
+  columns: number,
+  { first, rows }: TablePiece,
+  fixed = 2 ** 32 - 1,
+): Kernel {
   const width = vectorWidth(columns);
   return kernel({
     name: `embed backward ${count}x${columns}`,
     reads: ["ids: array<u32>", "links: array<vec2u>", "g: array<V>"],
     writes: ["y: array<V>"],
-    sizes: { first, rows, length: columns / width },
+    sizes: { first, rows, length: columns / width, fixed },
     head: vectorAlias(width),
     workgroupSize: tableLanes,
     workgroups: count,
@@ -95,11 +101,26 @@ export function embedBackwardKernel(count: number, columns: number, { first, row
   let place = workgroup;
   if (place >= arrayLength(&ids)) { return; }
   let row = ids[place] - sizes.first;
-  if (links[place].y == 0u || row >= sizes.rows) { return; }
+  if (links[place].y == 0u || row >= sizes.rows || ids[place] == sizes.fixed) { return; }
   for (var i = lane; i < sizes.length; i += ${tableLanes}u) {
     var sum = V();
     for (var at = place; at < arrayLength(&ids); at = links[at].x) { sum += g[at * sizes.length + i]; }
     y[row * sizes.length + i] = sum;
   }`,
+  });
+}
+
+//| 02-attention/9-the-block.ipynb#distances
+/** How far each of `count` places is from another one before it. */
+export function distancesKernel(count: number): Kernel {
+  return kernel({
+    name: `distances ${count}`,
+    reads: ["places: array<u32>", "starts: array<u32>"],
+    writes: ["y: array<u32>"],
+    workgroupSize: 64,
+    workgroups: Math.ceil(count / 64),
+    body: `
+  if (thread >= arrayLength(&y)) { return; }
+  y[thread] = places[thread] - min(places[thread], starts[thread]);`,
   });
 }

@@ -2,10 +2,10 @@
 import type { Activation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
-import { add, applyUnary, multiply } from "../tensor/operations.js";
+import { add, applyUnary } from "../tensor/operations.js";
 import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
-import { activate, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
+import { activate, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
 import { latentAttention } from "./latent.js";
 import type { RopeTables } from "./positions.js";
@@ -103,7 +103,7 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
 //| 02-attention/9-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
 export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
-  return activation === "silu" ? swiglu(gate, up) : multiply(activate(activation, gate), up);
+  return activation === "silu" ? swiglu(gate, up) : gatedUnit(activation, gate, up);
 }
 
 /** A dense feed-forward layer on x [batch, tokens, hidden], which keeps its shape, plus the residual where one is given. */

@@ -81,7 +81,7 @@ export function completeModelConfig(
   sizes: { vocab_size?: number; max_position_embeddings?: number } = {},
 ): Record<string, unknown> {
   const modelType = String(given.model_type ?? "qwen3_moe");
-  const { spelling = {}, lacks = [], parts = [] } = modelFamilies[modelType] ?? {};
+  const { defaults = {}, spelling = {}, lacks = [], parts = [] } = modelFamilies[modelType] ?? {};
   const stated = (key: string) => given[spelling[key] ?? key];
   const hidden = Number(stated("hidden_size") ?? 128);
   const heads = Number(stated("num_attention_heads") ?? Math.max(1, Math.floor(hidden / 32)));
@@ -95,6 +95,7 @@ export function completeModelConfig(
     intermediate_size: 3 * hidden,
     bos_token_id: null,
     eos_token_id: null,
+    ...("pad_token_id" in defaults ? { pad_token_id: null } : {}),
   };
   const whole: Record<string, unknown> = { ...shape, ...sizes, ...given };
   for (const part of parts) Object.assign(whole, { ...part.complete?.(whole), ...given });

@@ -1,7 +1,7 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { isTracked } from "../tensor/autograd.js";
-import { embed } from "../tensor/embedding.js";
+import { distances, embed } from "../tensor/embedding.js";
 import { add, scale } from "../tensor/operations.js";
 import { softcap } from "../tensor/rows.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
@@ -58,13 +58,14 @@ export function feedForwardInto(routed: MoeResult[]): FeedForward {
 //| 03-moe/4-the-decoder.ipynb#hidden-states-parts
 /** The rows of ids [batch, tokens] in the embedding, with their positions where those are learned: [batch, tokens, hidden]. */
 export function embedIds(
-  { embedding, embeddingScale, positions }: Model,
+  { config, embedding, embeddingScale, positions }: Model,
   ids: Tensor<"u32">,
-  places: Tensor<"u32">,
+  { positions: places, firstKey }: Pick<BlockContext, "positions" | "firstKey">,
 ): Tensor {
-  const rows = embed(ids, embedding);
+  const rows = embed(ids, embedding, config.padTokenId);
   const scaled = embeddingScale === undefined ? rows : scale(rows, embeddingScale);
-  return positions ? add(scaled, embed(places, positions)) : scaled;
+  if (!positions) return scaled;
+  return add(scaled, embed(firstKey ? distances(places, firstKey) : places, positions));
 }
 
 //| 03-moe/4-the-decoder.ipynb#hidden-states
@@ -79,7 +80,7 @@ export interface HiddenResult {
 /** Ids [batch, tokens] through embedding, all blocks and the last norm. */
 export function hiddenStates(model: Model, ids: Tensor<"u32">, context: BlockContext): HiddenResult {
   const routed: MoeResult[] = [];
-  let x = embedIds(model, ids, context.positions);
+  let x = embedIds(model, ids, context);
   for (const block of model.blocks) x = runBlock(x, block, context, feedForwardInto(routed));
   return { hidden: model.norm ? normalize(x, model.norm) : x, routed };
 }

@@ -1,10 +1,18 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import {
+  allExpertsPart,
+  alternatingWindowPart,
   attentionBiasPart,
+  attentionSoftcapPart,
   expertsPart,
+  logitSoftcapPart,
   mlpBiasPart,
+  outsideOriginalPart,
+  queryScalarPart,
   rotaryPart,
   switchedWindowPart,
+  twoBasesPart,
+  unrotatedLayersPart,
   upperWindowPart,
   windowPart,
 } from "../formats/config-parts.js";
@@ -62,13 +70,14 @@ export const conditions = {
   dense: (config, layer) => !isSparse(config, layer),
 } satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
 
-/** Rows of a table. In paths they begin with `blocks.*.` and in files with `model.layers.*.`. */
+/** Rows of a table. In paths they begin with `blocks.*.`, and in files with `layer`. */
 export function blockRows(
   rows: [path: string, file: string, role: Role, shape: Shape, when?: WeightEntry["when"]][],
+  layer = "model.layers.*.",
 ): WeightEntry[] {
   return rows.map(([path, file, role, shape, when]) => ({
     path: `blocks.*.${path}`,
-    file: `model.layers.*.${file}`,
+    file: `${layer}${file}`,
     role,
     shape,
     when,
@@ -108,16 +117,31 @@ export const feedForwardEntries = blockRows([
   ["feedForward.down.bias", "mlp.down_proj.bias", "bias", outputsOf(shapes.down), mlpBiased],
 ]);
 
-/** The whole table: what a model like Llama or Qwen3 is made of, from the embedding up to the output. */
-export const decoderEntries: WeightEntry[] = [
-  { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
-  ...blockRows([["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden]]),
+/** A whole table around the rows of its layers, from the embedding up to the output, as nearly all families name the rest. */
+export function tableOf(...layers: WeightEntry[]): WeightEntry[] {
+  return [
+    { path: "embedding", file: "model.embed_tokens.weight", role: "table", shape: shapes.table },
+    ...layers,
+    { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
+    { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+  ];
+}
+
+/** The norms before the two halves, as Llama names them. */
+export const [attentionNorm] = blockRows([
+  ["norms.beforeAttention.weight", "input_layernorm.weight", "norm", hidden],
+]);
+export const [feedForwardNorm] = blockRows([
+  ["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden],
+]);
+
+/** What a model like Llama or Qwen3 is made of. */
+export const decoderEntries = tableOf(
+  attentionNorm,
   ...attentionEntries,
-  ...blockRows([["norms.beforeFeedForward.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  feedForwardNorm,
   ...feedForwardEntries,
-  { path: "norm.weight", file: "model.norm.weight", role: "norm", shape: hidden },
-  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
-];
+);
 
 //| 03-moe/4-the-decoder.ipynb#model-families-parts
 /** Rotary angles that old software stored in its files: they are computed. */
@@ -133,6 +157,293 @@ export const qwenWindow = { sliding_window: 4096, max_window_layers: 28 };
 export function withoutOutputBias(entries: WeightEntry[]): WeightEntry[] {
   return entries.filter(({ path }) => path !== "blocks.*.attention.o.bias");
 }
+
+//| 03-moe/4-the-decoder.ipynb#other-tables
+/** OLMo 2: norms after the halves. */
+export const postNormEntries = tableOf(
+  ...attentionEntries,
+  ...blockRows([["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden]]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+);
+
+/** Gemma 2 and 3: norms before and after, whose weights are what 1 is added to. */
+export const fourNormEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  ...blockRows([
+    ["norms.afterAttention.weight", "post_attention_layernorm.weight", "norm", hidden],
+    ["norms.beforeFeedForward.weight", "pre_feedforward_layernorm.weight", "norm", hidden],
+  ]),
+  ...feedForwardEntries,
+  ...blockRows([["norms.afterFeedForward.weight", "post_feedforward_layernorm.weight", "norm", hidden]]),
+).map((entry): WeightEntry => (entry.role === "norm" ? { ...entry, start: 0 } : entry));
+
+/** Mixtral: experts in every layer. */
+export const mixtralEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...blockRows(
+    [
+      ["feedForward.router.weight", "gate.weight", "router", shapes.router],
+      ["feedForward.gate.weight", "experts.{expert}.w1.weight", "matrix", shapes.expertUp],
+      ["feedForward.up.weight", "experts.{expert}.w3.weight", "matrix", shapes.expertUp],
+      ["feedForward.down.weight", "experts.{expert}.w2.weight", "residual", shapes.expertDown],
+    ],
+    "model.layers.*.block_sparse_moe.",
+  ),
+);
+
+//| 03-moe/4-the-decoder.ipynb#fused-tables
+/** Weights that lie in one tensor of the file, one below the other. */
+export function fusedRows(
+  shared: Omit<WeightEntry, "path" | "shape">,
+  parts: [path: string, shape: Shape][],
+): WeightEntry[] {
+  const heights = (config: ModelConfig, layer: number) => parts.map(([, shape]) => shape(config, layer)[0]);
+  const sum = (rows: number[]) => rows.reduce((total, count) => total + count, 0);
+  return parts.map(([path, shape], i) => ({
+    ...shared,
+    path: `blocks.*.${path}`,
+    shape,
+    rows: (config, layer) => {
+      const rows = heights(config, layer);
+      return { first: sum(rows.slice(0, i)), of: sum(rows) };
+    },
+  }));
+}
+
+/** Phi-3: queries, keys and values in one tensor, gate and up in another. */
+export const fusedEntries = tableOf(
+  attentionNorm,
+  ...fusedRows({ file: "model.layers.*.self_attn.qkv_proj.weight", role: "matrix" }, [
+    ["attention.q.weight", queries],
+    ["attention.k.weight", keys],
+    ["attention.v.weight", keys],
+  ]),
+  ...blockRows([["attention.o.weight", "self_attn.o_proj.weight", "residual", outputs]]),
+  feedForwardNorm,
+  ...fusedRows({ file: "model.layers.*.mlp.gate_up_proj.weight", role: "matrix" }, [
+    ["feedForward.gate.weight", shapes.up],
+    ["feedForward.up.weight", shapes.up],
+  ]),
+  ...blockRows([["feedForward.down.weight", "mlp.down_proj.weight", "residual", shapes.down]]),
+);
+
+//| 03-moe/4-the-decoder.ipynb#gpt2-table
+export const gpt2Layer = "transformer.h.*.";
+
+/** The weight and the bias of a LayerNorm. */
+export function layerNormEntries(path: string, file: string): WeightEntry[] {
+  return [
+    { path: `${path}.weight`, file: `${file}.weight`, role: "norm", shape: hidden },
+    { path: `${path}.bias`, file: `${file}.bias`, role: "bias", shape: hidden },
+  ];
+}
+
+/** A matrix that the file holds transposed, and its bias. */
+export function transposedEntries(path: string, file: string, role: Role, shape: Shape): WeightEntry[] {
+  const [weight, bias] = blockRows(
+    [
+      [`${path}.weight`, `${file}.weight`, role, shape],
+      [`${path}.bias`, `${file}.bias`, "bias", outputsOf(shape)],
+    ],
+    gpt2Layer,
+  );
+  return [{ ...weight, transposed: true }, bias];
+}
+
+/** Queries, keys and values in one such matrix. */
+export function fusedAttentionEntries(): WeightEntry[] {
+  const file = `${gpt2Layer}attn.c_attn`;
+  return [
+    ...fusedRows({ file: `${file}.weight`, role: "matrix", transposed: true }, [
+      ["attention.q.weight", queries],
+      ["attention.k.weight", keys],
+      ["attention.v.weight", keys],
+    ]),
+    ...fusedRows({ file: `${file}.bias`, role: "bias" }, [
+      ["attention.q.bias", outputsOf(queries)],
+      ["attention.k.bias", outputsOf(keys)],
+      ["attention.v.bias", outputsOf(keys)],
+    ]),
+  ];
+}
+
+//| 03-moe/4-the-decoder.ipynb#gpt2-table-2
+export const gpt2Entries: WeightEntry[] = [
+  { path: "embedding", file: "transformer.wte.weight", role: "table", shape: shapes.table },
+  {
+    path: "positions",
+    file: "transformer.wpe.weight",
+    role: "table",
+    shape: (c) => [c.contextLength, c.hiddenSize],
+  },
+  ...layerNormEntries("blocks.*.norms.beforeAttention", `${gpt2Layer}ln_1`),
+  ...fusedAttentionEntries(),
+  ...transposedEntries("attention.o", "attn.c_proj", "residual", outputs),
+  ...layerNormEntries("blocks.*.norms.beforeFeedForward", `${gpt2Layer}ln_2`),
+  ...transposedEntries("feedForward.up", "mlp.c_fc", "matrix", shapes.up),
+  ...transposedEntries("feedForward.down", "mlp.c_proj", "residual", shapes.down),
+  ...layerNormEntries("norm", "transformer.ln_f"),
+  { path: "head.weight", file: "lm_head.weight", role: "table", shape: shapes.table, when: untied },
+];
+
+/** How GPT-2's files spell what all families have, and what they do not have. */
+export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "written" | "derived"> = {
+  spelling: {
+    hidden_size: "n_embd",
+    num_hidden_layers: "n_layer",
+    num_attention_heads: "n_head",
+    max_position_embeddings: "n_positions",
+    intermediate_size: "n_inner",
+    rms_norm_eps: "layer_norm_epsilon",
+    hidden_act: "activation_function",
+  },
+  lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
+  derived: ({ hidden_size }) => ({ intermediate_size: 4 * Number(hidden_size) }),
+  written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
+  idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    task_specific_params`.split(/\s+/),
+};
+
+//| 03-moe/4-the-decoder.ipynb#more-families
+/** Families of experts in every layer. */
+export const moreSparseFamilies: Record<string, ModelFamily> = {
+  mixtral: {
+    ...llamaLike,
+    entries: mixtralEntries,
+    architecture: "MixtralForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, windowPart, allExpertsPart],
+    defaults: {
+      ...{ num_key_value_heads: 8, max_position_embeddings: 131072, rms_norm_eps: 1e-5, rope_theta: 1e6 },
+      ...{ bos_token_id: 1, eos_token_id: 2, norm_topk_prob: true },
+    },
+    spelling: { num_experts: "num_local_experts" },
+    lacks: ["norm_topk_prob"], // always so
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["router_jitter_noise"],
+  },
+  olmoe: {
+    ...llamaLike,
+    architecture: "OlmoeForCausalLM",
+    qkNorm: "projection",
+    parts: [rotaryPart, attentionBiasPart, allExpertsPart],
+    defaults: {
+      ...{
+        max_position_embeddings: 4096,
+        rms_norm_eps: 1e-5,
+        eos_token_id: 50279,
+        pad_token_id: 1,
+        router_aux_loss_coef: 0.01,
+      },
+    },
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["clip_qkv"],
+  },
+};
+
+/** Gemma's attention and activation, and what its files assume. */
+export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
+  entries: fourNormEntries,
+  qkNorm: "none",
+  norm: "rms1p",
+  embeddingScale: ({ hiddenSize }) => Math.sqrt(hiddenSize),
+  headsFillWidth: true,
+  defaults: {
+    ...{ num_key_value_heads: 4, head_dim: 256, sliding_window: 4096, query_pre_attn_scalar: 256 },
+    ...{
+      hidden_act: "gelu_pytorch_tanh",
+      tie_word_embeddings: true,
+      bos_token_id: 2,
+      eos_token_id: 1,
+      pad_token_id: 0,
+    },
+  },
+  spelling: { hidden_act: "hidden_activation" },
+  idle: ["hidden_act", "cache_implementation", "_sliding_window_pattern", "use_bidirectional_attention"],
+};
+
+//| 03-moe/4-the-decoder.ipynb#more-families-2
+/** Families of dense layers. */
+export const moreDenseFamilies: Record<string, ModelFamily> = {
+  phi3: {
+    ...llamaLike,
+    entries: fusedEntries,
+    architecture: "Phi3ForCausalLM",
+    qkNorm: "none",
+    parts: [outsideOriginalPart, windowPart],
+    defaults: {
+      ...{ max_position_embeddings: 4096, original_max_position_embeddings: 4096, rms_norm_eps: 1e-5 },
+      ...{ bos_token_id: 1, eos_token_id: 32000, pad_token_id: 32000 },
+    },
+    idle: ["embd_pdrop", "resid_pdrop"],
+  },
+  smollm3: {
+    ...llamaLike,
+    architecture: "SmolLM3ForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, attentionBiasPart, mlpBiasPart, unrotatedLayersPart],
+    defaults: {
+      ...{ num_key_value_heads: 4, max_position_embeddings: 32768, rope_theta: 2e6 },
+      ...{ bos_token_id: 128000, eos_token_id: 128001, pad_token_id: 128004, tie_word_embeddings: true },
+    },
+  },
+  olmo2: {
+    ...llamaLike,
+    entries: postNormEntries,
+    architecture: "Olmo2ForCausalLM",
+    qkNorm: "projection",
+    parts: [rotaryPart, attentionBiasPart],
+    defaults: { max_position_embeddings: 2048, rms_norm_eps: 1e-5, eos_token_id: 50279, pad_token_id: 1 },
+  },
+  gemma2: {
+    ...gemmaLike,
+    architecture: "Gemma2ForCausalLM",
+    parts: [
+      rotaryPart,
+      attentionBiasPart,
+      alternatingWindowPart(2),
+      queryScalarPart,
+      attentionSoftcapPart,
+      logitSoftcapPart,
+    ],
+    defaults: {
+      ...gemmaLike.defaults,
+      max_position_embeddings: 8192,
+      attn_logit_softcapping: 50,
+      final_logit_softcapping: 30,
+    },
+    lacks: ["sliding_window_pattern"],
+  },
+  gemma3_text: {
+    ...gemmaLike,
+    architecture: "Gemma3ForCausalLM",
+    qkNorm: "head",
+    parts: [twoBasesPart, attentionBiasPart, alternatingWindowPart(6), queryScalarPart, logitSoftcapPart],
+    defaults: { ...gemmaLike.defaults, max_position_embeddings: 131072 },
+    idle: [...gemmaLike.idle!, "attn_logit_softcapping"],
+  },
+  gpt2: {
+    ...gpt2Keys,
+    entries: gpt2Entries,
+    architecture: "GPT2LMHeadModel",
+    qkNorm: "none",
+    norm: "layer",
+    parts: [],
+    fixed: { attentionBias: true, mlpBias: true },
+    headsFillWidth: true,
+    defaults: {
+      ...{ max_position_embeddings: 1024, rms_norm_eps: 1e-5, hidden_act: "gelu_new" },
+      ...{ tie_word_embeddings: true, bos_token_id: 50256, eos_token_id: 50256 },
+    },
+    optionalPrefix: "transformer.",
+    redundant: ["transformer.h.*.attn.bias", "transformer.h.*.attn.masked_bias"],
+  },
+};
 
 //| 03-moe/4-the-decoder.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
@@ -152,6 +463,8 @@ export const modelFamilies: Record<string, ModelFamily> = {
     parts: [rotaryPart, attentionBiasPart, upperWindowPart],
     defaults: { num_key_value_heads: 32, head_dim: 128, max_position_embeddings: 32768, ...qwenWindow },
   },
+  ...moreSparseFamilies,
+  ...moreDenseFamilies,
   llama: {
     ...llamaLike,
     architecture: "LlamaForCausalLM",

@@ -14,6 +14,7 @@ import { blank } from "./embedding.js";
 import { multiply } from "./operations.js";
 import { inPieces, pieces } from "./pieces.js";
 import { linear, timesWeight, timesWeightBack, weightGradient } from "./products.js";
+import { softcap, softcapGradient } from "./rows.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto, scope, view } from "./tensor.js";
 
 //| 04-training/1-the-loss.ipynb#row-losses-parts
@@ -87,18 +88,26 @@ export interface LossSums {
   weight?: Tensor;
 }
 
-/** Takes in the rows from `from` on: their logits live in here only. */
-export function lossPiece(x: Tensor, weight: Tensor, ids: Tensor<"u32">, from: number, sums: LossSums): void {
-  const logits = timesWeight(x, weight);
+/** Takes in the rows from `from` on: their logits live in here only, bounded where there is a `cap`. */
+export function lossPiece(
+  x: Tensor,
+  weight: Tensor,
+  ids: Tensor<"u32">,
+  from: number,
+  { sums, cap }: { sums: LossSums; cap?: number },
+): void {
+  const scores = timesWeight(x, weight);
+  const logits = cap === undefined ? scores : softcap(scores, cap);
   const { losses, logSums } = rowLosses(logits, ids);
   putRows(losses, sums.losses, from);
   if (!sums.hidden || !sums.weight) return;
   const [one, plan] = [launch(constantKernel(1), [], [1]), planLoss(logits, ids)];
-  const logitGradient = launch(
+  const cappedGradient = launch(
     crossEntropyBackwardKernel(plan),
     [logits, ids, logSums, one, one],
     logits.shape,
   );
+  const logitGradient = cap === undefined ? cappedGradient : softcapGradient(logits, cappedGradient, cap);
   putRows(timesWeightBack(logitGradient, weight), sums.hidden, from);
   const [added, sum] = [pieces(weightGradient(logitGradient, x)), pieces(sums.weight)];
   added.forEach((piece, i) => launchInto(addToKernel(piece.size), [piece], [sum[i]]));
@@ -114,18 +123,22 @@ export function logitsAtATime(): number {
 /**
  * `crossEntropy(linear(hidden, weight), targets)` for hidden [..., inputs], weight [vocabulary, inputs] and target ids [...],
  * without holding more than `bytes` of logits: where they do not fit, rows are taken in pieces and the gradients made on
- * the way forward. Output: [1].
+ * the way forward. With a `cap`, the logits are bounded by it first, as `softcap` does. Output: [1].
  */
 export function linearCrossEntropy(
   hidden: Tensor,
   weight: Tensor,
   targets: Tensor<"u32">,
   bytes = logitsAtATime(),
+  cap?: number,
 ): Tensor {
   const [vocabulary, inputs] = weight.shape;
   const rows = hidden.size / inputs;
   const piece = Math.max(1, Math.floor(bytes / (4 * vocabulary)));
-  if (rows <= piece || targets.size !== rows) return crossEntropy(linear(hidden, weight), targets);
+  if (rows <= piece || targets.size !== rows) {
+    const logits = linear(hidden, weight);
+    return crossEntropy(cap === undefined ? logits : softcap(logits, cap), targets);
+  }
   const learns = tape.paused === 0 && (isTracked(hidden) || isTracked(weight));
   const [x, ids] = [view(hidden, [rows, inputs]), view(targets, [rows])];
   const sumsOfGradients = learns ? { hidden: empty(x.shape), weight: blank(weight.shape) } : {};
@@ -133,7 +146,7 @@ export function linearCrossEntropy(
   for (let from = 0; from < rows; from += piece)
     scope(() => {
       const count = Math.min(piece, rows - from);
-      lossPiece(rowsOf(x, from, count), weight, rowsOf(ids, from, count), from, sums);
+      lossPiece(rowsOf(x, from, count), weight, rowsOf(ids, from, count), from, { sums, cap });
     });
   const [mean, lossWeight] = [empty([1]), empty([1])];
   launchInto(meanLossKernel(), [sums.losses, ids], [mean, lossWeight]);

@@ -1,6 +1,7 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type TablePiece,
+  distancesKernel,
   embedBackwardKernel,
   embedKernel,
   linkIdsKernel,
@@ -27,22 +28,29 @@ export function eachTablePiece(table: Tensor, work: (piece: Tensor, place: Table
   }
 }
 
-/** The gradient of the table: for each id the sum over its places, and zeros for ids that do not occur. */
-export function tableGradient(ids: Tensor<"u32">, gradient: Tensor, shape: readonly number[]): Tensor {
+/** The gradient of the table: for each id the sum over its places, and zeros for ids that do not occur, and for `fixedRow`. */
+export function tableGradient(
+  ids: Tensor<"u32">,
+  gradient: Tensor,
+  shape: readonly number[],
+  fixedRow?: number,
+): Tensor {
   const result = blank(shape);
   const links = launch(linkIdsKernel(ids.size), [ids], [ids.size, 2], "u32");
-  eachTablePiece(result, (piece, place) =>
-    launchInto(embedBackwardKernel(ids.size, shape[1], place), [ids, links, gradient], [piece]),
-  );
+  eachTablePiece(result, (piece, place) => {
+    const kernel = embedBackwardKernel(ids.size, shape[1], place, fixedRow);
+    launchInto(kernel, [ids, links, gradient], [piece]);
+  });
   return result;
 }
 
 //| 02-attention/9-the-block.ipynb#embed
 /**
  * Looks up a row of the table [vocabulary, columns] for each id: ids [...] give [..., columns]. Ids must be below the
- * vocabulary's size; check them where they come from, since the GPU does not complain.
+ * vocabulary's size; check them where they come from, since the GPU does not complain. The row `fixedRow` is looked up like
+ * any other, and does not learn from it: that of the id which fills up short texts.
  */
-export function embed(ids: Tensor<"u32">, table: Tensor): Tensor {
+export function embed(ids: Tensor<"u32">, table: Tensor, fixedRow?: number): Tensor {
   if (table.shape.length !== 2)
     throw new Error(`embed wants a table [vocabulary, columns], not ${describe(table)}.`);
   const columns = table.shape[1];
@@ -50,5 +58,11 @@ export function embed(ids: Tensor<"u32">, table: Tensor): Tensor {
   eachTablePiece(table, (piece, place) =>
     launchInto(embedKernel(ids.size, columns, place), [ids, piece], [y]),
   );
-  return track(y, [table], (gradient) => [tableGradient(ids, gradient, table.shape)]);
+  return track(y, [table], (gradient) => [tableGradient(ids, gradient, table.shape, fixedRow)]);
+}
+
+//| 02-attention/9-the-block.ipynb#distances-operation
+/** Places [...] counted from others [...] that stand before them, such as the first of each token's document. */
+export function distances(places: Tensor<"u32">, from: Tensor<"u32">): Tensor<"u32"> {
+  return launch(distancesKernel(places.size), [places, from], places.shape, "u32");
 }

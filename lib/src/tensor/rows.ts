@@ -1,6 +1,13 @@
 // Extracted from chapters/02-attention/4-rows.ipynb: edit it there, or here and run `npm run backport`.
 import { currentGpu } from "../gpu/device.js";
-import { activations, swigluBackwardKernel, swigluKernel } from "../kernels/activation.js";
+import {
+  activations,
+  gatedBackwardKernel,
+  gatedKernel,
+  swigluBackwardKernel,
+  swigluKernel,
+} from "../kernels/activation.js";
+import { type UnaryFunction, unaryBackwardKernel } from "../kernels/elementwise.js";
 import {
   layerNormBackwardKernel,
   layerNormKernel,
@@ -113,11 +120,22 @@ export function gelu(x: Tensor): Tensor {
 }
 
 //| 02-attention/4-rows.ipynb#softcap
-/** softcap · tanh(x / softcap): x [...] bounded smoothly, as Gemma 2 does with scores. Beyond ±15 some drivers' tanh is NaN, and it is ±1. */
-export function softcap(x: Tensor, cap: number): Tensor {
+/** What softcap is, of x and its bound. Beyond ±15 some drivers' tanh is NaN, and it is ±1. */
+export function softcapFunction(cap: number): UnaryFunction {
   const most = wgslNumber(cap);
   const value = `${most} * tanh(clamp(x / ${most}, V(-15), V(15)))`;
-  return applyUnary("softcap", { value, derivative: `1 - y * y / (${most} * ${most})` }, x);
+  return { value, derivative: `1 - y * y / (${most} * ${most})` };
+}
+
+/** cap · tanh(x / cap): x [...] bounded smoothly, as Gemma 2 does with scores. */
+export function softcap(x: Tensor, cap: number): Tensor {
+  return applyUnary("softcap", softcapFunction(cap), x);
+}
+
+/** The gradient of its input from its result [...] and the result's gradient [...], off the tape. */
+export function softcapGradient(y: Tensor, gradient: Tensor, cap: number): Tensor {
+  const kernel = unaryBackwardKernel("softcap", softcapFunction(cap), y.size);
+  return launch(kernel, [y, y, gradient], y.shape);
 }
 
 //| 02-attention/4-rows.ipynb#swiglu-operation
@@ -132,6 +150,19 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
   return track(y, [gate, up], (gradient) => {
     const inputGradients = [empty(gate.shape), empty(up.shape)];
     launchInto(swigluBackwardKernel(gate.size), [gate, up, gradient], inputGradients);
+    return inputGradients;
+  });
+}
+
+//| 02-attention/4-rows.ipynb#gated-operation
+/** activation(gate) · up, element by element, for any of `activations`: gate [...] and up [...] of one shape, in one kernel each way. */
+export function gatedUnit(name: keyof typeof activations, gate: Tensor, up: Tensor): Tensor {
+  if (gate.shape.join() !== up.shape.join())
+    throw new Error(`gatedUnit: gate ${describe(gate)} and up ${describe(up)} must have the same shape.`);
+  const y = launch(gatedKernel(name, gate.size), [gate, up], gate.shape);
+  return track(y, [gate, up], (gradient) => {
+    const inputGradients = [empty(gate.shape), empty(up.shape)];
+    launchInto(gatedBackwardKernel(name, gate.size), [gate, up, gradient], inputGradients);
     return inputGradients;
   });
 }

@@ -84,7 +84,8 @@ export function writeBatch({ inputs, targets, firstKey }: BatchTensors, batch: B
  */
 export function batchLoss(model: Model, { inputs, targets, firstKey }: BatchTensors, context: BlockContext) {
   const { hidden, routed } = hiddenStates(model, inputs, { ...context, firstKey });
-  const loss = linearCrossEntropy(hidden, model.head.weight, targets);
+  const { head, logitSoftcap } = model;
+  const loss = linearCrossEntropy(hidden, head.weight, targets, undefined, logitSoftcap);
   const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
   return { loss, balance, load: routed.map((layer) => layer.load) };
 }

@@ -48,6 +48,10 @@ await test("the gradient is written whole, and the same bits every time", async 
   const first = await tableGradient(ids, g, [60, 8]).array();
   expect(first.some(Number.isNaN)).toBe(false);
   expect(await tableGradient(ids, g, [60, 8]).array()).toEqual(first);
+  const [id] = await ids.array();
+  const fixed = first.map((value, i) => (Math.floor(i / 8) === id ? 0 : value));
+  expect(fixed).not.toEqual(first);
+  expect(await tableGradient(ids, g, [60, 8], id).array()).toEqual(fixed);
 });
 
 await test("a table that is too large to bind is used in pieces", async () => {

@@ -6,7 +6,17 @@ import { softmaxBackwardKernel, softmaxKernel } from "../../src/kernels/softmax.
 import { gradients, parameter } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { sum } from "../../src/tensor/operations.js";
-import { activate, gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "../../src/tensor/rows.js";
+import {
+  activate,
+  gatedUnit,
+  gelu,
+  layerNorm,
+  rmsNorm,
+  silu,
+  softcap,
+  softmax,
+  swiglu,
+} from "../../src/tensor/rows.js";
 import { empty, launchInto, tensor } from "../../src/tensor/tensor.js";
 
 //| 02-attention/4-rows.ipynb#softmax-row
@@ -161,6 +171,20 @@ await test("activations equal the plain ones, also far from zero", async () => {
     const y = await activate(name as keyof typeof plainActivations, tensor(values)).array();
     expect(relativeError(y, Array.from(values, f)), name).toBeLessThan(1e-6);
   }
+  const capped = await softcap(tensor(values), 3).array();
+  expect(
+    relativeError(
+      capped,
+      Array.from(values, (x) => 3 * Math.tanh(x / 3)),
+    ),
+  ).toBeLessThan(1e-6);
+  const wide = await gatedUnit("gelu", tensor(values), tensor(values)).array();
+  expect(
+    relativeError(
+      wide,
+      Array.from(values, (x) => plainActivations.gelu(x) * x),
+    ),
+  ).toBeLessThan(1e-6);
   const gated = await swiglu(tensor(values), tensor(values)).array();
   expect(
     relativeError(
@@ -177,6 +201,8 @@ await test("gradients of activations agree with finite differences", async () =>
     expect(await gradientError(silu, [x])).toBeLessThan(2e-2);
     expect(await gradientError(gelu, [x])).toBeLessThan(2e-2);
     expect(await gradientError(swiglu, [x, up])).toBeLessThan(2e-2);
+    expect(await gradientError((a, b) => gatedUnit("gelu", a, b), [x, up])).toBeLessThan(2e-2);
+    expect(await gradientError((a) => softcap(a, 1.5), [x])).toBeLessThan(2e-2);
   }
   expect(
     await gradientError((x) => activate("relu", x), [{ shape: [4], values: Float32Array.of(-2, -1, 1, 2) }]),
