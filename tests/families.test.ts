@@ -97,6 +97,7 @@ for (const family of families) {
     const ours = fileTensors(weightsOf(model.config));
     expect([...ours.keys()].sort()).toEqual([...theirs.keys()].sort());
     for (const [name, tensor] of ours) {
+      if (tensor.holds.every(({ weight }) => weight.role === "buffer")) continue; // no gradient reaches it
       const gradient = fileNumbers(tensor, (weight) => values.get(weight.name)!);
       expect(relativeError(gradient, toFloat32(theirs.get(name)!)), name).toBeLessThan(1e-3);
     }

@@ -19,13 +19,19 @@ test("a recorded mixture gives the same bits as an eager one, also when tokens c
     draw(3, experts, inner, width),
     draw(4, experts, inner, width),
   ];
-  const weights = { router, gate, up, down: draw(5, experts, width, inner) };
+  const down = draw(5, experts, width, inner);
+  const weights = {
+    router: { weight: router },
+    gate: { weight: gate },
+    up: { weight: up },
+    down: { weight: down },
+  };
   const step = () => {
     const { output, load } = moe(x, weights, { expertsPerToken: 2, normalize: true });
     return {
       output,
       load,
-      slopes: gradients(mean(multiply(output, output)), [x, ...Object.values(weights)]),
+      slopes: gradients(mean(multiply(output, output)), [x, router, gate, up, down]),
     };
   };
   const recorded = capture(step);

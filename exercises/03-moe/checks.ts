@@ -1,4 +1,4 @@
-// Made from solutions/03-moe/checks.ts by `npm run exercises`, as 93880e9f2828dca4
+// Made from solutions/03-moe/checks.ts by `npm run exercises`, as f2d16dd440c91789
 // The checks of chapter 3's exercises.
 import {
   combineKernel,
@@ -9,8 +9,8 @@ import {
   indices,
   launch,
   multiply,
-  nobody,
   openGpu,
+  padding,
   parameter,
   route,
   sum,
@@ -196,7 +196,7 @@ function drawDispatch(random: Random, round: number) {
 /** A stable counting sort on arrays: the row of each pair, and the pair of each row. */
 function sortPairs(chosen: number[], shape: DispatchShape): { slots: Uint32Array; pairs: Uint32Array } {
   const { experts, tile } = shape;
-  const pairs = new Uint32Array(dispatchTiles(shape) * tile).fill(nobody);
+  const pairs = new Uint32Array(dispatchTiles(shape) * tile).fill(padding);
   const slots = new Uint32Array(chosen.length);
   let row = 0;
   for (let e = 0; e < experts; e++) {
@@ -218,7 +218,7 @@ type Gathering = [x: Float32Array, pairs: Uint32Array, choices: number, columns:
 const gatherBody = ({
   guard = "if (thread >= rows * columns) { return; }",
   token = "pair / choices",
-  none = "if (pair == nobody) { y[thread] = 0.0; return; }",
+  none = "if (pair == padding) { y[thread] = 0.0; return; }",
   column = "thread % columns",
 }) => `
 ${guard}
@@ -236,8 +236,8 @@ export const mendGather: Check<Gathering> = {
   rounds: 7,
   hints: [
     "With two choices a token, pairs 0 and 1 belong to token 0, pairs 2 and 3 to token 1. Which operation on the pair's number gives that?",
-    "Rows of padding hold `nobody` instead of a pair. What must stand there, and what does the kernel read for it?",
-    "`let token = pair / choices;`, and before it `if (pair == nobody) { y[thread] = 0.0; return; }`.",
+    "Rows of padding hold `padding` instead of a pair. What must stand there, and what does the kernel read for it?",
+    "`let token = pair / choices;`, and before it `if (pair == padding) { y[thread] = 0.0; return; }`.",
   ],
   inputs: (random, round) => {
     const { shape, pairs, columns } = drawDispatch(random, round);
@@ -250,7 +250,7 @@ export const mendGather: Check<Gathering> = {
       workgroupSize: 64,
       workgroups: Math.ceil((pairs.length * columns) / 64),
       sizes: { rows: pairs.length, columns, choices },
-      head: `const nobody = ${nobody}u;`,
+      head: `const padding = ${padding}u;`,
     }),
   expected: async (x, pairs, choices, columns): Promise<KernelResult> => {
     await openGpu();
@@ -266,7 +266,7 @@ export const mendGather: Check<Gathering> = {
       answer: gatherBody({ token: "pair % choices", none: "" }),
     },
     {
-      says: "Rows of padding must be zero. There `pair` is `nobody`, and no token has that number.",
+      says: "Rows of padding must be zero. There `pair` is `padding`, and no token has that number.",
       answer: gatherBody({ none: "" }),
     },
     {
@@ -275,7 +275,7 @@ export const mendGather: Check<Gathering> = {
     },
     {
       says: "Leaving a row of padding out is not enough: memory holds whatever was there before. Write the zero.",
-      answer: gatherBody({ none: "if (pair == nobody) { return; }" }),
+      answer: gatherBody({ none: "if (pair == padding) { return; }" }),
     },
     {
       says: "More threads start than there are elements. Keep the first line.",

@@ -63,6 +63,7 @@ export type {
   AttentionConfig,
   ConfigPart,
   FamilySettings,
+  GatedActivation,
   LatentConfig,
   ModelConfig,
   ModelSizes,
@@ -90,7 +91,7 @@ export {
   combineKernel,
   dispatchTiles,
   gatherKernel,
-  nobody,
+  padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
 export { bf16Format, f16Format, int8Format } from "./kernels/formats.js";
@@ -215,11 +216,18 @@ export {
   outputLogits,
   sequenceContext,
 } from "./model/decoder.js";
-export { modelFamilies, parametersByName, parametersOf, randomModel, weightsOf } from "./model/families.js";
+export {
+  modelFamilies,
+  namedWeights,
+  parametersByName,
+  parametersOf,
+  randomModel,
+  weightsOf,
+} from "./model/families.js";
 export { latentAttention } from "./model/latent.js";
-export { type MoeResult, type MoeWeights, moe } from "./model/moe.js";
+export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
-export { type RouterSettings, type Routing, route } from "./model/router.js";
+export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
   Block,
@@ -282,10 +290,12 @@ export {
   type BatchTensors,
   type GradientHook,
   type RecordedStep,
+  type RouterTraining,
   type StepParts,
   type StepResult,
   type TrainingData,
   type TrainingSettings,
+  defaultRouterTraining,
   recordStep,
   trainingStep,
   update,

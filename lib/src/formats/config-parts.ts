@@ -665,3 +665,132 @@ export const allExpertsPart: ConfigPart = {
   write: ({ moe }) => expertsToJson(moe!),
   complete: (whole) => completeExperts(whole, "intermediate_size"),
 };
+
+//| 03-moe/a-files-of-weights.ipynb#more-experts-parts
+/** Experts as in Qwen3's files, and one that serves every token, as much as the token says. */
+export const sharedExpertPart: ConfigPart = {
+  ...expertsPart,
+  keys: [...expertsPart.keys, "shared_expert_intermediate_size"],
+  read: (json, sizes) => {
+    const schema = z.object({ shared_expert_intermediate_size: sizeSchema() });
+    const sharedSize = readKeys(schema, json).shared_expert_intermediate_size;
+    return { moe: { ...expertsPart.read(json, sizes).moe!, sharedSize, sharedGate: true } };
+  },
+  write: (config) => ({
+    ...expertsPart.write(config),
+    shared_expert_intermediate_size: config.moe!.sharedSize,
+  }),
+  complete: (whole) => {
+    const routed = completeExperts(whole, "moe_intermediate_size");
+    return { ...routed, shared_expert_intermediate_size: routed.moe_intermediate_size };
+  },
+};
+
+/** Biases of queries, keys and values alone. */
+export const qkvBiasPart: ConfigPart = {
+  keys: ["qkv_bias"],
+  read: (json) => ({ attentionBias: readFlag(json, "qkv_bias", true) }),
+  write: ({ attentionBias }) => ({ qkv_bias: attentionBias }),
+};
+
+/** gpt-oss's experts: in all layers, with biases, clamped, their weights a softmax over the chosen. */
+export const clampedExpertsPart: ConfigPart = {
+  ...allExpertsPart,
+  keys: ["num_experts", "num_experts_per_tok", "router_aux_loss_coef", "swiglu_limit"],
+  read: (json, sizes) => {
+    checkRunnable(json, { swiglu_limit: [7] });
+    const { moe } = allExpertsPart.read(json, sizes);
+    return { moe: { ...moe!, normalizeTopK: true, biased: true, activation: "clamped-silu" } };
+  },
+  write: (config) => {
+    const { norm_topk_prob: _, ...keys } = allExpertsPart.write(config);
+    return { ...keys, swiglu_limit: 7 };
+  },
+};
+
+//| 03-moe/a-files-of-weights.ipynb#sigmoid-experts-part
+/** The groups of a router. None where there is one. Throws for groups that do not fit the experts. */
+export function readGroups(
+  json: Record<string, unknown>,
+  experts: number,
+  expertsPerToken: number,
+): MoeConfig["groups"] {
+  const schema = z.object({ n_group: sizeSchema().default(1), topk_group: sizeSchema().default(1) });
+  const { n_group: count, topk_group: kept } = readKeys(schema, json);
+  if (experts % count !== 0)
+    throw new Error(
+      `n_group is ${count}, but ${experts} experts cannot be put into so many groups of equal size.`,
+    );
+  if (kept > count) throw new Error(`topk_group is ${kept}, but there are only ${count} groups (n_group).`);
+  const most = (experts / count) * kept;
+  if (expertsPerToken > most)
+    throw new Error(
+      `num_experts_per_tok is ${expertsPerToken}, but ${kept} of ${count} groups have only ${most} experts.`,
+    );
+  return count === 1 ? undefined : { count, kept };
+}
+
+/** Which layers have experts: all but the first few. */
+export function readDenseStart(json: Record<string, unknown>, layers: number): boolean[] {
+  const count = { error: "a whole number from 0 up" };
+  const schema = z.object({ first_k_dense_replace: z.int(count).nonnegative(count).default(0) });
+  const { first_k_dense_replace: first } = readKeys(schema, json);
+  return Array.from({ length: layers }, (_, i) => i >= first);
+}
+
+/** Routed and shared experts as the files of DeepSeek-V3 and GLM-4 describe them: sigmoid scores, a bias for the choice, groups. */
+export const sigmoidExpertsPart: ConfigPart = {
+  keys: `num_experts num_experts_per_tok moe_intermediate_size n_shared_experts n_group topk_group routed_scaling_factor
+    norm_topk_prob first_k_dense_replace moe_layer_freq scoring_func topk_method`.split(/\s+/),
+  read: (json, { layers }) => {
+    checkRunnable(json, { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1] });
+    const none = { error: "a whole number from 0 up" };
+    const schema = z.object({
+      moe_intermediate_size: sizeSchema(),
+      n_shared_experts: z.int(none).nonnegative(none).default(1),
+    });
+    const { moe_intermediate_size: intermediateSize, n_shared_experts: shared } = readKeys(schema, json);
+    const routed = readExperts(json);
+    const { routed_scaling_factor: scale } = readNumbers({ routed_scaling_factor: 1, ...json }, [
+      "routed_scaling_factor",
+    ]);
+    const groups = readGroups(json, routed.experts, routed.expertsPerToken);
+    const router = withoutUndefined({ scoring: "sigmoid", choiceBias: true, groups, scale } as const);
+    const sharedSize = shared > 0 ? { sharedSize: shared * intermediateSize } : {};
+    const sparseLayers = readDenseStart(json, layers);
+    return {
+      moe: { ...routed, balanceCoefficient: 0, ...router, intermediateSize, ...sharedSize, sparseLayers },
+    };
+  },
+  write: ({ moe, layers }) => {
+    const {
+      experts,
+      expertsPerToken,
+      normalizeTopK,
+      intermediateSize,
+      groups,
+      scale = 1,
+      sharedSize = 0,
+      sparseLayers,
+    } = moe!;
+    return {
+      num_experts: experts,
+      num_experts_per_tok: expertsPerToken,
+      norm_topk_prob: normalizeTopK,
+      moe_intermediate_size: intermediateSize,
+      n_shared_experts: sharedSize / intermediateSize,
+      n_group: groups?.count ?? 1,
+      topk_group: groups?.kept ?? 1,
+      routed_scaling_factor: scale,
+      first_k_dense_replace: sparseLayers.includes(true) ? sparseLayers.indexOf(true) : layers,
+    };
+  },
+  complete: (whole) => ({ ...completeExperts(whole, "moe_intermediate_size"), first_k_dense_replace: 1 }),
+};
+
+/** A norm on queries and keys, head by head, with a switch. */
+export const switchedNormPart: ConfigPart = {
+  keys: ["use_qk_norm"],
+  read: (json) => ({ qkNorm: readFlag(json, "use_qk_norm") ? "head" : "none" }),
+  write: ({ qkNorm }) => ({ use_qk_norm: qkNorm === "head" }),
+};

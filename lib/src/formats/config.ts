@@ -35,6 +35,21 @@ export interface MoeConfig {
   intermediateSize: number;
   /** Whether the top-k router weights are divided by their sum. */
   normalizeTopK: boolean;
+  /** What makes scores of the router's logits; softmax over all experts unless given. */
+  scoring?: "softmax" | "sigmoid";
+  /** Whether a bias for each expert is added to the scores for the choice alone. */
+  choiceBias?: boolean;
+  /** Experts in `count` groups, of which a token keeps `kept`. */
+  groups?: { count: number; kept: number };
+  /** The weights are multiplied by this; 1 unless given. */
+  scale?: number;
+  /** Inner width of the experts that serve every token, all together; and whether each token says how much it takes of them. */
+  sharedSize?: number;
+  sharedGate?: boolean;
+  /** Whether the router and the experts' projections add biases. */
+  biased?: boolean;
+  /** Between the experts' layers, where it is not the model's. */
+  activation?: GatedActivation;
   /** Weight of the load-balance loss in the training loss (`router_aux_loss_coef`). */
   balanceCoefficient: number;
   /** For each block, whether its feed-forward layer is sparse; length `layers`. */
@@ -75,6 +90,9 @@ export interface AttentionConfig {
 //| 03-moe/a-files-of-weights.ipynb#model-config
 /** One of `activations`, by its name. */
 export type Activation = "silu" | "gelu" | "relu";
+
+/** The same, and gpt-oss's gated unit, whose gate and up are clamped. */
+export type GatedActivation = Activation | "clamped-silu";
 
 /**
  * Everything the decoder has to know about a model: its sizes, and one setting for each thing in which families

@@ -53,3 +53,27 @@ export function gatedBackwardKernel(name: keyof typeof activations, size: number
   const expressions = [`c * b * (${derivative})`, `c * (${value})`];
   return elementwiseKernel(`gated ${name} backward`, [size, size, size], expressions);
 }
+
+//| 02-attention/4-rows.ipynb#clamped-swiglu-kernels
+/** The pieces of gpt-oss's gated unit, as WGSL of the gate `a` and of `b`, up. Source: openai/gpt-oss, `torch/model.py`. */
+export const clampedPieces = (() => {
+  const gate = "min(a, V(7))";
+  return { gate, up: "(clamp(b, V(-7), V(7)) + 1)", sigmoid: `(1 / (1 + exp(-1.702 * ${gate})))` };
+})();
+
+/** g · σ(1.702 g) · (u + 1) with g = min(gate, 7) and u = clamp(up, −7, 7), over `size` elements. */
+export function clampedSwigluKernel(size: number): Kernel {
+  const { gate, up, sigmoid } = clampedPieces;
+  return elementwiseKernel("clamped SwiGLU", [size, size], [`${gate} * ${sigmoid} * ${up}`]);
+}
+
+/** The gradients of gate and up from gate (a), up (b) and the gradient of the result (c); zero where they were clamped. */
+export function clampedSwigluBackwardKernel(size: number): Kernel {
+  const { gate, up, sigmoid } = clampedPieces;
+  const gateSlope = `c * ${up} * ${sigmoid} * (1 + 1.702 * ${gate} * (1 - ${sigmoid}))`;
+  return elementwiseKernel(
+    "clamped SwiGLU backward",
+    [size, size, size],
+    [`select(V(0), ${gateSlope}, a <= V(7))`, `select(V(0), c * ${gate} * ${sigmoid}, abs(b) <= V(7))`],
+  );
+}

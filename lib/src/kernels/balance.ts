@@ -125,3 +125,18 @@ export function routerBiasKernel(experts: number): Kernel {
   bias[thread] += rate[0] * f32(sign(i32(total) - i32(load[thread] * sizes.experts)));`,
   });
 }
+
+//| 03-moe/3-keeping-balance.ipynb#model-biases
+/** Adds up two lists of `size` counts. */
+export function addCountsKernel(size: number): Kernel {
+  return kernel({
+    name: `add ${size} counts`,
+    reads: ["a: array<u32>", "b: array<u32>"],
+    writes: ["sum: array<u32>"],
+    workgroupSize: 64,
+    workgroups: Math.ceil(size / 64),
+    body: `
+  if (thread >= arrayLength(&sum)) { return; }
+  sum[thread] = a[thread] + b[thread];`,
+  });
+}

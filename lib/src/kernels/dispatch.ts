@@ -4,9 +4,9 @@ import { type Kernel, kernel } from "../gpu/kernel.js";
 import { matmulRowTile } from "./products.js";
 import { prefersSubgroups, vectorAlias, vectorWidth } from "./wgsl.js";
 
-//| 03-moe/2-dispatch.ipynb#nobody
-/** What stands in a place where no pair or no expert is. */
-export const nobody = 0xffffffff;
+//| 03-moe/2-dispatch.ipynb#padding
+/** What stands for a pair or an expert where there is none: in rows, and in tiles, that only fill up. */
+export const padding = 0xffffffff;
 
 //| 03-moe/2-dispatch.ipynb#dispatch-shape
 /** The sizes of a dispatch: N tokens that visit k of E experts each, as N·k pairs. */
@@ -80,7 +80,7 @@ export const placeExperts = `
     segments[e * 2u + 1u] = end * sizes.tile;
     for (var t = first; t < end; t++) { owners[t] = e; }
     if (e == sizes.experts - 1u) {
-      for (var t = end; t < arrayLength(&owners); t++) { owners[t] = ${nobody}u; }
+      for (var t = end; t < arrayLength(&owners); t++) { owners[t] = ${padding}u; }
     }
   }`;
 
@@ -103,7 +103,7 @@ export const countingSortBody = [
   "  let share = (arrayLength(&chosen) + workers - 1u) / workers;",
   "  let start = min(lane * share, arrayLength(&chosen));",
   "  let stop = min(start + share, arrayLength(&chosen));",
-  `  for (var row = lane; row < arrayLength(&pairs); row += 256u) { pairs[row] = ${nobody}u; }`,
+  `  for (var row = lane; row < arrayLength(&pairs); row += 256u) { pairs[row] = ${padding}u; }`,
   countChoices,
   "  workgroupBarrier();",
   sumCounts,
@@ -117,8 +117,8 @@ export const countingSortBody = [
 /**
  * Sorts the pairs (token, choice) by expert, keeping their order, in one workgroup. Each worker counts the experts in
  * its own stretch of pairs; sums over the workers before it and the experts before say where its pairs go.
- * experts [pairs] become slots [pairs] (the row of each pair), pairs [rows] (the pair of each row, or `nobody`),
- * owners [tiles] (the expert of each tile, or `nobody`), segments [experts, 2] (first row and the row after the last
+ * experts [pairs] become slots [pairs] (the row of each pair), pairs [rows] (the pair of each row, or `padding`),
+ * owners [tiles] (the expert of each tile, or `padding`), segments [experts, 2] (first row and the row after the last
  * tile), load [experts] (pairs of each).
  */
 export function countingSortKernel(shape: DispatchShape): Kernel {
@@ -138,7 +138,7 @@ export function countingSortKernel(shape: DispatchShape): Kernel {
 
 //| 03-moe/2-dispatch.ipynb#gather-kernel
 /**
- * Copies each token's row of x [tokens, width] to the rows of its pairs: [rows, width], zeros where nobody is.
+ * Copies each token's row of x [tokens, width] to the rows of its pairs: [rows, width], zeros in rows of padding.
  * `weighted` multiplies by the pair's weight, which makes it the gradient of `combineKernel`.
  */
 export function gatherKernel(shape: DispatchShape, width: number, weighted: boolean): Kernel {
@@ -159,7 +159,7 @@ export function gatherKernel(shape: DispatchShape, width: number, weighted: bool
     if (i >= arrayLength(&rows)) { return; }
     let pair = pairs[i / sizes.columns];
     var value = V();
-    if (pair != ${nobody}u) {
+    if (pair != ${padding}u) {
       value = x[pair / sizes.choices * sizes.columns + i % sizes.columns]${weighted ? " * weights[pair]" : ""};
     }
     rows[i] = value;
@@ -229,5 +229,22 @@ export function weightGradientKernel(shape: DispatchShape, width: number): Kerne
   var sum = V();
   for (var i = 0u; i < sizes.columns; i++) { sum += rows[row + i] * gradient[token + i]; }
   weights[thread] = ${element === 4 ? "dot(sum, vec4f(1))" : "sum"};`,
+  });
+}
+
+//| 03-moe/2-dispatch.ipynb#capacity-kernel
+/** Keeps the weight of each pair that is among the first `capacity` of its expert, and makes the others zero. */
+export function capacityKernel({ tokens, expertsPerToken }: DispatchShape, capacity: number): Kernel {
+  return kernel({
+    name: `capacity ${capacity} for ${tokens * expertsPerToken} pairs`,
+    reads: ["weights: array<f32>", "experts: array<u32>", "slots: array<u32>", "segments: array<u32>"],
+    writes: ["kept: array<f32>"],
+    sizes: { capacity },
+    workgroupSize: 64,
+    workgroups: Math.ceil((tokens * expertsPerToken) / 64),
+    body: `
+  if (thread >= arrayLength(&kept)) { return; }
+  let place = slots[thread] - segments[experts[thread] * 2u];
+  kept[thread] = select(0.0, weights[thread], place < sizes.capacity);`,
   });
 }

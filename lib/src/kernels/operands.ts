@@ -75,6 +75,8 @@ export interface MatmulPlaces {
   to: string;
   /** Matrices B that the rows are divided among. */
   matrices: number;
+  /** The first place of the bias, where each matrix has its own. */
+  bias?: string;
 }
 
 /** The matrices of a plain batch: one after the other. */
@@ -206,13 +208,14 @@ export function productSizes({ rows, columns, k, epilogue = {} }: MatmulShape): 
   return { rows, columns, k, flags, alpha: alphaBits, beta: betaBits };
 }
 
-/** WGSL: V, the type of the results that are stored at a time, and the function `finish` that applies the epilogue to them. */
-export function finishFunction(vec4: boolean): string {
+/** WGSL: V, the type of the results that are stored at a time, and the function `finish` that applies the epilogue to them: bias from `biasFirst` on where matrices have their own. */
+export function finishFunction(vec4: boolean, ownBias = false): string {
   const per = vec4 ? " / 4u" : "";
-  return `alias V = ${elementType(vec4)};
+  const place = ownBias ? `(biasFirst + column)${per}` : `column${per}`;
+  return `alias V = ${elementType(vec4)};${ownBias ? "\nvar<private> biasFirst: u32;" : ""}
 fn finish(result: V, column: u32, at: u32) -> V {
   var y = result;
-  if ((sizes.flags & 1u) != 0u) { y += bias[column${per}]; }
+  if ((sizes.flags & 1u) != 0u) { y += bias[${place}]; }
   y *= bitcast<f32>(sizes.alpha);
   if ((sizes.flags & 2u) != 0u) { y += bitcast<f32>(sizes.beta) * residual[at${per}]; }
   return y;
@@ -277,6 +280,7 @@ export function prologue(
     `  let bFirst = ${places.b} * sizes.${transposeB ? "columns" : "k"};`,
     `  let cFirst = ${places.c} * sizes.rows;`,
     `  let to = ${places.to};`,
+    ...(places.bias === undefined ? [] : [`  biasFirst = ${places.bias};`]),
   ];
 }
 
@@ -302,7 +306,7 @@ export function productKernel(shape: MatmulShape, places: MatmulPlaces, form: Pr
     ],
     head: () =>
       [
-        finishFunction(vec4),
+        finishFunction(vec4, places.bias !== undefined),
         storeFunctions(vec4),
         ...operands.map((operand) => fourFunction(operand, form.rounds && shape.f16)),
         ...(form.head?.() ?? []),

@@ -1,5 +1,6 @@
 // Extracted from chapters/03-moe/3-keeping-balance.ipynb: edit it there, or here and run `npm run backport`.
 import {
+  addCountsKernel,
   balanceLossBackwardKernel,
   balanceLossKernel,
   routerBiasKernel,
@@ -9,8 +10,9 @@ import {
 } from "../kernels/balance.js";
 import { track } from "../tensor/autograd.js";
 import { mean } from "../tensor/operations.js";
-import { type Tensor, launch, launchInto } from "../tensor/tensor.js";
+import { type Tensor, empty, launch, launchInto } from "../tensor/tensor.js";
 import type { MoeResult } from "./moe.js";
+import type { Experts, Model } from "./structure.js";
 
 //| 03-moe/3-keeping-balance.ipynb#routed-layer
 /** What the balance loss wants to know of a layer. */
@@ -69,4 +71,25 @@ export function routerZLoss(logits: Tensor): Tensor {
  */
 export function updateRouterBias(bias: Tensor, load: Tensor<"u32">, rate: Tensor): void {
   launchInto(routerBiasKernel(bias.size), [load, rate], [bias]);
+}
+
+//| 03-moe/3-keeping-balance.ipynb#update-choice-biases
+/** The loads [E] of some layers in two batches, added up. */
+export function addLoads(one: Tensor<"u32">[], other: Tensor<"u32">[]): Tensor<"u32">[] {
+  return one.map((load, i) => {
+    const sum = empty(load.shape, "u32");
+    launchInto(addCountsKernel(load.size), [load, other[i]], [sum]);
+    return sum;
+  });
+}
+
+/** The layers of a model that have experts, in order. */
+export function expertLayers({ blocks }: Pick<Model, "blocks">): Experts[] {
+  return blocks.flatMap(({ feedForward }) => (feedForward.kind === "experts" ? [feedForward] : []));
+}
+
+/** Moves the choice bias of every layer that has one by its load [E], one for each layer with experts: see `updateRouterBias`. */
+export function updateChoiceBiases(model: Pick<Model, "blocks">, loads: Tensor<"u32">[], rate: Tensor): void {
+  for (const [i, { choiceBias }] of expertLayers(model).entries())
+    if (choiceBias) updateRouterBias(choiceBias, loads[i], rate);
 }

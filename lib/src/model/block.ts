@@ -1,11 +1,11 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
-import type { Activation } from "../formats/config.js";
+import type { GatedActivation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { add, applyUnary } from "../tensor/operations.js";
 import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
-import { activate, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
+import { activate, clampedSwiglu, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
 import { latentAttention } from "./latent.js";
 import type { RopeTables } from "./positions.js";
@@ -102,7 +102,8 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
 
 //| 02-attention/9-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
-export function gated(activation: Activation, gate: Tensor, up: Tensor): Tensor {
+export function gated(activation: GatedActivation, gate: Tensor, up: Tensor): Tensor {
+  if (activation === "clamped-silu") return clampedSwiglu(gate, up);
   return activation === "silu" ? swiglu(gate, up) : gatedUnit(activation, gate, up);
 }
 

@@ -14,8 +14,8 @@ export interface ParameterCount {
 export function countParameters(config: ModelConfig): ParameterCount {
   const count = { total: 0, active: 0 };
   const { expertsPerToken = 1 } = config.moe ?? {};
-  for (const { shape } of weightsOf(config)) {
-    const isStacked = shape.length === 3; // the matrices of all experts of a layer
+  for (const { shape, role } of weightsOf(config)) {
+    const isStacked = shape.length === (role === "bias" ? 2 : 3); // those of all experts of a layer
     count.total += sizeOf(shape);
     count.active += isStacked ? (sizeOf(shape) / shape[0]) * expertsPerToken : sizeOf(shape);
   }

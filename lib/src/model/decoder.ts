@@ -14,7 +14,7 @@ import {
   normalize,
   runBlock,
 } from "./block.js";
-import { type MoeResult, moe } from "./moe.js";
+import { type MoeResult, gateRows, moe } from "./moe.js";
 import { ropeTables } from "./positions.js";
 import type { Experts, Model } from "./structure.js";
 
@@ -37,12 +37,16 @@ export function checkIds(ids: ArrayLike<number>, vocabSize: number): void {
 }
 
 //| 03-moe/4-the-decoder.ipynb#feed-experts
+/** What the experts that serve every token give, as much of it as the token's gate says, plus the residual. */
+export function sharedExperts(x: Tensor, { shared, sharedGate }: Experts, residual?: Tensor): Tensor {
+  if (!sharedGate) return denseFeedForward(x, shared!, residual);
+  return gateRows(denseFeedForward(x, shared!), applyLinear(x, sharedGate), residual);
+}
+
 /** Runs a mixture of experts, and the experts that all tokens share where there are any: x [batch, tokens, hidden]. */
 export function runExperts(x: Tensor, layer: Experts, residual?: Tensor): MoeResult {
-  const { router, gate, up, down, expertsPerToken, normalize, shared } = layer;
-  const weights = { router: router.weight, gate: gate.weight, up: up.weight, down: down.weight };
-  const stream = shared ? denseFeedForward(x, shared, residual) : residual;
-  return moe(x, weights, { expertsPerToken, normalize }, stream);
+  const stream = layer.shared ? sharedExperts(x, layer, residual) : residual;
+  return moe(x, layer, { ...layer, bias: layer.choiceBias }, stream);
 }
 
 /** The feed-forward half of every block, dense or sparse; what each mixture of experts gives is also put into `routed`. */

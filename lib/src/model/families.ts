@@ -4,12 +4,18 @@ import {
   alternatingWindowPart,
   attentionBiasPart,
   attentionSoftcapPart,
+  clampedExpertsPart,
   expertsPart,
   logitSoftcapPart,
   mlpBiasPart,
   outsideOriginalPart,
+  partialRotaryPart,
+  qkvBiasPart,
   queryScalarPart,
   rotaryPart,
+  sharedExpertPart,
+  sigmoidExpertsPart,
+  switchedNormPart,
   switchedWindowPart,
   twoBasesPart,
   unrotatedLayersPart,
@@ -45,6 +51,8 @@ export const shapes = {
   router: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize],
   expertUp: ({ moe, hiddenSize }) => [moe!.experts, moe!.intermediateSize, hiddenSize],
   expertDown: ({ moe, hiddenSize }) => [moe!.experts, hiddenSize, moe!.intermediateSize],
+  sharedUp: ({ moe, hiddenSize }) => [moe!.sharedSize!, hiddenSize],
+  sharedDown: ({ moe, hiddenSize }) => [hiddenSize, moe!.sharedSize!],
 } satisfies Record<string, Shape>;
 
 /** The shape of the bias beside a matrix. */
@@ -67,6 +75,7 @@ export const conditions = {
   mlpBiased: (config, layer) => config.mlpBias && !isSparse(config, layer),
   normed: ({ qkNorm }) => qkNorm !== "none",
   sparse: isSparse,
+  shared: (config, layer) => isSparse(config, layer) && config.moe?.sharedSize !== undefined,
   dense: (config, layer) => !isSparse(config, layer),
 } satisfies Record<string, (config: ModelConfig, layer: number) => boolean>;
 
@@ -141,6 +150,92 @@ export const decoderEntries = tableOf(
   ...attentionEntries,
   feedForwardNorm,
   ...feedForwardEntries,
+);
+
+//| 03-moe/4-the-decoder.ipynb#expert-entries
+/** Experts that serve every token, as one layer with a name of its own. */
+export function sharedEntries(name: string): WeightEntry[] {
+  return blockRows([
+    [
+      "feedForward.shared.gate.weight",
+      `${name}.gate_proj.weight`,
+      "matrix",
+      shapes.sharedUp,
+      conditions.shared,
+    ],
+    ["feedForward.shared.up.weight", `${name}.up_proj.weight`, "matrix", shapes.sharedUp, conditions.shared],
+    [
+      "feedForward.shared.down.weight",
+      `${name}.down_proj.weight`,
+      "residual",
+      shapes.sharedDown,
+      conditions.shared,
+    ],
+  ]);
+}
+
+/** Qwen2-MoE's shared expert, and the row that says how much of it a token takes. */
+export const gatedSharedEntries = [
+  ...sharedEntries("mlp.shared_expert"),
+  ...blockRows([
+    [
+      "feedForward.sharedGate.weight",
+      "mlp.shared_expert_gate.weight",
+      "matrix",
+      ({ hiddenSize }) => [1, hiddenSize],
+      sparse,
+    ],
+  ]),
+];
+
+/** The bias for the choice of DeepSeek-V3 and GLM-4, and their shared experts. */
+export const correctedEntries = [
+  ...blockRows([
+    [
+      "feedForward.choiceBias",
+      "mlp.gate.e_score_correction_bias",
+      "buffer",
+      outputsOf(shapes.router),
+      sparse,
+    ],
+  ]),
+  ...sharedEntries("mlp.shared_experts"),
+];
+
+//| 03-moe/4-the-decoder.ipynb#fused-expert-entries
+/** A matrix of all experts in one tensor, stored transposed, and its bias; of gate and up every second row, from `first` on. */
+export function fusedExpertEntries(
+  path: string,
+  file: string,
+  role: Role,
+  shape: Shape,
+  first?: number,
+): WeightEntry[] {
+  const [weight, bias] = blockRows([
+    [`${path}.weight`, file, role, shape],
+    [`${path}.bias`, `${file}_bias`, "bias", (config, layer) => shape(config, layer).slice(0, 2)],
+  ]);
+  const rows: WeightEntry["rows"] =
+    first === undefined ? undefined : ({ moe }) => ({ first, of: 2 * moe!.intermediateSize, step: 2 });
+  return [
+    { ...weight, rows, transposed: true },
+    { ...bias, rows },
+  ];
+}
+
+/** gpt-oss: attention with sinks, a router with a bias, fused experts. */
+export const gptOssEntries = tableOf(
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...blockRows([
+    ["attention.sinks", "self_attn.sinks", "bias", ({ heads }) => [heads]],
+    ["feedForward.router.weight", "mlp.router.weight", "router", shapes.router],
+    ["feedForward.router.bias", "mlp.router.bias", "bias", outputsOf(shapes.router)],
+  ]),
+  ...fusedExpertEntries("feedForward.gate", "mlp.experts.gate_up_proj", "matrix", shapes.expertUp, 0),
+  ...fusedExpertEntries("feedForward.up", "mlp.experts.gate_up_proj", "matrix", shapes.expertUp, 1),
+  ...fusedExpertEntries("feedForward.down", "mlp.experts.down_proj", "residual", shapes.expertDown),
 );
 
 //| 03-moe/4-the-decoder.ipynb#model-families-parts
@@ -445,6 +540,91 @@ export const moreDenseFamilies: Record<string, ModelFamily> = {
   },
 };
 
+//| 03-moe/4-the-decoder.ipynb#gpt-oss-positions
+/** How positions turn in gpt-oss where its file does not say. */
+export const gptOssPositions = {
+  ...{ rope_type: "yarn", rope_theta: 150000, factor: 32, beta_fast: 32, beta_slow: 1, truncate: false },
+  original_max_position_embeddings: 4096,
+};
+
+/** Layers like Qwen2's, dense or with experts: no bias on the output projection. */
+export const qwen2Layers = withoutOutputBias([
+  attentionNorm,
+  ...attentionEntries,
+  feedForwardNorm,
+  ...feedForwardEntries,
+]);
+
+//| 03-moe/4-the-decoder.ipynb#expert-families
+/** Families of experts with something beside the routed ones. Defaults: the configuration classes of transformers 5.18. */
+export const expertFamilies: Record<string, ModelFamily> = {
+  qwen2_moe: {
+    ...llamaLike,
+    entries: tableOf(...qwen2Layers, ...gatedSharedEntries),
+    architecture: "Qwen2MoeForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, qkvBiasPart, upperWindowPart, sharedExpertPart],
+    defaults: {
+      ...{
+        num_key_value_heads: 16,
+        max_position_embeddings: 32768,
+        ...qwenWindow,
+        num_experts: 60,
+        num_experts_per_tok: 4,
+      },
+      ...{ moe_intermediate_size: 1408, shared_expert_intermediate_size: 5632 },
+    },
+    runnable: { hidden_act: ["silu", "swish"] },
+  },
+  glm4_moe: {
+    ...llamaLike,
+    entries: tableOf(...qwen2Layers, ...correctedEntries),
+    architecture: "Glm4MoeForCausalLM",
+    qkNorm: "none",
+    parts: [partialRotaryPart, attentionBiasPart, switchedNormPart, sigmoidExpertsPart],
+    defaults: {
+      ...{
+        num_key_value_heads: 8,
+        max_position_embeddings: 131072,
+        rms_norm_eps: 1e-5,
+        partial_rotary_factor: 0.5,
+      },
+      ...{
+        num_experts: 128,
+        num_experts_per_tok: 8,
+        moe_intermediate_size: 1408,
+        norm_topk_prob: true,
+        first_k_dense_replace: 1,
+      },
+    },
+    spelling: { num_experts: "n_routed_experts" },
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: ["num_nextn_predict_layers"],
+  },
+  gpt_oss: {
+    ...llamaLike,
+    entries: gptOssEntries,
+    architecture: "GptOssForCausalLM",
+    qkNorm: "none",
+    parts: [rotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
+    defaults: {
+      ...{
+        head_dim: 64,
+        num_key_value_heads: 8,
+        max_position_embeddings: 131072,
+        rms_norm_eps: 1e-5,
+        rope_theta: 150000,
+      },
+      ...{ attention_bias: true, sliding_window: 128, num_experts: 128, num_experts_per_tok: 4 },
+    },
+    derived: ({ rope_scaling, rope_parameters }) =>
+      rope_scaling || rope_parameters ? {} : { rope_parameters: gptOssPositions },
+    spelling: { num_experts: "num_local_experts" },
+    runnable: { hidden_act: ["silu", "swish"], attention_bias: [true] },
+    idle: ["experts_per_token", "initial_context_length"],
+  },
+};
+
 //| 03-moe/4-the-decoder.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
 export const modelFamilies: Record<string, ModelFamily> = {
@@ -456,6 +636,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
     defaults: { num_key_value_heads: 4, max_position_embeddings: 32768, sliding_window: 4096 },
     runnable: { hidden_act: ["silu", "swish"] },
   },
+  ...expertFamilies,
   qwen3: {
     ...llamaLike,
     architecture: "Qwen3ForCausalLM",
@@ -503,14 +684,19 @@ export function weightsOf(config: ModelConfig): ModelWeight[] {
   return modelWeights(modelFamilies[config.modelType].entries, config);
 }
 
-/** The weights that training changes, with their names and roles, in the order of `weightsOf`. */
-export function parametersOf(model: Model): ModelParameter[] {
+/** All weights of a model with their names and roles, in the order of `weightsOf`: what a file or a checkpoint of it holds. */
+export function namedWeights(model: Model): ModelParameter[] {
   return parametersIn(model, modelFamilies[model.config.modelType].entries);
 }
 
-/** The same by their names alone, as a checkpoint has them. */
+/** Those that gradients change: all but buffers. */
+export function parametersOf(model: Model): ModelParameter[] {
+  return namedWeights(model).filter(({ role }) => role !== "buffer");
+}
+
+/** All weights by their names alone, as a checkpoint has them. */
 export function parametersByName(model: Model): Map<string, Tensor> {
-  return new Map(parametersOf(model).map(({ name, value }) => [name, value]));
+  return new Map(namedWeights(model).map(({ name, value }) => [name, value]));
 }
 
 /** A model with fresh random weights. The same seed gives the same weights. */

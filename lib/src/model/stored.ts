@@ -10,7 +10,7 @@ import {
 } from "../formats/safetensors.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
-import type { ModelFamily, ModelWeight } from "./structure.js";
+import type { ModelFamily, ModelWeight, Role } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
 /** How the numbers of a weight (of one expert, where each has a tensor) lie in a tensor of the file. */
@@ -26,6 +26,9 @@ export interface StoredLayout {
   transposed: boolean;
 }
 
+/** What stands in a file as a vector, one for each expert perhaps. */
+export const vectorRoles: Role[] = ["norm", "bias", "buffer"];
+
 /** The layout of a weight in its file. Norms and biases have rows of one number. */
 export function storedLayout({
   role,
@@ -35,7 +38,7 @@ export function storedLayout({
   rows: stored,
 }: ModelWeight): StoredLayout {
   const part = perExpert ? shape.slice(1) : shape;
-  const isVector = role === "norm" || role === "bias";
+  const isVector = vectorRoles.includes(role);
   const columns = isVector ? 1 : part[part.length - 1];
   const rows = isVector ? part[part.length - 1] : part[part.length - 2];
   const { first, of, step = 1, run = 1 } = stored ?? { first: 0, of: rows };
@@ -45,7 +48,7 @@ export function storedLayout({
 /** The shape of the tensor in the file. */
 export function storedShape({ role, shape, perExpert, transposed, rows }: ModelWeight): number[] {
   const part = perExpert ? shape.slice(1) : [...shape];
-  const rowsAt = part.length - (role === "norm" || role === "bias" ? 1 : 2);
+  const rowsAt = part.length - (vectorRoles.includes(role) ? 1 : 2);
   if (rows) part[rowsAt] = rows.of;
   if (transposed) part.push(...part.splice(-2).reverse());
   return part;

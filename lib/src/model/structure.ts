@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
-import type { Activation, FamilySettings, ModelConfig } from "../formats/config.js";
+import type { Activation, FamilySettings, GatedActivation, ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
@@ -86,16 +86,28 @@ export interface Dense {
   activation: Activation;
 }
 
-/** A mixture of E experts: their matrices stacked [E, outputs, inputs], a router [E, hidden], and perhaps experts that serve every token. */
+/** A mixture of E experts: their matrices stacked [E, outputs, inputs] (biases [E, outputs]), and a router [E, hidden]. */
 export interface Experts {
   kind: "experts";
   router: Linear;
   gate: Linear;
   up: Linear;
   down: Linear;
+  activation: GatedActivation;
   expertsPerToken: number;
+  /** Whether the weights of a token's experts are divided by their sum. */
   normalize: boolean;
+  /** What makes scores of the router's logits; softmax over all experts unless given. */
+  scoring?: "softmax" | "sigmoid";
+  /** Added to the scores for the choice alone [E]. No gradient reaches it: training moves it by the load. */
+  choiceBias?: Tensor;
+  /** Experts in groups, of which a token keeps the best. */
+  groups?: { count: number; kept: number };
+  /** Weights are multiplied by this; 1 unless given. */
+  scale?: number;
+  /** Experts that serve every token, as one layer; `sharedGate` [1, hidden] says how much of it a token takes. */
   shared?: Dense;
+  sharedGate?: Linear;
 }
 
 //| 02-attention/9-the-block.ipynb#model-type
@@ -124,8 +136,11 @@ export interface Model {
 }
 
 //| 02-attention/9-the-block.ipynb#weight-entry
-/** What kind of thing a weight is. "residual" is a matrix that writes into the residual stream. */
-export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router";
+/**
+ * What kind of thing a weight is. "residual" is a matrix that writes into the residual stream; a "buffer" is a vector that no
+ * gradient reaches, which training moves by a rule of its own or not at all.
+ */
+export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router" | "buffer";
 
 /** A part of the rows of a tensor in a file: from `first` on `run` rows, then the same again every `step` rows, of `of` rows. */
 export interface StoredRows {
@@ -310,8 +325,14 @@ export function buildFeedForward(plan: BuildPlan, path: string): Dense | Experts
     buildLinear(plan, `${path}.${name}`),
   );
   const shared = tensors.has(`${path}.shared.up.weight`) ? buildDense(plan, `${path}.shared`) : undefined;
-  const { expertsPerToken, normalizeTopK: normalize } = config.moe!;
-  return { kind: "experts", router, gate, up, down, expertsPerToken, normalize, shared };
+  const sharedGate = tensors.has(`${path}.sharedGate.weight`)
+    ? buildLinear(plan, `${path}.sharedGate`)
+    : undefined;
+  const { expertsPerToken, normalizeTopK: normalize, scoring, groups, scale } = config.moe!;
+  const { activation = config.activation } = config.moe!;
+  const choiceBias = tensors.get(`${path}.choiceBias`);
+  const layers = { router, gate, up, down, activation, shared, sharedGate };
+  return { kind: "experts", ...layers, expertsPerToken, normalize, scoring, choiceBias, groups, scale };
 }
 
 //| 02-attention/9-the-block.ipynb#build-model
@@ -378,13 +399,18 @@ export function parametersIn(model: Model, entries: WeightEntry[]): ModelParamet
 
 //| 02-attention/9-the-block.ipynb#initial-values
 /**
- * Fresh values of one weight. Norms are 1, biases 0, matrices normally distributed with the configuration's standard
+ * Fresh values of one weight. Norms are 1, biases and buffers 0, matrices normally distributed with the configuration's standard
  * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not
  * grow with depth (GPT-2's rule). Each name draws from a stream of its own, with `draw`.
  */
 export function initialValues(
   { initializerRange, layers }: ModelConfig,
-  { name, role, shape, start = role === "norm" ? 1 : role === "bias" ? 0 : undefined }: ModelWeight,
+  {
+    name,
+    role,
+    shape,
+    start = role === "norm" ? 1 : role === "bias" || role === "buffer" ? 0 : undefined,
+  }: ModelWeight,
   seed: number,
   draw: typeof normals = normals,
 ): Float32Array {

@@ -6,7 +6,7 @@ import { parameter } from "../tensor/autograd.js";
 import type { normals } from "../tensor/random.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import { configWarnings, modelConfigText, parseModelConfig } from "./config.js";
-import { modelFamilies, parametersOf, weightsOf } from "./families.js";
+import { modelFamilies, parametersByName, weightsOf } from "./families.js";
 import {
   type StoredTensor,
   checkTensors,
@@ -87,7 +87,7 @@ export interface ModelFiles {
 /** The files of a model, its weights read back from the GPU. The same weights always give the same bytes. */
 export async function saveModel(model: Model): Promise<ModelFiles> {
   const values = new Map<string, Float32Array>();
-  for (const { name, value } of parametersOf(model)) values.set(name, await value.array());
+  for (const [name, value] of parametersByName(model)) values.set(name, await value.array());
   const weights = weightsFile(model.config, ({ name }) => values.get(name)!);
   return { config: modelConfigText(model.config), weights };
 }

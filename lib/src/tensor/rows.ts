@@ -2,6 +2,8 @@
 import { currentGpu } from "../gpu/device.js";
 import {
   activations,
+  clampedSwigluBackwardKernel,
+  clampedSwigluKernel,
   gatedBackwardKernel,
   gatedKernel,
   swigluBackwardKernel,
@@ -163,6 +165,19 @@ export function gatedUnit(name: keyof typeof activations, gate: Tensor, up: Tens
   return track(y, [gate, up], (gradient) => {
     const inputGradients = [empty(gate.shape), empty(up.shape)];
     launchInto(gatedBackwardKernel(name, gate.size), [gate, up, gradient], inputGradients);
+    return inputGradients;
+  });
+}
+
+//| 02-attention/4-rows.ipynb#clamped-swiglu
+/** The clamped SwiGLU of gpt-oss, from gate [...] and up [...] of one shape to the same shape. Throws when the shapes differ. */
+export function clampedSwiglu(gate: Tensor, up: Tensor): Tensor {
+  if (gate.shape.join() !== up.shape.join())
+    throw new Error(`clampedSwiglu: gate ${describe(gate)} and up ${describe(up)} must have the same shape.`);
+  const y = launch(clampedSwigluKernel(gate.size), [gate, up], gate.shape);
+  return track(y, [gate, up], (gradient) => {
+    const inputGradients = [empty(gate.shape), empty(up.shape)];
+    launchInto(clampedSwigluBackwardKernel(gate.size), [gate, up, gradient], inputGradients);
     return inputGradients;
   });
 }

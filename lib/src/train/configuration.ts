@@ -4,7 +4,7 @@ import { type KeySchema, isRecord, nearestName, readKeys } from "../formats/keys
 import type { Precision } from "../tensor/precision.js";
 import { defaultOptimizer } from "./optimizers.js";
 import { type Schedule, checkSchedule } from "./schedule.js";
-import type { TrainingSettings } from "./step.js";
+import { type TrainingSettings, defaultRouterTraining } from "./step.js";
 
 //| 04-training/a-the-trainers-desk.ipynb#set
 /** The value in `key=value`: JSON where it is JSON, else text. */
@@ -233,6 +233,23 @@ export const scheduleSettings = {
   ),
 };
 
+//| 04-training/a-the-trainers-desk.ipynb#defaults-router
+/** Routers of models with experts, section `router`. */
+export const routerSettings = {
+  bias_rate: setting(
+    defaultRouterTraining.biasRate,
+    mustBe.from0,
+    "how far a step moves the biases that steer the choice of experts, in families that have them",
+    { to: "router.biasRate" },
+  ),
+  z_loss: setting(
+    defaultRouterTraining.zLoss,
+    mustBe.from0,
+    "the weight of the router's z-loss, which keeps its scores small; OLMoE's is 0.001",
+    { to: "router.zLoss" },
+  ),
+};
+
 //| 04-training/a-the-trainers-desk.ipynb#defaults
 /**
  * All settings of a training run. From this table follow the type of a configuration, its defaults and checks, the names
@@ -243,6 +260,7 @@ export const trainSettings = {
   ...runSettings,
   optimizer: optimizerSettings,
   schedule: scheduleSettings,
+  router: routerSettings,
   precision: setting<Precision>("f32", mustBe.oneOf("f32", "f16"), "of matrix products: f32 or f16", {
     to: "precision",
   }),

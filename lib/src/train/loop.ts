@@ -82,7 +82,7 @@ export interface StepReport {
   tokensPerSecond: number;
   /** Validation after this step, where one was due: nats a token, bits a byte. */
   validation?: { loss: number; bitsPerByte: number };
-  /** Tokens that went to each expert in this step (its last microbatch), by layer, where it was asked for. */
+  /** Tokens that went to each expert in this step, by layer, where it was asked for. */
   load?: Uint32Array[];
 }
 

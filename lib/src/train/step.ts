@@ -2,22 +2,34 @@
 import type { Batch } from "../data/batches.js";
 import type { TokenSource, WeightedSource } from "../data/shards.js";
 import { ignoredTarget } from "../kernels/cross-entropy.js";
-import { balanceLoss } from "../model/balance.js";
+import { addLoads, balanceLoss, expertLayers, routerZLoss, updateChoiceBiases } from "../model/balance.js";
 import type { BlockContext } from "../model/block.js";
 import { hiddenStates, sequenceContext } from "../model/decoder.js";
 import { parametersOf } from "../model/families.js";
+import type { MoeResult } from "../model/moe.js";
 import type { Model } from "../model/structure.js";
-import { gradients, isTracked } from "../tensor/autograd.js";
+import { gradients } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { linearCrossEntropy } from "../tensor/cross-entropy.js";
 import { add, scale } from "../tensor/operations.js";
 import { type Precision, withPrecision } from "../tensor/precision.js";
-import { type Tensor, empty, indices } from "../tensor/tensor.js";
+import { type Tensor, empty, indices, tensor } from "../tensor/tensor.js";
 import { type Optimizer, type OptimizerSettings, accumulateInto, globalNorm } from "./optimizers.js";
 import { adjustLossScale, scaledSeed } from "./precision.js";
 import type { Schedule } from "./schedule.js";
 
 //| 04-training/8-the-loop.ipynb#plan
+/** How routers are kept in balance, beside the balance loss that a model's configuration weighs. */
+export interface RouterTraining {
+  /** How far a step moves the choice biases of a model that has some; 0 for not at all. */
+  biasRate: number;
+  /** The weight of the router's z-loss. */
+  zLoss: number;
+}
+
+/** DeepSeek-V3's rate for biases, and no z-loss. */
+export const defaultRouterTraining: RouterTraining = { biasRate: 0.001, zLoss: 0 };
+
 /** What a run computes, apart from model and data. */
 export interface TrainingSettings {
   steps: number;
@@ -28,6 +40,8 @@ export interface TrainingSettings {
   seed: number;
   optimizer: OptimizerSettings;
   schedule: Schedule;
+  /** A bias rate of 0.001 and no z-loss unless told. */
+  router?: RouterTraining;
   /** Of the products in training, f32 unless told. Weights and all else keep 32 bits. */
   precision?: Precision;
   /** In 16 bits, what the loss is multiplied by at first: 65,536 unless told, 0 for a loss that is not scaled. */
@@ -78,22 +92,22 @@ export function writeBatch({ inputs, targets, firstKey }: BatchTensors, batch: B
 }
 
 //| 04-training/8-the-loop.ipynb#step-result
-/**
- * The loss of a batch in nats a token [1] and what else its forward pass gives: the balance loss [1], where there are experts
- * and gradients are wanted, and the tokens that each expert received [experts], by layer.
- */
+/** The loss of a batch in nats a token [1], and what happened in each layer with experts. */
 export function batchLoss(model: Model, { inputs, targets, firstKey }: BatchTensors, context: BlockContext) {
   const { hidden, routed } = hiddenStates(model, inputs, { ...context, firstKey });
   const { head, logitSoftcap } = model;
-  const loss = linearCrossEntropy(hidden, head.weight, targets, undefined, logitSoftcap);
-  const balance = routed.length > 0 && isTracked(loss) ? balanceLoss(routed) : undefined;
-  return { loss, balance, load: routed.map((layer) => layer.load) };
+  return { loss: linearCrossEntropy(hidden, head.weight, targets, undefined, logitSoftcap), routed };
 }
 
-/** The loss that is made small [1]: the cross-entropy, and a little of the balance loss where there are experts. */
-export function withBalance({ config }: Model, loss: Tensor, balance?: Tensor): Tensor {
+/** The loss that is made small [1]: the cross-entropy and, where there are experts, a little of the balance loss and of the z-loss. */
+export function withRouterLosses({ config }: Model, loss: Tensor, routed: MoeResult[], zLoss = 0): Tensor {
   const coefficient = config.moe?.balanceCoefficient ?? 0;
-  return balance && coefficient > 0 ? add(loss, scale(balance, coefficient)) : loss;
+  let sum = loss;
+  if (routed.length > 0 && coefficient > 0) sum = add(sum, scale(balanceLoss(routed), coefficient));
+  if (zLoss > 0)
+    for (const { routing } of routed)
+      sum = add(sum, scale(routerZLoss(routing.logits), zLoss / routed.length));
+  return sum;
 }
 
 //| 04-training/8-the-loop.ipynb#backward-parts
@@ -115,6 +129,9 @@ export interface StepParts {
   microBatches: BatchTensors[];
   /** Of the products, f32 unless told. */
   precision?: Precision;
+  /** The weight of the router's z-loss, and how far the step moves choice biases [1]; neither unless given. */
+  zLoss?: number;
+  biasRate?: Tensor;
   /** What the loss is multiplied by before the way back, if it is: see `makeLossScale`. */
   lossScale?: Tensor;
 }
@@ -127,25 +144,27 @@ export function backward({
   microBatches,
   precision = "f32",
   lossScale,
+  zLoss,
 }: StepParts): BackwardResult {
   const parameters = parametersOf(model).map(({ value }) => value);
   const lossWeight = 1 / microBatches.length;
   let sum: BackwardResult | undefined;
   for (const batch of microBatches) {
-    const { loss, balance, load } = withPrecision(precision, () => batchLoss(model, batch, context));
+    const { loss, routed } = withPrecision(precision, () => batchLoss(model, batch, context));
     const seed = lossScale ? scaledSeed(lossScale, lossWeight) : lossWeight;
-    const added = gradients(withBalance(model, loss, balance), parameters, seed);
-    const part = scale(loss, lossWeight);
+    const added = gradients(withRouterLosses(model, loss, routed, zLoss), parameters, seed);
+    const part = { loss: scale(loss, lossWeight), load: routed.map(({ load }) => load) };
     if (sum) accumulateInto(sum.gradients, added);
-    sum = { loss: sum ? add(sum.loss, part) : part, load, gradients: sum?.gradients ?? added };
+    sum = sum
+      ? { ...sum, loss: add(sum.loss, part.loss), load: addLoads(sum.load, part.load) }
+      : { ...part, gradients: added };
   }
   return sum!;
 }
 
 //| 04-training/8-the-loop.ipynb#training-step
 /**
- * What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer (of the
- * last microbatch), and where the loss is scaled the scale [3].
+ * What a step leaves behind to be looked at: the loss [1], the norm of the gradient [1], tokens per expert by layer, and where the loss is scaled the scale [3].
  */
 export interface StepResult {
   loss: Tensor;
@@ -154,13 +173,14 @@ export interface StepResult {
   scale?: Tensor;
 }
 
-/** The second half of a step: the gradients are clipped and applied, group by group. */
+/** The second half of a step: the gradients are clipped and applied, group by group, and choice biases moved by the load. */
 export function update(
-  { optimizer, lossScale }: StepParts,
+  { model, optimizer, lossScale, biasRate }: StepParts,
   { loss, load, gradients }: BackwardResult,
 ): StepResult {
   const norm = globalNorm(gradients, lossScale);
   optimizer.update(gradients, norm, lossScale);
+  if (biasRate) updateChoiceBiases(model, load, biasRate);
   if (!lossScale) return { loss, norm, load };
   adjustLossScale(lossScale, norm);
   return { loss, norm, load, scale: lossScale };
@@ -221,7 +241,10 @@ export function batchContext({ config }: Model, { inputs, firstKey }: BatchTenso
 /** Records a step of the settings: as one recording, or with a hook as two. */
 export function recordStep(
   trained: Pick<StepParts, "model" | "optimizer" | "lossScale">,
-  settings: Pick<TrainingSettings, "batchSize" | "accumulate" | "context" | "separator" | "precision">,
+  settings: Pick<
+    TrainingSettings,
+    "batchSize" | "accumulate" | "context" | "separator" | "precision" | "router"
+  >,
   hook?: GradientHook,
 ): RecordedStep {
   const { batchSize, accumulate, separator, precision } = settings;
@@ -229,7 +252,10 @@ export function recordStep(
     batchTensors(batchSize, settings.context, separator !== undefined),
   );
   const context = batchContext(trained.model, microBatches[0]);
-  const parts = { ...trained, context, microBatches, precision };
+  const { biasRate: rate, zLoss } = settings.router ?? defaultRouterTraining;
+  const isMoved = rate > 0 && expertLayers(trained.model).some(({ choiceBias }) => choiceBias);
+  const biasRate = isMoved ? tensor([rate]) : undefined;
+  const parts = { ...trained, context, microBatches, precision, zLoss, biasRate };
   const recording = hook ? recordHooked(parts, hook) : capture(() => trainingStep(parts));
   return { microBatches, ...recording };
 }

@@ -7,7 +7,7 @@ import {
   countingSortKernel,
   dispatchTiles,
   gatherKernel,
-  nobody,
+  padding,
   weightGradientKernel,
 } from "../../src/kernels/dispatch.js";
 import { range } from "../../src/kernels/wgsl.js";
@@ -25,9 +25,9 @@ function plainSort(chosen: ArrayLike<number>, shape: DispatchShape) {
   const tiles = load.map((count) => Math.ceil(count / tile));
   const firsts = range(experts).map((e) => tile * tiles.slice(0, e).reduce((sum, count) => sum + count, 0));
   const segments = firsts.flatMap((first, e) => [first, first + tile * tiles[e]]);
-  const owners = range(dispatchTiles(shape)).map(() => nobody);
+  const owners = range(dispatchTiles(shape)).map(() => padding);
   for (const e of range(experts)) owners.fill(e, firsts[e] / tile, firsts[e] / tile + tiles[e]);
-  const pairs = range(dispatchTiles(shape) * tile).map(() => nobody);
+  const pairs = range(dispatchTiles(shape) * tile).map(() => padding);
   const slots = Array.from(chosen, (e, pair) => {
     pairs[firsts[e]] = pair;
     return firsts[e]++;

@@ -7,31 +7,33 @@ import {
   dispatchTile,
   dispatchTiles,
 } from "../../src/kernels/dispatch.js";
-import { groupedMatmulKernel, groupedWeightKernel } from "../../src/kernels/grouped.js";
+import { groupedBiasKernel, groupedMatmulKernel, groupedWeightKernel } from "../../src/kernels/grouped.js";
 import { prefersSubgroups, range } from "../../src/kernels/wgsl.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { empty, indices, launchInto, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
 //| 03-moe/2-dispatch.ipynb#plain-grouped
 await openGpu();
-
 const groupedCase = { tokens: 90, expertsPerToken: 2, experts: 5, outputs: 70, inners: 36 };
 const groupedChoices = range(180).map((pair) => [0, 1, 3, 1, 3, 3, 0, 3, 1][pair % 9]);
 
-/** Each pair's row times its expert's matrix, and what it adds to that expert's gradient. */
-function plainGrouped(x: Float32Array, weight: Float32Array, gradient: Float32Array) {
+/** Each pair's row times its expert's matrix, plus its bias, and what the pair adds to that expert's gradients. */
+function plainGrouped(x: Float32Array, weight: Float32Array, bias: Float32Array, gradient: Float32Array) {
   const { outputs, inners } = groupedCase;
   const [forward, back] = [new Float64Array(gradient.length), new Float64Array(x.length)];
-  const slopes = new Float64Array(weight.length);
+  const [slopes, biasSlopes] = [new Float64Array(weight.length), new Float64Array(bias.length)];
   for (const [pair, e] of groupedChoices.entries())
-    for (let o = 0; o < outputs; o++)
+    for (let o = 0; o < outputs; o++) {
+      forward[pair * outputs + o] += bias[e * outputs + o];
+      biasSlopes[e * outputs + o] += gradient[pair * outputs + o];
       for (let i = 0; i < inners; i++) {
         const at = (e * outputs + o) * inners + i;
         forward[pair * outputs + o] += x[pair * inners + i] * weight[at];
         back[pair * inners + i] += gradient[pair * outputs + o] * weight[at];
         slopes[at] += gradient[pair * outputs + o] * x[pair * inners + i];
       }
-  return { forward, back, slopes };
+    }
+  return { forward, back, slopes, biasSlopes };
 }
 
 //| 03-moe/2-dispatch.ipynb#check-grouped
@@ -62,7 +64,7 @@ function sortedCase(shape: DispatchShape) {
 }
 
 //| 03-moe/2-dispatch.ipynb#check-grouped-products
-/** The three products of a case, each written over NaN. */
+/** The products of a case, each written over NaN. */
 async function checkGrouped(facts: AdapterFacts, pairsPerExpert: number): Promise<void> {
   const { tokens, expertsPerToken, experts, outputs, inners } = groupedCase;
   const shape = { tokens, expertsPerToken, experts, tile: dispatchTile(facts, pairsPerExpert) };
@@ -71,12 +73,17 @@ async function checkGrouped(facts: AdapterFacts, pairsPerExpert: number): Promis
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
   const fresh = (...dims: number[]) => tensor(new Float32Array(sizeOf(dims)).fill(Number.NaN), dims);
   const [x, gradient] = [random(180 * inners), random(180 * outputs)];
-  const weight = random(5 * outputs * inners);
-  const [y, dx, dw] = [fresh(rows, outputs), fresh(rows, inners), fresh(5, outputs, inners)];
+  const [weight, bias] = [random(5 * outputs * inners), random(5 * outputs)];
+  const [y, dx, dw, db] = [
+    fresh(rows, outputs),
+    fresh(rows, inners),
+    fresh(5, outputs, inners),
+    fresh(5, outputs),
+  ];
   const product = (columns: number, k: number, transposeB: boolean) =>
-    groupedMatmulKernel(shape, { columns, k, transposeB }, facts);
-  const matrices = tensor(weight);
-  launchInto(product(outputs, inners, true), [into(x), matrices, owners, matrices, matrices], [y]);
+    groupedMatmulKernel(shape, { columns, k, transposeB, epilogue: { bias: transposeB } }, facts);
+  const [matrices, biases] = [tensor(weight), tensor(bias)];
+  launchInto(product(outputs, inners, true), [into(x), matrices, owners, biases, matrices], [y]);
   launchInto(product(inners, outputs, false), [into(gradient), matrices, owners, matrices, matrices], [dx]);
   const [g, rowsOfX] = [into(gradient), into(x)];
   launchInto(
@@ -84,10 +91,12 @@ async function checkGrouped(facts: AdapterFacts, pairsPerExpert: number): Promis
     [g, rowsOfX, segments, rowsOfX, rowsOfX],
     [dw],
   );
-  const expected = plainGrouped(x, weight, gradient);
+  launchInto(groupedBiasKernel(shape, outputs), [g, segments], [db]);
+  const expected = plainGrouped(x, weight, bias, gradient);
   expect(relativeError(outOf(await y.array()), expected.forward)).toBeLessThan(1e-5);
   expect(relativeError(outOf(await dx.array()), expected.back)).toBeLessThan(1e-5);
   expect(relativeError(await dw.array(), expected.slopes)).toBeLessThan(1e-5);
+  expect(relativeError(await db.array(), expected.biasSlopes)).toBeLessThan(1e-5);
 }
 
 //| 03-moe/2-dispatch.ipynb#grouped-test

@@ -8,6 +8,7 @@ import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { sum } from "../../src/tensor/operations.js";
 import {
   activate,
+  clampedSwiglu,
   gatedUnit,
   gelu,
   layerNorm,
@@ -207,6 +208,29 @@ await test("gradients of activations agree with finite differences", async () =>
   expect(
     await gradientError((x) => activate("relu", x), [{ shape: [4], values: Float32Array.of(-2, -1, 1, 2) }]),
   ).toBeLessThan(2e-2);
+});
+
+//| 02-attention/4-rows.ipynb#clamped-swiglu-test
+await test("the clamped SwiGLU and its gradients equal the formula, inside of its bounds and beyond them", async () => {
+  const numbers = [-1000, -20, -7.5, -6.5, -1, -0.1, 0, 0.4, 2, 6.5, 7.5, 20, 1000];
+  const pairs = numbers.flatMap((gate) => numbers.map((up) => [gate, up]));
+  const [gate, up] = [0, 1].map((i) => parameter(tensor(pairs.map((pair) => pair[i]))));
+  const slopes = gradients(sum(clampedSwiglu(gate, up)), [gate, up]);
+  const expected = pairs.map(([wide, high]) => {
+    const [g, u] = [Math.min(wide, 7), Math.max(-7, Math.min(high, 7))];
+    const s = 1 / (1 + Math.exp(-1.702 * g));
+    return [g * s * (u + 1), wide > 7 ? 0 : (u + 1) * s * (1 + 1.702 * g * (1 - s)), u === high ? g * s : 0];
+  });
+  const results = [clampedSwiglu(gate, up), ...slopes];
+  for (const [i, result] of results.entries())
+    expect(
+      relativeError(
+        await result.array(),
+        expected.map((row) => row[i]),
+      ),
+      `result ${i}`,
+    ).toBeLessThan(1e-6);
+  expect(() => clampedSwiglu(empty([2, 4]), empty([4, 2]))).toThrow("clampedSwiglu: gate f32 [2, 4]");
 });
 
 //| 02-attention/4-rows.ipynb#shapes-test
