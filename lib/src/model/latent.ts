@@ -49,9 +49,7 @@ export function expandedAttention(
     splitHeads(linear(latent, up.weight, up), heads),
   );
   const keys = joinColumns(still, turned);
-  return mergeHeads(
-    attend(queries, { keys, values }, { positions, firstKey }, { scale: latentScale(layer) }),
-  );
+  return mergeHeads(attend(queries, { keys, values }, { positions, firstKey }, { scale: layer.scale }));
 }
 
 //| 02-attention/8-local-attention-sinks-latent-caches.ipynb#absorbed
