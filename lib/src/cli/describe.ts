@@ -109,8 +109,8 @@ function cacheReport(config: ModelConfig, context: number) {
 export interface PositionsReport {
   kind: "rotary" | "learned";
   theta?: number;
-  /** The share of each head that turns. */
-  share?: number;
+  /** Elements of each head that turn. */
+  dimensions?: number;
   /** How turns are rescaled for long texts, where they are. */
   scaling?: RopeConfig["scaling"];
 }
@@ -118,7 +118,7 @@ export interface PositionsReport {
 function positionsReport({ headDim }: ModelConfig, rope: RopeConfig | undefined): PositionsReport {
   if (!rope) return { kind: "learned" };
   const { theta, dimensions = headDim, scaling } = rope;
-  return { kind: "rotary", theta, share: dimensions / headDim, ...(scaling ? { scaling } : {}) };
+  return { kind: "rotary", theta, dimensions, ...(scaling ? { scaling } : {}) };
 }
 
 /** What the attention of a layer is: with heads, or latent. */
@@ -176,7 +176,7 @@ function attentionReport(attention: Block["attention"]): AttentionReport {
   if (attention.kind === "latent") {
     const { q, kvDown, nopeDim, ropeDim, valueDim } = attention;
     const headDim = nopeDim + ropeDim;
-    const rank = kvDown.weight.shape[0] - ropeDim;
+    const rank = kvDown.weight.shape[0];
     const heads = q.weight.shape[0] / headDim;
     return { kind: "latent", heads, head_dim: headDim, rank, rope_dim: ropeDim, value_dim: valueDim };
   }

@@ -18,9 +18,10 @@ export interface StoredLayout {
   stacks: number;
   rows: number;
   columns: number;
-  /** Of the tensor's `of` rows: `first`, then every `step`-th. */
+  /** Of the tensor's `of` rows: from `first` on `run` rows, and so on every `step` rows. */
   first: number;
   step: number;
+  run: number;
   of: number;
   transposed: boolean;
 }
@@ -40,8 +41,8 @@ export function storedLayout({
   const isVector = vectorRoles.includes(role);
   const columns = isVector ? 1 : part[part.length - 1];
   const rows = isVector ? part[part.length - 1] : part[part.length - 2];
-  const { first, of, step = 1 } = stored ?? { first: 0, of: rows };
-  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, of, transposed };
+  const { first, of, step = 1, run = 1 } = stored ?? { first: 0, of: rows };
+  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, run, of, transposed };
 }
 
 /** The shape of the tensor in the file. */
@@ -61,12 +62,13 @@ export function isPlain({ rows, of, transposed }: StoredLayout): boolean {
 
 /** Calls `move(inFile, inWeight)` for each number: its place in the tensor of the file, and its place in the weight. */
 export function eachStored(layout: StoredLayout, move: (inFile: number, inWeight: number) => void): void {
-  const { stacks, rows, columns, first, step, of, transposed } = layout;
+  const { stacks, rows, columns, first, step, run, of, transposed } = layout;
   const [rowStride, columnStride] = transposed ? [1, of] : [columns, 1];
   for (let stack = 0; stack < stacks; stack++)
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < columns; c++) {
-        const inFile = stack * of * columns + (first + r * step) * rowStride + c * columnStride;
+        const row = first + Math.floor(r / run) * step + (r % run);
+        const inFile = stack * of * columns + row * rowStride + c * columnStride;
         move(inFile, (stack * rows + r) * columns + c);
       }
 }
