@@ -17,11 +17,17 @@ export function applyLinear(x: Tensor, { weight, bias }: Linear, residual?: Tens
   return linear(x, weight, { bias, residual });
 }
 
-/** x [..., columns], each row normalised. */
-export function normalize(x: Tensor, { kind, weight, bias, epsilon }: Norm): Tensor {
-  if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
+/** What an RMSNorm multiplies by [columns]: its weight, or 1 + weight. */
+export function gainOf({ kind, weight }: Norm): Tensor {
   const onePlus = { value: "x + V(1)", derivative: "V(1)" };
-  return rmsNorm(x, kind === "rms" ? weight : applyUnary("one plus", onePlus, weight), epsilon);
+  return kind === "rms1p" ? applyUnary("one plus", onePlus, weight) : weight;
+}
+
+/** x [..., columns], each row normalised. */
+export function normalize(x: Tensor, norm: Norm): Tensor {
+  const { kind, weight, bias, epsilon } = norm;
+  if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
+  return rmsNorm(x, gainOf(norm), epsilon);
 }
 
 //| 02-attention/9-the-block.ipynb#block-context
@@ -67,8 +73,8 @@ export function rotatedHeads(
   const projected = applyLinear(x, projection);
   const turns = turnsOf(layer, context);
   const perHead = norm?.weight.size === headDim;
-  if (norm?.kind === "rms" && perHead && turns && 2 * turns.shape[1] === headDim)
-    return rotaryHeads(projected, norm.weight, norm.epsilon, context.positions, turns);
+  if (norm && norm.kind !== "layer" && perHead && turns && 2 * turns.shape[1] === headDim)
+    return rotaryHeads(projected, gainOf(norm), norm.epsilon, context.positions, turns);
   const whole = norm && !perHead ? normalize(projected, norm) : projected;
   const split = splitHeads(whole, whole.shape[2] / headDim);
   const heads = norm && perHead ? normalize(split, norm) : split;

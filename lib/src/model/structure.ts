@@ -255,7 +255,7 @@ export function buildNorm({ config, family, tensors }: BuildPlan, path: string):
   return { kind: family.norm ?? "rms", weight, bias: tensors.get(`${path}.bias`), epsilon: config.normEps };
 }
 
-//| 02-attention/9-the-block.ipynb#build-halves
+//| 02-attention/9-the-block.ipynb#head-settings
 /** What the configuration says of the attention of one layer. */
 export function headSettings(
   config: ModelConfig,
@@ -271,6 +271,7 @@ export function headSettings(
   };
 }
 
+//| 02-attention/9-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config, tensors } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
