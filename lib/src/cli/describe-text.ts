@@ -6,7 +6,7 @@ import type {
   LayerGroup,
   ModelReport,
   PositionsReport,
-} from "./describe.js";
+} from "./describe-report.js";
 
 type Report = ModelReport & {
   model: string;
