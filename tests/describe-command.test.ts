@@ -28,7 +28,7 @@ test("a published model: counts, costs and layers, without a GPU and without its
     architecture: "Qwen3MoeForCausalLM",
     parameters: { total: 30_532_122_624, active: 3_353_032_704 },
     context_length: 40960,
-    positions: { kind: "rotary", theta: 1e6, share: 1 },
+    positions: { kind: "rotary", theta: 1e6, dimensions: 128 },
     cache: { bytes_per_token: { f32: 48 * 2 * 4 * 128 * 4, bf16: 48 * 2 * 4 * 128 * 2 } },
   });
   // A multiplication and an addition for all that a token meets but the row that it looks up, and attention to half of the context.
@@ -64,6 +64,21 @@ test("windows are counted: beyond them a token leaves nothing in a local layer",
   expect(cache.bytes.bf16).toBe(4096 * cache.bytes_per_token.bf16);
   const inWindow = await reportOn(published("mistral-7b"), "--context", "4096");
   expect(flops_per_token.forward).toBeGreaterThan(inWindow.flops_per_token.forward);
+});
+
+test("latent attention keeps one row a token, and what turns beside it", async () => {
+  const { cache, layers } = await reportOn(published("deepseek-v3"));
+  expect(cache.bytes_per_token.bf16).toBe(61 * (512 + 64) * 2);
+  expect(layers.map(({ layers }: { layers: number[] }) => layers.length)).toEqual([3, 58]);
+  expect(layers[1].attention).toEqual({
+    kind: "latent",
+    heads: 128,
+    head_dim: 192,
+    rank: 512,
+    rope_dim: 64,
+    value_dim: 128,
+  });
+  expect(layers[1].feed_forward).toMatchObject({ experts: 256, experts_per_token: 8, shared_width: 2048 });
 });
 
 test("a folder is described with its tokenizer and its licence, wherever that is stated", async () => {

@@ -20,6 +20,8 @@ export const equalMutants: { [name: string]: string } = {
   "02-attention/1-products-by-hand#gradient:5: i < rows → i <= rows": DROPPED,
   "02-attention/1-products-by-hand#gradient:6: k < inner → k <= inner": DROPPED,
   "02-attention/3-looking-back#shares:5: i < tokens → i <= tokens": DROPPED,
+  "02-attention/4-near-and-far#window:5: i < tokens → i <= tokens": DROPPED,
+  "02-attention/4-near-and-far#absorb:5: r < rank → r <= rank": DROPPED,
   "03-moe/1-routing#route:5: a - b → a + b":
     "sorting keeps equals in their order, which is that of the index",
   "03-moe/1-routing#route:5: a - b → a": "sorting keeps equals in their order, which is that of the index",

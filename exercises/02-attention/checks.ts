@@ -1,12 +1,24 @@
-// Made from solutions/02-attention/checks.ts by `npm run exercises`, as 926a7c9dd944b197
+// Made from solutions/02-attention/checks.ts by `npm run exercises`, as b740bf769dc508d4
 // The checks of chapter 2's exercises.
-import { causalSoftmax, indices, matmul, openGpu, rmsNorm, scope, softmax, type Tensor, tensor } from "tslm";
+import {
+  attend,
+  causalSoftmax,
+  indices,
+  matmul,
+  openGpu,
+  rmsNorm,
+  scope,
+  softmax,
+  type Tensor,
+  tensor,
+} from "tslm";
 import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
 const HOLDING = "02-attention/5-what-holds-a-model-together";
 const PRODUCTS = "02-attention/1-products-by-hand";
 const ROWS = "02-attention/2-rows-on-the-gpu";
 const LOOKING = "02-attention/3-looking-back";
+const NEAR = "02-attention/4-near-and-far";
 
 /** What the library makes of some numbers: opens the GPU, reads the result back, frees everything else. */
 async function fromLibrary(work: () => Tensor): Promise<Float32Array> {
@@ -459,6 +471,153 @@ export const writeShares: Check<[scores: Float32Array, tokens: number]> = {
     },
   ],
 };
+
+export const predictReach: Check<[]> = {
+  exercise: NEAR,
+  id: "predict-reach",
+  title: "Predict a reach, a cache and a share",
+  hints: [
+    "A window of 6 holds the token itself and five before it: each layer carries word five tokens further.",
+    "A key and a value, in each key head of each layer, of 64 numbers, two bytes each.",
+    "The sink takes part in the sum of powers like a key: exp(0) is 1, and exp(ln 3) is 3.",
+  ],
+  expected: () => ({ earliest: 40 - 5 * 5, bytes: 2 * 4 * 64 * 20 * 2, share: 0.75 }),
+  mistakes: [
+    {
+      says: "A window of 6 counts the token itself, so that a layer reaches back five tokens and not six.",
+      makes: () => ({ earliest: 10, bytes: 20480, share: 0.75 }),
+    },
+    {
+      says: "Each layer reaches further than the one before: the second looks at tokens that have already heard of others.",
+      makes: () => ({ earliest: 35, bytes: 20480, share: 0.75 }),
+    },
+    {
+      says: "You counted the keys alone. The values are kept as well.",
+      makes: () => ({ earliest: 15, bytes: 10240, share: 0.75 }),
+    },
+    {
+      says: "You counted the query heads. Queries are not kept; keys and values are, in 4 heads.",
+      makes: () => ({ earliest: 15, bytes: 81920, share: 0.75 }),
+    },
+    {
+      says: "With a sink, the shares of the keys need not add up to 1.",
+      makes: () => ({ earliest: 15, bytes: 20480, share: 1 }),
+    },
+  ],
+};
+
+type Windowed = [scores: Float32Array, tokens: number, window: number, sink: number];
+
+/** Shares in a window with a sink, each part open to mistakes: who is seen, who is counted, and the sink's power. */
+const inWindow = (window: number) => (i: number, j: number) => j <= i && i - j < window;
+
+/** The square matrix that changes nothing. */
+export const writeWindow: Check<Windowed> = {
+  exercise: NEAR,
+  id: "write-window",
+  title: "Write the shares in a window, with a sink",
+  names: ["scores", "tokens", "window", "sink"],
+  tolerance: 1e-4,
+  rounds: 10,
+  hints: [
+    "Begin with the causal shares: token i sees the columns j ≤ i. The window hides those with i − j ≥ window.",
+    "Where does the sum begin? Without a sink at 0; with one at `Math.exp(sink)`.",
+    "The sink has no column: it only makes the sum larger, so that a row adds up to less than 1.",
+  ],
+  inputs: (random, round) => {
+    const tokens = 4 * (round === 0 ? 1 : random.integer(1, 3));
+    const window = round === 1 ? 1 : random.integer(1, tokens);
+    return [normals(random, tokens * tokens).map((score) => 2 * score), tokens, window, 2 * random.normal()];
+  },
+  // With the scores as queries, and rows of the unit matrix as keys and as values, what comes out are the shares.
+  expected: (scores, tokens, window, sink) =>
+    fromLibrary(() => {
+      const positions = indices(Array.from({ length: tokens }, (_, i) => i));
+      const rows = tensor(unit(tokens), [1, 1, tokens, tokens]);
+      const keyValues = { keys: rows, values: rows };
+      const scoring = { scale: 1, sinks: tensor([sink]) };
+      return attend(tensor(scores, [1, 1, tokens, tokens]), keyValues, { positions, window }, scoring);
+    }),
+  mistakes: [
+    {
+      says: "Your window is one too wide: the token itself is one of the keys that it holds.",
+      makes: (...w) => windowedBy(w, inWindow(w[2] + 1), Math.exp(w[3])),
+    },
+    {
+      says: "The sink is missing from the sum: your rows add up to 1.",
+      makes: (...w) => windowedBy(w, inWindow(w[2]), 0),
+    },
+    {
+      says: "You added the sink's score to the sum of powers. It is a score like the others: its power is Math.exp(sink).",
+      makes: (...w) => windowedBy(w, inWindow(w[2]), w[3]),
+    },
+    {
+      says: "You hid what is outside of the window after dividing, so that hidden keys still count in the sum.",
+      makes: (...w) => windowedBy(w, inWindow(w[2]), Math.exp(w[3]), inWindow(Number.POSITIVE_INFINITY)),
+    },
+  ],
+};
+
+type Absorbed = [query: Float32Array, keyUp: Float32Array, headDim: number, rank: number];
+
+export const writeAbsorbed: Check<Absorbed> = {
+  exercise: NEAR,
+  id: "write-absorbed",
+  title: "Absorb a matrix into a query",
+  names: ["query", "keyUp", "headDim", "rank"],
+  tolerance: 1e-4,
+  hints: [
+    "The result has `rank` numbers, one for each number of a latent row.",
+    "Number r of the result says what number r of a latent row adds to the score: a sum over the head's numbers i.",
+    "It is the sum over i of query[i] · keyUp[i * rank + r].",
+  ],
+  inputs: (random, round) => {
+    const [headDim, rank] = round === 0 ? [1, 1] : [random.integer(2, 6), random.integer(2, 9)];
+    return [normals(random, headDim), normals(random, headDim * rank), headDim, rank];
+  },
+  expected: (query, keyUp, headDim, rank) =>
+    fromLibrary(() => matmul(tensor(query, [1, headDim]), tensor(keyUp, [headDim, rank]))),
+  mistakes: [
+    {
+      says: "You read the matrix as if its rows were `headDim` long. A row makes one number of a key from `rank` numbers of the latent row.",
+      makes: (query, keyUp, headDim, rank) =>
+        Float32Array.from({ length: rank }, (_, r) =>
+          query.reduce((sum, value, i) => sum + value * keyUp[r * headDim + i], 0),
+        ),
+    },
+    {
+      says: "You summed the rows of the matrix and left out the query.",
+      makes: (query, keyUp, _, rank) =>
+        Float32Array.from({ length: rank }, (_, r) =>
+          query.reduce((sum, _, i) => sum + keyUp[i * rank + r], 0),
+        ),
+    },
+    {
+      says: "The result is as long as the query: it should be as long as a latent row, since that is what it will be compared with.",
+      makes: (query, keyUp, headDim, rank) =>
+        Float32Array.from({ length: headDim }, (_, i) =>
+          query.reduce((sum, value, j) => sum + value * keyUp[i * rank + (j % rank)], 0),
+        ),
+    },
+  ],
+};
+const unit = (size: number) =>
+  Float32Array.from({ length: size * size }, (_, at) => +(at % (size + 1) === 0));
+
+function windowedBy(
+  [scores, tokens]: Windowed,
+  seen: (i: number, j: number) => boolean,
+  sinkPower: number,
+  over = seen,
+): Float32Array {
+  const shares = new Float32Array(tokens * tokens);
+  for (let i = 0; i < tokens; i++) {
+    const row = Array.from(scores.subarray(i * tokens, (i + 1) * tokens));
+    const total = row.reduce((sum, score, j) => sum + (over(i, j) ? Math.exp(score) : 0), sinkPower);
+    for (let j = 0; j < tokens; j++) shares[i * tokens + j] = seen(i, j) ? Math.exp(row[j]) / total : 0;
+  }
+  return shares;
+}
 
 export const predictHolding: Check<[]> = {
   exercise: HOLDING,

@@ -64,6 +64,7 @@ export type {
   ConfigPart,
   FamilySettings,
   GatedActivation,
+  LatentConfig,
   ModelConfig,
   ModelSizes,
   MoeConfig,
@@ -187,7 +188,7 @@ export {
   unpack,
 } from "./tensor/products.js";
 export { normals, uniforms } from "./tensor/random.js";
-export { rope, rotaryHeads } from "./tensor/rope.js";
+export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
 export {
   type ArrayOf,
@@ -233,6 +234,7 @@ export {
   randomModel,
   weightsOf,
 } from "./model/families.js";
+export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";

@@ -1,6 +1,7 @@
 // The checks of chapter 3's exercises.
 import {
   combineKernel,
+  countParameters,
   type DispatchShape,
   dispatchTiles,
   gatherKernel,
@@ -11,6 +12,7 @@ import {
   openGpu,
   padding,
   parameter,
+  parseModelConfig,
   route,
   sum,
   tensor,
@@ -20,6 +22,8 @@ import { type Check, type KernelResult, type Random, runBody } from "tslm/notebo
 
 const ROUTING = "03-moe/1-routing";
 const CARRYING = "03-moe/2-there-and-back";
+const COUNTING = "03-moe/3-counting";
+
 const CROWDS = "03-moe/3-crowds";
 
 const total = (values: number[]) => values.reduce((a, b) => a + b, 0);
@@ -549,3 +553,183 @@ export const writeCombine: Check<Combining> = {
     },
   ],
 };
+
+export const predictCache: Check<[]> = {
+  exercise: COUNTING,
+  id: "predict-cache",
+  title: "Predict what a token leaves behind",
+  hints: [
+    "A token leaves a key and a value in each head of keys and values: two rows of 64 numbers.",
+    "8 heads: 8 · 2 · 64. With 2 heads it is a quarter of that.",
+    "Latent attention keeps one row for all heads, and of it both keys and values are made: 128 + 32.",
+  ],
+  expected: () => ({ everyHead: 1024, shared: 256, latent: 160 }),
+  mistakes: [
+    {
+      says: "A token leaves a key *and* a value in each head: twice as many numbers.",
+      makes: () => ({ everyHead: 512, shared: 128, latent: 160 }),
+    },
+    {
+      says: "Query heads are not remembered: of the second model's heads only the 2 of keys and values count.",
+      makes: () => ({ everyHead: 1024, shared: 1024, latent: 160 }),
+    },
+    {
+      says: "The latent row serves as keys and as values, for all heads: it is there once.",
+      makes: () => ({ everyHead: 1024, shared: 256, latent: 320 }),
+    },
+  ],
+};
+
+/** The sizes of a model like Mixtral. */
+/** Sizes such that no two of them are the same. */
+/** The count with its parts open to mistakes. */
+export const countMixture: Check<[MixtureSizes]> = {
+  exercise: COUNTING,
+  id: "count-mixture",
+  title: "Count a mixture of experts",
+  names: ["sizes"],
+  hints: [
+    "Attention has four matrices: queries and output are [heads · headDim, hidden], keys and values [kvHeads · headDim, hidden].",
+    "An expert has gate, up and down: three matrices of hidden · inner. The router has a row of `hidden` numbers for each expert.",
+    "Around the layers: the embedding, the last norm, and a second table unless tied. All of it, and every layer's attention, router and norms, is active.",
+  ],
+  inputs: drawSizes,
+  expected: (sizes) =>
+    countParameters(
+      parseModelConfig({
+        model_type: "mixtral",
+        vocab_size: sizes.vocabulary,
+        hidden_size: sizes.hidden,
+        num_hidden_layers: sizes.layers,
+        num_attention_heads: sizes.heads,
+        num_key_value_heads: sizes.kvHeads,
+        head_dim: sizes.headDim,
+        intermediate_size: sizes.inner,
+        num_local_experts: sizes.experts,
+        num_experts_per_tok: sizes.visited,
+        tie_word_embeddings: sizes.tied,
+      }),
+    ),
+  mistakes: [
+    {
+      says: "A tied model has one table of the vocabulary, an untied one has two. You count the same for both.",
+      makes: (sizes) => countWith(sizes, { tables: 1 }),
+    },
+    {
+      says: "Keys and values have `kvHeads` heads, not `heads`.",
+      makes: (sizes) => countWith(sizes, { attention: 2 * sizes.heads }),
+    },
+    {
+      says: "A gated layer has three matrices: gate, up and down. You count two.",
+      makes: (sizes) => countWith(sizes, { matrices: 2 }),
+    },
+    {
+      says: "The router is missing: in each layer a row of `hidden` numbers for each expert.",
+      makes: (sizes) => countWith(sizes, { router: 0 }),
+    },
+    {
+      says: "The norms are missing: two in each layer, each as wide as the model.",
+      makes: (sizes) => countWith(sizes, { norms: 0 }),
+    },
+    {
+      says: "A token does not visit all experts: of them only `visited` in each layer are active.",
+      makes: (sizes) => ({ total: countWith(sizes).total, active: countWith(sizes).total }),
+    },
+  ],
+};
+
+/** The three matrices of a gated layer, row by row: gate and up [inner, hidden], down [hidden, inner]. */
+/** Matrices without zeros, and some of their inner numbers. */
+/** Zeros where `place` of an element's index is one of the numbers. */
+export const silenceInner: Check<[GatedMatrices, number, number, number[]]> = {
+  exercise: COUNTING,
+  id: "silence-inner",
+  title: "Silence some inner numbers",
+  names: ["matrices", "hidden", "inner", "numbers"],
+  hints: [
+    "An inner number is made by a row of gate and a row of up. What does down do with it?",
+    "In a flat array with rows of `hidden` numbers, element `at` stands in row `Math.floor(at / hidden)`.",
+    "Down has rows of `inner` numbers: element `at` stands in column `at % inner`, and belongs to that inner number.",
+  ],
+  inputs: drawGated,
+  expected: ({ gate, up, down }, hidden, inner, numbers) => ({
+    gate: silenced(gate, numbers, (at) => Math.floor(at / hidden)),
+    up: silenced(up, numbers, (at) => Math.floor(at / hidden)),
+    down: silenced(down, numbers, (at) => at % inner),
+  }),
+  mistakes: [
+    {
+      says: "Down is [hidden, inner]: an inner number is one of its *columns*.",
+      makes: ({ gate, up, down }, hidden, inner, numbers) => ({
+        gate: silenced(gate, numbers, (at) => Math.floor(at / hidden)),
+        up: silenced(up, numbers, (at) => Math.floor(at / hidden)),
+        down: silenced(down, numbers, (at) => Math.floor(at / inner)),
+      }),
+    },
+    {
+      says: "Gate and up are [inner, hidden]: an inner number is one of their *rows*.",
+      makes: ({ gate, up, down }, hidden, inner, numbers) => ({
+        gate: silenced(gate, numbers, (at) => at % hidden),
+        up: silenced(up, numbers, (at) => at % hidden),
+        down: silenced(down, numbers, (at) => at % inner),
+      }),
+    },
+    {
+      says: "Down still reads the silenced numbers: its columns must be zero too.",
+      makes: ({ gate, up, down }, hidden, _inner, numbers) => ({
+        gate: silenced(gate, numbers, (at) => Math.floor(at / hidden)),
+        up: silenced(up, numbers, (at) => Math.floor(at / hidden)),
+        down,
+      }),
+    },
+  ],
+};
+const silenced = (matrix: number[], numbers: number[], place: (at: number) => number) =>
+  matrix.map((weight, at) => (numbers.includes(place(at)) ? 0 : weight));
+
+function drawGated(random: Random, round: number): [GatedMatrices, number, number, number[]] {
+  const [hidden, inner] = [random.integer(2, 6), random.integer(7, 12)];
+  const matrix = () => random.list(hidden * inner, () => random.integer(1, 9));
+  const numbers = round === 0 ? [inner - 1] : [0, random.integer(1, inner - 2)];
+  return [{ gate: matrix(), up: matrix(), down: matrix() }, hidden, inner, numbers];
+}
+
+interface GatedMatrices {
+  gate: number[];
+  up: number[];
+  down: number[];
+}
+
+function countWith(
+  { layers, hidden, heads, kvHeads, headDim, experts, visited, inner, vocabulary, tied }: MixtureSizes,
+  { tables = tied ? 1 : 2, attention = heads + kvHeads, matrices = 3, router = experts, norms = 2 } = {},
+) {
+  const rest =
+    (tables * vocabulary + 1) * hidden + layers * hidden * (2 * headDim * attention + router + norms);
+  const expert = layers * matrices * hidden * inner;
+  return { total: rest + experts * expert, active: rest + visited * expert };
+}
+
+function drawSizes(random: Random, round: number): [MixtureSizes] {
+  const kvHeads = random.integer(1, 3);
+  const experts = random.integer(3, 9);
+  const sizes = {
+    ...{ layers: random.integer(2, 5), hidden: 8 * random.integer(3, 9), headDim: 2 * random.integer(5, 9) },
+    ...{ kvHeads, heads: kvHeads * random.integer(2, 4), experts, visited: random.integer(1, experts - 1) },
+    ...{ inner: random.integer(10, 90), vocabulary: random.integer(100, 900), tied: round % 2 === 1 },
+  };
+  return [sizes];
+}
+
+interface MixtureSizes {
+  layers: number;
+  hidden: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  experts: number;
+  visited: number;
+  inner: number;
+  vocabulary: number;
+  tied: boolean;
+}

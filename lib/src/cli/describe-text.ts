@@ -6,7 +6,7 @@ import type {
   LayerGroup,
   ModelReport,
   PositionsReport,
-} from "./describe.js";
+} from "./describe-report.js";
 
 type Report = ModelReport & {
   model: string;
@@ -68,10 +68,10 @@ function flop(count: number): string {
   return `${(count / 1000 ** power).toPrecision(3)} ${["", "k", "M", "G", "T"][power]}FLOP`;
 }
 
-function positionsText({ kind, theta = 0, share = 1, scaling }: PositionsReport): string {
+function positionsText({ kind, theta = 0, dimensions, scaling }: PositionsReport): string {
   if (kind === "learned") return "positions are learned";
   const rescaled = scaling ? `, rescaled for long texts (${scaling.type}, factor ${scaling.factor})` : "";
-  return `positions turn ${share < 1 ? `${share} of each head ` : ""}with θ ${grouped(theta)}${rescaled}`;
+  return `positions turn ${dimensions} elements of each head with θ ${grouped(theta)}${rescaled}`;
 }
 
 function cacheRows({

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import {
   type ConfigPart,
+  type LatentConfig,
   type ModelConfig,
   type ModelSizes,
   type MoeConfig,
@@ -798,4 +799,58 @@ export const switchedNormPart: ConfigPart = {
   keys: ["use_qk_norm"],
   read: (json) => ({ qkNorm: readFlag(json, "use_qk_norm") ? "head" : "none" }),
   write: ({ qkNorm }) => ({ use_qk_norm: qkNorm === "head" }),
+};
+
+//| 03-moe/a-files-of-weights.ipynb#latent-part
+/** The sizes of latent attention, checked: its rows are loaded four numbers at a time. */
+export function readLatent(json: Record<string, unknown>): LatentConfig {
+  const size = sizeSchema();
+  const names = { kv_lora_rank: size, qk_nope_head_dim: size, qk_rope_head_dim: size, v_head_dim: size };
+  const keys = readKeys(z.object({ ...names, q_lora_rank: size.optional() }), json);
+  const { kv_lora_rank: rank, qk_rope_head_dim: ropeDim } = keys;
+  if ((rank + ropeDim) % 4 !== 0)
+    throw new Error(
+      `kv_lora_rank and qk_rope_head_dim are ${rank + ropeDim} together, but only multiples of 4 are run.`,
+    );
+  return withoutUndefined({
+    rank,
+    queryRank: keys.q_lora_rank,
+    nopeDim: keys.qk_nope_head_dim,
+    ropeDim,
+    valueDim: keys.v_head_dim,
+    interleaved: readFlag(json, "rope_interleave", true),
+  });
+}
+
+/** Latent attention, as DeepSeek-V3's files describe it, and the positions that turn a part of its heads. */
+export const latentPart: ConfigPart = {
+  keys: [
+    ...rotaryPart.keys,
+    ...["q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim"],
+    ...["v_head_dim", "rope_interleave"],
+  ],
+  read: (json, sizes) => {
+    const latent = readLatent(json);
+    const turning = rotaryPart.read(json, { ...sizes, headDim: latent.ropeDim });
+    return { ...turning, rope: { ...turning.rope!, dimensions: latent.ropeDim }, latent };
+  },
+  write: (config) => {
+    const { rank, queryRank, nopeDim, ropeDim, valueDim, interleaved } = config.latent!;
+    const { dimensions: _, ...rope } = config.rope!;
+    return {
+      ...rotaryPart.write({ ...config, rope, headDim: ropeDim }),
+      kv_lora_rank: rank,
+      q_lora_rank: queryRank ?? null,
+      qk_nope_head_dim: nopeDim,
+      qk_rope_head_dim: ropeDim,
+      v_head_dim: valueDim,
+      rope_interleave: interleaved,
+    };
+  },
+  conflicts: ropeConflicts,
+  complete: ({ head_dim }) => {
+    const [width, turning] = [4 * Math.ceil(Number(head_dim) / 4), 4 * Math.ceil(Number(head_dim) / 8)];
+    const widths = { qk_nope_head_dim: width, v_head_dim: width, qk_rope_head_dim: turning };
+    return { q_lora_rank: null, kv_lora_rank: 2 * width, ...widths };
+  },
 };

@@ -63,6 +63,18 @@ export interface MoeConfig {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#attention-config
+/** The sizes of latent attention. Positions turn `ropeDim` elements of each head's queries and keys; `headDim` counts the others too. */
+export interface LatentConfig {
+  /** Width of the row that a token leaves behind, and of the one that queries pass through, where there is one. */
+  rank: number;
+  queryRank?: number;
+  nopeDim: number;
+  ropeDim: number;
+  valueDim: number;
+  /** Whether the pairs that turn are neighbours. */
+  interleaved: boolean;
+}
+
 /** What the attention of some models has beside the usual. Lists have an entry for each layer. */
 export interface AttentionConfig {
   /** Which layers are local: see only the `window` last keys, the token itself included. None where it is left out. */
@@ -74,6 +86,8 @@ export interface AttentionConfig {
   rotatingLayers?: boolean[];
   /** Scores are divided by the root of this; of the heads' width where it is left out. */
   queryScalar?: number;
+  /** What latent attention has in the place of heads with keys and values of their own. */
+  latent?: LatentConfig;
   /** Scores of attention, and those of the next token, are bounded smoothly: softcap · tanh(score / softcap). */
   attentionSoftcap?: number;
   logitSoftcap?: number;

@@ -4,28 +4,37 @@ import { checkFits } from "../gpu/buffers.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
 import type { AttentionCache } from "../model/block.js";
+import { cacheBytes } from "../model/count.js";
 import type { KeyValues } from "../tensor/attend.js";
 import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
 
 //| 05-inference/2-the-cache.ipynb#write-cache
 /**
  * Writes new keys and values [batch, kvHeads, tokens, width] into a layer's cache, at the positions [tokens] or [batch, tokens], and
- * gives the whole of it. `capacity` is how many tokens it holds of a sequence.
+ * gives the whole of it. `capacity` is how many tokens it holds of a sequence. Without values, keys are both.
  */
 export function writeCache(
   cached: KeyValues,
-  fresh: { keys: Tensor; values: Tensor },
+  fresh: { keys: Tensor; values?: Tensor },
   positions: Tensor<"u32">,
   capacity: number,
 ): KeyValues {
   const { blocks } = cached;
   const more = { positionsPerSequence: positions.shape.length === 2, tableBlocks: blocks?.shape[1] };
   for (const name of ["keys", "values"] as const) {
-    const [batch, heads, tokens, width] = fresh[name].shape;
+    const rows = fresh[name];
+    if (!rows) continue;
+    const [batch, heads, tokens, width] = rows.shape;
     const kernel = cacheWriteKernel({ rows: batch * heads, tokens, width, capacity, heads, ...more });
-    launchInto(kernel, [fresh[name], positions, ...(blocks ? [blocks] : [])], [cached[name]]);
+    launchInto(kernel, [rows, positions, ...(blocks ? [blocks] : [])], [cached[name]]);
   }
   return cached;
+}
+
+//| 05-inference/2-the-cache.ipynb#cache-bytes-parts
+/** Heads of keys that a token leaves in one layer, and the numbers of one. */
+export function cacheRows({ kvHeads, headDim, latent }: ModelConfig): [heads: number, width: number] {
+  return latent ? [1, latent.rank + latent.ropeDim] : [kvHeads, headDim];
 }
 
 //| 05-inference/2-the-cache.ipynb#key-value-cache
@@ -40,39 +49,42 @@ export interface KeyValueCache {
   free(): void;
 }
 
-/** A cache on memory for each layer: all zeros, since attention may multiply unused places by zero, so that they must be numbers. */
+/**
+ * A cache on memory for each layer: all zeros, since attention may multiply unused places by zero, so that they must be numbers.
+ * It has `count` sequences or blocks, each of `tokens` tokens.
+ */
 export function cacheOf(
-  { layers, headDim }: ModelConfig,
-  rows: number[],
+  config: ModelConfig,
+  [count, tokens]: [number, number],
   capacity: number,
   blocks?: Tensor<"u32">,
 ): KeyValueCache {
-  const shape = [...rows, headDim];
-  const bytes = sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT;
-  checkFits(bytes, `The keys of ${capacity} tokens`);
-  const stored = Array.from(
-    { length: layers },
-    (): KeyValues => ({ keys: zeros(shape), values: zeros(shape), blocks }),
-  );
+  const [heads, width] = cacheRows(config);
+  const shape = [count, heads, tokens, width];
+  checkFits(sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT, `The keys of ${capacity} tokens`);
+  const stored = Array.from({ length: config.layers }, (): KeyValues => {
+    const keys = zeros(shape);
+    return { keys, values: config.latent ? keys : zeros(shape), blocks };
+  });
   return {
     capacity,
-    bytes: 2 * layers * bytes,
+    bytes: cacheBytes(config, count * tokens),
     at: (positions) => ({
       extend: (layer, keys, values) => writeCache(stored[layer], { keys, values }, positions, capacity),
     }),
     free: () => {
-      for (const { keys, values } of stored) for (const tensor of [keys, values]) tensor.free();
+      for (const { keys, values } of stored) for (const tensor of new Set([keys, values])) tensor.free();
       blocks?.free();
     },
   };
 }
 
 /**
- * An empty cache for `batch` sequences: for every layer keys and values [batch, kvHeads, capacity, headDim]. Throws if the adapter
- * cannot hold that many.
+ * An empty cache for `batch` sequences: for every layer keys and values [batch, kvHeads, capacity, headDim], or latent rows
+ * [batch, 1, capacity, rank + ropeDim]. Throws if the adapter cannot hold that many.
  */
 export function keyValueCache(config: ModelConfig, capacity: number, batch = 1): KeyValueCache {
-  return cacheOf(config, [batch, config.kvHeads, capacity], capacity);
+  return cacheOf(config, [batch, capacity], capacity);
 }
 
 //| 05-inference/2-the-cache.ipynb#paged-cache
@@ -84,5 +96,5 @@ export function pagedCache(config: ModelConfig, blockCount: number, tables: numb
   const blocks = indices(tables.flat(), [tables.length, tables[0].length]);
   const wrong = tables.flat().find((block) => block >= blockCount);
   if (wrong !== undefined) throw new Error(`Block ${wrong} is not one of the cache's ${blockCount}.`);
-  return cacheOf(config, [blockCount, config.kvHeads, blockTokens], blockTokens * tables[0].length, blocks);
+  return cacheOf(config, [blockCount, blockTokens], blockTokens * tables[0].length, blocks);
 }

@@ -1,8 +1,8 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
 
-//| 02-attention/8-the-block.ipynb#philox-wgsl
+//| 02-attention/9-the-block.ipynb#philox-wgsl
 /** WGSL: Philox 4×32 with 10 rounds, as `philox` of tensor/random; `highHalf` is the upper 32 bits of a product. */
 export const philoxWgsl = `
 fn highHalf(a: u32, b: u32) -> u32 {
@@ -22,7 +22,7 @@ fn philox(counter: vec4u, seed: vec2u) -> vec4u {
   return c;
 }`;
 
-//| 02-attention/8-the-block.ipynb#dropout-kernel
+//| 02-attention/9-the-block.ipynb#dropout-kernel
 /** How a dropout kernel draws: `rate` from 0 to below 1, and the number of the place in the model. */
 export interface DropoutPlace {
   rate: number;

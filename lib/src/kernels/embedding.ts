@@ -1,9 +1,9 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import type { OperandFormat } from "./operands.js";
 import { vectorAlias, vectorWidth } from "./wgsl.js";
 
-//| 02-attention/8-the-block.ipynb#embed-kernel
+//| 02-attention/9-the-block.ipynb#embed-kernel
 /** Rows `first` to `first + rows - 1` of a table: the piece of it that a kernel is given. */
 export interface TablePiece {
   first: number;
@@ -44,7 +44,7 @@ export function embedKernel(
   });
 }
 
-//| 02-attention/8-the-block.ipynb#link-ids-kernel
+//| 02-attention/9-the-block.ipynb#link-ids-kernel
 /**
  * Strings equal ids together: links[n] is (the next place with the same id, or `count` where there is none; 1 if no
  * earlier place has it). Each place looks forward and back until it finds its like.
@@ -68,7 +68,7 @@ export function linkIdsKernel(count: number): Kernel {
   });
 }
 
-//| 02-attention/8-the-block.ipynb#zero-kernel
+//| 02-attention/9-the-block.ipynb#zero-kernel
 /** Writes `size` zeros: the gradient of the rows whose ids do not occur. */
 export function zeroKernel(size: number): Kernel {
   const width = vectorWidth(size);
@@ -83,7 +83,7 @@ export function zeroKernel(size: number): Kernel {
   });
 }
 
-//| 02-attention/8-the-block.ipynb#embed-backward-kernel
+//| 02-attention/9-the-block.ipynb#embed-backward-kernel
 /**
  * Adds the gradients of all places with one id into the id's row of the table. The first place of an id walks along
  * its links, so the order is fixed (no atomics), and the work is one visit a place whatever the vocabulary's size. The row
@@ -117,7 +117,7 @@ export function embedBackwardKernel(
   });
 }
 
-//| 02-attention/8-the-block.ipynb#distances
+//| 02-attention/9-the-block.ipynb#distances
 /** How far each of `count` places is from another one before it. */
 export function distancesKernel(count: number): Kernel {
   return kernel({

@@ -10,14 +10,15 @@ export interface RotaryShape {
   heads: number;
   tokens: number;
   headDim: number;
-  /** Elements of a head that turn, the first ones. The rest is left as it is. */
+  /** Elements of a head that turn, from the `from`-th on. The rest is left as it is. */
   turning: number;
+  from: number;
   positionsPerSequence: boolean;
 }
 
 /** Elements a load brings: heads, the two halves of what turns and the pairs of the table must all be whole fours. */
-export function rotaryWidth({ headDim, turning }: RotaryShape): 1 | 4 {
-  return headDim % 4 === 0 && turning % 8 === 0 ? 4 : 1;
+export function rotaryWidth({ headDim, turning, from }: RotaryShape): 1 | 4 {
+  return headDim % 4 === 0 && from % 4 === 0 && turning % 8 === 0 ? 4 : 1;
 }
 
 /**
@@ -95,7 +96,9 @@ export function rotaryKernel(
 //| 02-attention/6-positions.ipynb#rope-kernel
 /** WGSL statements that copy the elements of a head that do not turn. */
 export const copyRest = `
-  for (var i = sizes.half * 2u; i < HEAD; i++) { y[apart + i] = x[apart + i]; }`;
+  for (var i = 0u; i < HEAD; i++) {
+    if (i < sizes.before || i >= sizes.before + sizes.half * 2u) { y[apart + i] = x[apart + i]; }
+  }`;
 
 /**
  * Rotary positions (Su and others, "RoFormer", 2021) in the half-split layout: every pair of what turns is turned by its
@@ -104,17 +107,46 @@ export const copyRest = `
 export function ropeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
   const body = `
   let direction = bitcast<f32>(sizes.direction);
+  let start = apart + sizes.before;
   for (var i = 0u; i < sizes.half; i++) {
-    let a = x[apart + i];
-    let b = x[apart + HALF + i];
+    let a = x[start + i];
+    let b = x[start + HALF + i];
     let c = cosines(position, i);
     let s = direction * sines(position, i);
-    y[apart + i] = a * c - b * s;
-    y[apart + HALF + i] = b * c + a * s;
+    y[start + i] = a * c - b * s;
+    y[start + HALF + i] = b * c + a * s;
   }${shape.turning < shape.headDim ? copyRest : ""}`;
   const name = direction > 0 ? "rope" : "rope back";
-  const sizes = { direction: floatBits(direction) };
+  const sizes = { direction: floatBits(direction), before: shape.from / rotaryWidth(shape) };
   return rotaryKernel(name, shape, ["x: array<V>"], ["y: array<V>"], { body, sizes });
+}
+
+//| 02-attention/6-positions.ipynb#interleaved-kernel
+/** The same in the interleaved layout: pair i of what turns is its elements 2i and 2i + 1. */
+export function interleavedRopeKernel(shape: RotaryShape, direction: 1 | -1): Kernel {
+  const { batch, heads, tokens, headDim, turning, from } = shape;
+  const places = { head: headDim / 2, before: from / 2, pairs: turning / 2 };
+  return kernel({
+    name: `${direction > 0 ? "rope" : "rope back"}, interleaved ${batch}x${heads}x${tokens}x${headDim}`,
+    reads: ["x: array<vec2f>", "positions: array<u32>", "table: array<vec2f>"],
+    writes: ["y: array<vec2f>"],
+    sizes: { ...rotarySizes(shape), ...places, direction: floatBits(direction) },
+    workgroupSize: 64,
+    workgroups: Math.ceil((batch * heads * tokens) / 64),
+    body: `
+  let row = thread;
+  if (row >= sizes.rows) { return; }
+  let sequence = row / (sizes.tokens * sizes.heads);
+  let position = positions[sequence * sizes.positionStep + row % sizes.tokens];
+  for (var i = 0u; i < sizes.head; i++) {
+    var pair = x[row * sizes.head + i];
+    if (i >= sizes.before && i < sizes.before + sizes.pairs) {
+      let turn = table[position * sizes.pairs + i - sizes.before] * vec2f(1.0, bitcast<f32>(sizes.direction));
+      pair = vec2f(pair.x * turn.x - pair.y * turn.y, pair.y * turn.x + pair.x * turn.y);
+    }
+    y[row * sizes.head + i] = pair;
+  }`,
+  });
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-kernel

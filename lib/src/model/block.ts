@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { GatedActivation } from "../formats/config.js";
 import { type KeyValues, attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
@@ -8,10 +8,11 @@ import { linear } from "../tensor/products.js";
 import { rope, rotaryHeads } from "../tensor/rope.js";
 import { activate, clampedSwiglu, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
+import { latentAttention } from "./latent.js";
 import type { RopeTables } from "./positions.js";
 import type { Block, Dense, Experts, Heads, Latent, Linear, Norm } from "./structure.js";
 
-//| 02-attention/8-the-block.ipynb#linear-norm
+//| 02-attention/9-the-block.ipynb#linear-norm
 /** A linear layer: x [..., inputs] to [..., outputs], plus a residual of that shape where one is given. */
 export function applyLinear(x: Tensor, { weight, bias }: Linear, residual?: Tensor): Tensor {
   return linear(x, weight, { bias, residual });
@@ -30,14 +31,14 @@ export function normalize(x: Tensor, norm: Norm): Tensor {
   return rmsNorm(x, gainOf(norm), epsilon);
 }
 
-//| 02-attention/8-the-block.ipynb#block-context
+//| 02-attention/9-the-block.ipynb#block-context
 /** Keys and values of earlier tokens, kept for generating. */
 export interface AttentionCache {
   /**
    * Stores the new keys and values [batch, kvHeads, tokens, headDim] of a layer at the context's positions, and gives
-   * all of that layer, dense or paged.
+   * all of that layer, dense or paged. Latent attention has rows [batch, 1, tokens, width] that are both, and gives no values.
    */
-  extend(layer: number, keys: Tensor, values: Tensor): KeyValues;
+  extend(layer: number, keys: Tensor, values?: Tensor): KeyValues;
 }
 
 /** What all blocks of a model share while it runs. */
@@ -51,7 +52,7 @@ export interface BlockContext extends RopeTables {
   dropout?: Dropout;
 }
 
-//| 02-attention/8-the-block.ipynb#rotated-heads
+//| 02-attention/9-the-block.ipynb#rotated-heads
 /** The table that a layer looks its turns up in, where its queries and keys turn. Throws when the context lacks it. */
 export function turnsOf({ rotary }: Heads, { ropeTable, localRopeTable }: BlockContext): Tensor | undefined {
   if (rotary === "none") return undefined;
@@ -83,7 +84,7 @@ export function rotatedHeads(
   return turns ? rope(heads, context.positions, turns) : heads;
 }
 
-//| 02-attention/8-the-block.ipynb#attend-heads
+//| 02-attention/9-the-block.ipynb#attend-heads
 /**
  * The one place where a block looks at earlier tokens: queries [batch, heads, tokens, headDim] with the layer's new keys and
  * values [batch, kvHeads, tokens, headDim], and those that the cache has.
@@ -95,7 +96,7 @@ export function attendHeads(heads: Heads, [queries, keys, values]: Tensor[], con
   return attend(queries, keyValues, { positions, firstKey, window }, { scale, softcap, sinks });
 }
 
-//| 02-attention/8-the-block.ipynb#self-attention
+//| 02-attention/9-the-block.ipynb#self-attention
 /**
  * Attention with its four projections: x [batch, tokens, hidden], normalised, to what the block adds to its input, or
  * where that input is given as `residual`, to the sum.
@@ -108,7 +109,7 @@ export function selfAttention(x: Tensor, heads: Heads, context: BlockContext, re
   return applyLinear(mergeHeads(mixed), heads.o, residual);
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-layer-parts
+//| 02-attention/9-the-block.ipynb#feed-forward-layer-parts
 /** activation(gate) · up, of equal shapes. */
 export function gated(activation: GatedActivation, gate: Tensor, up: Tensor): Tensor {
   if (activation === "clamped-silu") return clampedSwiglu(gate, up);
@@ -133,11 +134,11 @@ export function onlyDense(x: Tensor, layer: Dense | Experts, residual?: Tensor):
   throw new Error("This block has experts, and was given no function that runs them.");
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-layer
+//| 02-attention/9-the-block.ipynb#feed-forward-layer
 /** Computes the second half of a block: from x [batch, tokens, hidden], normalised, to its result, plus the residual where one is given. */
 export type FeedForward = (x: Tensor, layer: Dense | Experts, residual?: Tensor) => Tensor;
 
-//| 02-attention/8-the-block.ipynb#block-parts
+//| 02-attention/9-the-block.ipynb#block-parts
 /** The attention of a block, of either kind: x [batch, tokens, hidden] keeps its shape, plus the residual where one is given. */
 export function attentionHalf(
   x: Tensor,
@@ -145,8 +146,9 @@ export function attentionHalf(
   context: BlockContext,
   residual?: Tensor,
 ): Tensor {
-  if (attention.kind === "heads") return selfAttention(x, attention, context, residual);
-  throw new Error("Latent attention is not run so far.");
+  return attention.kind === "heads"
+    ? selfAttention(x, attention, context, residual)
+    : latentAttention(x, attention, context, residual);
 }
 
 /**
@@ -170,7 +172,7 @@ export function dropoutOf({ dropout }: BlockContext, layer: number, half: 0 | 1)
   return dropout && { ...dropout, place: dropout.place + 2 * layer + half };
 }
 
-//| 02-attention/8-the-block.ipynb#block
+//| 02-attention/9-the-block.ipynb#block
 /** One transformer block: attention, then the feed-forward layer. x [batch, tokens, hidden] keeps its shape. */
 export function runBlock(
   x: Tensor,

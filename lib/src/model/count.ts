@@ -109,7 +109,7 @@ export function weightBytes(config: ModelConfig, dtype: StoredDtype): number {
 //| 03-moe/5-the-families.ipynb#cached-numbers
 /** Numbers that a token leaves in the cache of a layer: its keys and values, or the one row from which latent attention makes them. */
 export function cachedNumbers(attention: Block["attention"]): number {
-  if (attention.kind === "latent") return attention.kvDown.weight.shape[0];
+  if (attention.kind === "latent") return attention.kvDown.weight.shape[0] + attention.ropeDim;
   return attention.k.weight.shape[0] + attention.v.weight.shape[0];
 }
 

@@ -6,6 +6,7 @@ import {
   attentionSoftcapPart,
   clampedExpertsPart,
   expertsPart,
+  latentPart,
   logitSoftcapPart,
   mlpBiasPart,
   outsideOriginalPart,
@@ -28,6 +29,7 @@ import {
   type Shape,
   attentionEntries,
   attentionNorm,
+  biased,
   blockRows,
   conditions,
   decoderEntries,
@@ -307,6 +309,108 @@ export const gptOssEntries = tableOf(
   ...fusedExpertEntries("feedForward.down", "mlp.experts.down_proj", "residual", shapes.expertDown),
 );
 
+//| 03-moe/5-the-families.ipynb#latent-entries
+/** Rows of tables for latent attention: what is made from the stream or from a row, and which rows of a file's tensor that is. */
+export const latentShapes = {
+  queries: ({ heads, headDim, hiddenSize, latent }) => [heads * headDim, latent!.queryRank ?? hiddenSize],
+  queryRow: ({ latent, hiddenSize }) => [latent!.queryRank!, hiddenSize],
+  queryNorm: ({ latent }) => [latent!.queryRank!],
+  row: ({ latent, hiddenSize }) => [latent!.rank, hiddenSize],
+  norm: ({ latent }) => [latent!.rank],
+  ropeKey: ({ latent, hiddenSize }) => [latent!.ropeDim, hiddenSize],
+  keys: ({ heads, latent }) => [heads * latent!.nopeDim, latent!.rank],
+  values: ({ heads, latent }) => [heads * latent!.valueDim, latent!.rank],
+  outputs: ({ heads, latent, hiddenSize }) => [hiddenSize, heads * latent!.valueDim],
+} satisfies Record<string, Shape>;
+
+/** The rows of a head in the tensor of keys and values: keys first. */
+export function latentRun(part: "nopeDim" | "valueDim"): WeightEntry["rows"] {
+  return ({ heads, latent }) => {
+    const { nopeDim, valueDim } = latent!;
+    const step = nopeDim + valueDim;
+    return { first: part === "nopeDim" ? 0 : nopeDim, of: heads * step, step, run: latent![part] };
+  };
+}
+
+//| 03-moe/5-the-families.ipynb#latent-entries-2
+export const narrowQueries = ({ latent }: ModelConfig) => latent?.queryRank !== undefined;
+export const narrowBiased = (config: ModelConfig) => narrowQueries(config) && config.attentionBias;
+
+/** Two weights that are rows of one tensor of the file, the first ones and those that follow. */
+export function splitEntries(
+  [first, second]: WeightEntry[],
+  rank: (config: ModelConfig) => number[],
+): WeightEntry[] {
+  const rows = (start: 0 | 1) => (config: ModelConfig) => {
+    const [above, below] = rank(config);
+    return { first: start * above, of: above + below };
+  };
+  return [
+    { ...first, rows: rows(0) },
+    { ...second, rows: rows(1) },
+  ];
+}
+
+export const rowAndKey = ({ latent }: ModelConfig) => [latent!.rank, latent!.ropeDim];
+
+/** Latent attention (DeepSeek-V2, 2024). */
+export const latentEntries: WeightEntry[] = [
+  ...blockRows([
+    ["attention.qDown.weight", "self_attn.q_a_proj.weight", "matrix", latentShapes.queryRow, narrowQueries],
+    ["attention.qDown.bias", "self_attn.q_a_proj.bias", "bias", latentShapes.queryNorm, narrowBiased],
+    [
+      "attention.qNorm.weight",
+      "self_attn.q_a_layernorm.weight",
+      "norm",
+      latentShapes.queryNorm,
+      narrowQueries,
+    ],
+    ["attention.q.weight", "self_attn.q_b_proj.weight", "matrix", latentShapes.queries, narrowQueries],
+    [
+      "attention.q.weight",
+      "self_attn.q_proj.weight",
+      "matrix",
+      latentShapes.queries,
+      (config) => !narrowQueries(config),
+    ],
+    ["attention.kvNorm.weight", "self_attn.kv_a_layernorm.weight", "norm", latentShapes.norm],
+    ["attention.o.weight", "self_attn.o_proj.weight", "residual", latentShapes.outputs],
+    ["attention.o.bias", "self_attn.o_proj.bias", "bias", outputsOf(latentShapes.outputs), biased],
+  ]),
+  ...splitEntries(
+    blockRows([
+      ["attention.kvDown.weight", "self_attn.kv_a_proj_with_mqa.weight", "matrix", latentShapes.row],
+      ["attention.ropeKey.weight", "self_attn.kv_a_proj_with_mqa.weight", "matrix", latentShapes.ropeKey],
+    ]),
+    rowAndKey,
+  ),
+  ...splitEntries(
+    blockRows([
+      [
+        "attention.kvDown.bias",
+        "self_attn.kv_a_proj_with_mqa.bias",
+        "bias",
+        outputsOf(latentShapes.row),
+        biased,
+      ],
+      [
+        "attention.ropeKey.bias",
+        "self_attn.kv_a_proj_with_mqa.bias",
+        "bias",
+        outputsOf(latentShapes.ropeKey),
+        biased,
+      ],
+    ]),
+    rowAndKey,
+  ),
+  ...blockRows([["attention.keyUp.weight", "self_attn.kv_b_proj.weight", "matrix", latentShapes.keys]]).map(
+    (entry) => ({ ...entry, rows: latentRun("nopeDim"), dense: true }),
+  ),
+  ...blockRows([
+    ["attention.valueUp.weight", "self_attn.kv_b_proj.weight", "matrix", latentShapes.values],
+  ]).map((entry) => ({ ...entry, rows: latentRun("valueDim"), dense: true })),
+];
+
 //| 03-moe/5-the-families.ipynb#more-families
 /** Families of experts in every layer. */
 export const moreSparseFamilies: Record<string, ModelFamily> = {
@@ -529,6 +633,51 @@ export const expertFamilies: Record<string, ModelFamily> = {
   },
 };
 
+//| 03-moe/5-the-families.ipynb#latent-families
+/** Families with latent attention. */
+export const latentFamilies: Record<string, ModelFamily> = {
+  deepseek_v3: {
+    ...llamaLike,
+    entries: tableOf(
+      attentionNorm,
+      ...latentEntries,
+      feedForwardNorm,
+      ...feedForwardEntries,
+      ...correctedEntries,
+    ),
+    architecture: "DeepseekV3ForCausalLM",
+    qkNorm: "none",
+    parts: [latentPart, attentionBiasPart, sigmoidExpertsPart],
+    defaults: {
+      ...{ num_key_value_heads: 128, max_position_embeddings: 4096, bos_token_id: 0, eos_token_id: 1 },
+      ...{
+        q_lora_rank: 1536,
+        kv_lora_rank: 512,
+        qk_nope_head_dim: 128,
+        qk_rope_head_dim: 64,
+        v_head_dim: 128,
+      },
+      ...{ num_experts: 256, num_experts_per_tok: 8, moe_intermediate_size: 2048, first_k_dense_replace: 3 },
+      ...{ n_group: 8, topk_group: 4, routed_scaling_factor: 2.5, norm_topk_prob: true },
+    },
+    derived: ({ qk_nope_head_dim, qk_rope_head_dim }) => ({
+      head_dim: Number(qk_nope_head_dim) + Number(qk_rope_head_dim),
+    }),
+    spelling: { num_experts: "n_routed_experts" },
+    lacks: ["head_dim"], // what its files call so is the part that turns
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: [
+      "head_dim",
+      "num_nextn_predict_layers",
+      "num_mtp_layers",
+      "ep_size",
+      "aux_loss_alpha",
+      "seq_aux",
+      "auto_map",
+    ],
+  },
+};
+
 //| 03-moe/5-the-families.ipynb#model-families
 /** The families that the decoder runs, by the `model_type` of their config.json. A new family is a new entry. */
 export const modelFamilies: Record<string, ModelFamily> = {
@@ -541,6 +690,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
     runnable: { hidden_act: ["silu", "swish"] },
   },
   ...expertFamilies,
+  ...latentFamilies,
   qwen3: {
     ...llamaLike,
     architecture: "Qwen3ForCausalLM",

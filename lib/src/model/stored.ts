@@ -21,9 +21,10 @@ export interface StoredLayout {
   stacks: number;
   rows: number;
   columns: number;
-  /** Of the tensor's `of` rows: `first`, then every `step`-th. */
+  /** Of the tensor's `of` rows: from `first` on `run` rows, and so on every `step` rows. */
   first: number;
   step: number;
+  run: number;
   of: number;
   transposed: boolean;
 }
@@ -43,8 +44,8 @@ export function storedLayout({
   const isVector = vectorRoles.includes(role);
   const columns = isVector ? 1 : part[part.length - 1];
   const rows = isVector ? part[part.length - 1] : part[part.length - 2];
-  const { first, of, step = 1 } = stored ?? { first: 0, of: rows };
-  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, of, transposed };
+  const { first, of, step = 1, run = 1 } = stored ?? { first: 0, of: rows };
+  return { stacks: sizeOf(part) / (rows * columns), rows, columns, first, step, run, of, transposed };
 }
 
 /** The shape of the tensor in the file. */
@@ -62,18 +63,23 @@ export function isPlain({ rows, of, transposed }: StoredLayout): boolean {
   return rows === of && !transposed;
 }
 
+/** The row of the tensor in the file in which row `r` of a weight's stack stands. */
+export function storedRow({ first, step, run }: StoredLayout, r: number): number {
+  return first + Math.floor(r / run) * step + (r % run);
+}
+
 /** Copies a weight's part into a tensor of the file. */
 export function putStored(layout: StoredLayout, stored: Float32Array, part: Float32Array): void {
   if (isPlain(layout)) {
     stored.set(part);
     return;
   }
-  const { stacks, rows, columns, first, step, of, transposed } = layout;
+  const { stacks, rows, columns, of, transposed } = layout;
   const [rowStride, columnStride] = transposed ? [1, of] : [columns, 1];
   for (let stack = 0; stack < stacks; stack++)
     for (let r = 0; r < rows; r++)
       for (let c = 0; c < columns; c++) {
-        const inFile = stack * of * columns + (first + r * step) * rowStride + c * columnStride;
+        const inFile = stack * of * columns + storedRow(layout, r) * rowStride + c * columnStride;
         stored[inFile] = part[(stack * rows + r) * columns + c];
       }
 }
@@ -301,29 +307,38 @@ export interface StoredPiece {
   scales?: Uint8Array;
 }
 
-/** Every `step`-th row, from the first on. */
-export function everyRow(bytes: Uint8Array, rowBytes: number, step: number): Uint8Array {
-  if (step === 1) return bytes;
-  const count = Math.ceil(bytes.length / rowBytes / step);
-  const rows = new Uint8Array(count * rowBytes);
-  for (let r = 0; r < count; r++)
-    rows.set(bytes.subarray(r * step * rowBytes, (r * step + 1) * rowBytes), r * rowBytes);
-  return rows;
-}
-
 /** The rows of a weight in order, a few at a time, where each has `rowBytes` neighbouring bytes in the file. */
 export function* readRows(
-  { stacks, rows, columns, first, step, of }: StoredLayout,
+  layout: StoredLayout,
   rowBytes: number,
   read: StoredTensor["read"],
 ): Generator<StoredPiece> {
-  const atOnce = Math.max(1, Math.floor(numbersAtOnce / columns / step));
+  const { stacks, rows, columns, step, run, of } = layout;
+  const atOnce = Math.max(1, Math.floor((numbersAtOnce * run) / (columns * step)));
   for (let stack = 0; stack < stacks; stack++)
     for (let r = 0; r < rows; r += atOnce) {
-      const from = (stack * of + first + r * step) * rowBytes;
-      const count = (Math.min(atOnce, rows - r) - 1) * step + 1;
-      yield { row: stack * rows + r, data: everyRow(read(from, from + count * rowBytes), rowBytes, step) };
+      const count = Math.min(atOnce, rows - r);
+      const [from, last] = [storedRow(layout, r), storedRow(layout, r + count - 1)];
+      const bytes = read((stack * of + from) * rowBytes, (stack * of + last + 1) * rowBytes);
+      const row = stack * rows + r;
+      if (step === run) yield { row, data: bytes };
+      else yield { row, data: pickRows(bytes, rowBytes, count, (i) => storedRow(layout, r + i) - from) };
     }
+}
+
+/** `count` rows out of many: row i is the one at place `placeOf(i)`. */
+export function pickRows(
+  bytes: Uint8Array,
+  rowBytes: number,
+  count: number,
+  placeOf: (row: number) => number,
+): Uint8Array {
+  const rows = new Uint8Array(count * rowBytes);
+  for (let i = 0; i < count; i++) {
+    const at = placeOf(i) * rowBytes;
+    rows.set(bytes.subarray(at, at + rowBytes), i * rowBytes);
+  }
+  return rows;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-columns
@@ -336,10 +351,11 @@ export function unitsOf(bytes: Uint8Array, width: number): Uint16Array | Uint32A
 
 /** The same where the file holds the matrix transposed: each stack is read whole, and turned a few rows at a time. */
 export function* readColumns(
-  { stacks, rows, columns, first, step, of }: StoredLayout,
+  layout: StoredLayout,
   width: number,
   read: StoredTensor["read"],
 ): Generator<StoredPiece> {
+  const { stacks, rows, columns, of } = layout;
   const atOnce = Math.max(1, Math.floor(numbersAtOnce / columns));
   const stackBytes = of * columns * width;
   for (let stack = 0; stack < stacks; stack++) {
@@ -348,7 +364,7 @@ export function* readColumns(
       const count = Math.min(atOnce, rows - r);
       const turned = unitsOf(new Uint8Array(count * columns * width), width);
       for (let c = 0; c < columns; c++)
-        for (let i = 0; i < count; i++) turned[i * columns + c] = whole[c * of + first + (r + i) * step];
+        for (let i = 0; i < count; i++) turned[i * columns + c] = whole[c * of + storedRow(layout, r + i)];
       yield { row: stack * rows + r, data: new Uint8Array(turned.buffer) };
     }
   }

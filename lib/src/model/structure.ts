@@ -1,11 +1,12 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { Activation, FamilySettings, GatedActivation, ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
 import { type Weight, denseWeight } from "../tensor/products.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
+import { yarnMagnitude } from "./positions.js";
 
-//| 02-attention/8-the-block.ipynb#weights-type
+//| 02-attention/9-the-block.ipynb#weights-type
 /** A linear layer: weight [outputs, inputs], dense or packed, bias [outputs]. */
 export interface Linear {
   weight: Weight;
@@ -20,7 +21,7 @@ export interface Norm {
   epsilon: number;
 }
 
-//| 02-attention/8-the-block.ipynb#heads-type
+//| 02-attention/9-the-block.ipynb#heads-type
 /** Attention with heads: what its four projections are, and how it looks. */
 export interface Heads {
   kind: "heads";
@@ -46,8 +47,8 @@ export interface Heads {
   sinks?: Tensor;
 }
 
-//| 02-attention/8-the-block.ipynb#latent-type
-/** Latent attention (DeepSeek-V2, 2024): keys and values of all heads are made from one short row a token, and a part that turns. */
+//| 02-attention/9-the-block.ipynb#latent-type
+/** Latent attention (DeepSeek-V2, 2024): keys and values of all heads are made from one short row a token, beside a key that turns. */
 export interface Latent {
   kind: "latent";
   /** The number of its block, by which a cache knows it. */
@@ -57,21 +58,26 @@ export interface Latent {
   qNorm?: Norm;
   /** [heads · (nopeDim + ropeDim), inputs]. */
   q: Linear;
-  /** To the row that is remembered, and the turning part of all keys [rank + ropeDim, hidden]. */
+  /** To the row that is remembered [rank, hidden]. */
   kvDown: Linear;
   kvNorm: Norm;
-  /** From the row to what does not turn of each head's keys, and to its values [heads · (nopeDim + valueDim), rank]. */
-  kvUp: Linear;
+  /** To the part of all heads' keys that turns [ropeDim, hidden]. */
+  ropeKey: Linear;
+  /** From the row to what does not turn of each head's keys [heads · nopeDim, rank], and to its values [heads · valueDim, rank]. */
+  keyUp: Linear;
+  valueUp: Linear;
   o: Linear;
   /** Elements of a head's queries and keys that do not turn, that turn, and of its values. */
   nopeDim: number;
   ropeDim: number;
   valueDim: number;
+  /** Whether what turns is in the interleaved layout. */
+  interleaved: boolean;
   /** Scores are multiplied by this; 1/√(nopeDim + ropeDim) unless given. */
   scale?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#feed-forward-types
+//| 02-attention/9-the-block.ipynb#feed-forward-types
 /** A dense feed-forward layer: down(activation(gate(x)) · up(x)), or down(activation(up(x))) without a gate. */
 export interface Dense {
   kind: "dense";
@@ -105,7 +111,7 @@ export interface Experts {
   sharedGate?: Linear;
 }
 
-//| 02-attention/8-the-block.ipynb#model-type
+//| 02-attention/9-the-block.ipynb#model-type
 /** One block: its two halves, and the norms before and after them. */
 export interface Block {
   attention: Heads | Latent;
@@ -130,18 +136,20 @@ export interface Model {
   logitSoftcap?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#weight-entry
+//| 02-attention/9-the-block.ipynb#weight-entry
 /**
  * What kind of thing a weight is. "residual" is a matrix that writes into the residual stream; a "buffer" is a vector that no
  * gradient reaches, which training moves by a rule of its own or not at all.
  */
 export type Role = "norm" | "bias" | "matrix" | "residual" | "table" | "router" | "buffer";
 
-/** A part of the rows of a tensor in a file: `first`, then every `step`-th, of `of` rows. */
+/** A part of the rows of a tensor in a file: from `first` on `run` rows, then the same again every `step` rows, of `of` rows. */
 export interface StoredRows {
   first: number;
   of: number;
+  /** Both are 1 unless given. */
   step?: number;
+  run?: number;
 }
 
 /** A row of a family's table. In path and file, `*` stands for the layer, counted from 0. */
@@ -158,11 +166,13 @@ export interface WeightEntry {
   transposed?: boolean;
   /** The rows of the tensor in the file that are this weight, where several share one. */
   rows?: (config: ModelConfig, layer: number) => StoredRows;
+  /** Whether it stays in 32 bits whatever is asked for, since it is used otherwise than by `linear`. */
+  dense?: boolean;
   /** The value that it begins with, where that is neither random nor usual for its role. */
   start?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#model-weight
+//| 02-attention/9-the-block.ipynb#model-weight
 /** One weight of one model: a row of the table, worked out. */
 export interface ModelWeight {
   path: string;
@@ -175,14 +185,15 @@ export interface ModelWeight {
   perExpert: boolean;
   transposed: boolean;
   rows?: StoredRows;
+  dense?: boolean;
   start?: number;
 }
 
-//| 02-attention/8-the-block.ipynb#model-weight-helpers
+//| 02-attention/9-the-block.ipynb#model-weight-helpers
 /** The weight that a row of the table describes in one layer. */
 export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number): ModelWeight {
   const here = (text: string) => text.replace("*", String(layer));
-  const { role, transposed = false, start } = entry;
+  const { role, transposed = false, start, dense } = entry;
   const [path, file, shape] = [here(entry.path), here(entry.file), entry.shape(config, layer)];
   const perExpert = file.includes("{expert}");
   const files = perExpert
@@ -190,10 +201,10 @@ export function weightOf(entry: WeightEntry, config: ModelConfig, layer: number)
     : [file];
   const rows = entry.rows?.(config, layer);
   const name = rows ? path : file.replace(".{expert}", "");
-  return { path, name, role, shape, files, perExpert, transposed, rows, start };
+  return { path, name, role, shape, files, perExpert, transposed, rows, dense, start };
 }
 
-//| 02-attention/8-the-block.ipynb#model-weights
+//| 02-attention/9-the-block.ipynb#model-weights
 /** All weights of a model in a fixed order, from the embedding up to the output, by the table of its family. */
 export function modelWeights(entries: WeightEntry[], config: ModelConfig): ModelWeight[] {
   const isLayered = ({ path }: WeightEntry) => path.includes("*");
@@ -208,7 +219,7 @@ export function modelWeights(entries: WeightEntry[], config: ModelConfig): Model
   ];
 }
 
-//| 02-attention/8-the-block.ipynb#model-family
+//| 02-attention/9-the-block.ipynb#model-family
 /** What the blocks of a family share that is neither a weight nor in the configuration. */
 export interface ModelFamily extends FamilySettings {
   entries: WeightEntry[];
@@ -221,7 +232,7 @@ export interface ModelFamily extends FamilySettings {
   optionalPrefix?: string;
 }
 
-//| 02-attention/8-the-block.ipynb#build-parts
+//| 02-attention/9-the-block.ipynb#build-parts
 /** What a structure is built from. */
 export interface BuildPlan {
   config: ModelConfig;
@@ -255,7 +266,7 @@ export function buildNorm(plan: BuildPlan, path: string): Norm | undefined {
   return { kind: family.norm ?? "rms", weight, bias: denseAt(plan, `${path}.bias`), epsilon: config.normEps };
 }
 
-//| 02-attention/8-the-block.ipynb#head-settings
+//| 02-attention/9-the-block.ipynb#head-settings
 /** What the configuration says of the attention of one layer. */
 export function headSettings(
   config: ModelConfig,
@@ -271,7 +282,7 @@ export function headSettings(
   };
 }
 
-//| 02-attention/8-the-block.ipynb#build-halves
+//| 02-attention/9-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));
@@ -290,6 +301,26 @@ export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads 
     sinks,
     ...headSettings(config, layer),
   };
+}
+
+/** What scores of latent attention are multiplied by, where YaRN has a say in it: the usual, times the square of its magnitude. */
+export function latentScaleOf({ rope, latent }: ModelConfig): number | undefined {
+  const scaling = rope?.scaling;
+  if (scaling?.type !== "yarn" || !scaling.mscaleAllDim) return undefined;
+  const { nopeDim, ropeDim } = latent!;
+  return yarnMagnitude(scaling.factor, scaling.mscaleAllDim) ** 2 / Math.sqrt(nopeDim + ropeDim);
+}
+
+export function buildLatent(plan: BuildPlan, path: string, layer: number): Latent {
+  const { config, tensors } = plan;
+  const { nopeDim, ropeDim, valueDim, interleaved } = config.latent!;
+  const names = ["q", "kvDown", "ropeKey", "keyUp", "valueUp", "o"];
+  const [q, kvDown, ropeKey, keyUp, valueUp, o] = names.map((name) => buildLinear(plan, `${path}.${name}`));
+  const qDown = tensors.has(`${path}.qDown.weight`) ? buildLinear(plan, `${path}.qDown`) : undefined;
+  const [qNorm, kvNorm] = ["qNorm", "kvNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
+  const linears = { qDown, q, kvDown, ropeKey, keyUp, valueUp, o };
+  const sizes = { nopeDim, ropeDim, valueDim, interleaved, scale: latentScaleOf(config) };
+  return { kind: "latent", layer, ...linears, qNorm, kvNorm: kvNorm!, ...sizes };
 }
 
 export function buildDense(plan: BuildPlan, path: string): Dense {
@@ -316,12 +347,12 @@ export function buildFeedForward(plan: BuildPlan, path: string): Dense | Experts
   return { kind: "experts", ...layers, expertsPerToken, normalize, scoring, choiceBias, groups, scale };
 }
 
-//| 02-attention/8-the-block.ipynb#build-model
+//| 02-attention/9-the-block.ipynb#build-model
 export function buildBlock(plan: BuildPlan, layer: number): Block {
   const at = `blocks.${layer}`;
   const norm = (name: string) => buildNorm(plan, `${at}.norms.${name}`);
   return {
-    attention: buildHeads(plan, `${at}.attention`, layer),
+    attention: (plan.config.latent ? buildLatent : buildHeads)(plan, `${at}.attention`, layer),
     feedForward: buildFeedForward(plan, `${at}.feedForward`),
     norms: {
       beforeAttention: norm("beforeAttention"),
@@ -354,13 +385,13 @@ export function buildModel(
   };
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of-parts
+//| 02-attention/9-the-block.ipynb#parameters-of-parts
 /** What stands at a path of a structure. */
 export function partAt(model: Model, path: string): unknown {
   return path.split(".").reduce<unknown>((part, key) => (part as Record<string, unknown>)[key], model);
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of
+//| 02-attention/9-the-block.ipynb#parameters-of
 /** A weight that training changes. */
 export interface ModelParameter {
   name: string;
@@ -368,7 +399,7 @@ export interface ModelParameter {
   value: Tensor;
 }
 
-//| 02-attention/8-the-block.ipynb#parameters-of-helpers
+//| 02-attention/9-the-block.ipynb#parameters-of-helpers
 /** The weights of a model with their names and roles, in the order of its family's table. Throws where one is packed. */
 export function parametersIn(model: Model, entries: WeightEntry[]): ModelParameter[] {
   return modelWeights(entries, model.config).map(({ path, name, role }) => ({
@@ -378,7 +409,7 @@ export function parametersIn(model: Model, entries: WeightEntry[]): ModelParamet
   }));
 }
 
-//| 02-attention/8-the-block.ipynb#initial-values
+//| 02-attention/9-the-block.ipynb#initial-values
 /**
  * Fresh values of one weight. Norms are 1, biases and buffers 0, matrices normally distributed with the configuration's standard
  * deviation; those that write into the residual stream are divided by √(2 · layers), so that the stream's size does not

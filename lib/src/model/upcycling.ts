@@ -1,8 +1,9 @@
 // Extracted from chapters/03-moe/6-shared-fine-grained-upcycled.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { parameter } from "../tensor/autograd.js";
+import { PackedWeight, type Weight } from "../tensor/products.js";
 import { normals, streamOf, uniforms } from "../tensor/random.js";
-import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
+import { sizeOf, tensor } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
 import { type Model, type ModelWeight, buildModel, initialValues, partAt } from "./structure.js";
 
@@ -112,9 +113,11 @@ export function upcycledValues(
 export async function upcycle(dense: Model, config: ModelConfig, settings: UpcycleSettings): Promise<Model> {
   checkUpcycling(dense.config, config);
   const held = new Map<string, DenseWeight>();
-  for (const { path } of weightsOf(dense.config)) {
-    const { shape } = partAt(dense, path) as Tensor;
-    held.set(path, { shape, values: await (partAt(dense, path) as Tensor).array() });
+  for (const { path, name } of weightsOf(dense.config)) {
+    const weight = partAt(dense, path) as Weight;
+    if (weight instanceof PackedWeight)
+      throw new Error(`The weight ${name} is packed (${weight.format.name}): open the dense model in f32.`);
+    held.set(path, { shape: weight.shape, values: await weight.array() });
   }
   return buildModel(config, modelFamilies[config.modelType], (weight) =>
     parameter(tensor(upcycledValues(config, weight, held.get(weight.path), settings), weight.shape)),

@@ -44,11 +44,11 @@ export const fileFormats: Partial<Record<StoredTensor["dtype"], OperandFormat>> 
 
 /** The format in which a weight of a file's type is kept: matrices and tables as wanted, the rest as 32-bit floats. */
 export function keptFormat(
-  { role, shape }: ModelWeight,
+  { role, shape, dense }: ModelWeight,
   stored: StoredTensor["dtype"],
   dtype: ModelDtype,
 ): OperandFormat {
-  const isPacked = role === "matrix" || role === "residual" || role === "table";
+  const isPacked = !dense && (role === "matrix" || role === "residual" || role === "table");
   if (!isPacked || dtype === "f32" || shape[shape.length - 1] % 4 !== 0) return f32Format;
   return { f16: f16Format, bf16: bf16Format, auto: fileFormats[stored] ?? f32Format }[dtype];
 }

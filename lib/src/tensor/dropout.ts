@@ -1,9 +1,9 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { dropoutKernel } from "../kernels/dropout.js";
 import { track } from "./autograd.js";
 import { type Tensor, launch } from "./tensor.js";
 
-//| 02-attention/8-the-block.ipynb#dropout
+//| 02-attention/9-the-block.ipynb#dropout
 /** How numbers are left out in a step of training. */
 export interface Dropout {
   /** The probability that a number is set to zero, from 0 to below 1. */
@@ -27,7 +27,7 @@ export function dropout(x: Tensor, { rate, state, place }: Dropout, residual?: T
   return track(y, residual ? [x, residual] : [x], (gradient) => [thinned(gradient, []), gradient]);
 }
 
-//| 02-attention/8-the-block.ipynb#dropout-state
+//| 02-attention/9-the-block.ipynb#dropout-state
 /** What `state` of `Dropout` holds for a step: the seed's lower and upper 32 bits, and the step's number. */
 export function dropoutState(seed: number, step: number): Uint32Array {
   return Uint32Array.of(seed % 2 ** 32, Math.floor(seed / 2 ** 32), step);

@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import {
   type TablePiece,
   distancesKernel,
@@ -12,7 +12,7 @@ import { pieces } from "./pieces.js";
 import { PackedWeight, type Weight, describeWeight, weightPieces } from "./products.js";
 import { type Tensor, empty, launch, launchInto } from "./tensor.js";
 
-//| 02-attention/8-the-block.ipynb#table-gradient
+//| 02-attention/9-the-block.ipynb#table-gradient
 /** A tensor of zeros of any size that a kernel writes, so that a recorded step has it anew each time. */
 export function blank(shape: readonly number[]): Tensor {
   const result = empty(shape);
@@ -44,7 +44,7 @@ export function tableGradient(
   return result;
 }
 
-//| 02-attention/8-the-block.ipynb#embed
+//| 02-attention/9-the-block.ipynb#embed
 /**
  * Looks up a row of the table [vocabulary, columns], dense or packed, for each id: ids [...] give [..., columns]. Ids must be below
  * the vocabulary's size; check them where they come from, since the GPU does not complain. The row `fixedRow` is looked up like
@@ -66,7 +66,7 @@ export function embed(ids: Tensor<"u32">, table: Weight, fixedRow?: number): Ten
   );
 }
 
-//| 02-attention/8-the-block.ipynb#distances-operation
+//| 02-attention/9-the-block.ipynb#distances-operation
 /** Places [...] counted from others [...] that stand before them, such as the first of each token's document. */
 export function distances(places: Tensor<"u32">, from: Tensor<"u32">): Tensor<"u32"> {
   return launch(distancesKernel(places.size), [places, from], places.shape, "u32");

@@ -1,6 +1,6 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 
-//| 02-attention/8-the-block.ipynb#multiply-high
+//| 02-attention/9-the-block.ipynb#multiply-high
 /** The high 32 bits of the product of two unsigned 32-bit numbers. No sum here reaches 2³², so 32-bit arithmetic is exact. */
 export function multiplyHigh(a: number, b: number): number {
   const [a1, a0, b1, b0] = [a >>> 16, a & 0xffff, b >>> 16, b & 0xffff];
@@ -9,7 +9,7 @@ export function multiplyHigh(a: number, b: number): number {
   return (Math.imul(a1, b1) + (middle >>> 16) + (carry >>> 16)) >>> 0;
 }
 
-//| 02-attention/8-the-block.ipynb#philox
+//| 02-attention/9-the-block.ipynb#philox
 /**
  * Philox 4×32 with 10 rounds (Salmon and others, "Parallel Random Numbers: As Easy as 1, 2, 3", 2011): scrambles the
  * counter of four 32-bit numbers at a place with a key of two. There is no state: number n needs no number before it.
@@ -33,7 +33,7 @@ export function philox(counters: Uint32Array, key0: number, key1: number, at = 0
   counters[at + 3] = c3;
 }
 
-//| 02-attention/8-the-block.ipynb#random-bits
+//| 02-attention/9-the-block.ipynb#random-bits
 /**
  * `count` random 32-bit numbers: those of a stream from place `from` on, a multiple of four. Streams of one seed are
  * independent of each other, so each use (a weight's name, a step, a request) can have its own; the same seed and stream
@@ -52,7 +52,7 @@ export function randomBits(seed: number, count: number, stream = 0, from = 0): U
   return bits.subarray(0, count);
 }
 
-//| 02-attention/8-the-block.ipynb#normals-parts
+//| 02-attention/9-the-block.ipynb#normals-parts
 /** A number for a name (FNV-1a, 32 bits): gives each named thing a stream of its own. */
 export function streamOf(name: string): number {
   let hash = 0x811c9dc5;
@@ -60,7 +60,7 @@ export function streamOf(name: string): number {
   return hash >>> 0;
 }
 
-//| 02-attention/8-the-block.ipynb#normals
+//| 02-attention/9-the-block.ipynb#normals
 /** `count` random numbers from 0 up to but not including 1, each a multiple of 2⁻²⁴ (all that an f32 can hold). */
 export function uniforms(seed: number, count: number, stream = 0): Float32Array {
   return Float32Array.from(randomBits(seed, count, stream), (bits) => (bits >>> 8) / 2 ** 24);

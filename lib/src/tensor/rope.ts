@@ -2,6 +2,7 @@
 import { columnSumKernel } from "../kernels/reduce.js";
 import {
   type RotaryShape,
+  interleavedRopeKernel,
   ropeKernel,
   rotaryHeadsBackwardKernel,
   rotaryHeadsKernel,
@@ -14,29 +15,44 @@ import { type DType, type Tensor, describe, empty, launch, launchInto } from "./
 
 //| 02-attention/6-positions.ipynb#rotary-shape-check
 /** The sizes of heads [batch, heads, tokens, headDim] with their positions. Throws when positions or table do not fit. */
-export function rotaryShape(shape: readonly number[], positions: Tensor<"u32">, table: Tensor): RotaryShape {
+export function rotaryShape(
+  shape: readonly number[],
+  positions: Tensor<"u32">,
+  table: Tensor,
+  from = 0,
+): RotaryShape {
   const [batch, heads, tokens, headDim] = shape;
   checkPositions(positions, batch, tokens);
   const [, pairs, two] = table.shape;
-  if (table.shape.length !== 3 || two !== 2 || 2 * pairs > headDim)
+  if (table.shape.length !== 3 || two !== 2 || from + 2 * pairs > headDim)
     throw new Error(
       `Rotary positions on [${shape.join(", ")}] want a table [length, ${headDim / 2}, 2], or a narrower one where a part of each head turns, not ${describe(table)}.`,
     );
   const positionsPerSequence = positions.shape.length === 2;
-  return { batch, heads, tokens, headDim, turning: 2 * pairs, positionsPerSequence };
+  return { batch, heads, tokens, headDim, turning: 2 * pairs, from, positionsPerSequence };
 }
 
 //| 02-attention/6-positions.ipynb#rope
+/** Which elements of a head turn, and which two of them make a pair. */
+export interface RopeLayout {
+  /** The element that the part that turns begins with; 0 unless given. */
+  from?: number;
+  /** Whether pairs are neighbours, 2i and 2i + 1 of the part that turns. */
+  interleaved?: boolean;
+}
+
 /**
  * Turns each pair of x [batch, heads, tokens, headDim] by the angle of its token's position ([tokens] or
  * [batch, tokens]), looked up in a `ropeTable`. Pair i is elements i and i + turning / 2 (the half-split layout), where `turning`
- * is twice the pairs of the table: in a head that is wider, the elements behind them stay as they are.
+ * is twice the pairs of the table: in a head that is wider, the elements before and behind them stay as they are.
  * A position beyond the table is a mistake that the GPU does not notice: make the table as long as the context.
  */
-export function rope(x: Tensor, positions: Tensor<"u32">, table: Tensor): Tensor {
-  const shape = rotaryShape(x.shape, positions, table);
-  const y = launch(ropeKernel(shape, 1), [x, positions, table], x.shape);
-  return track(y, [x], (gradient) => [launch(ropeKernel(shape, -1), [gradient, positions, table], x.shape)]);
+export function rope(x: Tensor, positions: Tensor<"u32">, table: Tensor, layout: RopeLayout = {}): Tensor {
+  const shape = rotaryShape(x.shape, positions, table, layout.from);
+  const kernel = layout.interleaved ? interleavedRopeKernel : ropeKernel;
+  const turned = (source: Tensor, direction: 1 | -1) =>
+    launch(kernel(shape, direction), [source, positions, table], x.shape);
+  return track(turned(x, 1), [x], (gradient) => [turned(gradient, -1)]);
 }
 
 //| 02-attention/6-positions.ipynb#rotary-heads-gradient

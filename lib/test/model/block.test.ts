@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import type { ModelConfig } from "../../src/formats/config.js";
@@ -27,7 +27,7 @@ import { normals } from "../../src/tensor/random.js";
 import { layerNorm, rmsNorm } from "../../src/tensor/rows.js";
 import { type Tensor, indices, sizeOf, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/8-the-block.ipynb#fixtures
+//| 02-attention/9-the-block.ipynb#fixtures
 await openGpu();
 
 /** The tiny models made with transformers: seen from the repository's root, or from this notebook's folder. */
@@ -52,7 +52,7 @@ function fixtureConfig(family: string): ModelConfig {
   return parseModelConfig(JSON.parse(fs.readFileSync(`${fixtures}/${family}/config.json`, "utf8")));
 }
 
-//| 02-attention/8-the-block.ipynb#plain-decoder
+//| 02-attention/9-the-block.ipynb#plain-decoder
 /** Embedding, blocks, last norm, output layer: logits [batch, tokens, vocabulary]. */
 function plainDecoder(model: Model, ids: Tensor<"u32">): Tensor {
   const { config } = model;
@@ -66,7 +66,7 @@ function plainDecoder(model: Model, ids: Tensor<"u32">): Tensor {
   return applyLinear(normalize(x, model.norm!), model.head);
 }
 
-//| 02-attention/8-the-block.ipynb#loss-gradient
+//| 02-attention/9-the-block.ipynb#loss-gradient
 /** The gradient of the mean cross-entropy of predicting token t + 1 at t, from logits, in 64 bits. */
 function lossGradient(
   logits: Float32Array,
@@ -86,7 +86,7 @@ function lossGradient(
   return gradient;
 }
 
-//| 02-attention/8-the-block.ipynb#check-family
+//| 02-attention/9-the-block.ipynb#check-family
 /** Compares logits and the gradient of every weight with what transformers computed. */
 async function checkFamily(family: string): Promise<void> {
   const stored = fixtureTensors(family, "model");
@@ -111,12 +111,12 @@ async function checkFamily(family: string): Promise<void> {
     expect(relativeError(await found[i].array(), theirs.get(name)!.values), name).toBeLessThan(2e-4);
 }
 
-//| 02-attention/8-the-block.ipynb#family-tests
+//| 02-attention/9-the-block.ipynb#family-tests
 await test("blocks of qwen3 compute what transformers does, forward and back", () => checkFamily("qwen3"));
 
 await test("blocks of llama compute what transformers does, forward and back", () => checkFamily("llama"));
 
-//| 02-attention/8-the-block.ipynb#shapes-tests
+//| 02-attention/9-the-block.ipynb#shapes-tests
 await test("the weights of dense models have the names and shapes of the files that transformers writes", () => {
   for (const family of ["qwen3", "llama"]) {
     const file = new Map([...fixtureTensors(family, "model")].map(([name, { shape }]) => [name, shape]));
@@ -136,7 +136,7 @@ await test("the experts of a sparse layer are stacked", () => {
   }
 });
 
-//| 02-attention/8-the-block.ipynb#initial-test
+//| 02-attention/9-the-block.ipynb#initial-test
 await test("fresh weights have the configured spread, the same for the same seed", async () => {
   const config = { ...fixtureConfig("qwen3"), hiddenSize: 64, intermediateSize: 128, attentionBias: true };
   const { qwen3 } = modelFamilies;
@@ -157,7 +157,7 @@ await test("fresh weights have the configured spread, the same for the same seed
   expect(await valuesOf(6, name)).not.toEqual(await valuesOf(5, name));
 });
 
-//| 02-attention/8-the-block.ipynb#bias-test
+//| 02-attention/9-the-block.ipynb#bias-test
 /** A tiny model with biases and a norm over the whole projection; `change` may replace a weight. */
 function otherModel(change: (weight: ModelWeight) => Tensor | undefined): Model {
   const config = { ...fixtureConfig("qwen3"), attentionBias: true, qkNorm: "projection" as const };
@@ -183,7 +183,7 @@ await test("biases and a norm over the whole projection are used where the model
   }
 });
 
-//| 02-attention/8-the-block.ipynb#refused-test
+//| 02-attention/9-the-block.ipynb#refused-test
 await test("a table that lacks a weight is refused, and a block with experts wants a function for them", () => {
   const { qwen3 } = modelFamilies;
   const entries = qwen3.entries.filter(({ path }) => path !== "blocks.*.feedForward.up.weight");
@@ -195,7 +195,7 @@ await test("a table that lacks a weight is refused, and a block with experts wan
   expect(() => plainDecoder(sparse, indices([1], [1, 1]))).toThrow("This block has experts");
 });
 
-//| 02-attention/8-the-block.ipynb#norms-test
+//| 02-attention/9-the-block.ipynb#norms-test
 await test("a norm after a half keeps the residual out of the product, and each kind of norm is what it says", async () => {
   const { qwen3 } = modelFamilies;
   const config = { ...fixtureConfig("qwen3"), initializerRange: 0.3 };

@@ -17,6 +17,7 @@ const publishedConfig = (name: string) =>
 
 /** All parameters of published models, as transformers counts them. */
 const totals: Record<string, number> = {
+  "deepseek-v3": 671_026_419_200,
   "gemma-2-2b": 2_614_341_888,
   "gemma-3-1b": 999_885_952,
   "glm-4.5-air": 106_852_251_264,
@@ -86,4 +87,5 @@ await test("a token leaves two rows for each head of keys in every layer, and wi
   const mistral = publishedConfig("mistral-7b");
   expect(cacheBytes(mistral, 4096)).toBe(4096 * 32 * 2 * 8 * 128 * 4);
   expect(cacheBytes(mistral, 100_000)).toBe(cacheBytes(mistral, 4096));
+  expect(cacheBytes(publishedConfig("deepseek-v3"), 10, 2)).toBe(10 * 61 * (512 + 64) * 2);
 });

@@ -1,16 +1,39 @@
 // Extracted from chapters/03-moe/4-the-decoder.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
+import type { ModelConfig } from "../../src/formats/config.js";
 import { readSafetensors, toFloat32, toInt32 } from "../../src/formats/safetensors.js";
 import { openGpu } from "../../src/gpu/device.js";
+import { parseModelConfig } from "../../src/model/config.js";
 import { checkIds, forward, sequenceContext } from "../../src/model/decoder.js";
-import { parametersByName, parametersOf, randomModel, weightsOf } from "../../src/model/families.js";
-import type { Model } from "../../src/model/structure.js";
-import { loadModel } from "../../src/model/weights.js";
-import { gradients, withoutGradients } from "../../src/tensor/autograd.js";
+import { decoderEntries } from "../../src/model/entries.js";
+import {
+  type Model,
+  type ModelFamily,
+  buildModel,
+  freshModel,
+  modelWeights,
+  parametersIn,
+} from "../../src/model/structure.js";
+import { gradients, parameter, withoutGradients } from "../../src/tensor/autograd.js";
 import { relativeError } from "../../src/tensor/check.js";
 import { multiply, sum } from "../../src/tensor/operations.js";
-import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
+import { type Tensor, indices, sizeOf, tensor } from "../../src/tensor/tensor.js";
+
+//| 03-moe/4-the-decoder.ipynb#model-of-file
+/** The table as a family of models. */
+const tableFamily = { entries: decoderEntries } as ModelFamily;
+
+/** The model in the bytes of a file of f32: for each row of the table the tensor of that name, those of all experts stacked. */
+function modelOfFile(config: ModelConfig, bytes: Uint8Array): Model {
+  const { tensors } = readSafetensors(bytes);
+  return buildModel(config, tableFamily, ({ files, shape }) => {
+    const values = new Float32Array(sizeOf(shape));
+    for (const [i, name] of files.entries())
+      values.set(toFloat32(tensors.get(name)!), (i * values.length) / files.length);
+    return parameter(tensor(values, shape));
+  });
+}
 
 //| 03-moe/4-the-decoder.ipynb#plain-loss-test
 await openGpu();
@@ -25,10 +48,10 @@ function referenceFile(family: string, file: string): Uint8Array {
   return fs.readFileSync(`${references}/${family}/${file}`);
 }
 
-/** A reference model, loaded. */
+/** A reference model. */
 function referenceModel(family: string): Model {
   const config = JSON.parse(new TextDecoder().decode(referenceFile(family, "config.json")));
-  return loadModel(config, referenceFile(family, "model.safetensors"));
+  return modelOfFile(parseModelConfig(config), referenceFile(family, "model.safetensors"));
 }
 
 //| 03-moe/4-the-decoder.ipynb#next-token-loss-test
@@ -68,7 +91,7 @@ async function lossAndGradients(model: Model, ids: ArrayLike<number>, shape: num
   const { logits } = forward(model, indices(ids, shape), sequenceContext(model.config, shape[1]));
   const { loss, slope } = nextTokenLoss(await logits.array(), ids, logits.shape);
   const scalar = sum(multiply(logits, tensor(slope, logits.shape)));
-  const values = parametersOf(model).map(({ value }) => value);
+  const values = parametersIn(model, decoderEntries).map(({ value }) => value);
   return { logits, loss, found: gradients(scalar, values) };
 }
 
@@ -80,7 +103,7 @@ async function worstGradient(
 ): Promise<[number, string]> {
   const { tensors } = readSafetensors(reference);
   let worst: [number, string] = [0, ""];
-  for (const [i, { files, name }] of weightsOf(model.config).entries()) {
+  for (const [i, { files, name }] of modelWeights(decoderEntries, model.config).entries()) {
     const values = await found[i].array();
     const theirs = files.flatMap((file) => [...toFloat32(tensors.get(file)!)]);
     const error = relativeError(values, theirs);
@@ -119,11 +142,11 @@ const someIds = toInt32(
 );
 
 await test("tied, biased, dense beside sparse: a step along the gradient changes the loss as the gradient says", async () => {
-  const model = randomModel(mixedConfig, 7);
+  const model = freshModel(mixedConfig, tableFamily, 7);
   const { loss, found } = await lossAndGradients(model, someIds, [2, 24]);
   const step = 2e-3;
   let promised = 0;
-  for (const [i, { value: weight }] of parametersOf(model).entries()) {
+  for (const [i, { value: weight }] of parametersIn(model, decoderEntries).entries()) {
     const [values, gradient] = [await weight.array(), await found[i].array()];
     promised += gradient.reduce((total, slope) => total + slope * slope, 0) * step;
     weight.write(values.map((value, k) => value - step * gradient[k]));
@@ -135,7 +158,7 @@ await test("tied, biased, dense beside sparse: a step along the gradient changes
 
 //| 03-moe/4-the-decoder.ipynb#look-ahead-test
 await test("a later token never changes what was said of an earlier one", async () => {
-  const model = randomModel(mixedConfig, 8);
+  const model = freshModel(mixedConfig, tableFamily, 8);
   const run = (ids: ArrayLike<number>) =>
     withoutGradients(
       () => forward(model, indices(ids, [2, 24]), sequenceContext(mixedConfig, 24)).logits,
@@ -148,7 +171,7 @@ await test("a later token never changes what was said of an earlier one", async 
 
 //| 03-moe/4-the-decoder.ipynb#load-test
 await test("a model with experts reports their load, and a balance loss where gradients are wanted", async () => {
-  const model = randomModel(mixedConfig, 9);
+  const model = freshModel(mixedConfig, tableFamily, 9);
   const run = () => forward(model, indices(someIds, [2, 24]), sequenceContext(mixedConfig, 24));
   const { load, balanceLoss } = run();
   expect(load.length).toBe(1);
@@ -159,8 +182,8 @@ await test("a model with experts reports their load, and a balance loss where gr
 
 //| 03-moe/4-the-decoder.ipynb#learn-test
 await test("plain gradient descent makes a tiny model know one batch by heart", async () => {
-  const model = randomModel(mixedConfig, 10);
-  const parameters = [...parametersByName(model).values()];
+  const model = freshModel(mixedConfig, tableFamily, 10);
+  const parameters = parametersIn(model, decoderEntries).map(({ value }) => value);
   let last = 0;
   for (let step = 0; step < 20; step++) {
     const { loss, found } = await lossAndGradients(model, someIds, [2, 24]);

@@ -178,6 +178,47 @@ await test("gradients of rope agree with finite differences", async () => {
   }
 });
 
+//| 02-attention/6-positions.ipynb#interleaved-test
+/** A head's even elements first, then its odd ones: what makes the interleaved layout the half-split one. */
+const evensBefore = (head: number[]) => [0, 1].flatMap((odd) => head.filter((_, i) => i % 2 === odd));
+
+await test("both layouts turn the same pairs, in any part of a head, and back", async () => {
+  for (const [headDim, from, turning] of [
+    [8, 0, 8],
+    [12, 8, 4],
+    [24, 4, 16],
+    [10, 2, 6],
+  ]) {
+    const x = randomHeads(2, 3, 4, headDim);
+    const positions = indices([5, 0, 7, 2, 1, 9, 3, 8], [2, 4]);
+    const table = ropeTable(settings, turning, 10);
+    const frequencies = scaledFrequencies(settings, turning);
+    const places = await positions.array();
+    for (const interleaved of [false, true]) {
+      const y = await rope(tensor(x.values, x.shape), positions, table, { from, interleaved }).array();
+      for (let row = 0; row < 24; row++) {
+        const [before, after] = [x.values, y].map((all) => [
+          ...all.subarray(row * headDim, (row + 1) * headDim),
+        ]);
+        const part = before.slice(from, from + turning);
+        const place = places[Math.floor(row / 12) * 4 + (row % 4)];
+        const turned = plainRope(interleaved ? evensBefore(part) : part, place, frequencies);
+        const actual = after.slice(from, from + turning);
+        expect(relativeError(interleaved ? evensBefore(actual) : actual, turned)).toBeLessThan(1e-6);
+        expect([...after.slice(0, from), ...after.slice(from + turning)]).toEqual([
+          ...before.slice(0, from),
+          ...before.slice(from + turning),
+        ]);
+      }
+      const f = (x: Tensor) => rope(x, positions, table, { from, interleaved });
+      expect(await gradientError(f, [x]), `${headDim}, interleaved ${interleaved}`).toBeLessThan(2e-2);
+    }
+  }
+  expect(() =>
+    rope(tensor(new Float32Array(8), [1, 1, 1, 8]), indices([0]), ropeTable(settings, 4, 1), { from: 6 }),
+  ).toThrow("want a table");
+});
+
 //| 02-attention/6-positions.ipynb#rotary-heads-test
 /** The three steps one after the other: what `rotaryHeads` does in one kernel. */
 const steps = (x: Tensor, weight: Tensor, positions: Tensor<"u32">, table: Tensor) =>

@@ -439,6 +439,54 @@ await test("each sequence sees no more keys than it has", async () => {
   expect(seen).toEqual(await attend(queries, keyValues, { positions }).array());
 });
 
+//| 02-attention/7-the-fused-kernel.ipynb#options-test
+await test("each option, and all together, equal the reference with paged and split keys", async () => {
+  const all = { window: 33, softcap: 1.5, sinks: true };
+  const options = {
+    none: {},
+    window: { window: 33 },
+    softcap: { softcap: 1.5 },
+    sinks: { sinks: true },
+    together: all,
+  };
+  const sizes = { batch: 2, heads: 4, kvHeads: 2, tokens: 2, length: 90, keyWidth: 12, valueWidth: 8 };
+  // The queries of the second sequence stand in the middle of its keys, and both texts begin behind the first key.
+  const at = (b: number, t: number) => ({ position: 88 - 41 * b + t, first: 5 + 13 * b });
+  for (const [name, option] of Object.entries(options)) {
+    const the: Case = { ...sizes, ...option, at };
+    const [expected] = plainFlash(the);
+    const { inputs } = caseInputs(the);
+    const [, keys, values] = caseTensors(the).map(({ values, shape }) =>
+      inBlocks(values, shape.length === 4 ? shape : [1, 1, 1, 4]),
+    );
+    const paged = { keys: keys.rows, values: values.rows, blocks: keys.blocks };
+    for (const partKeys of [0, 32]) {
+      const tiling = { ...flashTiling(flashShape(inputs), currentGpu().facts), partKeys };
+      const y = withoutGradients(() => flashAttention({ ...inputs, keyValues: paged }, tiling));
+      expect(relativeError(await y.array(), expected), `${name}, parts of ${partKeys}`).toBeLessThan(2e-5);
+    }
+  }
+});
+
+//| 02-attention/7-the-fused-kernel.ipynb#wide-test
+await test("one wide key head for all query heads, whose rows may be keys and values at once", async () => {
+  const wide: Case = {
+    batch: 2,
+    heads: 4,
+    kvHeads: 1,
+    tokens: 9,
+    length: 9,
+    keyWidth: 40,
+    valueWidth: 32,
+    scale: 0.2,
+  };
+  await checkCase("40 and 32 wide", wide);
+  const { queries, keyValues, visibility } = caseInputs({ ...wide, valueWidth: 40 }).inputs;
+  const values = tensor(await keyValues.keys.array(), keyValues.keys.shape);
+  const apart = await attend(queries, { ...keyValues, values }, visibility).array();
+  expect(await attend(queries, { ...keyValues, values: keyValues.keys }, visibility).array()).toEqual(apart);
+});
+
 //| 02-attention/7-the-fused-kernel.ipynb#finite-test
 await test("gradients agree with finite differences, those of the sinks too", async () => {
   const [q, k, v, , sinks] = caseTensors({ ...together, tokens: 9, length: 9, keyWidth: 8, valueWidth: 4 });

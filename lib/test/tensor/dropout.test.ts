@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { gradients, parameter } from "../../src/tensor/autograd.js";
@@ -8,7 +8,7 @@ import { multiply, sum } from "../../src/tensor/operations.js";
 import { normals, randomBits } from "../../src/tensor/random.js";
 import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/8-the-block.ipynb#dropout-test
+//| 02-attention/9-the-block.ipynb#dropout-test
 await openGpu();
 
 /** Dropout by its definition: number i stays if its random bits are at least rate · 2³². */
@@ -36,7 +36,7 @@ await test("dropout equals its plain form, for every seed, step and place, with 
   }
 });
 
-//| 02-attention/8-the-block.ipynb#dropout-gradient-test
+//| 02-attention/9-the-block.ipynb#dropout-gradient-test
 await test("a recorded dropout draws anew when its state is written, and its gradient passes where the number passed", async () => {
   const [state, x] = [indices(dropoutState(3, 0)), parameter(tensor(new Float32Array(40).fill(2)))];
   const mix = tensor(normals(4, 40));

@@ -1,4 +1,4 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import { bf16Format, f16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
@@ -9,7 +9,7 @@ import { multiply, sum } from "../../src/tensor/operations.js";
 import { pack, unpack } from "../../src/tensor/products.js";
 import { empty, indices, tensor } from "../../src/tensor/tensor.js";
 
-//| 02-attention/8-the-block.ipynb#embed-test-tools
+//| 02-attention/9-the-block.ipynb#embed-test-tools
 await openGpu();
 
 const randomArray = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
@@ -17,7 +17,7 @@ const randomArray = (size: number) => Float32Array.from({ length: size }, () => 
 const randomIds = (count: number, vocabulary: number) =>
   Uint32Array.from({ length: count }, () => Math.random() * vocabulary);
 
-//| 02-attention/8-the-block.ipynb#embed-test
+//| 02-attention/9-the-block.ipynb#embed-test
 await test("each id gets its row, and each row the sum of the gradients of its places", async () => {
   for (const [count, vocabulary, columns] of [
     [1, 1, 1],
@@ -58,7 +58,7 @@ await test("a packed table gives the rows that it stands for, whole or in pieces
   }
 });
 
-//| 02-attention/8-the-block.ipynb#embed-bits-test
+//| 02-attention/9-the-block.ipynb#embed-bits-test
 await test("the gradient is written whole, and the same bits every time", async () => {
   const ids = indices(randomIds(200, 50), [4, 50]);
   const g = tensor(randomArray(200 * 8), [4, 50, 8]);

@@ -1,8 +1,8 @@
-// Extracted from chapters/02-attention/8-the-block.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { multiplyHigh, normals, philox, randomBits, streamOf, uniforms } from "../../src/tensor/random.js";
 
-//| 02-attention/8-the-block.ipynb#random-known-test
+//| 02-attention/9-the-block.ipynb#random-known-test
 await test("philox gives the known answers of its authors' library (Random123, kat_vectors)", () => {
   const zeros = new Uint32Array(4);
   philox(zeros, 0, 0);
@@ -21,7 +21,7 @@ await test("the high half of a product is exact", () => {
     for (const b of numbers) expect(multiplyHigh(a, b)).toBe(Number((BigInt(a) * BigInt(b)) >> 32n));
 });
 
-//| 02-attention/8-the-block.ipynb#random-stream-test
+//| 02-attention/9-the-block.ipynb#random-stream-test
 await test("the same seed and stream give the same numbers, others give others", () => {
   expect(randomBits(7, 10, 3)).toEqual(randomBits(7, 1000, 3).subarray(0, 10));
   expect(normals(7, 9, 3, 400)).toEqual(normals(7, 1000, 3).subarray(400, 409));
