@@ -147,6 +147,11 @@ export function vectorsOf(array: string, { keyWidth, valueWidth }: FlashShape): 
   return (["q", "k", "dq", "dk"].includes(array) ? keyWidth : valueWidth) / 4;
 }
 
+/** The size, read as data, that ends a loop over a row of an array. */
+export function loopEnd(name: string): string {
+  return ["q", "k", "dq", "dk"].includes(name) ? "sizes.keyVectors" : "sizes.valueVectors";
+}
+
 /** Whether rows are so wide that a line for each four of their numbers would keep the compiler busy for seconds: loops go over them then. */
 export function isWide({ keyWidth, valueWidth }: FlashShape): boolean {
   return Math.max(keyWidth, valueWidth) > 256;
@@ -294,11 +299,6 @@ export function ownSums(name: string, shape: FlashShape, tiling: FlashTiling): s
   const [rows, width] = [range(tiling.rows), vectorsOf(name, shape)];
   if (keepsArrays(shape, tiling)) return rows.map((r) => `var ${name}${r}: array<vec4f, ${width}>;`);
   return rows.flatMap((r) => range(width).map((c) => `var ${ownFour(name, r, c, shape, tiling)} = vec4f();`));
-}
-
-/** The size, read as data, that ends a loop over a row of an array. */
-export function loopEnd(name: string): string {
-  return ["q", "k", "dq", "dk"].includes(name) ? "sizes.keyVectors" : "sizes.valueVectors";
 }
 
 /** Statements for each four numbers of a row of an array: one after the other, or in a loop where rows are wide. */
