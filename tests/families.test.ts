@@ -2,14 +2,28 @@
 // run. A new folder there is picked up by itself.
 import fs from "node:fs";
 import { expect, test } from "vitest";
-import { readSafetensors, toFloat32, toInt32 } from "../lib/src/formats/safetensors.js";
+import { tokensInMemory } from "../lib/src/data/shards.js";
+import {
+  type SafetensorsTensor,
+  readSafetensors,
+  toFloat32,
+  toInt32,
+  writeSafetensors,
+} from "../lib/src/formats/safetensors.js";
 import { openGpu } from "../lib/src/gpu/device.js";
 import { keyValueCache } from "../lib/src/infer/cache.js";
+import { generate, plainGenerate } from "../lib/src/infer/generate.js";
 import { ignoredTarget } from "../lib/src/kernels/cross-entropy.js";
 import type { BlockContext } from "../lib/src/model/block.js";
-import { configWarnings, parseModelConfig } from "../lib/src/model/config.js";
+import {
+  completeModelConfig,
+  configWarnings,
+  modelConfigText,
+  parseModelConfig,
+} from "../lib/src/model/config.js";
+import { countParameters } from "../lib/src/model/count.js";
 import { forward, sequenceContext } from "../lib/src/model/decoder.js";
-import { parametersOf, weightsOf } from "../lib/src/model/families.js";
+import { modelFamilies, parametersOf, randomModel, weightsOf } from "../lib/src/model/families.js";
 import { ropeTables } from "../lib/src/model/positions.js";
 import { fileNumbers, fileTensors } from "../lib/src/model/stored.js";
 import type { Model } from "../lib/src/model/structure.js";
@@ -17,6 +31,10 @@ import { loadModel, saveModel } from "../lib/src/model/weights.js";
 import { gradients, withoutGradients } from "../lib/src/tensor/autograd.js";
 import { relativeError } from "../lib/src/tensor/check.js";
 import { indices } from "../lib/src/tensor/tensor.js";
+import { evaluate, recordEvaluation } from "../lib/src/train/evaluate.js";
+import { train } from "../lib/src/train/loop.js";
+import { defaultOptimizer } from "../lib/src/train/optimizers.js";
+import { startRun } from "../lib/src/train/run.js";
 import { batchLoss } from "../lib/src/train/step.js";
 
 const folder = "tests/fixtures/families";
@@ -172,3 +190,52 @@ for (const family of families) {
     expect(await logitsOf(again, ids, [batch, tokens], context)).toEqual(logits);
   });
 }
+
+test("gpt2: names without their prefix, and the masks that older files carry", async () => {
+  const { tensors } = readSafetensors(fs.readFileSync(`${folder}/gpt2/model.safetensors`));
+  const bare = new Map([...tensors].map(([name, tensor]) => [name.replace(/^transformer\./, ""), tensor]));
+  const mask: SafetensorsTensor = { dtype: "F32", shape: [1, 1, 2, 2], data: new Uint8Array(16) };
+  bare
+    .set("h.0.attn.bias", mask)
+    .set("h.1.attn.masked_bias", { ...mask, shape: [], data: new Uint8Array(4) });
+  bare.set("lm_head.weight", bare.get("wte.weight")!);
+  const model = loadModel(configOf("gpt2"), writeSafetensors(bare));
+  expect(model.warnings).toEqual(configWarnings(configOf("gpt2")));
+  expect(await saveModel(model)).toEqual(await saveModel(open("gpt2")));
+  bare.delete("wpe.weight");
+  expect(() => loadModel(configOf("gpt2"), writeSafetensors(bare))).toThrow(
+    "The weights are incomplete: transformer.wpe.weight missing.",
+  );
+});
+
+/** A small configuration of a family as a person writes it: a few keys, as the family spells them. */
+function fewKeys(model_type: string): Record<string, unknown> {
+  const keys = { hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 48 };
+  const { spelling = {} } = modelFamilies[model_type];
+  const spelled = Object.entries(keys).map(([key, value]) => [spelling[key] ?? key, value]);
+  return { model_type, ...Object.fromEntries(spelled), initializer_range: 0.1 };
+}
+
+const cycle = tokensInMemory(Uint32Array.from({ length: 400 }, (_, i) => (i % 7) + (i % 3)));
+
+for (const family of Object.keys(modelFamilies))
+  test(`${family}: a few keys make a model, which learns, is counted, and writes`, async () => {
+    const json = completeModelConfig(fewKeys(family), { vocab_size: 64, max_position_embeddings: 48 });
+    const config = parseModelConfig(json, { strict: true });
+    expect(parseModelConfig(JSON.parse(modelConfigText(config)), { strict: true })).toEqual(config);
+    const model = randomModel(config, 1);
+    const numbers = parametersOf(model).reduce((total, { value }) => total + value.size, 0);
+    expect(countParameters(config).total).toBe(numbers);
+    const schedule = { kind: "constant" as const, warmup: 0, steps: 8, peak: 0.01, floor: 0 };
+    const sizes = { steps: 8, batchSize: 2, accumulate: 1, context: 24, seed: 1 };
+    const settings = { ...sizes, optimizer: defaultOptimizer, schedule };
+    const data = { train: cycle, val: cycle, valSize: { tokens: 1, bytes: 1 } };
+    const before = await evaluate(recordEvaluation(model, 2, 24), cycle);
+    const last = (await train(startRun(model, settings, data)))!;
+    expect(last.validation!.loss).toBeLessThan(before - 0.5);
+    const written = [];
+    const sampling = { ...plainGenerate, temperature: 0, maxTokens: 30 }; // beyond the context, which begins anew
+    for await (const id of generate(model, Array.from(cycle.read(0, 30)), sampling)) written.push(id);
+    expect(written.length).toBe(30);
+    expect(written.every((id) => id >= 0 && id < 64)).toBe(true);
+  });

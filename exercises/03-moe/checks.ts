@@ -1,4 +1,4 @@
-// Made from solutions/03-moe/checks.ts by `npm run exercises`, as f2d16dd440c91789
+// Made from solutions/03-moe/checks.ts by `npm run exercises`, as 0780c698bdaace1c
 // The checks of chapter 3's exercises.
 import {
   combineKernel,
@@ -16,10 +16,12 @@ import {
   sum,
   tensor,
 } from "tslm";
+import { dropBeyond, planDispatch } from "tslm/model/moe";
 import { type Check, type KernelResult, type Random, runBody } from "tslm/notebook";
 
 const ROUTING = "03-moe/1-routing";
 const CARRYING = "03-moe/2-there-and-back";
+const CROWDS = "03-moe/3-crowds";
 
 const total = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
@@ -150,6 +152,191 @@ export const writeRouterGradient: Check<[number[], number[]]> = {
     {
       says: "The difference to s must still be multiplied by the weight.",
       makes: (weights, gradient) => gradient.map((g) => g - total(weights.map((w, j) => w * gradient[j]))),
+    },
+  ],
+};
+
+type Grouping = [logits: number[], bias: number[], groups: { count: number; kept: number }, k: number];
+
+/** In every second round few different scores and no bias, so that groups and experts tie; else none do, or rounding would decide. */
+function drawGroups(random: Random, round: number): Grouping {
+  const ties = round % 2 === 0;
+  const [count, members] = round === 0 ? [2, 1] : [random.integer(2, 5), random.integer(3, 4)];
+  const kept = random.integer(1, Math.min(2, count - 1));
+  const k = round === 0 ? 1 : random.integer(2, 3);
+  const logits = random.list(count * members, () => (ties ? random.integer(0, 1) : 2 * random.normal()));
+  const bias = random.list(count * members, () => (ties ? 0 : 0.4 * random.normal()));
+  return [logits, bias, { count, kept }, k];
+}
+
+/** The router with sigmoids, bias and groups, its parts open to mistakes. */
+function groupsWith(
+  [logits, bias, { count, kept }, k]: Grouping,
+  { two = true, biasedGroups = true, grouped = true, biasedWeights = false, divided = true, later = false },
+): { experts: number[]; weights: number[] } {
+  const scores = logits.map((x) => 1 / (1 + Math.exp(-x)));
+  const forChoice = scores.map((score, e) => score + bias[e]);
+  const best = (values: number[], some: number) =>
+    values
+      .map((_, i) => i)
+      .sort((a, b) => values[b] - values[a] || (later ? b - a : a - b))
+      .slice(0, some);
+  const members = logits.length / count;
+  const worth = Array.from({ length: count }, (_, group) => {
+    const own = (biasedGroups ? forChoice : scores).slice(group * members, (group + 1) * members);
+    return total(best(own, two ? 2 : 1).map((i) => own[i]));
+  });
+  const groups = best(worth, kept);
+  const isKept = (e: number) => !grouped || groups.includes(Math.floor(e / members));
+  const experts = best(
+    forChoice.map((value, e) => (isKept(e) ? value : -Infinity)),
+    k,
+  );
+  const counted = experts.map((e) => (biasedWeights ? forChoice : scores)[e]);
+  return { experts, weights: counted.map((score) => (divided ? score / total(counted) : score)) };
+}
+
+export const writeGroups: Check<Grouping> = {
+  exercise: ROUTING,
+  id: "write-groups",
+  title: "Route in groups",
+  names: ["logits", "bias", "groups", "k"],
+  rounds: 30,
+  tolerance: 1e-4,
+  hints: [
+    "Four steps: scores and scores for the choice, what each group is worth, the k highest in the kept groups, their weights.",
+    "Make a helper that gives the places of the highest of some values, lower place first among equals: you need it for groups and for experts.",
+    "Give the experts of groups that are not kept the value −Infinity before you choose. The weights are `scores[e]` divided by their sum, without the bias.",
+  ],
+  inputs: drawGroups,
+  expected: async (logits, bias, groups, k) => {
+    await openGpu();
+    const settings = { expertsPerToken: k, normalize: true, scoring: "sigmoid" as const, groups };
+    const routed = route(tensor(logits, [1, logits.length]), { ...settings, bias: tensor(bias) });
+    return { experts: [...(await routed.experts.array())], weights: [...(await routed.weights.array())] };
+  },
+  mistakes: [
+    {
+      says: "The bias is for the choice alone: weights come from the scores without it.",
+      makes: (...given) => groupsWith(given, { biasedWeights: true }),
+    },
+    {
+      says: "A group is worth the sum of its two best experts, not its best one alone.",
+      makes: (...given) => groupsWith(given, { two: false }),
+    },
+    {
+      says: "What a group is worth is counted with the bias, as the choice is.",
+      makes: (...given) => groupsWith(given, { biasedGroups: false }),
+    },
+    {
+      says: "Experts of groups that are not kept are out of the game, however high they score.",
+      makes: (...given) => groupsWith(given, { grouped: false }),
+    },
+    {
+      says: "The weights do not add up to 1: divide them by the sum over the chosen experts.",
+      makes: (...given) => groupsWith(given, { divided: false }),
+    },
+    {
+      says: "Of equals the lower index comes first, among groups and among experts.",
+      makes: (...given) => groupsWith(given, { later: true }),
+    },
+  ],
+};
+
+export const predictBias: Check<[]> = {
+  exercise: CROWDS,
+  id: "predict-bias",
+  title: "Predict a bias",
+  hints: [
+    "The mean load is 40 / 4 = 10.",
+    "Above the mean a bias goes down by the rate, below it goes up; how far above or below makes no difference.",
+    "Expert 1 has exactly the mean: its bias stays.",
+  ],
+  expected: () => [0.375, 0.25, -0.125, -0.125],
+  mistakes: [
+    {
+      says: "The wrong way round: crowded experts become less attractive, idle ones more.",
+      makes: () => [0.625, 0.25, 0.125, -0.375],
+    },
+    {
+      says: "Only the sign counts. Expert 3 is nine pairs below the mean and moves as far as any other.",
+      makes: () => [0.5 - 6 * 0.125, 0.25, -3 * 0.125, -0.25 + 9 * 0.125],
+    },
+    {
+      says: "An expert whose load is the mean keeps its bias: the sign of 0 is 0.",
+      makes: () => [0.375, 0.375, -0.125, -0.125],
+    },
+  ],
+};
+
+type Crowd = [experts: number[], weights: number[], capacity: number];
+
+/** Pairs with their experts, some of which are crowded. */
+function drawCrowd(random: Random, round: number): Crowd {
+  const pairs = [1, 6][round] ?? random.integer(6, 30);
+  const experts = random.integer(2, 5);
+  const chosen = random.list(pairs, () =>
+    Math.min(random.integer(0, experts - 1), random.integer(0, experts - 1)),
+  );
+  return [
+    chosen,
+    random.list(pairs, () => random.integer(1, 99) / 100),
+    round === 0 ? 1 : random.integer(1, 4),
+  ];
+}
+
+/** The door with its parts open to mistakes. */
+function doorWith(
+  [experts, weights, capacity]: Crowd,
+  { extra = 0, last = false, shared = false, removed = false },
+): number[] {
+  const taken = new Map<number, number>();
+  const order = experts.map((_, pair) => pair);
+  if (last) order.reverse();
+  const kept = weights.map(() => 0);
+  for (const pair of order) {
+    const expert = shared ? 0 : experts[pair];
+    const before = taken.get(expert) ?? 0;
+    taken.set(expert, before + 1);
+    if (before < capacity + extra) kept[pair] = weights[pair];
+  }
+  return removed ? kept.filter((weight) => weight > 0) : kept;
+}
+
+export const writeCapacity: Check<Crowd> = {
+  exercise: CROWDS,
+  id: "write-capacity",
+  title: "Close the door",
+  names: ["experts", "weights", "capacity"],
+  rounds: 10,
+  hints: [
+    "Go through the pairs in order and remember how many each expert has taken.",
+    "A pair is served when its expert has taken fewer than `capacity` before it.",
+    "A `Map` from the expert to its count, and `weights.map((weight, pair) => …)`.",
+  ],
+  inputs: drawCrowd,
+  expected: async (experts, weights, capacity) => {
+    await openGpu();
+    const chosen = indices(experts, [experts.length, 1]);
+    const plan = planDispatch(chosen, 5);
+    return [...(await dropBeyond(capacity, tensor(weights, [experts.length, 1]), chosen, plan).array())];
+  },
+  mistakes: [
+    {
+      says: "One too many: an expert that has taken `capacity` pairs is full.",
+      makes: (...given) => doorWith(given, { extra: 1 }),
+    },
+    {
+      says: "The first come are the first served. Yours serves the last.",
+      makes: (...given) => doorWith(given, { last: true }),
+    },
+    {
+      says: "Each expert has a door of its own: count the pairs of every expert apart.",
+      makes: (...given) => doorWith(given, { shared: true }),
+    },
+    {
+      says: "A dropped pair keeps its place in the list, with a weight of zero.",
+      makes: (...given) => doorWith(given, { removed: true }),
     },
   ],
 };

@@ -283,6 +283,7 @@ export function ropeScalingToJson(scaling: NonNullable<RopeConfig["scaling"]>): 
   return withoutUndefined({ ...json, beta_fast, beta_slow, truncate, mscale, mscale_all_dim });
 }
 
+//| 03-moe/a-files-of-weights.ipynb#rope-json-2
 /** The share of a head that turns, such that as many elements are read again. */
 export function turningShare(dimensions: number, headDim: number): number {
   const share = dimensions / headDim;
@@ -349,6 +350,7 @@ export function ropeByLayerType(json: Record<string, unknown>) {
   return { full: { ...full, ...withoutNulls(scaling as Record<string, unknown>) }, local };
 }
 
+//| 03-moe/a-files-of-weights.ipynb#two-bases-part-2
 /** Rotary positions with a base for local layers and one for the others. */
 export const twoBasesPart: ConfigPart = {
   keys: ["rope_theta", "rope_local_base_freq", "rope_scaling", "rope_parameters"],
@@ -533,12 +535,15 @@ export function alternatingWindowPart(pattern: number): ConfigPart {
       const schema = z.object({ sliding_window_pattern: sizeSchema().default(pattern) });
       const { sliding_window_pattern: every } = readKeys(schema, json);
       const localLayers = readLocalLayers(json, layers, (layer) => (layer + 1) % every !== 0);
-      return windowSettings(localLayers, readWindow(json));
+      const window = readWindow(json);
+      // Kept where no layer is local, too: others want to be told.
+      return withoutUndefined({ window, ...windowSettings(localLayers, window) });
     },
     write: (config) => ({ sliding_window: config.window ?? null, layer_types: layerTypes(config) }),
   };
 }
 
+//| 03-moe/a-files-of-weights.ipynb#window-parts-4
 /** Layers in which nothing turns, `no_rope_layers`, or every so many-th; and a window in those, with a switch. */
 export const unrotatedLayersPart: ConfigPart = {
   keys: [...switchedWindowPart.keys, "no_rope_layers", "no_rope_layer_interval", "layer_types"],

@@ -127,7 +127,7 @@ export interface ModelConfig extends ModelSizes, AttentionConfig {
   eosTokenIds: number[];
 }
 
-//| 03-moe/a-files-of-weights.ipynb#families
+//| 03-moe/a-files-of-weights.ipynb#config-part
 /** A group of keys of a config.json that some families have. */
 export interface ConfigPart {
   /** Their names, as most families spell them. */
@@ -142,6 +142,7 @@ export interface ConfigPart {
   complete?(given: Record<string, unknown>): Record<string, unknown>;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#families
 /** What a family fixes about its config.json. Sources: the configuration classes of transformers 5.18. */
 export interface FamilySettings {
   /** Its class in transformers. */
@@ -338,7 +339,9 @@ export function checkExtent(sizes: ModelSizes, moe?: MoeConfig): void {
 export const runnableValues: Record<string, unknown[]> = {
   attention_bias: [false],
   mlp_bias: [false],
+  lm_head_bias: [false],
   use_sliding_window: [false],
+  sliding_window: [],
   layer_types: ["full_attention"],
   no_rope_layers: [1],
   partial_rotary_factor: [1],
@@ -354,6 +357,7 @@ export const runnableValues: Record<string, unknown[]> = {
   use_qk_norm: [false],
   use_bidirectional_attention: [false],
   attention_chunk_size: [],
+  dual_chunk_attention_config: [],
   alibi: [false],
   add_cross_attention: [false],
   scale_attn_weights: [true],
@@ -364,6 +368,7 @@ export const runnableValues: Record<string, unknown[]> = {
   transformers_weights: [],
 };
 
+//| 03-moe/a-files-of-weights.ipynb#runnable-of
 /** Those of a family: the keys of its parts are for its parts to judge. */
 export function runnableOf({ parts, runnable }: FamilySettings): Record<string, unknown[]> {
   const own = new Set(parts.flatMap(({ keys }) => keys));
@@ -499,11 +504,12 @@ export const sharedConfigKeys =
   intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings initializer_range hidden_act bos_token_id
   eos_token_id pad_token_id attention_dropout`.split(/\s+/);
 
-/** Keys that transformers writes and that either change nothing here or are refused by `checkRunnable`. */
-export const otherConfigKeys =
-  `_name_or_path dtype torch_dtype layer_types max_window_layers mlp_bias output_router_logits
-  pretraining_tp quantization_config sliding_window transformers_version use_cache
-  use_sliding_window`.split(/\s+/);
+/** Keys that files have and that either change nothing here or are refused by `checkRunnable`. */
+export const otherConfigKeys = [
+  ..."_name_or_path auto_map dtype torch_dtype max_window_layers output_router_logits".split(" "),
+  ..."pretraining_tp transformers_version use_cache".split(" "),
+  ...Object.keys(runnableValues),
+];
 
 /** The keys that models of a family have, as it spells them. */
 export function configKeysOf({ parts, spelling = {}, lacks = [], written = {} }: FamilySettings): string[] {
@@ -519,10 +525,14 @@ export function checkConfigKeys(
   modelType: string,
   family: FamilySettings,
 ): void {
-  const known = [...configKeysOf(family), ...Object.keys(configAliases)];
+  const own = configKeysOf(family);
+  const aliases = Object.keys(configAliases).filter((alias) => own.includes(configAliases[alias]));
+  const known = [...own, ...aliases];
   for (const key of Object.keys(json)) {
     if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
-    throw new Error(`${key} is not a setting of a ${modelType} model${didYouMean(key, known)}`);
+    const spelled = family.spelling?.[key];
+    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, known);
+    throw new Error(`${key} is not a setting of a ${modelType} model${hint}`);
   }
 }
 

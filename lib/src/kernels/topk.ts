@@ -104,7 +104,8 @@ export function rowTotals({ scoring }: TopkShape, width: 1 | 4, length: string):
 
 //| 03-moe/1-why-experts.ipynb#store-choices
 /** WGSL that writes the chosen experts of row `thread`, and their weights. */
-export function storeChoices({ expertsPerToken: places, normalize, scoring }: TopkShape): string[] {
+export function storeChoices({ expertsPerToken, normalize, scoring }: TopkShape): string[] {
+  const places = expertsPerToken;
   const least = scoring === "sigmoid" ? " + 1e-20" : ""; // sigmoids may all be zero, as probabilities cannot
   return [
     ...range(places).map((j) => `  let weight${j} = scoreOf(first + choice${j});`),
@@ -170,7 +171,8 @@ export function writeProbabilities(
 
 /** WGSL that chooses `choice0`, `choice1` and so on: from all experts on the way, or afterwards from those of the kept groups. */
 export function chooseExperts(shape: TopkShape, width: 1 | 4, length: string): string[] {
-  const { expertsPerToken: k, groups } = shape;
+  const k = shape.expertsPerToken;
+  const { groups } = shape;
   const insert = (score: string) => [
     `    let score = ${scoreForChoice(shape, score, "e")};`,
     ...insertScore("choice", k, "e"),
@@ -200,16 +202,9 @@ export function chooseExperts(shape: TopkShape, width: 1 | 4, length: string): s
  */
 export function topkKernel(shape: TopkShape): Kernel {
   checkTopk(shape);
-  const {
-    rows,
-    experts,
-    normalize,
-    biased,
-    scoring = "softmax",
-    groups,
-    scale = 1,
-    expertsPerToken: k,
-  } = shape;
+  const { rows, experts, normalize, biased, groups } = shape;
+  const k = shape.expertsPerToken;
+  const scoring = shape.scoring ?? "softmax";
   const width = vectorWidth(experts);
   const length = width === 4 && experts <= 8 ? `${experts / width}u` : "sizes.length";
   const notes = [
@@ -223,7 +218,13 @@ export function topkKernel(shape: TopkShape): Kernel {
     name: [`top ${k} of ${experts} for ${rows}`, scoring, ...notes.filter(Boolean)].join(", "),
     reads: ["logits: array<V>", ...(biased ? ["bias: array<f32>"] : [])],
     writes: ["probabilities: array<f32>", "weights: array<f32>", "experts: array<u32>"],
-    sizes: { rows, experts, length: experts / width, groups: groups?.count ?? 1, scale: floatBits(scale) },
+    sizes: {
+      rows,
+      experts,
+      length: experts / width,
+      groups: groups?.count ?? 1,
+      scale: floatBits(shape.scale ?? 1),
+    },
     head: `${vectorAlias(width)}\nfn scoreOf(i: u32) -> f32 { return ${score}; }`,
     workgroupSize: 64,
     workgroups: Math.ceil(rows / 64),
@@ -244,7 +245,9 @@ export function topkKernel(shape: TopkShape): Kernel {
  * without `normalize` not even the chosen hear of each other. Reads the probabilities, or the logits of sigmoids.
  */
 export function topkBackwardKernel(shape: TopkShape): Kernel {
-  const { rows, experts, normalize, scoring = "softmax", scale = 1, expertsPerToken: k } = shape;
+  const { rows, experts, normalize } = shape;
+  const k = shape.expertsPerToken;
+  const scoring = shape.scoring ?? "softmax";
   const isSigmoid = scoring === "sigmoid";
   const others = normalize || isSigmoid ? "0.0" : "-given[e] * sum";
   const common = normalize || !isSigmoid ? " - mean" : "";
@@ -258,7 +261,7 @@ export function topkBackwardKernel(shape: TopkShape): Kernel {
     ].join(", "),
     reads: ["given: array<f32>", "weights: array<f32>", "experts: array<u32>", "gradient: array<f32>"],
     writes: ["logits: array<f32>"],
-    sizes: { rows, experts, choices: k, scale: floatBits(scale) },
+    sizes: { rows, experts, choices: k, scale: floatBits(shape.scale ?? 1) },
     workgroupSize: 64,
     workgroups: Math.ceil(rows / 64),
     body: `

@@ -41,6 +41,16 @@ export function completeKeys(json: Record<string, unknown>, family: FamilySettin
   return { ...derived?.(keys), ...keys };
 }
 
+/** Does something whose complaints name keys as most families spell them: they are thrown in the spelling of this one. */
+export function withOwnSpelling<T>({ spelling = {} }: FamilySettings, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    const spell = (text: string, [key, own]: [string, string]) => text.replaceAll(key, own);
+    throw new Error(Object.entries(spelling).reduce(spell, (error as Error).message));
+  }
+}
+
 //| 03-moe/a-files-of-weights.ipynb#parse-config
 /**
  * Reads a Hugging Face config.json, given as parsed JSON. What it leaves out has the value that transformers gives it.
@@ -54,9 +64,11 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   const family = modelFamilies[modelType];
   if (strict) checkConfigKeys(json, modelType, family);
   const keys = completeKeys(json, family);
-  checkRunnable(keys, runnableOf(family));
-  if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
-  const config = buildModelConfig(keys, modelType, family);
+  const config = withOwnSpelling(family, () => {
+    checkRunnable(keys, runnableOf(family));
+    if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
+    return buildModelConfig(keys, modelType, family);
+  });
   const [conflict] = strict ? configConflicts(json, family) : [];
   if (conflict) throw new Error(`${conflict} Give one of them.`);
   return config;

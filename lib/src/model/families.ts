@@ -474,7 +474,7 @@ export const gpt2Keys: Pick<ModelFamily, "spelling" | "lacks" | "idle" | "writte
     hidden_act: "activation_function",
   },
   lacks: ["num_key_value_heads", "head_dim", "attention_dropout"],
-  derived: ({ hidden_size }) => ({ intermediate_size: 4 * Number(hidden_size) }),
+  derived: ({ hidden_size: width }) => (typeof width === "number" ? { intermediate_size: 4 * width } : {}),
   written: { attn_pdrop: 0, embd_pdrop: 0, resid_pdrop: 0 },
   idle: `n_ctx add_cross_attention reorder_and_upcast_attn scale_attn_by_inverse_layer_idx scale_attn_weights
     summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
@@ -784,6 +784,7 @@ export const modelFamilies: Record<string, ModelFamily> = {
     qkNorm: "none",
     parts: [rotaryPart, upperWindowPart],
     fixed: { attentionBias: true },
+    runnable: { attention_bias: [true, false] }, // it is always there
     defaults: { num_key_value_heads: 32, max_position_embeddings: 32768, ...qwenWindow },
   },
   mistral: {

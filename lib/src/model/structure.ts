@@ -255,6 +255,22 @@ export function buildNorm({ config, family, tensors }: BuildPlan, path: string):
   return { kind: family.norm ?? "rms", weight, bias: tensors.get(`${path}.bias`), epsilon: config.normEps };
 }
 
+//| 02-attention/9-the-block.ipynb#head-settings
+/** What the configuration says of the attention of one layer. */
+export function headSettings(
+  config: ModelConfig,
+  layer: number,
+): Pick<Heads, "rotary" | "window" | "scale" | "softcap"> {
+  const isLocal = config.localLayers?.[layer] ?? false;
+  const turns = config.rope !== undefined && (config.rotatingLayers?.[layer] ?? true);
+  return {
+    rotary: !turns ? "none" : isLocal && config.localRope ? "local" : "shared",
+    window: isLocal ? config.window : undefined,
+    scale: config.queryScalar === undefined ? undefined : config.queryScalar ** -0.5,
+    softcap: config.attentionSoftcap,
+  };
+}
+
 //| 02-attention/9-the-block.ipynb#build-latent
 /** What scores of latent attention are multiplied by, where YaRN has a say in it: the usual, times the square of its magnitude. */
 export function latentScaleOf({ rope, latent }: ModelConfig): number | undefined {
@@ -277,21 +293,6 @@ export function buildLatent(plan: BuildPlan, path: string, layer: number): Laten
 }
 
 //| 02-attention/9-the-block.ipynb#build-halves
-/** What the configuration says of the attention of one layer. */
-export function headSettings(
-  config: ModelConfig,
-  layer: number,
-): Pick<Heads, "rotary" | "window" | "scale" | "softcap"> {
-  const isLocal = config.localLayers?.[layer] ?? false;
-  const turns = config.rope !== undefined && (config.rotatingLayers?.[layer] ?? true);
-  return {
-    rotary: !turns ? "none" : isLocal && config.localRope ? "local" : "shared",
-    window: isLocal ? config.window : undefined,
-    scale: config.queryScalar === undefined ? undefined : config.queryScalar ** -0.5,
-    softcap: config.attentionSoftcap,
-  };
-}
-
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config, tensors } = plan;
   const [q, k, v, o] = ["q", "k", "v", "o"].map((letter) => buildLinear(plan, `${path}.${letter}`));

@@ -252,10 +252,10 @@ export function recordStep(
     batchTensors(batchSize, settings.context, separator !== undefined),
   );
   const context = batchContext(trained.model, microBatches[0]);
-  const { biasRate: rate, zLoss } = settings.router ?? defaultRouterTraining;
-  const isMoved = rate > 0 && expertLayers(trained.model).some(({ choiceBias }) => choiceBias);
-  const biasRate = isMoved ? tensor([rate]) : undefined;
-  const parts = { ...trained, context, microBatches, precision, zLoss, biasRate };
+  const router = settings.router ?? defaultRouterTraining;
+  const isMoved = router.biasRate > 0 && expertLayers(trained.model).some(({ choiceBias }) => choiceBias);
+  const biasRate = isMoved ? tensor([router.biasRate]) : undefined;
+  const parts = { ...trained, context, microBatches, precision, zLoss: router.zLoss, biasRate };
   const recording = hook ? recordHooked(parts, hook) : capture(() => trainingStep(parts));
   return { microBatches, ...recording };
 }

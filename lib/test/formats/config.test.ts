@@ -11,6 +11,7 @@ import {
   modelConfigToJson,
   parseModelConfig,
 } from "../../src/model/config.js";
+import { modelFamilies } from "../../src/model/families.js";
 
 //| 03-moe/a-files-of-weights.ipynb#config-test
 /** The reference models: tests run in the root of the repository, notebooks in their chapter. */
@@ -306,6 +307,9 @@ await test("strict: a key that no such model has is refused, with the nearest na
   );
   expect(parsing("qwen3", { hiddenSize: 4 }, true)).toThrow("did you mean hidden_size?");
   expect(parsing("llama", { num_experts: 4 }, true)).toThrow(/num_experts is not a setting of a llama model/);
+  expect(parsing("llama", { num_local_experts: 4 }, true)).toThrow(
+    "num_local_experts is not a setting of a llama",
+  );
   expect(parsing("qwen3", { zebra: 4 }, true)).toThrow("zebra is not a setting of a qwen3 model.");
   expect(parsing("qwen3", { zebra: 4 })).not.toThrow();
   expect(parsing("qwen3", { attention_dropout: 0.1 }, true)).toThrow("attention_dropout is 0.1, but only 0");
@@ -510,38 +514,58 @@ const oddValue = fc.oneof(
   fc.jsonValue({ maxDepth: 2 }),
 );
 
+/** Positions that are nearly right. */
+const oddRope = fc.record(
+  {
+    rope_type: fc.constantFrom("linear", "dynamic", "llama3", "yarn", "longrope", "default"),
+    factor: fc.oneof(fc.double({ min: 0.5, max: 40, noNaN: true }), oddValue),
+    ...{
+      rope_theta: fc.oneof(fc.integer({ min: 1, max: 1e7 }), oddValue),
+      partial_rotary_factor: fc.constantFrom(0.5, 1),
+    },
+    ...{ low_freq_factor: fc.constant(1), high_freq_factor: fc.oneof(fc.constant(4), oddValue) },
+    ...{
+      original_max_position_embeddings: fc.oneof(fc.constant(16), oddValue),
+      mscale: oddValue,
+      truncate: oddValue,
+    },
+    ...{
+      short_factor: fc.constant([1, 2, 3, 4]),
+      long_factor: fc.oneof(fc.constant([5, 6, 7, 8]), oddValue),
+    },
+  },
+  { requiredKeys: ["rope_type"] },
+);
+
+//| 03-moe/a-files-of-weights.ipynb#config-fuzz-test-2
 await test("whatever stands in a config.json, it is read or refused in one sentence", () => {
-  const keys = [
-    ...new Set(["llama", "qwen3", "qwen3_moe"].flatMap((family) => Object.keys(configOf(family)))),
-  ];
+  const fuzzed = fs
+    .readdirSync(families)
+    .filter((family) => Object.hasOwn(modelFamilies, String(configOf(family).model_type)));
+  const keys = [...new Set(fuzzed.flatMap((family) => Object.keys(configOf(family))))];
   const changes = fc.dictionary(
-    fc.constantFrom(...keys, "num_experts", "rope_theta", "rope_scaling"),
-    oddValue,
+    fc.constantFrom(...keys, "num_experts", "rope_theta", "rope_scaling", "rope_parameters", "rope_scaling"),
+    fc.oneof(oddValue, oddRope),
     {
       minKeys: 1,
       maxKeys: 3,
     },
   );
   fc.assert(
-    fc.property(
-      fc.constantFrom("llama", "qwen3", "qwen3_moe"),
-      changes,
-      fc.boolean(),
-      (family, changed, strict) => {
-        try {
-          const json = { ...configOf(family), ...changed };
-          const config = parseModelConfig(json, { strict });
-          configWarnings(json);
-          expect(config.layers * (16 + (config.moe?.experts ?? 0))).toBeLessThan(1e6);
-          expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
-        } catch (error) {
-          expect(error).toBeInstanceOf(Error);
-          expect((error as Error).constructor.name).toBe("Error");
-          expect((error as Error).message).toMatch(/^[^\n]{10,600}[.?]$/);
-        }
-      },
-    ),
-    { numRuns: 400, seed: 7 },
+    fc.property(fc.constantFrom(...fuzzed), changes, fc.boolean(), (family, changed, strict) => {
+      try {
+        const json = { ...configOf(family), ...changed };
+        const config = parseModelConfig(json, { strict });
+        configWarnings(json);
+        expect(config.layers * (16 + (config.moe?.experts ?? 0))).toBeLessThan(1e6);
+        expect(parseModelConfig(JSON.parse(modelConfigText(config)))).toEqual(config);
+      } catch (error) {
+        expect(error).toBeInstanceOf(Error);
+        expect((error as Error).constructor.name).toBe("Error");
+        expect((error as Error).message).toMatch(/^[^\n]{10,600}[.?]$/);
+      }
+    }),
+    { numRuns: 800, seed: 7 },
   );
 });
 
@@ -592,6 +616,127 @@ await test("what a person wrote is never replaced when a configuration is comple
     ),
   ).toThrow('not "64"');
   expect(() => parseModelConfig(completeModelConfig({}))).toThrow("vocab_size is missing");
+});
+
+//| 03-moe/a-files-of-weights.ipynb#config-families-test
+await test("each family reads its own spellings", () => {
+  const sizes = { vocab_size: 64, max_position_embeddings: 64 };
+  const read = (model_type: string, keys: Record<string, unknown> = {}) =>
+    parseModelConfig({ ...completeModelConfig({ model_type, ...keys }, sizes), ...keys });
+  const gpt2 = read("gpt2", { n_embd: 32, n_layer: 2, n_head: 4, n_inner: null });
+  expect(gpt2).toMatchObject({
+    hiddenSize: 32,
+    layers: 2,
+    headDim: 8,
+    intermediateSize: 128,
+    contextLength: 64,
+  });
+  expect([gpt2.activation, gpt2.rope, gpt2.tied]).toEqual(["gelu", undefined, true]);
+  expect(() => read("gpt2", { n_embd: 30, n_head: 4 })).toThrow(
+    "n_embd is 30, not a multiple of n_head, which is 4.",
+  );
+  expect(() => parseModelConfig({ model_type: "gpt2", hidden_size: 32 }, { strict: true })).toThrow(
+    "hidden_size is not a setting of a gpt2 model; it is called n_embd there.",
+  );
+  // Gemma's activation has its own key; the one that others have says nothing there.
+  expect(read("gemma2", { hidden_act: "silu", hidden_activation: "gelu_pytorch_tanh" }).activation).toBe(
+    "gelu",
+  );
+  const gemma = read("gemma3_text", { num_hidden_layers: 7, rope_local_base_freq: 5000, sliding_window: 9 });
+  expect(gemma.localLayers).toEqual([true, true, true, true, true, false, true]);
+  expect([gemma.window, gemma.rope?.theta, gemma.localRope?.theta]).toEqual([9, 1e6, 5000]);
+  const [yes, no] = [true, false];
+  const qwen = { num_hidden_layers: 3, use_sliding_window: true, sliding_window: 9, max_window_layers: 1 };
+  expect(read("qwen2", qwen).localLayers).toEqual([no, yes, yes]);
+  expect(read("qwen2", { ...qwen, use_sliding_window: false }).window).toBeUndefined();
+  expect(read("mistral", { sliding_window: 9 }).localLayers).toEqual([yes, yes, yes, yes]);
+  expect(read("mistral", { sliding_window: null }).window).toBeUndefined();
+  expect(read("smollm3", { no_rope_layer_interval: 2 }).rotatingLayers).toEqual([yes, no, yes, no]);
+  const mixtral = read("mixtral", { num_local_experts: 5, norm_topk_prob: false });
+  expect([mixtral.moe?.experts, mixtral.moe?.normalizeTopK]).toEqual([5, true]);
+  expect([read("olmoe").qkNorm, read("olmoe").moe?.balanceCoefficient]).toEqual(["projection", 0.01]);
+  const dynamic = read("llama", { rope_scaling: { type: "dynamic", factor: 4 } });
+  expect([dynamic.contextLength, dynamic.rope?.scaling]).toMatchObject([256, { originalContextLength: 64 }]);
+});
+
+//| 03-moe/a-files-of-weights.ipynb#config-refused-table-test
+/** Settings that change what a model computes, with values that ask for the change. */
+const changesWanted: Record<string, unknown> = {
+  ...{
+    attention_bias: true,
+    mlp_bias: true,
+    use_sliding_window: true,
+    sliding_window: 8,
+    partial_rotary_factor: 0.5,
+  },
+  ...{
+    layer_types: ["chunked_attention", "full_attention"],
+    no_rope_layers: [1, 2],
+    attention_chunk_size: 64,
+  },
+  ...{ attn_logit_softcapping: 50, final_logit_softcapping: 30, query_pre_attn_scalar: 64, clip_qkv: 8 },
+  ...{ attention_multiplier: 0.5, embedding_multiplier: 12, residual_multiplier: 0.22, logits_scaling: 8 },
+  ...{
+    lm_head_bias: true,
+    logit_scale: 0.06,
+    use_bidirectional_attention: true,
+    alibi: true,
+    is_encoder_decoder: true,
+  },
+  ...{ add_cross_attention: true, scale_attn_weights: false, scale_attn_by_inverse_layer_idx: true },
+  ...{ quantization_config: { bits: 4 }, per_layer_config: {}, transformers_weights: "other.bin" },
+};
+
+await test("a family that has no part for a setting refuses it by name, in one sentence", () => {
+  const sizes = { vocab_size: 64, max_position_embeddings: 64 };
+  let refusals = 0;
+  for (const [model_type, { parts, runnable = {}, lacks = [] }] of Object.entries(modelFamilies)) {
+    const json = completeModelConfig({ model_type, num_hidden_layers: 2 }, sizes);
+    const own = [...parts.flatMap(({ keys }) => keys), ...Object.keys(runnable), ...lacks];
+    for (const [key, value] of Object.entries(changesWanted)) {
+      const read = () => parseModelConfig({ ...json, n_layer: 2, [key]: value });
+      if (own.includes(key) && !["layer_types", "no_rope_layers"].includes(key)) continue;
+      expect(read, `${model_type}: ${key}`).toThrow(new RegExp(`^[^\\n]*${key}[^\\n]*\\.$`));
+      refusals++;
+    }
+  }
+  expect(refusals).toBeGreaterThan(20 * Object.keys(modelFamilies).length);
+});
+
+//| 03-moe/a-files-of-weights.ipynb#config-refused-part-test
+await test("what a part does not run is refused as well", () => {
+  const refused = (model_type: string, changes: Record<string, unknown>) => () =>
+    parseModelConfig({
+      ...completeModelConfig({ model_type }, { vocab_size: 64, max_position_embeddings: 64 }),
+      ...changes,
+    });
+  const scaling = (rope_type: string, more = {}) => ({ rope_scaling: { rope_type, factor: 2, ...more } });
+  expect(refused("llama", scaling("axial"))).toThrow(
+    'rope_scaling has the rope_type "axial"; the types run so far',
+  );
+  expect(refused("phi3", scaling("linear"))).toThrow("only default and longrope are run in this family");
+  expect(refused("phi3", scaling("longrope", { short_factor: [1], long_factor: [1] }))).toThrow(
+    "rope_scaling.short_factor must be a list of 16 numbers above 0, one for each pair that turns, not [1].",
+  );
+  expect(refused("phi3", { partial_rotary_factor: 0.1 })).toThrow("lets 3 of 32 elements turn");
+  expect(refused("llama", scaling("yarn", { truncate: 1 }))).toThrow(
+    "rope_scaling.truncate must be true or false",
+  );
+  expect(refused("qwen3", { layer_types: Array(4).fill("linear_attention") })).toThrow("layer_types has");
+  expect(refused("qwen3", { use_sliding_window: true, sliding_window: null })).toThrow(
+    "there is no sliding_window",
+  );
+  expect(refused("gemma3_text", { rope_parameters: { rope_theta: 7 } })).toThrow(
+    "rope_parameters.rope_theta stands",
+  );
+  expect(refused("gemma3_text", { sliding_window: null })).toThrow("there is no sliding_window");
+  expect(refused("gemma2", { hidden_activation: "gelu" })).toThrow(
+    'hidden_activation is "gelu", but only these',
+  );
+  expect(refused("smollm3", { no_rope_layers: [1] })).toThrow(
+    "no_rope_layers must be a list of 4 zeros and ones",
+  );
+  expect(refused("mixtral", { num_experts_per_tok: 9 })).toThrow("there are only 8 experts");
 });
 
 //| 03-moe/a-files-of-weights.ipynb#config-text-test

@@ -48,7 +48,9 @@ await openGpu();
 
 /** The router on arrays, in 64 bits. */
 function plainTopk(logits: ArrayLike<number>, shape: TopkShape, bias?: ArrayLike<number>) {
-  const { rows, experts, normalize, scoring, groups, scale = 1, expertsPerToken: k } = shape;
+  const { rows, experts, normalize, scoring, groups } = shape;
+  const k = shape.expertsPerToken;
+  const factor = shape.scale ?? 1;
   const result = { probabilities: [] as number[], weights: [] as number[], experts: [] as number[] };
   for (let row = 0; row < rows; row++) {
     const own = Array.from(logits).slice(row * experts, (row + 1) * experts);
@@ -58,7 +60,7 @@ function plainTopk(logits: ArrayLike<number>, shape: TopkShape, bias?: ArrayLike
     const chosen = plainChoice(groups ? plainGroups(forChoice, groups) : forChoice, k);
     result.probabilities.push(...scores.map((score) => score / total));
     result.experts.push(...chosen);
-    result.weights.push(...plainWeights(scores, chosen, normalize).map((weight) => weight * scale));
+    result.weights.push(...plainWeights(scores, chosen, normalize).map((weight) => weight * factor));
   }
   return result;
 }
@@ -218,7 +220,9 @@ function plainTopkGradient(
   gradient: ArrayLike<number>,
   shape: TopkShape,
 ) {
-  const { rows, experts, normalize, scoring, scale = 1, expertsPerToken: k } = shape;
+  const { rows, experts, normalize, scoring } = shape;
+  const k = shape.expertsPerToken;
+  const factor = shape.scale ?? 1;
   const result: number[] = [];
   for (let row = 0; row < rows; row++) {
     const own = Array.from(logits).slice(row * experts, (row + 1) * experts);
@@ -228,7 +232,7 @@ function plainTopkGradient(
     const total = normalize ? chosen.reduce((sum, e) => sum + p[e], 0) : 1;
     const slope = p.map(() => 0);
     for (const [j, e] of chosen.entries()) {
-      const g = gradient[row * k + j] * scale;
+      const g = gradient[row * k + j] * factor;
       slope[e] += g / total;
       if (normalize) for (const other of chosen) slope[other] -= (g * p[e]) / total ** 2;
     }

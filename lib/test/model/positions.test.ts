@@ -69,6 +69,36 @@ await test("YaRN's rescaling has the ends and the ramp that gpt-oss has", () => 
   expect(rotaryMagnitude(yarnSettings)).toBeCloseTo(1.3465735902799727, 12);
 });
 
+//| 02-attention/6-positions.ipynb#other-frequencies-test
+await test("interpolation slows all, dynamic scaling the slowest most, LongRoPE each by its own factor", () => {
+  const plain = ropeFrequencies(10000, 8);
+  const speeds = (scaling: RopeConfig["scaling"], length: number) =>
+    scaledFrequencies({ theta: 10000, scaling }, 8, length).map((frequency, i) => frequency / plain[i]);
+  const near = (actual: number[], expected: number[]) =>
+    actual.forEach((value, i) => expect(value).toBeCloseTo(expected[i], 10));
+  near(speeds({ type: "linear", factor: 4 }, 8), [0.25, 0.25, 0.25, 0.25]);
+  const dynamic = { type: "dynamic", factor: 3, originalContextLength: 100 } as const;
+  near(speeds(dynamic, 100), [1, 1, 1, 1]);
+  const growth = 3 * 1.5 - 2; // at 150 tokens
+  near(speeds(dynamic, 150), [1, growth ** (-1 / 3), growth ** (-2 / 3), 1 / growth]);
+  const [shortFactors, longFactors] = [
+    [1, 1, 2, 2],
+    [1, 4, 8, 10],
+  ];
+  const long = {
+    type: "longrope",
+    factor: 16,
+    originalContextLength: 256,
+    shortFactors,
+    longFactors,
+  } as const;
+  near(speeds(long, 256), [1, 1, 0.5, 0.5]);
+  near(speeds(long, 257), [1, 0.25, 0.125, 0.1]);
+  expect(rotaryMagnitude({ theta: 1, scaling: long })).toBeCloseTo(Math.sqrt(1.5), 10); // ln 16 is half of ln 256
+  expect(rotaryMagnitude({ theta: 1, scaling: { ...long, attentionFactor: 2 } })).toBe(2);
+  expect(rotaryMagnitude({ theta: 1, scaling: dynamic })).toBe(1);
+});
+
 //| 02-attention/6-positions.ipynb#test-tools
 function randomHeads(...shape: number[]) {
   const size = shape.reduce((a, b) => a * b, 1);
