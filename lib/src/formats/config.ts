@@ -49,7 +49,7 @@ export interface MoeConfig {
   /** Whether the router and the experts' projections add biases. */
   biased?: boolean;
   /** Between the experts' layers, where it is not the model's. */
-  activation?: GatedActivation;
+  activation?: "clamped-silu";
   /** Weight of the load-balance loss in the training loss (`router_aux_loss_coef`). */
   balanceCoefficient: number;
   /** For each block, whether its feed-forward layer is sparse; length `layers`. */

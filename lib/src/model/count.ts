@@ -10,11 +10,14 @@ export interface ParameterCount {
   active: number;
 }
 
-/** Counts the parameters of a model. Experts that a token does not visit are not active; a tied table counts once. */
+/**
+ * Counts the parameters of a model: what gradients change, so no buffers. Experts that a token does not visit are not active; a tied
+ * table counts once.
+ */
 export function countParameters(config: ModelConfig): ParameterCount {
   const count = { total: 0, active: 0 };
   const { expertsPerToken = 1 } = config.moe ?? {};
-  for (const { shape, role } of weightsOf(config)) {
+  for (const { shape, role } of weightsOf(config).filter(({ role }) => role !== "buffer")) {
     const isStacked = shape.length === (role === "bias" ? 2 : 3); // those of all experts of a layer
     count.total += sizeOf(shape);
     count.active += isStacked ? (sizeOf(shape) / shape[0]) * expertsPerToken : sizeOf(shape);
