@@ -822,13 +822,11 @@ export function readLatent(json: Record<string, unknown>): LatentConfig {
   });
 }
 
+//| 03-moe/a-files-of-weights.ipynb#latent-part-2
 /** Latent attention, as DeepSeek-V3's files describe it, and the positions that turn a part of its heads. */
 export const latentPart: ConfigPart = {
-  keys: [
-    ...rotaryPart.keys,
-    ...["q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim"],
-    ...["v_head_dim", "rope_interleave"],
-  ],
+  keys: `${rotaryPart.keys.join(" ")} q_lora_rank kv_lora_rank qk_nope_head_dim qk_rope_head_dim qk_head_dim v_head_dim
+    rope_interleave`.split(/\s+/),
   read: (json, sizes) => {
     const latent = readLatent(json);
     const turning = rotaryPart.read(json, { ...sizes, headDim: latent.ropeDim });

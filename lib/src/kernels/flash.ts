@@ -147,6 +147,19 @@ export function vectorsOf(array: string, { keyWidth, valueWidth }: FlashShape): 
   return (["q", "k", "dq", "dk"].includes(array) ? keyWidth : valueWidth) / 4;
 }
 
+/** The size, read as data, that ends a loop over a row of an array. */
+export function loopEnd(name: string): string {
+  return ["q", "k", "dq", "dk"].includes(name) ? "sizes.keyVectors" : "sizes.valueVectors";
+}
+
+/** Whether rows are so wide that a line for each four of their numbers would keep the compiler busy for seconds: loops go over them then. */
+export function isWide({ keyWidth, valueWidth }: FlashShape): boolean {
+  return Math.max(keyWidth, valueWidth) > 256;
+}
+
+/** Which four numbers of a row: by their number, or in a loop by its variable. */
+export type Four = number | "c";
+
 /** Rows that the workgroup form keeps in workgroup memory at a time, so that two arrays of them take 16 KiB at most. */
 export function sharedRows(shape: FlashShape): number {
   const widest = Math.max(vectorsOf("k", shape), vectorsOf("v", shape));
@@ -164,11 +177,12 @@ export function sharedHead(names: string[], shape: FlashShape, { subgroups, text
 /** WGSL for the four numbers at `c` of row `j` of an array that all lanes walk through. */
 export function sharedFour(
   name: string,
-  c: number,
+  c: Four,
   shape: FlashShape,
   { subgroups, lanes }: FlashTiling,
 ): string {
-  if (!subgroups) return `${name}Tile[(j - start) * ${vectorsOf(name, shape)}u + ${c}u]`;
+  if (!subgroups) return `${name}Tile[(j - start) * ${vectorsOf(name, shape)}u + ${c === "c" ? c : `${c}u`}]`;
+  if (c === "c") return `subgroupShuffle(${name}Parts[c / ${lanes}u], c % ${lanes}u)`;
   return `subgroupShuffle(${name}Part${Math.floor(c / lanes)}, ${c % lanes}u)`;
 }
 
@@ -200,6 +214,12 @@ export function loadParts(
     const width = vectorsOf(name, shape);
     const part = (i: number) =>
       (i + 1) * lanes <= width ? `${i * lanes}u + lane` : `min(${i * lanes}u + lane, ${width - 1}u)`;
+    if (isWide(shape))
+      return [
+        `for (var i = 0u; i * ${lanes}u < ${loopEnd(name)}; i++) {`,
+        `${name}Parts[i] = ${four(name, `row * ${width}u + min(i * ${lanes}u + lane, ${width - 1}u)`)};`,
+        "}",
+      ];
     return range(Math.ceil(width / lanes)).map(
       (i) => `let ${name}Part${i} = ${four(name, `row * ${width}u + ${part(i)}`)};`,
     );
@@ -231,9 +251,16 @@ export function walkRows(
   tiling: FlashTiling,
   statements: string[],
 ): string[] {
-  const { from, to } = walk;
-  if (tiling.subgroups)
-    return [`for (var j = ${from}; j < ${to}; j++) {`, ...loadParts(walk, shape, tiling), ...statements, "}"];
+  const { from, to, names } = walk;
+  const parts = (name: string) => Math.ceil(vectorsOf(name, shape) / tiling.lanes);
+  const wide = isWide(shape) ? names.map((name) => `var ${name}Parts: array<vec4f, ${parts(name)}>;`) : [];
+  const handedRound = [
+    `for (var j = ${from}; j < ${to}; j++) {`,
+    ...loadParts(walk, shape, tiling),
+    ...statements,
+    "}",
+  ];
+  if (tiling.subgroups) return [...wide, ...handedRound];
   return [
     `for (var start = ${from}; start < ${to}; start += ${sharedRows(shape)}u) {`,
     ...fillShared(walk, shape, tiling),
@@ -257,21 +284,27 @@ export function ownRows(count: string, tiling: FlashTiling): string[] {
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#own-four
+/** Whether a lane keeps a row as an array; otherwise as variables, one for each four of its numbers. */
+export function keepsArrays(shape: FlashShape, { subgroups }: FlashTiling): boolean {
+  return subgroups || isWide(shape);
+}
+
 /** WGSL for the four numbers at `c` of a lane's row r of an array that it keeps. */
-export function ownFour(name: string, r: number, c: number, { subgroups }: FlashTiling): string {
-  return subgroups ? `${name}${r}[${c}]` : `${name}${r}_${c}`;
+export function ownFour(name: string, r: number, c: Four, shape: FlashShape, tiling: FlashTiling): string {
+  return keepsArrays(shape, tiling) ? `${name}${r}[${c}]` : `${name}${r}_${c}`;
 }
 
 /** Zeros to add each lane's rows of a result to. */
 export function ownSums(name: string, shape: FlashShape, tiling: FlashTiling): string[] {
   const [rows, width] = [range(tiling.rows), vectorsOf(name, shape)];
-  if (tiling.subgroups) return rows.map((r) => `var ${name}${r}: array<vec4f, ${width}>;`);
-  return rows.flatMap((r) => range(width).map((c) => `var ${ownFour(name, r, c, tiling)} = vec4f();`));
+  if (keepsArrays(shape, tiling)) return rows.map((r) => `var ${name}${r}: array<vec4f, ${width}>;`);
+  return rows.flatMap((r) => range(width).map((c) => `var ${ownFour(name, r, c, shape, tiling)} = vec4f();`));
 }
 
-/** The size, read as data, that ends a loop over a row of an array. */
-export function loopEnd(name: string): string {
-  return ["q", "k", "dq", "dk"].includes(name) ? "sizes.keyVectors" : "sizes.valueVectors";
+/** Statements for each four numbers of a row of an array: one after the other, or in a loop where rows are wide. */
+export function eachFour(name: string, shape: FlashShape, statements: (c: Four) => string[]): string[] {
+  if (!isWide(shape)) return range(vectorsOf(name, shape)).flatMap(statements);
+  return [`for (var c = 0u; c < ${loopEnd(name)}; c++) {`, ...statements("c"), "}"];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#load-own
@@ -287,9 +320,9 @@ export function loadOwn(
   const width = vectorsOf(name, shape);
   const four = (r: number, c: string) => `${name}[(matrix * ${count} + row${r}) * ${width}u + ${c}]${times};`;
   const rows = range(tiling.rows);
-  if (!tiling.subgroups)
+  if (!keepsArrays(shape, tiling))
     return rows.flatMap((r) =>
-      range(width).map((c) => `let ${ownFour(name, r, c, tiling)} = ${four(r, `${c}u`)}`),
+      range(width).map((c) => `let ${ownFour(name, r, c, shape, tiling)} = ${four(r, `${c}u`)}`),
     );
   return [
     ...ownSums(name, shape, tiling),
@@ -311,9 +344,11 @@ export function storeOwn(
   const width = vectorsOf(name, shape);
   const start = (r: number) => `${name}[(${matrix} * ${count} + row${r}) * ${width}u`;
   const store = (r: number) =>
-    tiling.subgroups
+    keepsArrays(shape, tiling)
       ? [`for (var c = 0u; c < ${loopEnd(name)}; c++) { ${start(r)} + c] = ${name}${r}[c] * ${factor(r)}; }`]
-      : range(width).map((c) => `${start(r)} + ${c}u] = ${ownFour(name, r, c, tiling)} * ${factor(r)};`);
+      : range(width).map(
+          (c) => `${start(r)} + ${c}u] = ${ownFour(name, r, c, shape, tiling)} * ${factor(r)};`,
+        );
   return range(tiling.rows).flatMap((r) => [`if (${ownRow(r, tiling)} < ${count}) {`, ...store(r), "}"]);
 }
 
@@ -329,9 +364,9 @@ export function dotProducts(
   const rows = range(tiling.rows);
   return [
     ...rows.map((r) => `var ${name}${r} = 0.0;`),
-    ...range(vectorsOf(shared, shape)).flatMap((c) => [
+    ...eachFour(shared, shape, (c) => [
       `let ${name}Four${c} = ${sharedFour(shared, c, shape, tiling)};`,
-      ...rows.map((r) => `${name}${r} += dot(${ownFour(own, r, c, tiling)}, ${name}Four${c});`),
+      ...rows.map((r) => `${name}${r} += dot(${ownFour(own, r, c, shape, tiling)}, ${name}Four${c});`),
     ]),
   ];
 }
@@ -345,9 +380,11 @@ export function addProducts(
   shape: FlashShape,
   tiling: FlashTiling,
 ): string[] {
-  return range(vectorsOf(shared, shape)).flatMap((c) => [
+  return eachFour(shared, shape, (c) => [
     `let ${sums}Four${c} = ${sharedFour(shared, c, shape, tiling)};`,
-    ...range(tiling.rows).map((r) => `${ownFour(sums, r, c, tiling)} += ${factor}${r} * ${sums}Four${c};`),
+    ...range(tiling.rows).map(
+      (r) => `${ownFour(sums, r, c, shape, tiling)} += ${factor}${r} * ${sums}Four${c};`,
+    ),
   ]);
 }
 
@@ -443,7 +480,7 @@ export function onlineSoftmax(shape: FlashShape, tiling: FlashTiling): string[] 
     `let decay = exp(highest${r} - s${r});`,
     `highest${r} = s${r};`,
     `sum${r} *= decay;`,
-    ...range(vectorsOf("y", shape)).map((c) => `${ownFour("y", r, c, tiling)} *= decay;`),
+    ...eachFour("y", shape, (c) => [`${ownFour("y", r, c, shape, tiling)} *= decay;`]),
     "}",
     `let p${r} = exp(s${r} - highest${r});`,
     `sum${r} += p${r};`,

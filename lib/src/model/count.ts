@@ -27,7 +27,10 @@ export interface ParameterCount {
   active: number;
 }
 
-/** Counts the parameters of a model. Experts that a token does not visit are not active; a tied table counts once. */
+/**
+ * Counts the parameters of a model: what gradients change, so no buffers. Experts that a token does not visit are not active; a tied
+ * table counts once.
+ */
 export function countParameters(config: ModelConfig): ParameterCount {
   const count = { total: 0, active: 0 };
   const { expertsPerToken = 1 } = config.moe ?? {};

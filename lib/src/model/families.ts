@@ -310,106 +310,133 @@ export const gptOssEntries = tableOf(
 );
 
 //| 03-moe/5-the-families.ipynb#latent-entries
-/** Rows of tables for latent attention: what is made from the stream or from a row, and which rows of a file's tensor that is. */
+/** Shapes of latent attention. Queries are made from the stream, or from a narrow row of it. */
 export const latentShapes = {
   queries: ({ heads, headDim, hiddenSize, latent }) => [heads * headDim, latent!.queryRank ?? hiddenSize],
   queryRow: ({ latent, hiddenSize }) => [latent!.queryRank!, hiddenSize],
-  queryNorm: ({ latent }) => [latent!.queryRank!],
   row: ({ latent, hiddenSize }) => [latent!.rank, hiddenSize],
-  norm: ({ latent }) => [latent!.rank],
   ropeKey: ({ latent, hiddenSize }) => [latent!.ropeDim, hiddenSize],
   keys: ({ heads, latent }) => [heads * latent!.nopeDim, latent!.rank],
   values: ({ heads, latent }) => [heads * latent!.valueDim, latent!.rank],
   outputs: ({ heads, latent, hiddenSize }) => [hiddenSize, heads * latent!.valueDim],
 } satisfies Record<string, Shape>;
 
-/** The rows of a head in the tensor of keys and values: keys first. */
-export function latentRun(part: "nopeDim" | "valueDim"): WeightEntry["rows"] {
-  return ({ heads, latent }) => {
-    const { nopeDim, valueDim } = latent!;
-    const step = nopeDim + valueDim;
-    return { first: part === "nopeDim" ? 0 : nopeDim, of: heads * step, step, run: latent![part] };
-  };
-}
+export const narrow = ({ latent }: ModelConfig) => latent?.queryRank !== undefined;
+export const notNarrow = (config: ModelConfig) => !narrow(config);
+export const narrowBiased = (config: ModelConfig) => narrow(config) && config.attentionBias;
+
+/** The queries, norms and output of latent attention (DeepSeek-V2, 2024). */
+export const latentProjections = blockRows([
+  ["attention.qDown.weight", "self_attn.q_a_proj.weight", "matrix", latentShapes.queryRow, narrow],
+  ["attention.qDown.bias", "self_attn.q_a_proj.bias", "bias", outputsOf(latentShapes.queryRow), narrowBiased],
+  [
+    "attention.qNorm.weight",
+    "self_attn.q_a_layernorm.weight",
+    "norm",
+    outputsOf(latentShapes.queryRow),
+    narrow,
+  ],
+  ["attention.q.weight", "self_attn.q_b_proj.weight", "matrix", latentShapes.queries, narrow],
+  ["attention.q.weight", "self_attn.q_proj.weight", "matrix", latentShapes.queries, notNarrow],
+  ["attention.kvNorm.weight", "self_attn.kv_a_layernorm.weight", "norm", outputsOf(latentShapes.row)],
+  ["attention.o.weight", "self_attn.o_proj.weight", "residual", latentShapes.outputs],
+  ["attention.o.bias", "self_attn.o_proj.bias", "bias", outputsOf(latentShapes.outputs), biased],
+]);
 
 //| 03-moe/5-the-families.ipynb#latent-entries-2
-export const narrowQueries = ({ latent }: ModelConfig) => latent?.queryRank !== undefined;
-export const narrowBiased = (config: ModelConfig) => narrowQueries(config) && config.attentionBias;
-
-/** Two weights that are rows of one tensor of the file, the first ones and those that follow. */
-export function splitEntries(
-  [first, second]: WeightEntry[],
-  rank: (config: ModelConfig) => number[],
-): WeightEntry[] {
-  const rows = (start: 0 | 1) => (config: ModelConfig) => {
-    const [above, below] = rank(config);
-    return { first: start * above, of: above + below };
-  };
-  return [
-    { ...first, rows: rows(0) },
-    { ...second, rows: rows(1) },
-  ];
+/** A weight that is some of the rows of a tensor of the file. */
+export function rowsEntry(
+  rows: WeightEntry["rows"],
+  ...row: Parameters<typeof blockRows>[0][number]
+): WeightEntry {
+  return { ...blockRows([row])[0], rows };
 }
 
-export const rowAndKey = ({ latent }: ModelConfig) => [latent!.rank, latent!.ropeDim];
+/** The first rows of a tensor make the row that is remembered, those behind them the key that turns. */
+export const rowRows: WeightEntry["rows"] = ({ latent }) => ({
+  first: 0,
+  of: latent!.rank + latent!.ropeDim,
+});
+export const ropeKeyRows: WeightEntry["rows"] = ({ latent }) => ({
+  first: latent!.rank,
+  of: latent!.rank + latent!.ropeDim,
+});
 
-/** Latent attention (DeepSeek-V2, 2024). */
+/** Of each head, in turns: its keys, then its values. */
+export function headRows(part: "nopeDim" | "valueDim"): WeightEntry["rows"] {
+  return ({ heads, latent }) => {
+    const step = latent!.nopeDim + latent!.valueDim;
+    return { first: part === "nopeDim" ? 0 : latent!.nopeDim, of: heads * step, step, run: latent![part] };
+  };
+}
+
+//| 03-moe/5-the-families.ipynb#latent-entries-3
+export const { row, ropeKey } = latentShapes;
+export const [down, up] = ["self_attn.kv_a_proj_with_mqa", "self_attn.kv_b_proj"];
+
+/** Latent attention, as DeepSeek-V3 names its weights. */
 export const latentEntries: WeightEntry[] = [
-  ...blockRows([
-    ["attention.qDown.weight", "self_attn.q_a_proj.weight", "matrix", latentShapes.queryRow, narrowQueries],
-    ["attention.qDown.bias", "self_attn.q_a_proj.bias", "bias", latentShapes.queryNorm, narrowBiased],
-    [
-      "attention.qNorm.weight",
-      "self_attn.q_a_layernorm.weight",
-      "norm",
-      latentShapes.queryNorm,
-      narrowQueries,
-    ],
-    ["attention.q.weight", "self_attn.q_b_proj.weight", "matrix", latentShapes.queries, narrowQueries],
-    [
-      "attention.q.weight",
-      "self_attn.q_proj.weight",
+  ...latentProjections,
+  rowsEntry(rowRows, "attention.kvDown.weight", `${down}.weight`, "matrix", row),
+  rowsEntry(ropeKeyRows, "attention.ropeKey.weight", `${down}.weight`, "matrix", ropeKey),
+  rowsEntry(rowRows, "attention.kvDown.bias", `${down}.bias`, "bias", outputsOf(row), biased),
+  rowsEntry(ropeKeyRows, "attention.ropeKey.bias", `${down}.bias`, "bias", outputsOf(ropeKey), biased),
+  ...[
+    rowsEntry(headRows("nopeDim"), "attention.keyUp.weight", `${up}.weight`, "matrix", latentShapes.keys),
+    rowsEntry(
+      headRows("valueDim"),
+      "attention.valueUp.weight",
+      `${up}.weight`,
       "matrix",
-      latentShapes.queries,
-      (config) => !narrowQueries(config),
-    ],
-    ["attention.kvNorm.weight", "self_attn.kv_a_layernorm.weight", "norm", latentShapes.norm],
-    ["attention.o.weight", "self_attn.o_proj.weight", "residual", latentShapes.outputs],
-    ["attention.o.bias", "self_attn.o_proj.bias", "bias", outputsOf(latentShapes.outputs), biased],
-  ]),
-  ...splitEntries(
-    blockRows([
-      ["attention.kvDown.weight", "self_attn.kv_a_proj_with_mqa.weight", "matrix", latentShapes.row],
-      ["attention.ropeKey.weight", "self_attn.kv_a_proj_with_mqa.weight", "matrix", latentShapes.ropeKey],
-    ]),
-    rowAndKey,
-  ),
-  ...splitEntries(
-    blockRows([
-      [
-        "attention.kvDown.bias",
-        "self_attn.kv_a_proj_with_mqa.bias",
-        "bias",
-        outputsOf(latentShapes.row),
-        biased,
-      ],
-      [
-        "attention.ropeKey.bias",
-        "self_attn.kv_a_proj_with_mqa.bias",
-        "bias",
-        outputsOf(latentShapes.ropeKey),
-        biased,
-      ],
-    ]),
-    rowAndKey,
-  ),
-  ...blockRows([["attention.keyUp.weight", "self_attn.kv_b_proj.weight", "matrix", latentShapes.keys]]).map(
-    (entry) => ({ ...entry, rows: latentRun("nopeDim"), dense: true }),
-  ),
-  ...blockRows([
-    ["attention.valueUp.weight", "self_attn.kv_b_proj.weight", "matrix", latentShapes.values],
-  ]).map((entry) => ({ ...entry, rows: latentRun("valueDim"), dense: true })),
+      latentShapes.values,
+    ),
+  ].map((entry) => ({ ...entry, dense: true })),
 ];
+
+//| 03-moe/5-the-families.ipynb#latent-families
+/** Families with latent attention. */
+export const latentFamilies: Record<string, ModelFamily> = {
+  deepseek_v3: {
+    ...llamaLike,
+    entries: tableOf(
+      attentionNorm,
+      ...latentEntries,
+      feedForwardNorm,
+      ...feedForwardEntries,
+      ...correctedEntries,
+    ),
+    architecture: "DeepseekV3ForCausalLM",
+    qkNorm: "none",
+    parts: [latentPart, attentionBiasPart, sigmoidExpertsPart],
+    defaults: {
+      ...{ num_key_value_heads: 128, max_position_embeddings: 4096, bos_token_id: 0, eos_token_id: 1 },
+      ...{
+        q_lora_rank: 1536,
+        kv_lora_rank: 512,
+        qk_nope_head_dim: 128,
+        qk_rope_head_dim: 64,
+        v_head_dim: 128,
+      },
+      ...{ num_experts: 256, num_experts_per_tok: 8, moe_intermediate_size: 2048, first_k_dense_replace: 3 },
+      ...{ n_group: 8, topk_group: 4, routed_scaling_factor: 2.5, norm_topk_prob: true },
+    },
+    derived: ({ qk_nope_head_dim, qk_rope_head_dim }) => ({
+      head_dim: Number(qk_nope_head_dim) + Number(qk_rope_head_dim),
+    }),
+    spelling: { num_experts: "n_routed_experts" },
+    lacks: ["head_dim"], // what its files call so is the part that turns
+    runnable: { hidden_act: ["silu", "swish"] },
+    idle: [
+      "head_dim",
+      "num_nextn_predict_layers",
+      "num_mtp_layers",
+      "ep_size",
+      "aux_loss_alpha",
+      "seq_aux",
+      "auto_map",
+    ],
+  },
+};
 
 //| 03-moe/5-the-families.ipynb#more-families
 /** Families of experts in every layer. */
@@ -630,51 +657,6 @@ export const expertFamilies: Record<string, ModelFamily> = {
     lacks: ["norm_topk_prob"], // always so
     runnable: { hidden_act: ["silu", "swish"], attention_bias: [true] },
     idle: ["experts_per_token", "initial_context_length"],
-  },
-};
-
-//| 03-moe/5-the-families.ipynb#latent-families
-/** Families with latent attention. */
-export const latentFamilies: Record<string, ModelFamily> = {
-  deepseek_v3: {
-    ...llamaLike,
-    entries: tableOf(
-      attentionNorm,
-      ...latentEntries,
-      feedForwardNorm,
-      ...feedForwardEntries,
-      ...correctedEntries,
-    ),
-    architecture: "DeepseekV3ForCausalLM",
-    qkNorm: "none",
-    parts: [latentPart, attentionBiasPart, sigmoidExpertsPart],
-    defaults: {
-      ...{ num_key_value_heads: 128, max_position_embeddings: 4096, bos_token_id: 0, eos_token_id: 1 },
-      ...{
-        q_lora_rank: 1536,
-        kv_lora_rank: 512,
-        qk_nope_head_dim: 128,
-        qk_rope_head_dim: 64,
-        v_head_dim: 128,
-      },
-      ...{ num_experts: 256, num_experts_per_tok: 8, moe_intermediate_size: 2048, first_k_dense_replace: 3 },
-      ...{ n_group: 8, topk_group: 4, routed_scaling_factor: 2.5, norm_topk_prob: true },
-    },
-    derived: ({ qk_nope_head_dim, qk_rope_head_dim }) => ({
-      head_dim: Number(qk_nope_head_dim) + Number(qk_rope_head_dim),
-    }),
-    spelling: { num_experts: "n_routed_experts" },
-    lacks: ["head_dim"], // what its files call so is the part that turns
-    runnable: { hidden_act: ["silu", "swish"] },
-    idle: [
-      "head_dim",
-      "num_nextn_predict_layers",
-      "num_mtp_layers",
-      "ep_size",
-      "aux_loss_alpha",
-      "seq_aux",
-      "auto_map",
-    ],
   },
 };
 

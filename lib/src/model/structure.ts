@@ -282,6 +282,27 @@ export function headSettings(
   };
 }
 
+//| 02-attention/9-the-block.ipynb#build-latent
+/** What scores of latent attention are multiplied by, where YaRN has a say in it: the usual, times the square of its magnitude. */
+export function latentScaleOf({ rope, latent }: ModelConfig): number | undefined {
+  const scaling = rope?.scaling;
+  if (scaling?.type !== "yarn" || !scaling.mscaleAllDim) return undefined;
+  const { nopeDim, ropeDim } = latent!;
+  return yarnMagnitude(scaling.factor, scaling.mscaleAllDim) ** 2 / Math.sqrt(nopeDim + ropeDim);
+}
+
+export function buildLatent(plan: BuildPlan, path: string, layer: number): Latent {
+  const { config, tensors } = plan;
+  const { nopeDim, ropeDim, valueDim, interleaved } = config.latent!;
+  const names = ["q", "kvDown", "ropeKey", "keyUp", "valueUp", "o"];
+  const [q, kvDown, ropeKey, keyUp, valueUp, o] = names.map((name) => buildLinear(plan, `${path}.${name}`));
+  const qDown = tensors.has(`${path}.qDown.weight`) ? buildLinear(plan, `${path}.qDown`) : undefined;
+  const [qNorm, kvNorm] = ["qNorm", "kvNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
+  const linears = { qDown, q, kvDown, ropeKey, keyUp, valueUp, o };
+  const sizes = { nopeDim, ropeDim, valueDim, interleaved, scale: latentScaleOf(config) };
+  return { kind: "latent", layer, ...linears, qNorm, kvNorm: kvNorm!, ...sizes };
+}
+
 //| 02-attention/9-the-block.ipynb#build-halves
 export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads {
   const { config } = plan;
@@ -301,26 +322,6 @@ export function buildHeads(plan: BuildPlan, path: string, layer: number): Heads 
     sinks,
     ...headSettings(config, layer),
   };
-}
-
-/** What scores of latent attention are multiplied by, where YaRN has a say in it: the usual, times the square of its magnitude. */
-export function latentScaleOf({ rope, latent }: ModelConfig): number | undefined {
-  const scaling = rope?.scaling;
-  if (scaling?.type !== "yarn" || !scaling.mscaleAllDim) return undefined;
-  const { nopeDim, ropeDim } = latent!;
-  return yarnMagnitude(scaling.factor, scaling.mscaleAllDim) ** 2 / Math.sqrt(nopeDim + ropeDim);
-}
-
-export function buildLatent(plan: BuildPlan, path: string, layer: number): Latent {
-  const { config, tensors } = plan;
-  const { nopeDim, ropeDim, valueDim, interleaved } = config.latent!;
-  const names = ["q", "kvDown", "ropeKey", "keyUp", "valueUp", "o"];
-  const [q, kvDown, ropeKey, keyUp, valueUp, o] = names.map((name) => buildLinear(plan, `${path}.${name}`));
-  const qDown = tensors.has(`${path}.qDown.weight`) ? buildLinear(plan, `${path}.qDown`) : undefined;
-  const [qNorm, kvNorm] = ["qNorm", "kvNorm"].map((name) => buildNorm(plan, `${path}.${name}`));
-  const linears = { qDown, q, kvDown, ropeKey, keyUp, valueUp, o };
-  const sizes = { nopeDim, ropeDim, valueDim, interleaved, scale: latentScaleOf(config) };
-  return { kind: "latent", layer, ...linears, qNorm, kvNorm: kvNorm!, ...sizes };
 }
 
 export function buildDense(plan: BuildPlan, path: string): Dense {

@@ -24,9 +24,16 @@ const tinyShape = {
   ...{ intermediate_size: 32, tie_word_embeddings: true },
 };
 
-await test("a model reads two texts into shuffled blocks, chunk by chunk, as into a dense cache", async () => {
+/** A model whose layers keep rows of latent attention. */
+const latentShape = {
+  ...{ model_type: "deepseek_v3", hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4 },
+  ...{ head_dim: 8, intermediate_size: 32, n_routed_experts: 4, n_group: 1, topk_group: 1 },
+};
+
+/** Reads two texts into a dense cache and into shuffled blocks, chunk by chunk. */
+async function readBothWays(shape: Record<string, unknown>): Promise<void> {
   const sizes = { vocab_size: 64, max_position_embeddings: 64 };
-  const tiny = randomModel(parseModelConfig(completeModelConfig(tinyShape, sizes)), 3);
+  const tiny = randomModel(parseModelConfig(completeModelConfig(shape, sizes)), 3);
   const caches = [
     keyValueCache(tiny.config, 48, 2),
     pagedCache(tiny.config, 9, [
@@ -57,4 +64,17 @@ await test("a model reads two texts into shuffled blocks, chunk by chunk, as int
   expect(caches[0].bytes).toBe(cacheBytes(tiny.config, 2 * 48));
   expect(() => pagedCache(tiny.config, 4, [[4]])).toThrow("Block 4 is not one of the cache's 4.");
   for (const cache of caches) cache.free();
+}
+
+await test("a model reads two texts into shuffled blocks, chunk by chunk, as into a dense cache", async () => {
+  await readBothWays(tinyShape);
+});
+
+await test("so does one whose layers keep a latent row for each token, and that is all they keep", async () => {
+  await readBothWays(latentShape);
+  const config = parseModelConfig(
+    completeModelConfig(latentShape, { vocab_size: 64, max_position_embeddings: 64 }),
+  );
+  const { rank, ropeDim } = config.latent!;
+  expect(cacheBytes(config, 5)).toBe(2 * (rank + ropeDim) * 5 * 4);
 });

@@ -76,8 +76,8 @@ function plainLatent(x: number[][], matrices: PlainMatrices, sizes: PlainLatent)
 //| 02-attention/8-local-attention-sinks-latent-caches.ipynb#random-latent
 const latentSizes = { hidden: 24, heads: 4, rank: 20, nopeDim: 8, ropeDim: 4, valueDim: 12 };
 
-/** A layer with random weights, and the same as rows of plain numbers. */
-function randomLatent(interleaved: boolean, seed = 1) {
+/** Random matrices of a layer, as rows of plain numbers. */
+function randomMatrices(seed = 1): PlainMatrices {
   const { hidden, heads, rank, nopeDim, ropeDim, valueDim } = latentSizes;
   const shapes: Record<keyof PlainMatrices, [number, number]> = {
     qDown: [16, hidden],
@@ -90,37 +90,31 @@ function randomLatent(interleaved: boolean, seed = 1) {
   };
   const drawn = Object.entries(shapes).map(([name, [outputs, inputs]], i) => {
     const values = normals(seed, outputs * inputs, i).map((x) => (2 * x) / Math.sqrt(inputs));
-    return { name, values, outputs, inputs };
+    return [name, range(outputs).map((r) => [...values.subarray(r * inputs, (r + 1) * inputs)])];
   });
+  return Object.fromEntries(drawn) as PlainMatrices;
+}
+
+//| 02-attention/8-local-attention-sinks-latent-caches.ipynb#random-latent-2
+/** A layer with random weights, and the same as rows of plain numbers. */
+function randomLatent(interleaved: boolean) {
+  const { rank, nopeDim, ropeDim, valueDim } = latentSizes;
+  const matrices = randomMatrices();
   const linears = Object.fromEntries(
-    drawn.map(({ name, values, outputs, inputs }) => [
+    Object.entries(matrices).map(([name, rows]) => [
       name,
-      { weight: parameter(tensor(values, [outputs, inputs])) },
+      { weight: parameter(tensor(rows.flat(), [rows.length, rows[0].length])) },
     ]),
   ) as Record<keyof PlainMatrices, { weight: Tensor }>;
-  const matrices = Object.fromEntries(
-    drawn.map(({ name, values, inputs }) => [
-      name,
-      range(values.length / inputs).map((r) => [...values.subarray(r * inputs, (r + 1) * inputs)]),
-    ]),
-  ) as PlainMatrices;
   const norm = (width: number) => ({
     kind: "rms" as const,
     weight: parameter(tensor(new Float32Array(width).fill(1))),
     epsilon: 1e-6,
   });
-  const layer: Latent = {
-    kind: "latent",
-    layer: 0,
-    ...linears,
-    qNorm: norm(16),
-    kvNorm: norm(rank),
-    nopeDim,
-    ropeDim,
-    valueDim,
-    interleaved,
-  };
-  return { layer, matrices, sizes: { nopeDim, ropeDim, valueDim, interleaved, theta: 10_000 } };
+  const norms = { qNorm: norm(16), kvNorm: norm(rank) };
+  const sizes = { nopeDim, ropeDim, valueDim, interleaved };
+  const layer: Latent = { kind: "latent", layer: 0, ...linears, ...norms, ...sizes };
+  return { layer, matrices, sizes: { ...sizes, theta: 10_000 } };
 }
 
 //| 02-attention/8-local-attention-sinks-latent-caches.ipynb#definition-test

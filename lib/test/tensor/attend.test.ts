@@ -487,6 +487,18 @@ await test("one wide key head for all query heads, whose rows may be keys and va
   expect(await attend(queries, { ...keyValues, values: keyValues.keys }, visibility).array()).toEqual(apart);
 });
 
+await test("rows so wide that loops go over them: those of DeepSeek-V3, and gradients of narrower ones", async () => {
+  const sizes = { batch: 1, heads: 4, kvHeads: 1, length: 20 };
+  const last = () => ({ position: 18, first: 3 });
+  const deepest: Case = { ...sizes, tokens: 1, keyWidth: 576, valueWidth: 512, sinks: true, at: last };
+  const { inputs } = caseInputs(deepest);
+  const y = withoutGradients(() =>
+    attend(inputs.queries, inputs.keyValues, inputs.visibility, inputs.scoring),
+  );
+  expect(relativeError(await y.array(), plainFlash(deepest)[0])).toBeLessThan(2e-5);
+  await checkCase("264 and 260 wide", { ...sizes, tokens: 20, keyWidth: 264, valueWidth: 260, window: 7 });
+});
+
 //| 02-attention/7-the-fused-kernel.ipynb#finite-test
 await test("gradients agree with finite differences, those of the sinks too", async () => {
   const [q, k, v, , sinks] = caseTensors({ ...together, tokens: 9, length: 9, keyWidth: 8, valueWidth: 4 });
