@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { recordDispatches } from "../../src/gpu/commands.js";
 import { type AdapterFacts, currentGpu, openGpu } from "../../src/gpu/device.js";
 import { dispatchTile } from "../../src/kernels/dispatch.js";
-import { int8Format } from "../../src/kernels/formats.js";
+import { bf16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
 import { groupedMatmulKernel } from "../../src/kernels/grouped.js";
 import { range } from "../../src/kernels/wgsl.js";
 import {
@@ -73,11 +73,8 @@ await test("a product refuses tiles that are not as tall as its own", () => {
 await test("packed experts do what the numbers do that they stand for, forward and back", async () => {
   const plan = planDispatch(indices([0, 2, 2, 0, 2, 1, 1, 2, 0, 2], [5, 2]), 3);
   const random = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);
-  const packed = pack(random(3 * 12 * 8), [3, 12, 8], int8Format);
-  const dense = tensor(await unpack(packed), packed.shape);
-  const values = random(5 * 8);
-  const through = async (weight: Weight) => {
-    const x = parameter(tensor(values, [5, 8]));
+  const through = async (values: Float32Array, weight: Weight) => {
+    const x = parameter(tensor(values, [5, weight.shape[2]]));
     const mixed = combineRows(
       groupedLinear(gatherRows(x, plan), weight, plan),
       tensor(new Float32Array(10).fill(0.5), [5, 2]),
@@ -86,8 +83,17 @@ await test("packed experts do what the numbers do that they stand for, forward a
     const [gradient] = gradients(sum(multiply(mixed, mixed)), [x]);
     return [await mixed.array(), await gradient.array()];
   };
-  const [one, other] = [await through(packed), await through(dense)];
-  for (const i of [0, 1]) expect(relativeError(one[i], other[i])).toBeLessThan(1e-5);
+  for (const [format, inputs] of [
+    [int8Format, 8],
+    [bf16Format, 8],
+    [mxfp4Format, 64],
+  ] as const) {
+    const packed = pack(random(3 * 12 * inputs), [3, 12, inputs], format);
+    const dense = tensor(await unpack(packed), packed.shape);
+    const values = random(5 * inputs);
+    const [one, other] = [await through(values, packed), await through(values, dense)];
+    for (const i of [0, 1]) expect(relativeError(one[i], other[i]), format.name).toBeLessThan(1e-5);
+  }
 });
 
 //| 03-moe/2-dispatch.ipynb#capacity-test
