@@ -14,7 +14,7 @@ import { openGpu } from "../lib/src/gpu/device.js";
 import { keyValueCache } from "../lib/src/infer/cache.js";
 import { generate, plainGenerate } from "../lib/src/infer/generate.js";
 import { ignoredTarget } from "../lib/src/kernels/cross-entropy.js";
-import type { BlockContext } from "../lib/src/model/block.js";
+import type { BlockContext } from "../lib/src/model/structure.js";
 import {
   completeModelConfig,
   configWarnings,

@@ -206,7 +206,7 @@ export {
   zeros,
 } from "./tensor/tensor.js";
 export { type RoutedLayer, balanceLoss, routerZLoss, updateRouterBias } from "./model/balance.js";
-export { type AttentionCache, type BlockContext, type FeedForward, runBlock } from "./model/block.js";
+export { type FeedForward, runBlock } from "./model/block.js";
 export { completeModelConfig, modelConfigText, parseModelConfig } from "./model/config.js";
 export {
   type ParameterCount,
@@ -240,7 +240,9 @@ export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
+  AttentionCache,
   Block,
+  BlockContext,
   Dense,
   Experts,
   Heads,

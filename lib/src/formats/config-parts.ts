@@ -744,53 +744,49 @@ export function readDenseStart(json: Record<string, unknown>, layers: number): b
   return Array.from({ length: layers }, (_, i) => i >= first);
 }
 
+//| 03-moe/a-files-of-weights.ipynb#sigmoid-experts-read
+/** What such files say of the experts of a model of so many layers. */
+export function readSigmoidExperts(json: Record<string, unknown>, layers: number): MoeConfig {
+  checkRunnable(json, { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1] });
+  const none = { error: "a whole number from 0 up" };
+  const schema = z.object({
+    moe_intermediate_size: sizeSchema(),
+    n_shared_experts: z.int(none).nonnegative(none).default(1),
+  });
+  const { moe_intermediate_size: intermediateSize, n_shared_experts: shared } = readKeys(schema, json);
+  const routed = readExperts(json);
+  const factor = "routed_scaling_factor";
+  const { [factor]: scale } = readNumbers({ [factor]: 1, ...json }, [factor]);
+  const groups = readGroups(json, routed.experts, routed.expertsPerToken);
+  const router = withoutUndefined({ scoring: "sigmoid", choiceBias: true, groups, scale } as const);
+  const sharedSize = shared > 0 ? { sharedSize: shared * intermediateSize } : {};
+  const sparseLayers = readDenseStart(json, layers);
+  return { ...routed, balanceCoefficient: 0, ...router, intermediateSize, ...sharedSize, sparseLayers };
+}
+
+/** The same keys again. */
+export function sigmoidExpertsToJson(moe: MoeConfig, layers: number): Record<string, unknown> {
+  const { intermediateSize, groups, scale = 1, sharedSize = 0, sparseLayers } = moe;
+  return {
+    num_experts: moe.experts,
+    num_experts_per_tok: moe.expertsPerToken,
+    norm_topk_prob: moe.normalizeTopK,
+    moe_intermediate_size: intermediateSize,
+    n_shared_experts: sharedSize / intermediateSize,
+    n_group: groups?.count ?? 1,
+    topk_group: groups?.kept ?? 1,
+    routed_scaling_factor: scale,
+    first_k_dense_replace: sparseLayers.includes(true) ? sparseLayers.indexOf(true) : layers,
+  };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#sigmoid-experts
 /** Routed and shared experts as the files of DeepSeek-V3 and GLM-4 describe them: sigmoid scores, a bias for the choice, groups. */
 export const sigmoidExpertsPart: ConfigPart = {
   keys: `num_experts num_experts_per_tok moe_intermediate_size n_shared_experts n_group topk_group routed_scaling_factor
     norm_topk_prob first_k_dense_replace moe_layer_freq scoring_func topk_method`.split(/\s+/),
-  read: (json, { layers }) => {
-    checkRunnable(json, { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1] });
-    const none = { error: "a whole number from 0 up" };
-    const schema = z.object({
-      moe_intermediate_size: sizeSchema(),
-      n_shared_experts: z.int(none).nonnegative(none).default(1),
-    });
-    const { moe_intermediate_size: intermediateSize, n_shared_experts: shared } = readKeys(schema, json);
-    const routed = readExperts(json);
-    const { routed_scaling_factor: scale } = readNumbers({ routed_scaling_factor: 1, ...json }, [
-      "routed_scaling_factor",
-    ]);
-    const groups = readGroups(json, routed.experts, routed.expertsPerToken);
-    const router = withoutUndefined({ scoring: "sigmoid", choiceBias: true, groups, scale } as const);
-    const sharedSize = shared > 0 ? { sharedSize: shared * intermediateSize } : {};
-    const sparseLayers = readDenseStart(json, layers);
-    return {
-      moe: { ...routed, balanceCoefficient: 0, ...router, intermediateSize, ...sharedSize, sparseLayers },
-    };
-  },
-  write: ({ moe, layers }) => {
-    const {
-      experts,
-      expertsPerToken,
-      normalizeTopK,
-      intermediateSize,
-      groups,
-      scale = 1,
-      sharedSize = 0,
-      sparseLayers,
-    } = moe!;
-    return {
-      num_experts: experts,
-      num_experts_per_tok: expertsPerToken,
-      norm_topk_prob: normalizeTopK,
-      moe_intermediate_size: intermediateSize,
-      n_shared_experts: sharedSize / intermediateSize,
-      n_group: groups?.count ?? 1,
-      topk_group: groups?.kept ?? 1,
-      routed_scaling_factor: scale,
-      first_k_dense_replace: sparseLayers.includes(true) ? sparseLayers.indexOf(true) : layers,
-    };
-  },
+  read: (json, { layers }) => ({ moe: readSigmoidExperts(json, layers) }),
+  write: ({ moe, layers }) => sigmoidExpertsToJson(moe!, layers),
   complete: (whole) => ({ ...completeExperts(whole, "moe_intermediate_size"), first_k_dense_replace: 1 }),
 };
 

@@ -3,8 +3,8 @@ import type { ModelConfig } from "../formats/config.js";
 import { checkFits } from "../gpu/buffers.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
-import type { AttentionCache } from "../model/block.js";
 import { cacheBytes } from "../model/count.js";
+import type { AttentionCache } from "../model/structure.js";
 import type { KeyValues } from "../tensor/attend.js";
 import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
 

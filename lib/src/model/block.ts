@@ -1,6 +1,6 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { GatedActivation } from "../formats/config.js";
-import { type KeyValues, attend } from "../tensor/attend.js";
+import { attend } from "../tensor/attend.js";
 import { mergeHeads, splitHeads } from "../tensor/attention.js";
 import { type Dropout, dropout } from "../tensor/dropout.js";
 import { add, applyUnary } from "../tensor/operations.js";
@@ -9,8 +9,7 @@ import { rope, rotaryHeads } from "../tensor/rope.js";
 import { activate, clampedSwiglu, gatedUnit, layerNorm, rmsNorm, swiglu } from "../tensor/rows.js";
 import { type Tensor, zeros } from "../tensor/tensor.js";
 import { latentAttention } from "./latent.js";
-import type { RopeTables } from "./positions.js";
-import type { Block, Dense, Experts, Heads, Latent, Linear, Norm } from "./structure.js";
+import type { Block, BlockContext, Dense, Experts, Heads, Latent, Linear, Norm } from "./structure.js";
 
 //| 02-attention/9-the-block.ipynb#linear-norm
 /** A linear layer: x [..., inputs] to [..., outputs], plus a residual of that shape where one is given. */
@@ -29,27 +28,6 @@ export function normalize(x: Tensor, norm: Norm): Tensor {
   const { kind, weight, bias, epsilon } = norm;
   if (kind === "layer") return layerNorm(x, weight, bias ?? zeros(weight.shape), epsilon);
   return rmsNorm(x, gainOf(norm), epsilon);
-}
-
-//| 02-attention/9-the-block.ipynb#block-context
-/** Keys and values of earlier tokens, kept for generating. */
-export interface AttentionCache {
-  /**
-   * Stores the new keys and values [batch, kvHeads, tokens, headDim] of a layer at the context's positions, and gives
-   * all of that layer, dense or paged. Latent attention has rows [batch, 1, tokens, width] that are both, and gives no values.
-   */
-  extend(layer: number, keys: Tensor, values?: Tensor): KeyValues;
-}
-
-/** What all blocks of a model share while it runs. */
-export interface BlockContext extends RopeTables {
-  /** The position of each token: [tokens], or [batch, tokens] where sequences differ. */
-  positions: Tensor<"u32">;
-  /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
-  firstKey?: Tensor<"u32">;
-  cache?: AttentionCache;
-  /** In training: thins out what each half of a block adds to the stream. */
-  dropout?: Dropout;
 }
 
 //| 02-attention/9-the-block.ipynb#rotated-heads

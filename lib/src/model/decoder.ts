@@ -6,17 +6,10 @@ import { add, scale } from "../tensor/operations.js";
 import { softcap } from "../tensor/rows.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import { balanceLoss } from "./balance.js";
-import {
-  type BlockContext,
-  type FeedForward,
-  applyLinear,
-  denseFeedForward,
-  normalize,
-  runBlock,
-} from "./block.js";
+import { type FeedForward, applyLinear, denseFeedForward, normalize, runBlock } from "./block.js";
 import { type MoeResult, gateRows, moe } from "./moe.js";
 import { ropeTables } from "./positions.js";
-import type { Experts, Model } from "./structure.js";
+import type { BlockContext, Experts, Model } from "./structure.js";
 
 //| 03-moe/4-the-decoder.ipynb#sequence-context
 /** The context for whole sequences of `tokens` tokens: positions 0, 1, 2 … and the turns that belong to them. */

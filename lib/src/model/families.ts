@@ -496,6 +496,38 @@ export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
   idle: ["hidden_act", "cache_implementation", "_sliding_window_pattern", "use_bidirectional_attention"],
 };
 
+//| 03-moe/5-the-families.ipynb#gemma-families
+/** Gemma's generations of plain decoders. */
+export const gemmaFamilies: Record<string, ModelFamily> = {
+  gemma2: {
+    ...gemmaLike,
+    architecture: "Gemma2ForCausalLM",
+    parts: [
+      rotaryPart,
+      attentionBiasPart,
+      alternatingWindowPart(2),
+      queryScalarPart,
+      attentionSoftcapPart,
+      logitSoftcapPart,
+    ],
+    defaults: {
+      ...gemmaLike.defaults,
+      max_position_embeddings: 8192,
+      attn_logit_softcapping: 50,
+      final_logit_softcapping: 30,
+    },
+    lacks: ["sliding_window_pattern"],
+  },
+  gemma3_text: {
+    ...gemmaLike,
+    architecture: "Gemma3ForCausalLM",
+    qkNorm: "head",
+    parts: [twoBasesPart, attentionBiasPart, alternatingWindowPart(6), queryScalarPart, logitSoftcapPart],
+    defaults: { ...gemmaLike.defaults, max_position_embeddings: 131072 },
+    idle: [...gemmaLike.idle!, "attn_logit_softcapping"],
+  },
+};
+
 //| 03-moe/5-the-families.ipynb#more-families-2
 /** Families of dense layers. */
 export const moreDenseFamilies: Record<string, ModelFamily> = {
@@ -529,33 +561,7 @@ export const moreDenseFamilies: Record<string, ModelFamily> = {
     parts: [rotaryPart, attentionBiasPart],
     defaults: { max_position_embeddings: 2048, rms_norm_eps: 1e-5, eos_token_id: 50279, pad_token_id: 1 },
   },
-  gemma2: {
-    ...gemmaLike,
-    architecture: "Gemma2ForCausalLM",
-    parts: [
-      rotaryPart,
-      attentionBiasPart,
-      alternatingWindowPart(2),
-      queryScalarPart,
-      attentionSoftcapPart,
-      logitSoftcapPart,
-    ],
-    defaults: {
-      ...gemmaLike.defaults,
-      max_position_embeddings: 8192,
-      attn_logit_softcapping: 50,
-      final_logit_softcapping: 30,
-    },
-    lacks: ["sliding_window_pattern"],
-  },
-  gemma3_text: {
-    ...gemmaLike,
-    architecture: "Gemma3ForCausalLM",
-    qkNorm: "head",
-    parts: [twoBasesPart, attentionBiasPart, alternatingWindowPart(6), queryScalarPart, logitSoftcapPart],
-    defaults: { ...gemmaLike.defaults, max_position_embeddings: 131072 },
-    idle: [...gemmaLike.idle!, "attn_logit_softcapping"],
-  },
+  ...gemmaFamilies,
   gpt2: {
     ...gpt2Keys,
     entries: gpt2Entries,

@@ -7,8 +7,7 @@ import { denseWeight, linear, matmul } from "../tensor/products.js";
 import { rope } from "../tensor/rope.js";
 import { rmsNorm } from "../tensor/rows.js";
 import { type Tensor, view } from "../tensor/tensor.js";
-import type { BlockContext } from "./block.js";
-import type { Latent } from "./structure.js";
+import type { BlockContext, Latent } from "./structure.js";
 
 //| 02-attention/8-local-attention-sinks-latent-caches.ipynb#latent-parts
 /** Queries of all heads, their last ropeDim elements turned: x [batch, tokens, hidden] to [batch, heads, tokens, nopeDim + ropeDim]. */

@@ -112,6 +112,7 @@ export function checkGroupedWeights(
     throw new Error(`groupedLinear: the bias ${describe(bias)} must be [${experts}, ${outputs}].`);
 }
 
+//| 03-moe/2-dispatch.ipynb#grouped-linear-2
 /**
  * Each row times the transpose of its expert's matrix, plus its expert's bias [experts, outputs] where there is one: rows
  * [rows, inputs] and weight [experts, outputs, inputs], dense or packed, give [rows, outputs]. The precision is the plan's.

@@ -1,10 +1,12 @@
 // Extracted from chapters/02-attention/9-the-block.ipynb: edit it there, or here and run `npm run backport`.
 import type { Activation, FamilySettings, GatedActivation, ModelConfig } from "../formats/config.js";
+import type { KeyValues } from "../tensor/attend.js";
 import { parameter } from "../tensor/autograd.js";
+import type { Dropout } from "../tensor/dropout.js";
 import { type Weight, denseWeight } from "../tensor/products.js";
 import { normals, streamOf } from "../tensor/random.js";
 import { type Tensor, sizeOf, tensor } from "../tensor/tensor.js";
-import { yarnMagnitude } from "./positions.js";
+import { type RopeTables, yarnMagnitude } from "./positions.js";
 
 //| 02-attention/9-the-block.ipynb#weights-type
 /** A linear layer: weight [outputs, inputs], dense or packed, bias [outputs]. */
@@ -134,6 +136,27 @@ export interface Model {
   head: Linear;
   /** Scores are bounded smoothly: softcap · tanh(score / softcap). */
   logitSoftcap?: number;
+}
+
+//| 02-attention/9-the-block.ipynb#block-context
+/** Keys and values of earlier tokens, kept for generating. */
+export interface AttentionCache {
+  /**
+   * Stores the new keys and values [batch, kvHeads, tokens, headDim] of a layer at the context's positions, and gives
+   * all of that layer, dense or paged. Latent attention has rows [batch, 1, tokens, width] that are both, and gives no values.
+   */
+  extend(layer: number, keys: Tensor, values?: Tensor): KeyValues;
+}
+
+/** What all blocks of a model share while it runs. */
+export interface BlockContext extends RopeTables {
+  /** The position of each token: [tokens], or [batch, tokens] where sequences differ. */
+  positions: Tensor<"u32">;
+  /** [batch, tokens], like the positions then: the first place that each token sees, where its document begins. */
+  firstKey?: Tensor<"u32">;
+  cache?: AttentionCache;
+  /** In training: thins out what each half of a block adds to the stream. */
+  dropout?: Dropout;
 }
 
 //| 02-attention/9-the-block.ipynb#weight-entry

@@ -81,6 +81,7 @@ export function packPiece(
   return format.pack(values, values.length).map(bytesIn);
 }
 
+//| 03-moe/5-the-families.ipynb#load-weight-2
 /** Makes a weight on the GPU from the tensors of a file, a few rows at a time. */
 export function loadWeight(
   weight: ModelWeight,

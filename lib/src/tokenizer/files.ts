@@ -939,6 +939,7 @@ export function checkFirstWord({ normalizer, pre_tokenizer }: TokenizerFile): vo
     );
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#load-text-2
 /** A tokenizer whose tokens are text, from its file. */
 export function loadText(file: TokenizerFile, model: FileModel, toJson: () => object): Tokenizer {
   checkFirstWord(file);

@@ -258,6 +258,7 @@ export function decoderStage(
   return isCharacter ? stage : whole(stage);
 }
 
+//| 01-tokenizer/4-tokenizers-of-the-world.ipynb#decoder-chain-2
 /** All steps one after the other. Without a decoder there is a space between any two tokens. */
 export function decoderChain(steps: DecoderStep[] | undefined, emit: (text: string) => void): DecoderStage {
   if (!steps) {

@@ -301,6 +301,7 @@ await test("positions of a wrong form are named with the key they stand under", 
   );
 });
 
+//| 03-moe/a-files-of-weights.ipynb#config-strict-test
 await test("strict: a key that no such model has is refused, with the nearest name", () => {
   expect(parsing("qwen3_moe", { num_expert: 4 }, true)).toThrow(
     "num_expert is not a setting of a qwen3_moe model; did you mean num_experts?",

@@ -30,6 +30,7 @@ const latentShape = {
   ...{ head_dim: 8, intermediate_size: 32, n_routed_experts: 4, n_group: 1, topk_group: 1 },
 };
 
+//| 05-inference/2-the-cache.ipynb#paged-test-2
 /** Reads two texts into a dense cache and into shuffled blocks, chunk by chunk. */
 async function readBothWays(shape: Record<string, unknown>): Promise<void> {
   const sizes = { vocab_size: 64, max_position_embeddings: 64 };

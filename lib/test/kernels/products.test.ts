@@ -316,6 +316,7 @@ await test("the numbers of MXFP4: all sixteen codes, halves to even, scales from
   expect(halves.map((arrays) => mxfp4Format.unpack(arrays, 32)[0])).toEqual([0, 1, 1, 2, 2, 4, 4, 6, 4]);
 });
 
+//| 02-attention/2-matrix-products.ipynb#formats-test-3
 await test("halves are rounded from the bits of a 32-bit float as from its value", () => {
   const bits = Uint32Array.from({ length: 20000 }, () => Math.random() * 2 ** 32);
   bits.set([
@@ -355,6 +356,7 @@ await test("a format is one object: a toy one runs through every kernel", async 
   });
 });
 
+//| 02-attention/2-matrix-products.ipynb#formats-test-4
 await test("a packed operand of rows that are no whole blocks is refused", () => {
   const shape = { batch: 1, rows: 2, columns: 8, k: 10, transposeB: true };
   for (const [format, blocks] of [

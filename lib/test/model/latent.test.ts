@@ -2,10 +2,9 @@
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { range } from "../../src/kernels/wgsl.js";
-import type { AttentionCache, BlockContext } from "../../src/model/block.js";
 import { latentAttention } from "../../src/model/latent.js";
 import { ropeTable } from "../../src/model/positions.js";
-import type { Latent } from "../../src/model/structure.js";
+import type { AttentionCache, BlockContext, Latent } from "../../src/model/structure.js";
 import { parameter, withoutGradients } from "../../src/tensor/autograd.js";
 import { gradientError, relativeError } from "../../src/tensor/check.js";
 import { unpack } from "../../src/tensor/products.js";

@@ -151,6 +151,7 @@ await test("a loss in pieces is the loss of the whole, and so are its gradients"
   }
 });
 
+//| 04-training/1-the-loss.ipynb#packed-pieces-test
 await test("a packed table gives the loss and the gradient of the numbers that it stands for, in pieces too", async () => {
   const [rows, words, inputs] = [13, 40, 8];
   const values = (size: number) => Float32Array.from({ length: size }, () => Math.random() * 2 - 1);

@@ -47,6 +47,7 @@ await test("packed weights do in a layer what the numbers do that they stand for
     }
 });
 
+//| 02-attention/3-tensors-and-gradients.ipynb#packed-test-2
 await test("a packed weight that is too large to bind is used in pieces", async () => {
   const { limits } = currentGpu().facts;
   const usual = limits.maxStorageBufferBindingSize;

@@ -129,6 +129,7 @@ await test("training moves choice biases by the load of all microbatches and by 
   expect(parametersOf(run.model).some(({ role }) => role === "buffer")).toBe(false);
 });
 
+//| 04-training/8-the-loop.ipynb#z-loss-test
 await test("the z-loss pulls the router's logits towards zero, and is not in the loss that is reported", async () => {
   const model = tinyModel(4);
   const context = sequenceContext(model.config, 16);
