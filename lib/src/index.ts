@@ -70,6 +70,8 @@ export type {
   MoeConfig,
 } from "./formats/config.js";
 export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
+export { type GgufHead, type GgufTensor, type GgufValue, ggufPieces, readGgufHead } from "./formats/gguf.js";
+export { ggufBytes, ggufNumbers, writableTypes } from "./formats/gguf-blocks.js";
 export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
 export {
@@ -234,6 +236,8 @@ export {
   randomModel,
   weightsOf,
 } from "./model/families.js";
+export { type GgufExport, type GgufModel, ggufModelPieces, openGgufModel } from "./model/gguf.js";
+export { type GgufTextEnds, ggufTokenizerJson, ggufTokenizerKeys } from "./model/gguf-tokenizer.js";
 export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";

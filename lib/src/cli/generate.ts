@@ -30,7 +30,7 @@ export function configure(command: Command): void {
   const usual = (value: number) => `(default: the model's, else ${value})`;
   const { temperature, topK, topP, minP } = plainSampling;
   command
-    .requiredOption("--model <dir>", "a folder with config.json, weights and tokenizer.json")
+    .requiredOption("--model <dir>", "a folder with config.json, weights and tokenizer.json, or a .gguf file")
     .requiredOption("--prompt <text>", "the text to continue")
     .option("--max-tokens <n>", `new tokens at most ${usual(usualTokens)}`, wholeNumber(1))
     .option(

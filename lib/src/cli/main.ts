@@ -46,6 +46,10 @@ const commands: Record<string, Entry> = {
     description: "The mean loss, in nats a token, of predicting each next id; and all logits if wanted.",
     load: () => import("./score.js"),
   },
+  export: {
+    description: "Write a model as one GGUF file, which llama.cpp and the programs around it run.",
+    load: () => import("./export.js"),
+  },
   bench: {
     description:
       "Measure this adapter's ceiling, every hot operation as a share of it, and training steps part by part.",

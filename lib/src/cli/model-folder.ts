@@ -11,6 +11,7 @@ import {
 } from "../formats/generation.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { readJson, readText } from "./files.js";
+import { ggufChatTemplate, isGguf } from "./gguf.js";
 import { documentSeparator } from "../data/shards.js";
 
 /** What a model folder is made of. */
@@ -51,7 +52,7 @@ export async function modelFolder<Weights>(
 }
 
 /** Where texts begin and end: as the configuration says, else as the tokenizer does, with the tokens' names. */
-async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<TextEnds> {
+export async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<TextEnds> {
   const names = new Map(Object.entries(tokenizer?.specials ?? {}).map(([name, id]) => [id, name]));
   const separator = tokenizer && documentSeparator(tokenizer);
   const before = tokenizer?.around?.before ?? [];
@@ -68,6 +69,7 @@ const chatTemplates = new Map<string, string | undefined>();
  * said on stderr. Errors name the folder.
  */
 export async function readChatTemplate(tokenizer: string): Promise<string | undefined> {
+  if (isGguf(tokenizer)) return ggufChatTemplate(tokenizer);
   if (!fs.existsSync(tokenizer)) return undefined; // "char" and "bytes", or data that was prepared elsewhere
   const folder = fs.statSync(tokenizer).isDirectory() ? tokenizer : path.dirname(tokenizer);
   if (chatTemplates.has(folder)) return chatTemplates.get(folder);

@@ -9,14 +9,24 @@ import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
 import { indexName } from "../formats/shards.js";
 import { readableBytes } from "../gpu/buffers.js";
-import { parseModelConfig } from "../model/config.js";
-import { weightsOf } from "../model/families.js";
+import type { ModelConfig } from "../formats/config.js";
+import { configWarnings, parseModelConfig } from "../model/config.js";
+import { modelFamilies, weightsOf } from "../model/families.js";
 import { type Model, partAt } from "../model/structure.js";
-import type { StoredTensor } from "../model/stored.js";
+import {
+  type StoredTensor,
+  checkTensors,
+  completeNames,
+  fileTensors,
+  joinBlocks,
+  mergeFiles,
+  settleHead,
+} from "../model/stored.js";
 import { type ModelDtype, openModelFiles } from "../model/weights.js";
 import { PackedWeight } from "../tensor/products.js";
 import { openAdapter } from "./adapter.js";
 import { readJson } from "./files.js";
+import { isGguf, withGgufModel } from "./gguf.js";
 
 /** The most bytes that are held as one array here. */
 const largestArray = 2 ** 31 - 1;
@@ -83,7 +93,8 @@ function checkInside(folder: string, index: string, name: string): void {
 function noWeights(folder: string): string {
   const names = fs.existsSync(folder) && fs.statSync(folder).isDirectory() ? fs.readdirSync(folder) : [];
   const other = names.find((name) => /\.(safetensors|bin|pth?|gguf|onnx|h5|npz)$/.test(name));
-  const but = other ? ` (but ${other}, which is not read)` : "";
+  const advice = other?.endsWith(".gguf") ? `name that: ${path.join(folder, other)}` : "which is not read";
+  const but = other ? ` (but ${other}, ${advice})` : "";
   return `${folder} has no model.safetensors and no ${indexName}${but}.`;
 }
 
@@ -173,6 +184,7 @@ export function readGenerationConfig(folder: string): GenerationConfig | undefin
  * how the weights are kept where that is not as 32-bit floats.
  */
 export async function openModel(folder: string, dtype: ModelDtype = "f32"): Promise<Model> {
+  if (isGguf(folder)) return openGgufOnGpu(folder, dtype);
   const json = readOnce(path.join(folder, "config.json"));
   named(path.join(folder, "config.json"), () => parseModelConfig(json));
   const generation = readGenerationConfig(folder);
@@ -204,6 +216,57 @@ function packedSentence(model: Model): string[] {
   const bytes = packed.flatMap(({ parts }) => parts).reduce((sum, part) => sum + 4 * part.size, 0);
   const formats = [...new Set(packed.map(({ format }) => format.name))].join(" and ");
   return [`matrices are kept in ${formats}, ${readableBytes(bytes)}.`];
+}
+
+/** Opens the model in a GGUF file, on the GPU. */
+async function openGgufOnGpu(file: string, dtype: ModelDtype): Promise<Model> {
+  return withGgufModel(file, async ({ json, tensors }) => {
+    const { facts } = await openAdapter();
+    const available = facts.kind === "cpu" ? machineMemory() : undefined;
+    const { warnings, ...model } = openModelFiles(json, [tensors], { dtype, available });
+    for (const warning of [...warnings, ...packedSentence(model)])
+      process.stderr.write(`${file}: ${warning}\n`);
+    return model;
+  });
+}
+
+/** A model in its files, without a GPU. */
+interface StoredModel {
+  config: ModelConfig;
+  /** Under the names of its family's files; each is read when it is asked for. */
+  tensors: Map<string, StoredTensor>;
+}
+
+/** The model in tensors of files, checked. What is ignored is said on stderr. */
+function storedModel(name: string, json: unknown, files: Map<string, StoredTensor>[]): StoredModel {
+  const stated = parseModelConfig(json);
+  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
+  const { config, warnings } = settleHead(stated, tensors);
+  const expected = fileTensors(weightsOf(config));
+  joinBlocks(tensors, expected.keys());
+  checkTensors(config, tensors, expected);
+  for (const warning of [...configWarnings(json), ...warnings]) process.stderr.write(`${name}: ${warning}\n`);
+  return { config, tensors };
+}
+
+/** Does something with the files of a model (a folder or a GGUF file), without a GPU. Errors name it. */
+export async function withStoredModel<T>(
+  folder: string,
+  work: (model: StoredModel) => T | Promise<T>,
+): Promise<T> {
+  if (isGguf(folder))
+    return withGgufModel(folder, ({ json, tensors }) => work(storedModel(folder, json, [tensors])));
+  const json = readOnce(path.join(folder, "config.json"));
+  const generation = readGenerationConfig(folder);
+  const opened: WeightFile[] = [];
+  try {
+    for (const file of weightFiles(folder).files) opened.push(openWeightFile(file));
+    const tensors = opened.map((file) => file.tensors);
+    const { config, ...model } = named(folder, () => storedModel(folder, json, tensors));
+    return await work({ ...model, config: { ...config, eosTokenIds: stopTokenIds(config, generation) } });
+  } finally {
+    for (const file of opened) file.close();
+  }
 }
 
 /** Does something with a file or folder whose name goes before the message of an error. */

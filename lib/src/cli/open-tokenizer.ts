@@ -6,6 +6,7 @@ import { loadTiktoken, loadTokenizer } from "../tokenizer/files.js";
 import { byteTokenizer } from "../tokenizer/merges.js";
 import type { PatternName } from "../tokenizer/pretokenize.js";
 import { readBytes, readJson } from "./files.js";
+import { ggufTokenizer, isGguf } from "./gguf.js";
 import "./limit.js";
 import { UsageError } from "./run.js";
 
@@ -14,7 +15,7 @@ export const patternNames: PatternName[] = ["gpt2", "p50k_edit", "cl100k", "o200
 
 /**
  * The tokenizer in a tokenizer.json, in a folder with one, or in a .tiktoken file with the name of its pattern; or the one of
- * bytes where `name` is "bytes". Errors name the file.
+ * bytes where `name` is "bytes". A .gguf file has one too. Errors name the file.
  */
 export async function openTokenizer(name: string, pattern?: PatternName): Promise<Tokenizer> {
   const isList = name.endsWith(".tiktoken");
@@ -22,13 +23,14 @@ export async function openTokenizer(name: string, pattern?: PatternName): Promis
   if (name === "bytes") return byteTokenizer();
   const isFolder = fs.existsSync(name) && fs.statSync(name).isDirectory();
   const file =
-    isList || name.endsWith(".json") || (fs.existsSync(name) && !isFolder)
+    isList || isGguf(name) || name.endsWith(".json") || (fs.existsSync(name) && !isFolder)
       ? name
       : path.join(name, "tokenizer.json");
   if (isList && !pattern)
     throw new UsageError(`${file} does not say how to cut text: give --pattern ${patternNames.join("|")}.`);
   try {
-    const opened = isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(Object(readJson(file)));
+    const json = () => (isGguf(file) ? ggufTokenizer(file) : Object(readJson(file)));
+    const opened = isList ? loadTiktoken(readBytes(file), pattern!) : loadTokenizer(json());
     for (const note of opened.notes ?? []) process.stderr.write(`${file}: ${note}\n`);
     return opened;
   } catch (error) {

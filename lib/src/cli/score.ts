@@ -21,7 +21,7 @@ export function configure(command: Command): void {
   command
     .requiredOption(
       "--model <dir>",
-      "a folder with config.json and weights (model.safetensors, or several files with an index)",
+      "a folder with config.json and weights (model.safetensors, or several files with an index), or a .gguf file",
     )
     .requiredOption(
       "--ids <file>",
