@@ -755,18 +755,20 @@ export function alphabetRules(file: TokenizerFile, { vocab, merges, ...settings 
   ]);
 }
 
+/** The same model with its names in the order of their ids: as keys of an object, digits come before all others. */
+export function inOrderOfIds(model: FileModel): FileModel {
+  const names = [...model.names].sort((a, b) => Number(model.vocab[a]) - Number(model.vocab[b]));
+  return { ...model, names, vocab: Object.fromEntries(names.map((name) => [name, model.vocab[name]])) };
+}
+
 /** A tokenizer of characters from its file; undefined if the file is of another kind. */
 export function loadAlphabet(file: TokenizerFile, model: FileModel): Tokenizer | undefined {
   if (model.merges.length > 0 || file.added_tokens.length > 0) return undefined;
-  const alphabet = [...model.names].sort((a, b) => Number(model.vocab[a]) - Number(model.vocab[b]));
-  const tokenizer = alphabetTokenizer(alphabet);
+  const ordered = inOrderOfIds(model);
+  const tokenizer = alphabetTokenizer(ordered.names);
   const own = checkedPart("", TOKENIZER_FILE, tokenizer.toJson());
-  const inOrder = {
-    ...model,
-    names: alphabet,
-    vocab: Object.fromEntries(alphabet.map((name) => [name, model.vocab[name]])),
-  };
-  return alphabetRules(own, fileModel(own)) === alphabetRules(file, inOrder) ? tokenizer : undefined;
+  const rules = alphabetRules(own, inOrderOfIds(fileModel(own)));
+  return rules === alphabetRules(file, ordered) ? tokenizer : undefined;
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#file-added

@@ -87,6 +87,8 @@ await test("steps, patterns and settings that we do not run are named", () => {
   refuse((file) => Object.assign(file.model.vocab, { zz: 999_999 }), "Its ids go up to 999999");
   expect(() => loadTokenizer({})).toThrow("Its model is damaged");
   const characters = JSON.parse(JSON.stringify(characterTokenizer("abc").toJson()));
+  const digits = loadTokenizer(JSON.parse(JSON.stringify(characterTokenizer("b 1a0").toJson())));
+  expect(() => digits.encode("a~")).toThrow('"~" (U+007E), character 2 of the text, is not among');
   characters.normalizer = { type: "NFC" };
   const composed = loadTokenizer(characters);
   expect([...composed.encode("a\u0301bc")]).toEqual([1, 2]); // á is no character of its own, and is dropped
