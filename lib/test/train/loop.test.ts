@@ -85,78 +85,6 @@ await test("a tiny model learns one batch by heart", async () => {
   expect(losses[settings.steps - 1]).toBeLessThan(0.05);
 });
 
-//| 04-training/8-the-loop.ipynb#router-training-test
-/** A model of a family whose routers have a bias for the choice. */
-function steeredModel(): Model {
-  const shape = {
-    model_type: "glm4_moe",
-    hidden_size: 32,
-    num_hidden_layers: 3,
-    n_routed_experts: 8,
-    num_experts_per_tok: 2,
-  };
-  return randomModel(
-    parseModelConfig(completeModelConfig(shape, { vocab_size: 50, max_position_embeddings: 16 })),
-    1,
-  );
-}
-
-await test("training moves choice biases by the load of all microbatches and by nothing else, and they are saved", async () => {
-  const settings = tinySettings(3, { accumulate: 2, batchSize: 2, router: { biasRate: 0.25, zLoss: 0 } });
-  const data = { train: ruleTokens(400), val: ruleTokens(0), valSize: { tokens: 0, bytes: 0 } };
-  const run = startRun(steeredModel(), settings, data);
-  const loads: number[][][] = [];
-  await train(run, {
-    loadEvery: 1,
-    onStep: ({ load }) => void loads.push(load!.map((counts) => [...counts])),
-  });
-  const biases = [...parametersByName(run.model)].filter(([name]) => name.includes("correction_bias"));
-  expect(biases.length).toBe(2);
-  for (const [layer, [name, bias]] of biases.entries()) {
-    const moved = loads.map((step) => {
-      const total = step[layer].reduce((a, b) => a + b, 0);
-      expect(total).toBe(4 * 16 * 2);
-      return step[layer].map((count) => 0.25 * Math.sign(total - 8 * count));
-    });
-    const expected = moved[0].map((_, e) => moved.reduce((sum, step) => sum + step[e], 0));
-    expect([...(await bias.array())], name).toEqual(expected);
-    const files = await runFiles(run);
-    expect([...savedArrays(files.get("model.safetensors")!).get(name)!]).toEqual(expected);
-    expect(
-      [...savedArrays(files.get("optimizer.safetensors")!).keys()].some((key) => key.includes(name)),
-    ).toBe(false);
-  }
-  expect(parametersOf(run.model).some(({ role }) => role === "buffer")).toBe(false);
-});
-
-//| 04-training/8-the-loop.ipynb#z-loss-test
-await test("the z-loss pulls the router's logits towards zero, and is not in the loss that is reported", async () => {
-  const model = tinyModel(4);
-  const context = sequenceContext(model.config, 16);
-  const [settings, parameters] = [tinySettings(1), parametersOf(model)];
-  const optimizer = makeOptimizer(parameters, settings.optimizer);
-  const batch = batchTensors(4, 16);
-  writeBatch(batch, batches(ruleTokens(400), settings).next());
-  const at = (zLoss: number) => backward({ model, optimizer, context, microBatches: [batch], zLoss });
-  const [plain, pulled] = [at(0), at(0.5)];
-  expect(await pulled.loss.value()).toBe(await plain.loss.value());
-  const { loss, routed } = batchLoss(model, batch, context);
-  const values = parameters.map(({ value }) => value);
-  const slopes = gradients(
-    add(withRouterLosses(model, loss, routed), scale(routerZLoss(routed[0].routing.logits), 0.5)),
-    values,
-  );
-  for (const [i, slope] of slopes.entries())
-    expect(
-      relativeError(await pulled.gradients[i].array(), await slope.array()),
-      parameters[i].name,
-    ).toBeLessThan(1e-5);
-  const router = parameters.findIndex(({ role }) => role === "router");
-  expect(relativeError(await plain.gradients[router].array(), await slopes[router].array())).toBeGreaterThan(
-    0.01,
-  );
-});
-
 //| 04-training/8-the-loop.ipynb#evaluation-test
 await test("evaluation is the mean over every token of every window, also when the last batch is not full", async () => {
   const [model, source] = [tinyModel(2), ruleTokens(16 * 7 + 1)];
@@ -285,6 +213,78 @@ await test("a run that is stopped and goes on has the bits of one that never was
   expect(latestCheckpoint(parts)).toEqual(latestCheckpoint(whole));
   expect(await tinyTraining(parts)).toEqual([]); // nothing is left to do
   fs.rmSync(folder, { recursive: true });
+});
+
+//| 04-training/8-the-loop.ipynb#router-training-test
+/** A model of a family whose routers have a bias for the choice. */
+function steeredModel(): Model {
+  const shape = {
+    model_type: "glm4_moe",
+    hidden_size: 32,
+    num_hidden_layers: 3,
+    n_routed_experts: 8,
+    num_experts_per_tok: 2,
+  };
+  return randomModel(
+    parseModelConfig(completeModelConfig(shape, { vocab_size: 50, max_position_embeddings: 16 })),
+    1,
+  );
+}
+
+await test("training moves choice biases by the load of all microbatches and by nothing else, and they are saved", async () => {
+  const settings = tinySettings(3, { accumulate: 2, batchSize: 2, router: { biasRate: 0.25, zLoss: 0 } });
+  const data = { train: ruleTokens(400), val: ruleTokens(0), valSize: { tokens: 0, bytes: 0 } };
+  const run = startRun(steeredModel(), settings, data);
+  const loads: number[][][] = [];
+  await train(run, {
+    loadEvery: 1,
+    onStep: ({ load }) => void loads.push(load!.map((counts) => [...counts])),
+  });
+  const biases = [...parametersByName(run.model)].filter(([name]) => name.includes("correction_bias"));
+  expect(biases.length).toBe(2);
+  for (const [layer, [name, bias]] of biases.entries()) {
+    const moved = loads.map((step) => {
+      const total = step[layer].reduce((a, b) => a + b, 0);
+      expect(total).toBe(4 * 16 * 2);
+      return step[layer].map((count) => 0.25 * Math.sign(total - 8 * count));
+    });
+    const expected = moved[0].map((_, e) => moved.reduce((sum, step) => sum + step[e], 0));
+    expect([...(await bias.array())], name).toEqual(expected);
+    const files = await runFiles(run);
+    expect([...savedArrays(files.get("model.safetensors")!).get(name)!]).toEqual(expected);
+    expect(
+      [...savedArrays(files.get("optimizer.safetensors")!).keys()].some((key) => key.includes(name)),
+    ).toBe(false);
+  }
+  expect(parametersOf(run.model).some(({ role }) => role === "buffer")).toBe(false);
+});
+
+//| 04-training/8-the-loop.ipynb#z-loss-test
+await test("the z-loss pulls the router's logits towards zero, and is not in the loss that is reported", async () => {
+  const model = tinyModel(4);
+  const context = sequenceContext(model.config, 16);
+  const [settings, parameters] = [tinySettings(1), parametersOf(model)];
+  const optimizer = makeOptimizer(parameters, settings.optimizer);
+  const batch = batchTensors(4, 16);
+  writeBatch(batch, batches(ruleTokens(400), settings).next());
+  const at = (zLoss: number) => backward({ model, optimizer, context, microBatches: [batch], zLoss });
+  const [plain, pulled] = [at(0), at(0.5)];
+  expect(await pulled.loss.value()).toBe(await plain.loss.value());
+  const { loss, routed } = batchLoss(model, batch, context);
+  const values = parameters.map(({ value }) => value);
+  const slopes = gradients(
+    add(withRouterLosses(model, loss, routed), scale(routerZLoss(routed[0].routing.logits), 0.5)),
+    values,
+  );
+  for (const [i, slope] of slopes.entries())
+    expect(
+      relativeError(await pulled.gradients[i].array(), await slope.array()),
+      parameters[i].name,
+    ).toBeLessThan(1e-5);
+  const router = parameters.findIndex(({ role }) => role === "router");
+  expect(relativeError(await plain.gradients[router].array(), await slopes[router].array())).toBeGreaterThan(
+    0.01,
+  );
 });
 
 //| 04-training/8-the-loop.ipynb#dropout-run-test
