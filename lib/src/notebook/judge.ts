@@ -2,7 +2,6 @@
 import { copyValue, type Difference, firstDifference, kindOf, poison, showValue } from "./compare.js";
 import { guarded } from "./interrupt.js";
 import { type Random, randomFrom } from "./random.js";
-import { watchOver } from "./watchdog.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: what an answer takes is its check's affair
 type Whatever = any;
@@ -103,17 +102,6 @@ function endOf(milliseconds: number, signal?: AbortSignal): { promise: Promise<O
   return { promise, stop };
 }
 
-/** What an answer gave, once it has waited for all it waits for; or how it was ended. */
-async function waitFor(given: unknown, end: Promise<Outcome>, patience: number): Promise<Outcome> {
-  if (!(given instanceof Promise)) return { result: await given };
-  const stopWatching = watchOver(patience);
-  try {
-    return await Promise.race([given.then((result) => ({ result })), end]);
-  } finally {
-    stopWatching();
-  }
-}
-
 /** How long calls may take, in milliseconds, and what interrupts them. */
 interface Limits {
   patience: number;
@@ -134,7 +122,8 @@ async function attempt(
   try {
     const called = guarded(() => call(...own), patience);
     if ("ended" in called) return called;
-    const outcome = await waitFor(called.result, end.promise, patience);
+    const work = (async (): Promise<Outcome> => ({ result: await called.result }))();
+    const outcome = await Promise.race([work, end.promise]);
     if (outcome.ended) return outcome;
     const result = check.output === undefined ? copyValue(outcome.result) : copyValue(own[check.output]);
     return { result, changed: changedArgument(check, own, args) };
