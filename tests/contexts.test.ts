@@ -14,7 +14,8 @@ test("a request that learns while another scores keeps its tape and its tensors"
   const sizes = { vocab_size: 64, max_position_embeddings: 16 };
   const small = { hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 4, head_dim: 8 };
   const model = randomModel(parseModelConfig(completeModelConfig({ ...small, num_experts: 2 }, sizes)), 1);
-  const rows = [Array.from({ length: 16 }, (_, i) => i)];
+  // Many rows, so that scoring waits more than once also where all kernels are compiled.
+  const rows = Array.from({ length: 1000 }, () => Array.from({ length: 16 }, (_, i) => i));
   let scoring = true;
   const scored = scoreRows(model, rows).finally(() => {
     scoring = false;
