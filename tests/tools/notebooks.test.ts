@@ -162,7 +162,7 @@ manager, client = start_new_kernel(kernel_name="tslab", cwd=sys.argv[1], startup
 limit = int(sys.argv[3])
 
 def run(source, interrupt):
-    texts, interrupted = [], False
+    texts, sent = [], float("-inf")
     asked = client.execute(source)
     while True:
         message = client.get_iopub_msg(timeout=limit)
@@ -171,8 +171,8 @@ def run(source, interrupt):
         if content.get("execution_state") == "idle": break
         if message["msg_type"] == "stream": texts.append(content["text"])
         if "data" in content: texts.append(content["data"]["text/plain"])
-        if texts and interrupt and not interrupted:
-            interrupted = True
+        if texts and interrupt and time.monotonic() - sent > 10: # a signal may come before anybody listens: again, then
+            sent = time.monotonic()
             manager.interrupt_kernel()
     while True:
         reply = client.get_shell_msg(timeout=limit)
