@@ -10,19 +10,11 @@ import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safet
 import { indexName } from "../formats/shards.js";
 import { readableBytes } from "../gpu/buffers.js";
 import type { ModelConfig } from "../formats/config.js";
-import { configWarnings, parseModelConfig } from "../model/config.js";
-import { modelFamilies, weightsOf } from "../model/families.js";
+import { parseModelConfig } from "../model/config.js";
+import { weightsOf } from "../model/families.js";
 import { type Model, partAt } from "../model/structure.js";
-import {
-  type StoredTensor,
-  checkTensors,
-  completeNames,
-  fileTensors,
-  joinBlocks,
-  mergeFiles,
-  settleHead,
-} from "../model/stored.js";
-import { type ModelDtype, openModelFiles } from "../model/weights.js";
+import type { StoredTensor } from "../model/stored.js";
+import { type ModelDtype, checkModelFiles, openModelFiles } from "../model/weights.js";
 import { PackedWeight } from "../tensor/products.js";
 import { openAdapter } from "./adapter.js";
 import { readJson } from "./files.js";
@@ -239,14 +231,9 @@ interface StoredModel {
 
 /** The model in tensors of files, checked. What is ignored is said on stderr. */
 function storedModel(name: string, json: unknown, files: Map<string, StoredTensor>[]): StoredModel {
-  const stated = parseModelConfig(json);
-  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
-  const { config, warnings } = settleHead(stated, tensors);
-  const expected = fileTensors(weightsOf(config));
-  joinBlocks(tensors, expected.keys());
-  checkTensors(config, tensors, expected);
-  for (const warning of [...configWarnings(json), ...warnings]) process.stderr.write(`${name}: ${warning}\n`);
-  return { config, tensors };
+  const { warnings, ...model } = checkModelFiles(json, files);
+  for (const warning of warnings) process.stderr.write(`${name}: ${warning}\n`);
+  return model;
 }
 
 /** Does something with the files of a model (a folder or a GGUF file), without a GPU. Errors name it. */

@@ -142,6 +142,26 @@ export interface OpenSettings {
   available?: number;
 }
 
+//| 03-moe/5-the-families.ipynb#check-model-files
+/** What files of a model hold, found to belong together. */
+export interface CheckedFiles {
+  config: ModelConfig;
+  tensors: Map<string, StoredTensor>;
+  /** What was ignored, a sentence each. */
+  warnings: string[];
+}
+
+/** Holds a config.json (parsed) against the tensors of its files, before any of them is read. Needs no GPU. */
+export function checkModelFiles(json: unknown, files: Map<string, StoredTensor>[]): CheckedFiles {
+  const stated = parseModelConfig(json);
+  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
+  const { config, warnings } = settleHead(stated, tensors);
+  const expected = fileTensors(weightsOf(config));
+  joinBlocks(tensors, expected.keys());
+  checkTensors(config, tensors, expected);
+  return { config, tensors, warnings: [...configWarnings(json), ...warnings] };
+}
+
 //| 03-moe/5-the-families.ipynb#open-model-files
 /**
  * Makes a model from its config.json (parsed) and the tensors of its files, which are read a few rows at a time. `warnings` says
@@ -149,27 +169,21 @@ export interface OpenSettings {
  * weights that do not belong to it, and for more of them than there is memory for.
  */
 export function openModelFiles(
-  config: unknown,
+  json: unknown,
   files: Map<string, StoredTensor>[],
   { dtype = "f32", available = Number.POSITIVE_INFINITY }: OpenSettings = {},
 ): LoadedModel {
-  const stated = parseModelConfig(config);
-  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
-  const settled = settleHead(stated, tensors);
-  const weights = weightsOf(settled.config);
-  const expected = fileTensors(weights);
-  joinBlocks(tensors, expected.keys());
-  checkTensors(settled.config, tensors, expected);
-  const needed = checkWeightsFit(settled.config, weights, (weight) =>
+  const { config, tensors, warnings } = checkModelFiles(json, files);
+  const needed = checkWeightsFit(config, weightsOf(config), (weight) =>
     keptFormat(weight, tensors.get(weight.files[0])!.dtype, dtype),
   );
   if (needed > available)
     throw new Error(
       `Its weights need ${readableBytes(needed)} of memory, and there are ${readableBytes(available)}.`,
     );
-  const family = modelFamilies[settled.config.modelType];
-  const model = buildModel(settled.config, family, (weight) => loadWeight(weight, tensors, dtype));
-  return { ...model, warnings: [...configWarnings(config), ...settled.warnings] };
+  const family = modelFamilies[config.modelType];
+  const model = buildModel(config, family, (weight) => loadWeight(weight, tensors, dtype));
+  return { ...model, warnings };
 }
 
 /** Makes a model, to be trained or run, from its config.json (parsed) and the bytes of its safetensors file or files. */
