@@ -50,7 +50,7 @@ test("a chat template goes along with prepared data, and is there when its first
   const { openTokenizer } = await import("../lib/src/cli/open-tokenizer.ts");
   await prepareCorpus(at("data"), {
     sources: [{ name: "text", files: [at("corpus.txt")] }],
-    tokenizer: await openTokenizer(at("tokenizer")),
+    tokenizer: openTokenizer(at("tokenizer")),
     chatTemplate: "{{ messages }}",
   });
   for (const data of ["corpus.txt", "data"])
