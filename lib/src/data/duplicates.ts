@@ -123,7 +123,7 @@ export function shingleHashes(words: Int32Array): Int32Array {
 export const PERMUTATIONS = 128;
 export const [MULTIPLIERS, ADDENDS] = ((random) => {
   const bits = () => Int32Array.from({ length: PERMUTATIONS }, () => Math.floor(random() * 2 ** 32) | 0);
-  return [bits().map((each) => each | 1), bits()];
+  return [bits().map((word) => word | 1), bits()];
 })(randomStream(1997));
 
 /**

@@ -79,7 +79,7 @@ export function expandRules(template: string, rules: Grammar["rules"]): string {
   return template.replace(/\\[\s\S]|@(\w+)/g, (found, name?: string) => {
     if (name === undefined) return found; // an escaped character stays as it is
     if (!rules[name]) throw new Error(`There is no rule named ${name}.`);
-    return `[${rules[name].map((each) => expandRules(each, rules)).join("|")}]`;
+    return `[${rules[name].map((option) => expandRules(option, rules)).join("|")}]`;
   });
 }
 
@@ -710,8 +710,8 @@ export function writeSynthetic(
   };
   let card: SyntheticCard | undefined;
   writeWhole(file, fill, () => {
-    const known = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
-    card = { ...known, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
+    const base = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
+    card = { ...base, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
     // Whenever we are stopped, the card never stands beside a corpus that it does not fit.
     fs.rmSync(realPlace(file), { force: true });
     replaceFile(`${file}.json`, `${JSON.stringify(card, null, 2)}\n`);
