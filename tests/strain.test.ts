@@ -6,7 +6,7 @@ import path from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { readRunFile } from "../lib/src/cli/train-config.ts";
 import { readManifest } from "../lib/src/data/manifest.ts";
-import { randomStream } from "../lib/src/data/synthetic.ts";
+import { randomStream } from "../lib/src/data/random.ts";
 import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
 import { keptLines } from "../lib/src/train/logs.ts";
 import { type Fault, failAndResume, filesIn, problemOf, shortRun, trainHere } from "./strain.ts";

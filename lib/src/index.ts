@@ -109,6 +109,7 @@ export {
   documentStarts,
   nextSource,
 } from "./data/batches.js";
+export * from "./data/bits-per-byte.js";
 export type {
   CheckedTexts,
   CorpusChecks,
@@ -134,6 +135,7 @@ export {
 } from "./data/filters.js";
 export type { Manifest, Shard, SourceShare, Split, TextSource } from "./data/manifest.js";
 export { prepareCorpus } from "./data/prepare.js";
+export * from "./data/random.js";
 export {
   type OpenShards,
   type TokenSource,
@@ -154,11 +156,9 @@ export {
   type Step,
   type SyntheticCard,
   type SyntheticDocument,
-  bitsPerByte,
   entropyOf,
   measureParts,
   parseTemplate,
-  randomStream,
   syntheticDocuments,
   syntheticEntropy,
   syntheticText,

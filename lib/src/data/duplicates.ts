@@ -1,6 +1,6 @@
 // Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
-import { randomStream } from "./synthetic.js";
+import { randomStream } from "./random.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-parts
 /** The slot of a hash in a table of pairs (its length is a power of two): where it stands, or where it would. */
