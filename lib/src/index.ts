@@ -334,14 +334,7 @@ export {
   type GeneratedToken,
   openEngine,
 } from "./infer/engine.js";
-export {
-  type GenerateSettings,
-  type Session,
-  generate,
-  generateText,
-  openSession,
-  plainGenerate,
-} from "./infer/generate.js";
+export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";
 export {
   type Candidate,
   type SamplingSettings,
@@ -356,3 +349,4 @@ export {
   sampleToken,
   stopFilter,
 } from "./infer/sampling.js";
+export { type Session, openSession } from "./infer/session.js";

@@ -578,8 +578,9 @@ export function newSequence(
 
 //| 05-inference/3-many-at-once.ipynb#submit
 /** Takes a request in: gives its choices, which begin to run. */
-export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
-  checkRequest(parts, request);
+export function submit(parts: EngineParts, given: EngineRequest): Choice[] {
+  checkRequest(parts, given);
+  const request = { ...given, prompt: Array.from(given.prompt) }; // which the caller may go on with
   parts.requests += 1;
   parts.counts.promptTokens += request.prompt.length;
   const leader = newSequence(parts, request, 0);
