@@ -166,7 +166,7 @@ export {
 } from "./data/synthetic.js";
 export { type KeyValues, type Scoring, type Visibility, attend } from "./tensor/attend.js";
 export { attention, causalSoftmax, mergeHeads, splitHeads } from "./tensor/attention.js";
-export { gradients, parameter, reshape, withoutGradients } from "./tensor/autograd.js";
+export { gradients, parameter, reshape, withInference, withoutGradients } from "./tensor/autograd.js";
 export { type Recording, capture } from "./tensor/capture.js";
 export { mixingWeights, relativeError } from "./tensor/check.js";
 export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";

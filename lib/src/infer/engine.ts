@@ -6,7 +6,7 @@ import { cacheBytes } from "../model/count.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
-import { withoutGradients } from "../tensor/autograd.js";
+import { withInference } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";
 import { rowWindow } from "../tensor/pieces.js";
@@ -232,7 +232,7 @@ export function batchStep(parts: EngineParts, batch: number, tokens: number): Ba
   const context = { positions, ...turns, cache: memory.at(positions, tables) };
   const put = cacheWriteKernel({ rows: 1, tokens: batch, width: vocabSize, capacity: settings.maxSequences });
   const recording = capture<void>(() =>
-    withoutGradients(() => {
+    withInference(() => {
       const { hidden } = hiddenStates(model, ids, context);
       const logits = outputLogits(model, embed(last, view(hidden, [batch * tokens, hiddenSize])));
       launchInto(put, [logits, places], [scores]);

@@ -3,7 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
-import { withoutGradients } from "../tensor/autograd.js";
+import { withInference } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";
 import { type Tensor, indices, view } from "../tensor/tensor.js";
@@ -28,7 +28,7 @@ export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, tu
   const last = indices([0], [1, 1]);
   const context = { positions, ...turns, cache: cache.at(positions) };
   const recording = capture(() =>
-    withoutGradients(() => {
+    withInference(() => {
       const { hidden } = hiddenStates(model, ids, context);
       return outputLogits(model, embed(last, view(hidden, [tokens, model.config.hiddenSize])));
     }),
