@@ -293,13 +293,14 @@ export {
 } from "./train/step.js";
 export { type KeyValueCache, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
 export {
-  type GenerateSettings,
-  type Session,
-  generate,
-  generateText,
-  openSession,
-  plainGenerate,
-} from "./infer/generate.js";
+  type Choice,
+  type Engine,
+  type EngineRequest,
+  type EngineSettings,
+  type GeneratedToken,
+  openEngine,
+} from "./infer/engine.js";
+export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";
 export {
   type Candidate,
   type SamplingSettings,
@@ -314,3 +315,4 @@ export {
   sampleToken,
   stopFilter,
 } from "./infer/sampling.js";
+export { type Session, openSession } from "./infer/session.js";
