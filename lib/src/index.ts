@@ -92,7 +92,7 @@ export {
   padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
-export { bf16Format, f16Format, int8Format, mxfp4Format } from "./kernels/formats.js";
+export { bf16Format, f16Format, int4Format, int8Format, mxfp4Format } from "./kernels/formats.js";
 export type { OperandFormat, PackedArray } from "./kernels/operands.js";
 export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
 export {
