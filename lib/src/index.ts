@@ -174,6 +174,7 @@ export {
 export { normals, uniforms } from "./tensor/random.js";
 export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
+export { sampleInputs, sampleRows } from "./tensor/sample.js";
 export {
   type ArrayOf,
   type DType,
@@ -314,5 +315,6 @@ export {
   sampleFrom,
   sampleToken,
   stopFilter,
+  writeSampling,
 } from "./infer/sampling.js";
 export { type Session, openSession } from "./infer/session.js";
