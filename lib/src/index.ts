@@ -241,6 +241,7 @@ export { type GgufTextEnds, ggufTokenizerJson, ggufTokenizerKeys } from "./model
 export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
+export type { QuantizeSettings } from "./model/quantize.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type { StoredTensor } from "./model/stored.js";
 export type {
