@@ -7,13 +7,18 @@ import { configText } from "../formats/write-config.js";
 import { readableBytes } from "../gpu/buffers.js";
 import { bf16Format, f16Format, int4Format, int8Format, mxfp4Format } from "../kernels/formats.js";
 import { type OperandFormat, f32Format } from "../kernels/operands.js";
+import { type InputSquares, calibrated, inputSquares } from "../model/calibration.js";
+import { checkIds } from "../model/decoder.js";
 import { weightsOf } from "../model/families.js";
 import { storedNumbers } from "../model/gguf.js";
 import { type QuantizeSettings, formatBytes, quantizedConfig, quantizedFormat } from "../model/quantize.js";
 import { type StoredTensor, weightsFiles } from "../model/stored.js";
-import type { ModelWeight } from "../model/structure.js";
+import { type ModelWeight, partAt } from "../model/structure.js";
+import type { Weight } from "../tensor/products.js";
+import { promptIds } from "../infer/generate.js";
+import { readText } from "./files.js";
 import { isGguf } from "./gguf.js";
-import { type FileContent, checkRoom, withStoredModel, writeModel } from "./model.js";
+import { type FileContent, checkRoom, openModel, withStoredModel, writeModel } from "./model.js";
 import { modelFolder, readChatTemplate } from "./model-folder.js";
 import { openTokenizer } from "./open-tokenizer.js";
 import { shardOption } from "./options.js";
@@ -44,6 +49,7 @@ export function configure(command: Command): void {
         "what embedding and output layer become (default: int8, or as --format says)",
       ).choices(["int8", "int4", "f16", "bf16", "f32"]),
     )
+    .option("--calibrate <file...>", "texts of the kind that the model is for: scales are chosen so that it loses least on them")
     .requiredOption("--out <dir>", "the folder to write into")
     .addOption(shardOption())
     .option("--json", "print what was written as one JSON object")
@@ -51,7 +57,7 @@ export function configure(command: Command): void {
   examples(
     command,
     "npx tslm quantize --model runs/default/model --format int4 --out small",
-    "npx tslm quantize --model model --format int4-asym --group 128 --tables f16 --out small",
+    "npx tslm quantize --model model --format int4-asym --group 128 --calibrate stories.txt --out small",
   );
 }
 
@@ -61,6 +67,7 @@ interface QuantizeOptions {
   format: (typeof matrixFormats)[number];
   group?: string;
   tables?: "int8" | "int4" | "f16" | "bf16" | "f32";
+  calibrate?: string[];
   out: string;
   maxShardSize: number;
   json?: boolean;
@@ -105,11 +112,15 @@ async function run(options: QuantizeOptions): Promise<void> {
     }
     const bytes = [...formats.values()].reduce((sum, own) => sum + own, 0);
     checkRoom(out, bytes, "The model");
+    const stored = (weight: ModelWeight) => checkedNumbers(weight, storedNumbers(weight, tensors), formatOf(weight));
+    const numbersOf = options.calibrate
+      ? calibrated({ config, numbersOf: stored, squares: await squaresOf(model, options.calibrate), formatOf })
+      : stored;
     const progress = startProgress("Quantizing", weights.length);
     const seen = new Set<string>();
     const valuesOf = (weight: ModelWeight) => {
       progress.update(seen.add(weight.path).size, weight.path);
-      return checkedNumbers(weight, storedNumbers(weight, tensors), formatOf(weight));
+      return numbersOf(weight);
     };
     await writeModel(out, { by: "quantize", inputs: [model] }, async () => ({
       ...(await otherFiles(model, config)),
@@ -121,6 +132,24 @@ async function run(options: QuantizeOptions): Promise<void> {
     const listed = [...formats].map(([name, own]) => `${name} ${readableBytes(own)}`).join(", ");
     process.stdout.write(`${readableBytes(bytes)} of weights (${listed}), in ${out}\n`);
   });
+}
+
+/** Tokens of texts that a calibration takes at most, and those of a row. */
+const calibrationTokens = { most: 16384, row: 512 };
+
+/** What texts send through the matrices of a model. */
+async function squaresOf(folder: string, files: string[]): Promise<InputSquares> {
+  const tokenizer = await openTokenizer(folder);
+  const ids = files.flatMap((file) => Array.from(promptIds(tokenizer, readText(file)))).slice(0, calibrationTokens.most);
+  const model = await openModel(folder, "f32");
+  checkIds(ids, model.config.vocabSize);
+  const length = Math.min(calibrationTokens.row, model.config.contextLength, ids.length);
+  const rows = Array.from({ length: Math.floor(ids.length / length) }, (_, i) => ids.slice(i * length, (i + 1) * length));
+  const progress = startProgress("Calibrating", rows.length);
+  const squares = await inputSquares(model, rows, progress.update);
+  progress.done(`${ids.length} tokens`);
+  for (const { path } of weightsOf(model.config)) (partAt(model, path) as Weight).free();
+  return squares;
 }
 
 /** The numbers of a weight. Throws where a format cannot have them. */

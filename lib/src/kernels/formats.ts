@@ -244,10 +244,14 @@ export function int4Format(group: number, zeroPoints = false): GroupFormat {
       }
       return [codes, scales];
     },
-    unpack: ([codes, scales]) =>
-      Float32Array.from({ length: 8 * codes.length }, (_, i) => {
-        const { scale, zero } = storage.read(scales, Math.floor(i / group));
-        return scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
-      }),
+    unpack([codes, scales]) {
+      const values = new Float32Array(8 * codes.length);
+      for (let first = 0; first < values.length; first += group) {
+        const { scale, zero } = storage.read(scales, first / group);
+        for (let i = first; i < first + group; i++)
+          values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
+      }
+      return values;
+    },
   };
 }
