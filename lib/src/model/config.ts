@@ -9,7 +9,7 @@ import {
   renameAliases,
   runnableOf,
   strayValues,
-  withoutMxfp4,
+  withoutPacking,
 } from "../formats/config.js";
 import { isRecord, shown, withoutNulls } from "../formats/keys.js";
 import { configJson, configText } from "../formats/write-config.js";
@@ -66,7 +66,7 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
   if (strict) checkConfigKeys(json, modelType, family);
   const keys = completeKeys(json, family);
   const config = withOwnSpelling(family, () => {
-    checkRunnable(withoutMxfp4(keys), runnableOf(family));
+    checkRunnable(withoutPacking(keys), runnableOf(family));
     if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
     return buildModelConfig(keys, modelType, family);
   });
