@@ -499,24 +499,41 @@ export function noteComputed({ pool }: EngineParts, { sequence, start, count }: 
   }
 }
 
+//| 05-inference/3-many-at-once.ipynb#engine-step-2
+/** What a step did: its runs, and the texts whose next tokens were drawn, in the order of their rows of scores. */
+export interface StepResult {
+  runs: StepRun[];
+  drawn: Sequence[];
+}
+
+/** Draws the next tokens of texts from their rows of scores. A text that has none ends with the error. */
+export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise<void> {
+  const { vocabSize } = parts.model.config;
+  const scores = await rowWindow(parts.scores, 0, drawn.length).array();
+  drawn.forEach((sequence, row) => {
+    if (sequence.choice.finishReason) return; // aborted meanwhile
+    try {
+      addToken(parts, sequence, drawToken(sequence, scores.subarray(row * vocabSize, (row + 1) * vocabSize)));
+    } catch (error) {
+      endSequence(parts, sequence, "aborted", error as Error);
+    }
+  });
+}
+
 /** Runs one step of all texts: one wait for the GPU. */
-export async function engineStep(parts: EngineParts): Promise<void> {
+export async function engineStep(parts: EngineParts): Promise<StepResult> {
   admitAll(parts);
   const runs = planStep(parts);
-  const wanting: Sequence[] = [];
+  const drawn: Sequence[] = [];
   for (const run of runs) {
-    runBatchStep(stepOf(parts, run.batch, run.tokens), run, wanting.length);
-    wanting.push(...run.parts.filter(isLastPart).map(({ sequence }) => sequence));
+    runBatchStep(stepOf(parts, run.batch, run.tokens), run, drawn.length);
+    drawn.push(...run.parts.filter(isLastPart).map(({ sequence }) => sequence));
   }
   for (const part of runs.flatMap(({ parts: some }) => some)) noteComputed(parts, part);
   parts.counts.steps += 1;
-  if (wanting.length === 0) return finish();
-  const { vocabSize } = parts.model.config;
-  const scores = await rowWindow(parts.scores, 0, wanting.length).array();
-  wanting.forEach((sequence, row) => {
-    if (sequence.choice.finishReason) return; // aborted meanwhile
-    addToken(parts, sequence, drawToken(sequence, scores.subarray(row * vocabSize, (row + 1) * vocabSize)));
-  });
+  if (drawn.length > 0) await drawTokens(parts, drawn);
+  else await finish();
+  return { runs, drawn };
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-loop
@@ -577,8 +594,8 @@ export function newSequence(
 }
 
 //| 05-inference/3-many-at-once.ipynb#submit
-/** Takes a request in: gives its choices, which begin to run. */
-export function submit(parts: EngineParts, given: EngineRequest): Choice[] {
+/** Puts a request at the end of those that wait, and gives its choices. */
+export function enqueue(parts: EngineParts, given: EngineRequest): Sequence[] {
   checkRequest(parts, given);
   const request = { ...given, prompt: Array.from(given.prompt) }; // which the caller may go on with
   parts.requests += 1;
@@ -591,8 +608,14 @@ export function submit(parts: EngineParts, given: EngineRequest): Choice[] {
     if (request.maxTokens > 0) parts.waiting.push(sequence);
     else endSequence(parts, sequence, "length");
   }
+  return [leader, ...others];
+}
+
+/** Takes a request in: gives its choices, which begin to run. */
+export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
+  const sequences = enqueue(parts, request);
   parts.loop ??= Promise.resolve().then(() => runEngine(parts));
-  return [leader, ...others].map(({ choice }) => choice);
+  return sequences.map(({ choice }) => choice);
 }
 
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts
