@@ -192,6 +192,7 @@ export {
 export { normals, uniforms } from "./tensor/random.js";
 export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
+export { sampleInputs, sampleRows } from "./tensor/sample.js";
 export {
   type ArrayOf,
   type DType,
@@ -348,5 +349,6 @@ export {
   sampleFrom,
   sampleToken,
   stopFilter,
+  writeSampling,
 } from "./infer/sampling.js";
 export { type Session, openSession } from "./infer/session.js";
