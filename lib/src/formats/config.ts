@@ -384,7 +384,10 @@ export function checkRunnable(json: Record<string, unknown>, runnable: Record<st
     const isList = ["layer_types", "no_rope_layers"].includes(key);
     const given = json[key] === undefined ? [] : isList ? [json[key]].flat() : [json[key]];
     for (const value of given.filter((value) => !values.includes(value))) {
-      if (values.length === 0) throw new Error(`${key} is given, but such models are not run so far.`);
+      const method =
+        isRecord(value) && value.quant_method ? ` (quant_method ${shown(value.quant_method)})` : "";
+      if (values.length === 0)
+        throw new Error(`${key} is given${method}, but such models are not run so far.`);
       const stated = `${key} is ${shown(value)}`;
       throw new Error(`${stated}, but only ${JSON.stringify(values[0])} is run so far.`);
     }
