@@ -348,3 +348,4 @@ export {
   sampleToken,
   stopFilter,
 } from "./infer/sampling.js";
+export { type Draft, lookupDraft, modelDraft, speculate } from "./infer/speculate.js";
