@@ -2,14 +2,15 @@
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
-import { withoutGradients } from "../tensor/autograd.js";
+import { withInference } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { uniforms } from "../tensor/random.js";
 import { type Tensor, indices } from "../tensor/tensor.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { type KeyValueCache, keyValueCache } from "./cache.js";
-import { type GenerateSettings, checkLength, prefillChunk, sessionSize } from "./generate.js";
+import type { GenerateSettings } from "./generate.js";
 import { type Candidate, candidatesFor, renormalize, sampleFrom } from "./sampling.js";
+import { checkLength, prefillChunk } from "./session.js";
 
 //| 05-inference/5-guessing-ahead.ipynb#common-length
 /** How many tokens two texts have in common, from the first on. */
@@ -37,7 +38,7 @@ export function readingStep(
   const [ids, positions] = [indices(new Uint32Array(tokens), [1, tokens]), indices(new Uint32Array(tokens))];
   const context = { positions, ...turns, cache: cache.at(positions) };
   const recording = capture(() =>
-    withoutGradients(() => {
+    withInference(() => {
       const { hidden } = hiddenStates(model, ids, context);
       return scored ? outputLogits(model, hidden) : hidden;
     }),
@@ -250,7 +251,7 @@ export async function* speculate(
   draft: Draft,
 ): AsyncGenerator<number> {
   checkLength(model.config, prompt.length);
-  const capacity = sessionSize(model.config, prompt.length + settings.maxTokens);
+  const capacity = Math.min(model.config.contextLength, prompt.length + settings.maxTokens);
   const reader = openReader(model, capacity, settings.draftTokens + 1);
   try {
     yield* guessAndCheck(reader, prompt, settings, draft);
