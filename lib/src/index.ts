@@ -319,3 +319,4 @@ export {
   writeSampling,
 } from "./infer/sampling.js";
 export { type Session, openSession } from "./infer/session.js";
+export { type Draft, lookupDraft, modelDraft, speculate } from "./infer/speculate.js";
