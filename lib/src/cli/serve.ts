@@ -42,12 +42,22 @@ export function configure(command: Command): void {
     .option("--port <n>", "where to listen; 0: any port that is free", wholeNumber(0), 8080)
     .option("--host <address>", "the address to listen at: 0.0.0.0 lets other machines in", "127.0.0.1")
     .option("--name <name>", "what the model is called in requests (default: the name of its folder or file)")
-    .option("--api-key <key>", "requests must bring this key (default: TSLM_API_KEY in the environment, else none)")
-    .option("--chat-template <file>", "write conversations down by this Jinja template, not by the model's own")
+    .option(
+      "--api-key <key>",
+      "requests must bring this key (default: TSLM_API_KEY in the environment, else none)",
+    )
+    .option(
+      "--chat-template <file>",
+      "write conversations down by this Jinja template, not by the model's own",
+    )
     .addOption(dtypeOption())
     .option("--max-body <size>", "the longest body of a request", byteSize, 8e6)
     .option("--max-queue <n>", "answers that may wait for their turn", wholeNumber(0), 256)
-    .option("--max-tokens <n>", "new tokens that a request may ask for (default: what the context holds)", wholeNumber(1))
+    .option(
+      "--max-tokens <n>",
+      "new tokens that a request may ask for (default: what the context holds)",
+      wholeNumber(1),
+    )
     .option("--max-seconds <s>", "how long a request may take", numberBetween(0.1, 1e6), 600)
     .option("--log <file>", "append the request log to this file (default: stderr)")
     .addHelpText(
@@ -124,7 +134,11 @@ async function listen(app: App, { host, port }: ServeOptions) {
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
       const taken = `Port ${port} is taken: choose another with --port.`;
-      reject(error.code === "EADDRINUSE" ? new Error(taken) : new Error(`${host}:${port} cannot be listened at: ${error.message}.`));
+      reject(
+        error.code === "EADDRINUSE"
+          ? new Error(taken)
+          : new Error(`${host}:${port} cannot be listened at: ${error.message}.`),
+      );
     });
     server.listen(port, host, resolve);
   });
@@ -138,7 +152,9 @@ async function run(options: ServeOptions): Promise<void> {
   const app = openApp(service, { apiKey: options.apiKey, log: openLog(options.log) });
   const { server, port } = await listen(app, options);
   const shownHost = options.host.includes(":") ? `[${options.host}]` : options.host;
-  process.stdout.write(`Serving ${service.name} at http://${shownHost}:${port} (API at /v1). Ctrl-C ends it.\n`);
+  process.stdout.write(
+    `Serving ${service.name} at http://${shownHost}:${port} (API at /v1). Ctrl-C ends it.\n`,
+  );
   await signalled();
   process.stderr.write("Finishing the answers that are being written; once more ends at once.\n");
   server.close();

@@ -1,7 +1,7 @@
 // From the tokens that an engine gives to the pieces of text that a client gets, with each token's log-probabilities.
 import { stopFilter } from "../../infer/sampling.js";
 import { type Tokenizer, streamDecoder } from "../../tokenizer/characters.js";
-import type { Choice, GeneratedToken } from "./engine.js";
+import type { Choice, GeneratedToken } from "../../infer/engine.js";
 
 /** A token as clients are told of it. */
 export interface TokenReport {
@@ -129,5 +129,6 @@ export async function* answer(
   const tokens = stopped ? queue.cut(last) : queue.rest();
   if (last !== "" || tokens.length > 0) yield { text: last, tokens };
   if (stopped || isComplete?.()) yield { finish: "stop" };
-  else if (choice.finishReason === "stop" || choice.finishReason === "length") yield { finish: choice.finishReason };
+  else if (choice.finishReason === "stop" || choice.finishReason === "length")
+    yield { finish: choice.finishReason };
 }

@@ -29,7 +29,12 @@ export interface App {
 }
 
 type Environment = { Variables: { record: RequestRecord } };
-type Endpoint = (service: Service, body: unknown, record: RequestRecord, signal: AbortSignal) => Promise<Reply>;
+type Endpoint = (
+  service: Service,
+  body: unknown,
+  record: RequestRecord,
+  signal: AbortSignal,
+) => Promise<Reply>;
 
 /** The files of the chat page, in the package. */
 const pageFolder = fileURLToPath(new URL("../../../chat-page/", import.meta.url));
@@ -47,7 +52,8 @@ function pageFile(name: string): Response | undefined {
   const file = path.join(pageFolder, name);
   const type = pageTypes[path.extname(file)];
   if (!type || !/^[\w.-]+$/.test(name) || !fs.existsSync(file)) return undefined;
-  const policy = "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src 'self' data:";
+  const policy =
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src 'self' data:";
   return new Response(fs.readFileSync(file), {
     headers: { "content-type": type, "cache-control": "no-cache", "content-security-policy": policy },
   });
@@ -82,8 +88,14 @@ function errorWord(error: unknown): string {
 async function jsonBody(request: Request, most: number): Promise<unknown> {
   const type = request.headers.get("content-type") ?? "";
   if (!/^application\/([\w.-]+\+)?json\b/i.test(type))
-    throw new ApiError(415, `The body must be JSON, with content-type application/json, not ${JSON.stringify(type)}.`);
-  const tooLong = () => new ApiError(413, `The body is longer than ${most} bytes, the most that this server takes.`, { code: "body_too_large" });
+    throw new ApiError(
+      415,
+      `The body must be JSON, with content-type application/json, not ${JSON.stringify(type)}.`,
+    );
+  const tooLong = () =>
+    new ApiError(413, `The body is longer than ${most} bytes, the most that this server takes.`, {
+      code: "body_too_large",
+    });
   if (Number(request.headers.get("content-length") ?? 0) > most) throw tooLong();
   const pieces: Uint8Array[] = [];
   let length = 0;
@@ -206,7 +218,10 @@ export function openApp(service: Service, { apiKey, log }: AppSettings): App {
   };
   const { name, created, contextLength, host, metrics } = service;
   const model = { id: name, object: "model", created, owned_by: "tslm", max_model_len: contextLength };
-  const routes: Record<string, { method: "GET" | "POST"; answer: (c: Context<Environment>) => Response | Promise<Response> }> = {
+  const routes: Record<
+    string,
+    { method: "GET" | "POST"; answer: (c: Context<Environment>) => Response | Promise<Response> }
+  > = {
     "/v1/chat/completions": { method: "POST", answer: answering("chatcmpl", chat) },
     "/v1/completions": { method: "POST", answer: answering("cmpl", completions) },
     "/v1/models": { method: "GET", answer: () => Response.json({ object: "list", data: [model] }) },
@@ -220,13 +235,15 @@ export function openApp(service: Service, { apiKey, log }: AppSettings): App {
     "/health": {
       method: "GET",
       answer: () => {
-        if (isEnding || !host.isReady()) throw unavailable("The model is not open.", isEnding ? "ending" : "opening");
+        if (isEnding || !host.isReady())
+          throw unavailable("The model is not open.", isEnding ? "ending" : "opening");
         return Response.json({ status: "ok" });
       },
     },
     "/metrics": {
       method: "GET",
-      answer: async () => new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } }),
+      answer: async () =>
+        new Response(await metrics.text(), { headers: { "content-type": metrics.contentType } }),
     },
     "/": { method: "GET", answer: () => pageFile("index.html") ?? Response.json(model) },
   };

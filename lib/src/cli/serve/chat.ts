@@ -26,7 +26,9 @@ export async function chat(
   const request = parseChat(body);
   const { template, tokenizer } = service;
   if (!template)
-    throw badRequest("This model has no chat template: use /v1/completions, or start the server with --chat-template.");
+    throw badRequest(
+      "This model has no chat template: use /v1/completions, or start the server with --chat-template.",
+    );
   const prompt = conversationIds(tokenizer, template, request);
   record.promptTokens = prompt.length;
   const [choices] = await submit(service, [
@@ -46,7 +48,11 @@ export async function chat(
 
   return replyWith(request, {
     async whole() {
-      const answers = choices.map(() => ({ text: "", tokens: [] as TokenReport[], end: null as string | null }));
+      const answers = choices.map(() => ({
+        text: "",
+        tokens: [] as TokenReport[],
+        end: null as string | null,
+      }));
       await read((index, event) => {
         const so = answers[index];
         if (event.finish) so.end = event.finish;

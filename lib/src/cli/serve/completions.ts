@@ -22,7 +22,10 @@ function promptsOf({ tokenizer }: Service, { prompt }: CompletionRequest): Array
     }
     const wrong = one.find((id) => id >= tokenizer.vocabSize);
     if (wrong !== undefined)
-      throw badRequest(`prompt has the id ${wrong}, and ids run from 0 to ${tokenizer.vocabSize - 1}.`, "prompt");
+      throw badRequest(
+        `prompt has the id ${wrong}, and ids run from 0 to ${tokenizer.vocabSize - 1}.`,
+        "prompt",
+      );
     return one;
   });
 }
@@ -69,11 +72,22 @@ export async function completions(
   record.promptTokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
   const choices = await submit(service, requests);
   const before = prompts.flatMap((prompt, i) => choices[i].map(() => prompt));
-  const echoes = prompts.flatMap((prompt, i) => choices[i].map(() => (request.echo ? textOf(service, prompt) : "")));
-  const head = { id: record.id, object: "text_completion", created: Math.floor(Date.now() / 1000), model: service.name };
+  const echoes = prompts.flatMap((prompt, i) =>
+    choices[i].map(() => (request.echo ? textOf(service, prompt) : "")),
+  );
+  const head = {
+    id: record.id,
+    object: "text_completion",
+    created: Math.floor(Date.now() / 1000),
+    model: service.name,
+  };
   const offsets = before.map(() => 0);
   const read = (take: Parameters<typeof readAnswers>[2]) =>
-    readAnswers(service, { choices: choices.flat(), before, stop: request.stop, record, signal }, take).finally(() => {
+    readAnswers(
+      service,
+      { choices: choices.flat(), before, stop: request.stop, record, signal },
+      take,
+    ).finally(() => {
       record.cachedTokens = choices.reduce((sum, [first]) => sum + first.cachedTokens, 0);
     });
   const logprobsOf = (index: number, tokens: TokenReport[]) => {
@@ -105,7 +119,10 @@ export async function completions(
     },
     async pieces(send) {
       const chunk = (index: number, text: string, tokens: TokenReport[], end: string | null) =>
-        send({ ...head, choices: [{ index, text, logprobs: logprobsOf(index, tokens), finish_reason: end }] });
+        send({
+          ...head,
+          choices: [{ index, text, logprobs: logprobsOf(index, tokens), finish_reason: end }],
+        });
       await read(async (index, event) => {
         if (event.finish) return chunk(index, "", [], event.finish);
         const text = echoes[index] + event.text;

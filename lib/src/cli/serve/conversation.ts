@@ -12,7 +12,11 @@ export interface ChatTemplate {
 }
 
 /** A model's template with the names of the tokens that begin and end its texts. */
-export function chatTemplate(text: string, { bosTokenId, eosTokenIds }: ModelConfig, tokenizer: Tokenizer): ChatTemplate {
+export function chatTemplate(
+  text: string,
+  { bosTokenId, eosTokenIds }: ModelConfig,
+  tokenizer: Tokenizer,
+): ChatTemplate {
   const names = new Map(Object.entries(tokenizer.specials).map(([name, id]) => [id, name]));
   const bos = bosTokenId ?? tokenizer.around?.before[0];
   const name = (id?: number) => (id === undefined ? "" : (names.get(id) ?? ""));
@@ -29,7 +33,10 @@ function parsedJson(text: string): unknown {
 }
 
 /** A message as templates read it: its content is text, and the arguments of its calls are objects. */
-function templateMessage({ role, content, tool_calls: calls, ...more }: Message, template: string): ChatMessage {
+function templateMessage(
+  { role, content, tool_calls: calls, ...more }: Message,
+  template: string,
+): ChatMessage {
   const isUnknown = role === "developer" && !template.includes("developer");
   const withObjects = calls?.map((call) => ({
     ...call,
@@ -52,21 +59,34 @@ function requestVariables(request: ChatRequest): Record<string, unknown> {
   return {
     ...more,
     ...(effort !== undefined && { reasoning_effort: effort }),
-    ...(isOffered && { tools: tools.map(({ type, function: { name, description, parameters } }) => ({
-      type,
-      function: { name, description: description ?? "", parameters: parameters ?? { type: "object", properties: {} } },
-    })) }),
+    ...(isOffered && {
+      tools: tools.map(({ type, function: { name, description, parameters } }) => ({
+        type,
+        function: {
+          name,
+          description: description ?? "",
+          parameters: parameters ?? { type: "object", properties: {} },
+        },
+      })),
+    }),
   };
 }
 
 /** The ids of a conversation, up to where the answer begins. Throws an error for what the template does not take. */
-export function conversationIds(tokenizer: Tokenizer, template: ChatTemplate, request: ChatRequest): Uint32Array {
+export function conversationIds(
+  tokenizer: Tokenizer,
+  template: ChatTemplate,
+  request: ChatRequest,
+): Uint32Array {
   const messages = request.messages.map((message) => templateMessage(message, template.text));
   const variables = { ...template.variables, ...requestVariables(request) };
   try {
     return encodeChat(tokenizer, template.text, messages, { variables });
   } catch (error) {
-    throw badRequest(`These messages cannot be written down for this model: ${(error as Error).message}`, "messages");
+    throw badRequest(
+      `These messages cannot be written down for this model: ${(error as Error).message}`,
+      "messages",
+    );
   }
 }
 

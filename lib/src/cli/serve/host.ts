@@ -1,6 +1,6 @@
 // Keeps an engine open: when its device is lost, the next who asks for it waits until the model is open again.
 import { GpuError, pinned } from "../../gpu/device.js";
-import type { Engine, EngineState } from "./engine.js";
+import type { Engine, EngineState } from "../../infer/engine.js";
 
 /** An engine that comes back. */
 export interface Host {
@@ -14,7 +14,14 @@ export interface Host {
 }
 
 /** What counts on over engines. */
-const counts = ["prefixQueries", "prefixHits", "preemptions", "promptTokens", "generatedTokens", "steps"] as const;
+const counts = [
+  "prefixQueries",
+  "prefixHits",
+  "preemptions",
+  "promptTokens",
+  "generatedTokens",
+  "steps",
+] as const;
 
 /** Whether the device is lost. */
 export function isDeviceLost(): boolean {
@@ -25,7 +32,10 @@ export function isDeviceLost(): boolean {
 export function hostEngine(open: () => Promise<Engine>, say: (text: string) => void): Host {
   let current: { engine: Engine; end?: EngineState } | undefined;
   let opening: Promise<Engine> | undefined;
-  const before = Object.fromEntries(counts.map((name) => [name, 0])) as Record<(typeof counts)[number], number>;
+  const before = Object.fromEntries(counts.map((name) => [name, 0])) as Record<
+    (typeof counts)[number],
+    number
+  >;
   const isReady = () => current !== undefined && !isDeviceLost();
 
   async function reopen(): Promise<Engine> {

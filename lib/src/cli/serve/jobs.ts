@@ -5,7 +5,7 @@ import { plainSampling } from "../../infer/sampling.js";
 import type { Tokenizer } from "../../tokenizer/characters.js";
 import { type AnswerEvent, answer } from "./answer.js";
 import type { ChatTemplate } from "./conversation.js";
-import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "./engine.js";
+import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "../../infer/engine.js";
 import { ApiError, badRequest } from "./errors.js";
 import type { Host } from "./host.js";
 import type { RequestRecord } from "./log.js";
@@ -65,12 +65,17 @@ function samplingOf(request: CommonRequest, given: GenerationConfig | undefined)
 function checkBias({ logit_bias: bias = {} }: CommonRequest, vocabSize: number): void {
   for (const id of Object.keys(bias))
     if (!/^\d{1,10}$/.test(id) || Number(id) >= vocabSize)
-      throw badRequest(`logit_bias names ${JSON.stringify(id)}, which is no token id below ${vocabSize}.`, "logit_bias");
+      throw badRequest(
+        `logit_bias names ${JSON.stringify(id)}, which is no token id below ${vocabSize}.`,
+        "logit_bias",
+      );
 }
 
 /** A seed of the request's as the 32 bits that the engine takes; a random one where it has none. */
 function seedOf({ seed }: CommonRequest): number {
-  return seed === undefined ? randomInt(2 ** 32) : Number(BigInt.asUintN(32, BigInt(seed) ^ (BigInt(seed) >> 32n)));
+  return seed === undefined
+    ? randomInt(2 ** 32)
+    : Number(BigInt.asUintN(32, BigInt(seed) ^ (BigInt(seed) >> 32n)));
 }
 
 /** What an endpoint asks for besides. */
@@ -114,7 +119,10 @@ export function engineRequest(
 }
 
 /** Submits requests to the engine, unless too many wait. Their errors are those of what was asked for. */
-export async function submit({ host, limits, metrics }: Service, requests: EngineRequest[]): Promise<Choice[][]> {
+export async function submit(
+  { host, limits, metrics }: Service,
+  requests: EngineRequest[],
+): Promise<Choice[][]> {
   const waiting = host.state()?.waiting ?? 0;
   if (waiting >= limits.queue) {
     const retryAfter = 1;
@@ -182,7 +190,13 @@ export async function readAnswers(
   signal.addEventListener("abort", abort);
   const read = async (choice: Choice, index: number) => {
     const tokens = timed(choice.tokens, metrics, record);
-    const settings = { tokenizer, before: before[index], stop, kept, isComplete: isComplete && (() => isComplete(index)) };
+    const settings = {
+      tokenizer,
+      before: before[index],
+      stop,
+      kept,
+      isComplete: isComplete && (() => isComplete(index)),
+    };
     for await (const event of answer(choice, tokens, settings)) {
       if (event.finish) {
         record.finishReasons[index] = event.finish;

@@ -1,7 +1,7 @@
 // What Prometheus is told at /metrics: the names of vLLM's metrics, with our prefix.
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { memory } from "../../gpu/buffers.js";
-import type { EngineState } from "./engine.js";
+import type { EngineState } from "../../infer/engine.js";
 
 const prefix = "tslm:";
 
@@ -67,11 +67,23 @@ export function openMetrics(model: string, state: () => EngineState | undefined)
     return (blocks - freeBlocks) / blocks;
   });
   gauge("gpu_memory_bytes", "GPU memory that is held.", () => memory.held);
-  total("prefix_cache_queries_total", "Tokens of prompts that were looked for in the cache.", (now) => now.prefixQueries);
-  total("prefix_cache_hits_total", "Tokens of prompts that were found in the cache.", (now) => now.prefixHits);
+  total(
+    "prefix_cache_queries_total",
+    "Tokens of prompts that were looked for in the cache.",
+    (now) => now.prefixQueries,
+  );
+  total(
+    "prefix_cache_hits_total",
+    "Tokens of prompts that were found in the cache.",
+    (now) => now.prefixHits,
+  );
   total("prompt_tokens_total", "Tokens of prompts.", (now) => now.promptTokens);
   total("generation_tokens_total", "Tokens that were generated.", (now) => now.generatedTokens);
-  total("num_preemptions_total", "Answers that gave their blocks to others and were computed again.", (now) => now.preemptions);
+  total(
+    "num_preemptions_total",
+    "Answers that gave their blocks to others and were computed again.",
+    (now) => now.preemptions,
+  );
   return {
     firstToken: histogram("time_to_first_token_seconds", "From a request to the first token of an answer."),
     betweenTokens: histogram("inter_token_latency_seconds", "From one token of an answer to the next."),

@@ -43,7 +43,9 @@ const common = {
 
 const part = z.looseObject({ type: z.literal("text"), text: z.string() });
 const content = z
-  .union([z.string(), z.array(part)], { error: 'a text, null, or a list of parts {"type": "text", "text": …}' })
+  .union([z.string(), z.array(part)], {
+    error: 'a text, null, or a list of parts {"type": "text", "text": …}',
+  })
   .nullish()
   .transform((given) =>
     Array.isArray(given) ? given.map((each) => each.text).join("") : (given ?? undefined),
@@ -51,12 +53,17 @@ const content = z
 
 const functionName = z
   .string({ error: "a name" })
-  .regex(/^[a-zA-Z0-9_.-]{1,64}$/, { error: "a name of up to 64 letters, digits, underscores, dots and dashes" });
+  .regex(/^[a-zA-Z0-9_.-]{1,64}$/, {
+    error: "a name of up to 64 letters, digits, underscores, dots and dashes",
+  });
 
 const toolCall = z.looseObject(
   {
     id: z.string(text).optional(),
-    function: z.looseObject({ name: z.string(text), arguments: z.string({ error: "JSON as a text" }) }, object),
+    function: z.looseObject(
+      { name: z.string(text), arguments: z.string({ error: "JSON as a text" }) },
+      object,
+    ),
   },
   object,
 );
@@ -107,7 +114,9 @@ const responseFormat = z.discriminatedUnion(
       json_schema: z.looseObject(
         {
           name: z.string(text).nullish(),
-          schema: z.union([z.record(z.string(), z.unknown()), z.boolean()], { error: "a JSON schema" }).nullish(),
+          schema: z
+            .union([z.record(z.string(), z.unknown()), z.boolean()], { error: "a JSON schema" })
+            .nullish(),
           strict: flag.nullish(),
         },
         object,
@@ -120,12 +129,17 @@ const responseFormat = z.discriminatedUnion(
 /** A request to go on with a conversation. */
 const chatSchema = z.looseObject({
   ...z.object(common).partial().shape,
-  messages: z.array(message, { error: "a list of messages" }).min(1, { error: "a list of at least one message" }),
+  messages: z
+    .array(message, { error: "a list of messages" })
+    .min(1, { error: "a list of at least one message" }),
   max_completion_tokens: count.optional(),
   logprobs: flag.optional(),
   top_logprobs: whole(0, 20).optional(),
   response_format: responseFormat.optional(),
-  tools: z.array(tool, { error: "a list of tools" }).max(128, { error: "a list of up to 128 tools" }).optional(),
+  tools: z
+    .array(tool, { error: "a list of tools" })
+    .max(128, { error: "a list of up to 128 tools" })
+    .optional(),
   tool_choice: toolChoice.optional(),
   parallel_tool_calls: flag.optional(),
   reasoning_effort: z.string(text).optional(),
@@ -152,7 +166,10 @@ export type Tool = NonNullable<ChatRequest["tools"]>[number];
 
 /** The place of a value in a request, as a program would write it: `messages[0].content`. */
 function placeOf(path: PropertyKey[]): string {
-  return path.map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`)).join("").replace(/^\./, "");
+  return path
+    .map((key) => (typeof key === "number" ? `[${key}]` : `.${String(key)}`))
+    .join("")
+    .replace(/^\./, "");
 }
 
 /** The request in a body. Throws an error that names the first field that is wrong. */
@@ -172,7 +189,8 @@ function refuse(body: object, fields: Record<string, string>): void {
   for (const [name, advice] of Object.entries(fields)) {
     const value = (body as Record<string, unknown>)[name];
     const isGiven = value !== undefined && value !== null && value !== "" && value !== false;
-    if (isGiven) throw new ApiError(400, `${name} is not done here: ${advice}.`, { param: name, code: "unsupported" });
+    if (isGiven)
+      throw new ApiError(400, `${name} is not done here: ${advice}.`, { param: name, code: "unsupported" });
   }
 }
 
