@@ -30,31 +30,31 @@ export function isDeviceLost(): boolean {
 
 /** A host of the engines that `open` gives; `say` hears of a loss and of its end. */
 export function hostEngine(open: () => Promise<Engine>, say: (text: string) => void): Host {
-  let current: { engine: Engine; end?: EngineState } | undefined;
+  let current: Engine | undefined;
   let opening: Promise<Engine> | undefined;
   const before = Object.fromEntries(counts.map((name) => [name, 0])) as Record<
     (typeof counts)[number],
     number
   >;
-  const isReady = () => current !== undefined && !isDeviceLost();
+  const isReady = () => current !== undefined && current.state().failed === undefined && !isDeviceLost();
 
   async function reopen(): Promise<Engine> {
     if (current) {
-      const lost = current.engine;
-      for (const name of counts) before[name] += lost.state()[name];
+      const failed = current;
+      const end = failed.state();
+      for (const name of counts) before[name] += end[name];
       current = undefined;
-      say("the GPU device was lost: the model is being opened again");
-      await lost.close().catch(() => {}); // what it held is gone
+      say(`${end.failed ?? "The GPU device was lost."} The model is being opened again.`);
+      await failed.close().catch(() => {}); // what it held may be gone
     }
-    const engine = await open();
-    current = { engine };
-    return engine;
+    current = await open();
+    return current;
   }
 
   return {
     isReady,
     async engine() {
-      if (isReady()) return current!.engine;
+      if (isReady()) return current!;
       opening ??= reopen().finally(() => {
         opening = undefined;
       });
@@ -65,13 +65,13 @@ export function hostEngine(open: () => Promise<Engine>, say: (text: string) => v
       }
     },
     state() {
-      const now = current?.engine.state();
+      const now = current?.state();
       if (!now) return undefined;
       return { ...now, ...Object.fromEntries(counts.map((name) => [name, now[name] + before[name]])) };
     },
     async close() {
       await opening?.catch(() => {});
-      await current?.engine.close();
+      await current?.close();
       current = undefined;
     },
   };

@@ -51,11 +51,9 @@ const content = z
     Array.isArray(given) ? given.map((each) => each.text).join("") : (given ?? undefined),
   );
 
-const functionName = z
-  .string({ error: "a name" })
-  .regex(/^[a-zA-Z0-9_.-]{1,64}$/, {
-    error: "a name of up to 64 letters, digits, underscores, dots and dashes",
-  });
+const functionName = z.string({ error: "a name" }).regex(/^[a-zA-Z0-9_.-]{1,64}$/, {
+  error: "a name of up to 64 letters, digits, underscores, dots and dashes",
+});
 
 const toolCall = z.looseObject(
   {

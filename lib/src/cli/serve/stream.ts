@@ -18,7 +18,9 @@ export async function streamed(produce: (send: Send) => Promise<void>, gone: () 
     begin = () => resolve("begun");
   });
   const body = new ReadableStream<Uint8Array>({
-    start: (given) => void (controller = given),
+    start(given) {
+      controller = given;
+    },
     pull: () => read(),
     cancel: gone,
   });
