@@ -327,6 +327,14 @@ export {
 } from "./train/step.js";
 export { type KeyValueCache, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
 export {
+  type Choice,
+  type Engine,
+  type EngineRequest,
+  type EngineSettings,
+  type GeneratedToken,
+  openEngine,
+} from "./infer/engine.js";
+export {
   type GenerateSettings,
   type Session,
   generate,

@@ -1,0 +1,176 @@
+import fs from "node:fs";
+import type { AddressInfo } from "node:net";
+import path from "node:path";
+import { createAdaptorServer } from "@hono/node-server";
+import type { Command } from "commander";
+import type { GenerationConfig } from "../formats/generation.js";
+import { openEngine } from "../infer/engine.js";
+import { endOfText } from "../infer/generate.js";
+import type { ModelDtype } from "../model/weights.js";
+import { readText } from "./files.js";
+import { readChatTemplate } from "./model-folder.js";
+import { openModel, readGenerationConfig } from "./model.js";
+import { openTokenizer } from "./open-tokenizer.js";
+import { byteSize, dtypeOption, numberBetween, wholeNumber } from "./options.js";
+import { examples, finish, stopSignals } from "./run.js";
+import { type App, openApp } from "./serve/app.js";
+import { answerEnds, chatTemplate } from "./serve/conversation.js";
+import { hostEngine } from "./serve/host.js";
+import type { Limits, Service } from "./serve/jobs.js";
+import { openMetrics } from "./serve/metrics.js";
+
+/** The options of `tslm serve`. */
+interface ServeOptions {
+  model: string;
+  host: string;
+  port: number;
+  name?: string;
+  apiKey?: string;
+  chatTemplate?: string;
+  dtype: ModelDtype;
+  log?: string;
+  maxBody: number;
+  maxQueue: number;
+  maxTokens?: number;
+  maxSeconds: number;
+}
+
+/** `tslm serve`: answer requests over HTTP, as OpenAI's clients send them. */
+export function configure(command: Command): void {
+  command
+    .requiredOption("--model <dir>", "a folder with config.json, weights and tokenizer.json, or a .gguf file")
+    .option("--port <n>", "where to listen; 0: any port that is free", wholeNumber(0), 8080)
+    .option("--host <address>", "the address to listen at: 0.0.0.0 lets other machines in", "127.0.0.1")
+    .option("--name <name>", "what the model is called in requests (default: the name of its folder or file)")
+    .option(
+      "--api-key <key>",
+      "requests must bring this key (default: TSLM_API_KEY in the environment, else none)",
+    )
+    .option(
+      "--chat-template <file>",
+      "write conversations down by this Jinja template, not by the model's own",
+    )
+    .addOption(dtypeOption())
+    .option("--max-body <size>", "the longest body of a request", byteSize, 8e6)
+    .option("--max-queue <n>", "answers that may wait for their turn", wholeNumber(0), 256)
+    .option(
+      "--max-tokens <n>",
+      "new tokens that a request may ask for (default: what the context holds)",
+      wholeNumber(1),
+    )
+    .option("--max-seconds <s>", "how long a request may take", numberBetween(0.1, 1e6), 600)
+    .option("--log <file>", "append the request log to this file (default: stderr)")
+    .addHelpText(
+      "after",
+      "\nPOST /v1/chat/completions and /v1/completions, GET /v1/models, /health and /metrics (Prometheus); a page to chat at /." +
+        "\nThe same request with the same seed gives the same answer, whoever else is being served. Ctrl-C finishes what runs; twice ends at once.",
+    )
+    .action(run);
+  examples(
+    command,
+    "npx tslm serve --model runs/default/model",
+    "npx tslm serve --model model.gguf --host 0.0.0.0 --port 8000 --api-key secret",
+  );
+}
+
+/** The name of a model by its place. */
+function nameOf(model: string): string {
+  return path.basename(path.resolve(model)).replace(/\.gguf$/, "");
+}
+
+/** Where lines of the request log go. */
+function openLog(file: string | undefined): (line: string) => void {
+  if (file === undefined) return (line) => void process.stderr.write(`${line}\n`);
+  const stream = fs.createWriteStream(file, { flags: "a" });
+  stream.on("error", (error) => process.stderr.write(`${file}: ${error.message}\n`));
+  return (line) => void stream.write(`${line}\n`);
+}
+
+/** Opens the model and all that answers are made with. */
+async function openService(options: ServeOptions): Promise<Service> {
+  const { model: folder, dtype, name = nameOf(folder), maxBody, maxQueue, maxTokens, maxSeconds } = options;
+  const tokenizer = await openTokenizer(folder);
+  const given = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
+  const generation: GenerationConfig | undefined = readGenerationConfig(folder);
+  const first = await openModel(folder, dtype);
+  if (tokenizer.vocabSize > first.config.vocabSize)
+    throw new Error(
+      `${folder}: its tokenizer has ${tokenizer.vocabSize} tokens, the model ${first.config.vocabSize}: they do not belong together.`,
+    );
+  let model: typeof first | undefined = first;
+  const host = hostEngine(
+    async () => {
+      const opened = model ?? (await openModel(folder, dtype));
+      model = undefined; // when it is lost, its weights are too
+      return openEngine(opened);
+    },
+    (text) => process.stderr.write(`${folder}: ${text}\n`),
+  );
+  await host.engine();
+  const template = given === undefined ? undefined : chatTemplate(given, first.config, tokenizer);
+  const limits: Limits = {
+    body: maxBody,
+    queue: maxQueue,
+    tokens: maxTokens ?? Number.POSITIVE_INFINITY,
+    seconds: maxSeconds,
+  };
+  return {
+    name,
+    created: Math.floor(Date.now() / 1000),
+    tokenizer,
+    template,
+    contextLength: first.config.contextLength,
+    ends: answerEnds(endOfText(first.config, tokenizer), tokenizer, template),
+    generation,
+    host,
+    metrics: openMetrics(name, host.state),
+    limits,
+  };
+}
+
+/** Listens, and gives the port. */
+async function listen(app: App, { host, port }: ServeOptions) {
+  const server = createAdaptorServer({ fetch: app.fetch, overrideGlobalObjects: false });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      const taken = `Port ${port} is taken: choose another with --port.`;
+      reject(
+        error.code === "EADDRINUSE"
+          ? new Error(taken)
+          : new Error(`${host}:${port} cannot be listened at: ${error.message}.`),
+      );
+    });
+    server.listen(port, host, resolve);
+  });
+  return { server, port: (server.address() as AddressInfo).port };
+}
+
+/** Serves until a signal comes, then finishes what runs; a second signal ends at once. */
+async function run(options: ServeOptions): Promise<void> {
+  options.apiKey ??= process.env.TSLM_API_KEY || undefined;
+  const service = await openService(options);
+  const app = openApp(service, { apiKey: options.apiKey, log: openLog(options.log) });
+  const { server, port } = await listen(app, options);
+  const shownHost = options.host.includes(":") ? `[${options.host}]` : options.host;
+  process.stdout.write(
+    `Serving ${service.name} at http://${shownHost}:${port} (API at /v1). Ctrl-C ends it.\n`,
+  );
+  await signalled();
+  process.stderr.write("Finishing the answers that are being written; once more ends at once.\n");
+  server.close();
+  await app.drain();
+  await service.host.close();
+}
+
+/** Waits for a signal to end; the next one ends the process. */
+function signalled(): Promise<void> {
+  return new Promise((resolve) => {
+    let isSecond = false;
+    for (const signal of Object.keys(stopSignals) as (keyof typeof stopSignals)[])
+      process.on(signal, () => {
+        if (isSecond) void finish(stopSignals[signal]);
+        isSecond = true;
+        resolve();
+      });
+  });
+}
