@@ -630,7 +630,7 @@ $("certainty").onclick = () => {
 // ------------------------------------------------------------------------------------------------------ start
 
 function showContext(tokens) {
-  const length = chat.model?.context_length;
+  const length = chat.model?.max_model_len;
   $("context-use").textContent =
     tokens && length ? `${tokens.toLocaleString("en")} of ${length.toLocaleString("en")} tokens` : "";
 }

@@ -28,7 +28,7 @@ async function ask(path, options) {
   throw new Refusal(message, { code: error?.code, status: response.status, wait });
 }
 
-/** The first model of the server: `{id, chat, context_length}`. */
+/** The first model of the server: `{id, chat, max_model_len}`. */
 export async function firstModel(key) {
   const { data } = await (await ask("/v1/models", { headers: headers(key) })).json();
   return data[0];
