@@ -144,14 +144,17 @@ const ENDS = { length: "cut off at the limit of tokens", stopped: "stopped" };
 
 function drawAnswerFoot(message) {
   const { first, rate } = speed(message);
-  const words = [
+  const words = message.count > 0 && [
     `${message.count} ${message.count === 1 ? "token" : "tokens"}`,
     rate && `${rate} tokens/s`,
     first && `first after ${first}`,
     `seed ${message.seed}`,
     ENDS[message.finish],
   ];
-  const stats = element("span", { className: "stats", textContent: words.filter(Boolean).join(" · ") });
+  const stats = element("span", {
+    className: "stats",
+    textContent: (words || []).filter(Boolean).join(" · "),
+  });
   const isLast = chat.messages.at(-1) === message;
   message.view.foot.replaceChildren(
     stats,
@@ -163,6 +166,11 @@ function drawAnswerFoot(message) {
           button("Copy", ({ target }) => copy(message.text, target)),
         ]),
   );
+}
+
+/** What stands below answers depends on which is the last. */
+function drawFeet() {
+  for (const message of chat.messages) if (message.role === "assistant") drawAnswerFoot(message);
 }
 
 /** Copies a text, in the old way where the page is not a secure one. */
@@ -257,6 +265,7 @@ async function answer() {
   chat.messages.push(message);
   chat.writing = message;
   show(message);
+  drawFeet();
   setBusy(true);
   follow(true);
   announce("The model is writing.");
@@ -319,7 +328,7 @@ function end(message) {
   if (message.text === "" && message.finish !== "stop" && message.finish !== "length") takeAway(message);
   else {
     draw(message);
-    for (const other of chat.messages) if (other.role === "assistant") drawAnswerFoot(other);
+    drawFeet();
   }
   if (!problem.hasChildNodes())
     announce(
@@ -576,7 +585,7 @@ function restore() {
   if (model !== chat.model.id || !messages?.length) return;
   chat.messages = messages;
   for (const message of messages) show(message);
-  for (const message of messages) if (message.role === "assistant") drawAnswerFoot(message);
+  drawFeet();
   $("welcome").hidden = true;
   follow(true);
 }
