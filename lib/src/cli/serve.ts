@@ -1,4 +1,5 @@
 import fs from "node:fs";
+import type http from "node:http";
 import type { AddressInfo } from "node:net";
 import path from "node:path";
 import { createAdaptorServer } from "@hono/node-server";
@@ -15,9 +16,11 @@ import { byteSize, dtypeOption, numberBetween, wholeNumber } from "./options.js"
 import { examples, finish, stopSignals } from "./run.js";
 import { type App, openApp } from "./serve/app.js";
 import { answerEnds, chatTemplate } from "./serve/conversation.js";
+import { grammarVocabulary, openGrammarService } from "./serve/constraint.js";
 import { hostEngine } from "./serve/host.js";
 import type { Limits, Service } from "./serve/jobs.js";
 import { openMetrics } from "./serve/metrics.js";
+import { formTokens, learnToolForm, specialNames } from "./serve/tool-form.js";
 
 /** The options of `tslm serve`. */
 interface ServeOptions {
@@ -87,7 +90,7 @@ function openLog(file: string | undefined): (line: string) => void {
 }
 
 /** Opens the model and all that answers are made with. */
-async function openService(options: ServeOptions): Promise<Service> {
+export async function openService(options: ServeOptions): Promise<Service> {
   const { model: folder, dtype, name = nameOf(folder), maxBody, maxQueue, maxTokens, maxSeconds } = options;
   const tokenizer = await openTokenizer(folder);
   const given = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
@@ -108,6 +111,10 @@ async function openService(options: ServeOptions): Promise<Service> {
   );
   await host.engine();
   const template = given === undefined ? undefined : chatTemplate(given, first.config, tokenizer);
+  const ends = answerEnds(endOfText(first.config, tokenizer), tokenizer, template);
+  const form = template && learnToolForm(template, specialNames(tokenizer, ends));
+  const kept = form ? formTokens(form, tokenizer) : new Set<number>();
+  const size = first.config.vocabSize;
   const limits: Limits = {
     body: maxBody,
     queue: maxQueue,
@@ -120,7 +127,10 @@ async function openService(options: ServeOptions): Promise<Service> {
     tokenizer,
     template,
     contextLength: first.config.contextLength,
-    ends: answerEnds(endOfText(first.config, tokenizer), tokenizer, template),
+    ends,
+    form,
+    kept,
+    grammars: openGrammarService(() => grammarVocabulary(tokenizer, { size, stopIds: ends, kept })),
     generation,
     host,
     metrics: openMetrics(name, host.state),
@@ -128,38 +138,59 @@ async function openService(options: ServeOptions): Promise<Service> {
   };
 }
 
-/** Listens, and gives the port. */
-async function listen(app: App, { host, port }: ServeOptions) {
-  const server = createAdaptorServer({ fetch: app.fetch, overrideGlobalObjects: false });
+/** Listens, and gives the server and its address. */
+async function listen({ fetch }: App, { host, port }: Pick<ServeOptions, "host" | "port">) {
+  const server = createAdaptorServer({ fetch, overrideGlobalObjects: false }) as http.Server;
+  server.keepAliveTimeout = 65_000; // longer than clients keep a connection, so that none is cut as a request comes
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
-      const taken = `Port ${port} is taken: choose another with --port.`;
-      reject(
+      const reason =
         error.code === "EADDRINUSE"
-          ? new Error(taken)
-          : new Error(`${host}:${port} cannot be listened at: ${error.message}.`),
-      );
+          ? `Port ${port} is taken: choose another with --port.`
+          : `${host}:${port} cannot be listened at: ${error.message}.`;
+      reject(new Error(reason));
     });
     server.listen(port, host, resolve);
   });
-  return { server, port: (server.address() as AddressInfo).port };
+  const shownHost = host.includes(":") ? `[${host}]` : host;
+  return { server, url: `http://${shownHost}:${(server.address() as AddressInfo).port}` };
+}
+
+/** A server that answers. */
+export interface RunningServer {
+  url: string;
+  /** Takes no new requests, waits for the answers that are being written, and frees everything. */
+  close(): Promise<void>;
+}
+
+/** Serves what a service answers, until it is closed. */
+export async function startServer(
+  service: Service,
+  options: Pick<ServeOptions, "host" | "port" | "apiKey"> & { log(line: string): void },
+): Promise<RunningServer> {
+  const app = openApp(service, options);
+  const { server, url } = await listen(app, options);
+  return {
+    url,
+    async close() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      await app.drain();
+      server.closeAllConnections();
+      await closed;
+      await service.host.close();
+    },
+  };
 }
 
 /** Serves until a signal comes, then finishes what runs; a second signal ends at once. */
 async function run(options: ServeOptions): Promise<void> {
-  options.apiKey ??= process.env.TSLM_API_KEY || undefined;
+  const apiKey = options.apiKey ?? (process.env.TSLM_API_KEY || undefined);
   const service = await openService(options);
-  const app = openApp(service, { apiKey: options.apiKey, log: openLog(options.log) });
-  const { server, port } = await listen(app, options);
-  const shownHost = options.host.includes(":") ? `[${options.host}]` : options.host;
-  process.stdout.write(
-    `Serving ${service.name} at http://${shownHost}:${port} (API at /v1). Ctrl-C ends it.\n`,
-  );
+  const server = await startServer(service, { ...options, apiKey, log: openLog(options.log) });
+  process.stdout.write(`Serving ${service.name} at ${server.url} (API at /v1). Ctrl-C ends it.\n`);
   await signalled();
   process.stderr.write("Finishing the answers that are being written; once more ends at once.\n");
-  server.close();
-  await app.drain();
-  await service.host.close();
+  await server.close();
 }
 
 /** Waits for a signal to end; the next one ends the process. */

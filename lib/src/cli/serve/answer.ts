@@ -2,6 +2,7 @@
 import { stopFilter } from "../../infer/sampling.js";
 import { type Tokenizer, streamDecoder } from "../../tokenizer/characters.js";
 import type { Choice, GeneratedToken } from "../../infer/engine.js";
+import type { Channel, ChannelReader } from "./harmony.js";
 
 /** A token as clients are told of it. */
 export interface TokenReport {
@@ -13,7 +14,7 @@ export interface TokenReport {
 
 /** A piece of an answer; at the end, why it ended. */
 export type AnswerEvent =
-  | { text: string; tokens: TokenReport[]; finish?: undefined }
+  | { text: string; tokens: TokenReport[]; channel?: Channel; finish?: undefined }
   | { finish: "stop" | "length" };
 
 /** What the pieces of an answer depend on. */
@@ -24,6 +25,8 @@ export interface AnswerSettings {
   stop: string[];
   /** Special tokens that are part of the text: what tells a call of a tool from a text. The others are not. */
   kept?: ReadonlySet<number>;
+  /** Says where each token belongs, for answers in channels. */
+  channels?: ChannelReader;
   /** Whether nothing can follow, since a grammar is complete. */
   isComplete?: () => boolean;
 }
@@ -102,15 +105,24 @@ function tokenQueue() {
 export async function* answer(
   choice: Choice,
   arriving: AsyncIterable<GeneratedToken>,
-  { tokenizer, before, stop, kept, isComplete }: AnswerSettings,
+  { tokenizer, before, stop, kept, channels, isComplete }: AnswerSettings,
 ): AsyncGenerator<AnswerEvent> {
   const decoder = streamDecoder(tokenizer, before);
   const filter = stopFilter(stop);
   const queue = tokenQueue();
   const specials = new Set(Object.values(tokenizer.specials));
+  /** The text that a token completes, and where it belongs. */
+  const read = (id: number): { text: string; channel?: Channel } => {
+    if (channels) return channels.push(id) ?? { text: "" };
+    return { text: specials.has(id) && !kept?.has(id) ? "" : decoder.push(id) };
+  };
   for await (const token of arriving) {
-    const isText = !specials.has(token.id) || kept?.has(token.id) === true;
-    const piece = isText ? decoder.push(token.id) : "";
+    const { text: piece, channel } = read(token.id);
+    if (channel && channel.kind !== "content") {
+      if (piece !== "") yield { text: piece, tokens: [], channel };
+      continue;
+    }
+    const isText = channels ? channel !== undefined : !specials.has(token.id) || kept?.has(token.id) === true;
     const isReported = token.logProbability !== undefined;
     if (isReported) queue.push(report(tokenizer, token, isText), piece);
     const { text, stopped } = filter.push(piece);

@@ -4,13 +4,16 @@ import type { GenerationConfig } from "../../formats/generation.js";
 import { plainSampling } from "../../infer/sampling.js";
 import type { Tokenizer } from "../../tokenizer/characters.js";
 import { type AnswerEvent, answer } from "./answer.js";
+import type { GrammarConstraint, Grammars } from "./constraint.js";
 import type { ChatTemplate } from "./conversation.js";
 import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "../../infer/engine.js";
 import { ApiError, badRequest } from "./errors.js";
+import type { ChannelReader } from "./harmony.js";
 import type { Host } from "./host.js";
 import type { RequestRecord } from "./log.js";
 import type { Metrics } from "./metrics.js";
 import type { CommonRequest } from "./schema.js";
+import type { ToolForm } from "./tool-form.js";
 
 /** What requests may ask for at most. */
 export interface Limits {
@@ -31,6 +34,11 @@ export interface Service {
   created: number;
   tokenizer: Tokenizer;
   template?: ChatTemplate;
+  /** How the model writes calls of tools. */
+  form?: ToolForm;
+  /** Special tokens that belong to that form. */
+  kept: ReadonlySet<number>;
+  grammars: Grammars;
   contextLength: number;
   /** Tokens that end an answer. */
   ends: number[];
@@ -170,7 +178,10 @@ interface Reading {
   before: ArrayLike<number>[];
   stop?: string[];
   kept?: ReadonlySet<number>;
-  isComplete?: (index: number) => boolean;
+  /** A reader for each answer, where they come in channels. */
+  channels?: () => ChannelReader;
+  /** What holds each answer to its form. */
+  constraints?: GrammarConstraint[];
   record: RequestRecord;
   signal: AbortSignal;
 }
@@ -181,7 +192,7 @@ interface Reading {
  */
 export async function readAnswers(
   { tokenizer, metrics }: Service,
-  { choices, before, stop = [], kept, isComplete, record, signal }: Reading,
+  { choices, before, stop = [], kept, channels, constraints, record, signal }: Reading,
   take: (index: number, event: AnswerEvent) => void | Promise<void>,
 ): Promise<void> {
   const abort = () => {
@@ -190,12 +201,14 @@ export async function readAnswers(
   signal.addEventListener("abort", abort);
   const read = async (choice: Choice, index: number) => {
     const tokens = timed(choice.tokens, metrics, record);
+    const constraint = constraints?.[index];
     const settings = {
       tokenizer,
       before: before[index],
       stop,
       kept,
-      isComplete: isComplete && (() => isComplete(index)),
+      channels: channels?.(),
+      isComplete: constraint && (() => constraint.isComplete),
     };
     for await (const event of answer(choice, tokens, settings)) {
       if (event.finish) {
@@ -204,6 +217,7 @@ export async function readAnswers(
       }
       await take(index, event);
     }
+    if (constraint?.error) throw constraint.error;
   };
   try {
     if (signal.aborted) abort();
