@@ -47,16 +47,22 @@ const pageTypes: Record<string, string> = {
   ".json": "application/json",
 };
 
+/** What a browser may do with the page: load what this server has and talk to this server, nothing else. */
+const pageHeaders = {
+  "cache-control": "no-cache",
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+  "x-content-type-options": "nosniff",
+};
+
 /** A file of the chat page. */
 function pageFile(name: string): Response | undefined {
   const file = path.join(pageFolder, name);
   const type = pageTypes[path.extname(file)];
   if (!type || !/^[\w.-]+$/.test(name) || !fs.existsSync(file)) return undefined;
-  const policy =
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline'; img-src 'self' data:";
-  return new Response(fs.readFileSync(file), {
-    headers: { "content-type": type, "cache-control": "no-cache", "content-security-policy": policy },
-  });
+  return new Response(fs.readFileSync(file), { headers: { ...pageHeaders, "content-type": type } });
 }
 
 /** Whether two texts are the same, in a time that does not tell where they differ. */
@@ -216,8 +222,15 @@ export function openApp(service: Service, { apiKey, log }: AppSettings): App {
       if (running === 0) drained();
     });
   };
-  const { name, created, contextLength, host, metrics } = service;
-  const model = { id: name, object: "model", created, owned_by: "tslm", max_model_len: contextLength };
+  const { name, created, contextLength, template, host, metrics } = service;
+  const model = {
+    id: name,
+    object: "model",
+    created,
+    owned_by: "tslm",
+    max_model_len: contextLength,
+    chat: template !== undefined,
+  };
   const routes: Record<
     string,
     { method: "GET" | "POST"; answer: (c: Context<Environment>) => Response | Promise<Response> }

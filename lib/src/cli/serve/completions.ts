@@ -43,6 +43,7 @@ function olderLogprobs(tokens: TokenReport[], alternatives: number, offset: numb
   let at = offset;
   return {
     tokens: tokens.map(({ token }) => token),
+    bytes: tokens.map(({ bytes }) => bytes), // not in the older form: the chat page wants to know
     token_logprobs: tokens.map(({ logprob }) => logprob),
     top_logprobs:
       alternatives === 0
