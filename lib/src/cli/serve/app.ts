@@ -8,7 +8,7 @@ import { isRecord, shown } from "../../formats/keys.js";
 import { chat } from "./chat.js";
 import { completions } from "./completions.js";
 import { ApiError, asApiError, badRequest } from "./errors.js";
-import type { Service } from "./jobs.js";
+import type { Service } from "./service.js";
 import { type RequestRecord, logLine, requestRecord } from "./log.js";
 import type { Reply } from "./reply.js";
 import { type Send, streamed } from "./stream.js";
@@ -116,10 +116,29 @@ async function jsonBody(request: Request, most: number): Promise<unknown> {
   } catch {
     throw badRequest("The body is not UTF-8 text.");
   }
+  let body: unknown;
   try {
-    return JSON.parse(text);
+    body = JSON.parse(text);
   } catch (error) {
     throw badRequest(`The body is not JSON: ${(error as Error).message.replace(/\s+/g, " ")}`);
+  }
+  checkDepth(body);
+  return body;
+}
+
+/** How deep a body may go: far below where anything that walks through it runs out of stack. */
+const deepest = 128;
+
+/** Throws for a value that is nested too deeply. */
+function checkDepth(value: unknown): void {
+  let level = typeof value === "object" && value !== null ? [value as unknown] : [];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > deepest) throw badRequest(`The body is nested deeper than ${deepest} levels.`);
+    const inner: unknown[] = [];
+    for (const holder of level)
+      for (const held of Object.values(holder as object))
+        if (typeof held === "object" && held !== null) inner.push(held);
+    level = inner;
   }
 }
 
