@@ -1,7 +1,8 @@
 import fs from "node:fs";
 import type http from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
+import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
 import type { Command } from "commander";
 import type { GenerationConfig } from "../formats/generation.js";
@@ -17,6 +18,7 @@ import { examples, finish, stopSignals } from "./run.js";
 import { type App, openApp } from "./serve/app.js";
 import { answerEnds, chatTemplate } from "./serve/conversation.js";
 import { grammarVocabulary, openGrammarService } from "./serve/constraint.js";
+import { ApiError } from "./serve/errors.js";
 import { hostEngine } from "./serve/host.js";
 import type { Limits, Service } from "./serve/jobs.js";
 import { openMetrics } from "./serve/metrics.js";
@@ -138,9 +140,24 @@ export async function openService(options: ServeOptions): Promise<Service> {
   };
 }
 
+/** Answers what is not HTTP, or not all of a request, as any other request that is wrong, and hangs up. */
+function refuseHalfHttp({ code = "" }: NodeJS.ErrnoException, socket: Duplex): void {
+  const isAnswered = (socket as Socket).bytesWritten > 0;
+  if (isAnswered || !socket.writable) return void socket.destroy();
+  const reasons: Record<string, [status: string, message: string]> = {
+    HPE_HEADER_OVERFLOW: ["431 Request Header Fields Too Large", "The headers are too long."],
+    ERR_HTTP_REQUEST_TIMEOUT: ["408 Request Timeout", "The request did not come to its end."],
+  };
+  const [status, message] = reasons[code] ?? ["400 Bad Request", "This is not an HTTP request."];
+  const body = JSON.stringify(new ApiError(Number.parseInt(status, 10), message));
+  const headers = `content-type: application/json\r\ncontent-length: ${body.length}\r\nconnection: close`;
+  socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n\r\n${body}`);
+}
+
 /** Listens, and gives the server and its address. */
 async function listen({ fetch }: App, { host, port }: Pick<ServeOptions, "host" | "port">) {
   const server = createAdaptorServer({ fetch, overrideGlobalObjects: false }) as http.Server;
+  server.on("clientError", refuseHalfHttp);
   server.keepAliveTimeout = 65_000; // longer than clients keep a connection, so that none is cut as a request comes
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {

@@ -90,6 +90,22 @@ function errorWord(error: unknown): string {
   return facts.code ?? (status < 500 ? "invalid_request" : "server_error");
 }
 
+/** The most lists and objects that may lie in each other: more than any schema, and far from the end of the stack. */
+const deepest = 200;
+
+/** How deep lists and objects lie in each other in a JSON text. Whether it is one is not asked here. */
+function depthOf(text: string): number {
+  let [depth, most, isText] = [0, 0, false];
+  for (let i = 0; i < text.length; i++) {
+    const character = text[i];
+    if (character === '"') isText = !isText;
+    else if (isText) i += Number(character === "\\");
+    else if (character === "[" || character === "{") most = Math.max(most, ++depth);
+    else if (character === "]" || character === "}") depth--;
+  }
+  return most;
+}
+
 /** The JSON in a body of at most `most` bytes. */
 async function jsonBody(request: Request, most: number): Promise<unknown> {
   const type = request.headers.get("content-type") ?? "";
@@ -105,10 +121,14 @@ async function jsonBody(request: Request, most: number): Promise<unknown> {
   if (Number(request.headers.get("content-length") ?? 0) > most) throw tooLong();
   const pieces: Uint8Array[] = [];
   let length = 0;
-  for await (const piece of (request.body ?? []) as AsyncIterable<Uint8Array>) {
-    length += piece.length;
-    if (length > most) throw tooLong();
-    pieces.push(piece);
+  try {
+    for await (const piece of (request.body ?? []) as AsyncIterable<Uint8Array>) {
+      length += piece.length;
+      if (length > most) throw tooLong();
+      pieces.push(piece);
+    }
+  } catch (error) {
+    throw error instanceof ApiError ? error : badRequest("The body did not come to its end.");
   }
   let text: string;
   try {
@@ -116,6 +136,8 @@ async function jsonBody(request: Request, most: number): Promise<unknown> {
   } catch {
     throw badRequest("The body is not UTF-8 text.");
   }
+  if (depthOf(text) > deepest)
+    throw badRequest(`The body has more than ${deepest} lists and objects within each other.`);
   try {
     return JSON.parse(text);
   } catch (error) {
