@@ -32,6 +32,7 @@ export const usualOptions: Omit<ServiceOptions, "model"> = {
   port: 0,
   dtype: "auto",
   maxBody: 1e6,
+  maxSequences: 32,
   maxQueue: 256,
   maxSeconds: 600,
 };

@@ -35,6 +35,7 @@ interface ServeOptions {
   dtype: ModelDtype;
   log?: string;
   maxBody: number;
+  maxSequences: number;
   maxQueue: number;
   maxTokens?: number;
   maxSeconds: number;
@@ -57,6 +58,7 @@ export function configure(command: Command): void {
     )
     .addOption(dtypeOption())
     .option("--max-body <size>", "the longest body of a request", byteSize, 8e6)
+    .option("--max-sequences <n>", "answers that are written at once", wholeNumber(1), 32)
     .option("--max-queue <n>", "answers that may wait for their turn", wholeNumber(0), 256)
     .option(
       "--max-tokens <n>",
@@ -93,7 +95,16 @@ function openLog(file: string | undefined): (line: string) => void {
 
 /** Opens the model and all that answers are made with. */
 export async function openService(options: ServeOptions): Promise<Service> {
-  const { model: folder, dtype, name = nameOf(folder), maxBody, maxQueue, maxTokens, maxSeconds } = options;
+  const {
+    model: folder,
+    dtype,
+    name = nameOf(folder),
+    maxBody,
+    maxSequences,
+    maxQueue,
+    maxTokens,
+    maxSeconds,
+  } = options;
   const tokenizer = await openTokenizer(folder);
   const given = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
   const generation: GenerationConfig | undefined = readGenerationConfig(folder);
@@ -107,7 +118,7 @@ export async function openService(options: ServeOptions): Promise<Service> {
     async () => {
       const opened = model ?? (await openModel(folder, dtype));
       model = undefined; // when it is lost, its weights are too
-      return openEngine(opened);
+      return openEngine(opened, { maxSequences });
     },
     (text) => process.stderr.write(`${folder}: ${text}\n`),
   );
@@ -119,6 +130,7 @@ export async function openService(options: ServeOptions): Promise<Service> {
   const size = first.config.vocabSize;
   const limits: Limits = {
     body: maxBody,
+    running: maxSequences,
     queue: maxQueue,
     tokens: maxTokens ?? Number.POSITIVE_INFINITY,
     seconds: maxSeconds,

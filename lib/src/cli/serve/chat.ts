@@ -38,9 +38,14 @@ interface ChatPiece {
 type ChatReader = (event: AnswerEvent) => ChatPiece[];
 
 /** The beginning of a call. */
-function newCall(index: number, name: string, given: string): CallDelta {
+function newCall(index: number, name: string): CallDelta {
   const id = `call_${randomBytes(12).toString("hex")}`;
-  return { index, id, type: "function", function: { name, arguments: given } };
+  return { index, id, type: "function", function: { name, arguments: "" } };
+}
+
+/** A piece of a call's arguments. */
+function moreOfCall(index: number, json: string): CallDelta {
+  return { index, function: { arguments: json } };
 }
 
 /** Reads an answer whose calls, if `readsCalls`, are in its text, or come in channels of their own. */
@@ -48,10 +53,11 @@ function chatReader({ form }: Service, readsCalls: boolean): ChatReader {
   const reader = readsCalls && form?.kind === "json" ? jsonToolReader(form) : undefined;
   let [calls, message] = [0, -1];
   let waiting: TokenReport[] = []; // tokens of text that the reader still holds
-  const partDelta = (part: AnswerPart): Delta =>
-    part.call
-      ? { tool_calls: [newCall(calls++, part.call.name, part.call.arguments)] }
-      : { content: part.text };
+  const partDelta = (part: AnswerPart): Delta => {
+    if ("text" in part) return { content: part.text };
+    if ("name" in part) return { tool_calls: [newCall(calls++, part.name)] };
+    return { tool_calls: [moreOfCall(calls - 1, part.json)] };
+  };
   const deltasOf = (event: AnswerEvent): Delta[] => {
     if (event.finish) return reader?.end().map(partDelta) ?? [];
     const { text, channel } = event;
@@ -59,8 +65,8 @@ function chatReader({ form }: Service, readsCalls: boolean): ChatReader {
     if (channel?.kind === "call") {
       const isNew = channel.message !== message;
       message = channel.message;
-      if (isNew) return [{ tool_calls: [newCall(calls++, channel.tool ?? "", text)] }];
-      return [{ tool_calls: [{ index: calls - 1, function: { arguments: text } }] }];
+      const name: AnswerPart[] = isNew ? [{ name: channel.tool ?? "" }] : [];
+      return [...name, { json: text }].map(partDelta);
     }
     return reader ? reader.push(text).map(partDelta) : [{ content: text }];
   };

@@ -63,10 +63,10 @@ function grammarTrial(vocabulary: GrammarVocabulary) {
       worker.once("error", (error) => resolve({ error: error.message }));
     });
   const start = () => {
-    const isSource = import.meta.url.endsWith(".ts"); // in tests
-    const file = new URL(`./grammar-worker.${isSource ? "ts" : "js"}`, import.meta.url);
-    const execArgv = isSource ? ["--import", "tsx"] : [];
-    const worker = new Worker(file, { workerData: vocabulary, execArgv });
+    // Threads run no TypeScript: where this is the source, in tests, theirs is the built file.
+    const here = import.meta.url.endsWith(".ts") ? "../../../dist/cli/serve/" : "./";
+    const file = new URL(`${here}grammar-worker.js`, import.meta.url);
+    const worker = new Worker(file, { workerData: vocabulary });
     worker.unref();
     worker.once("exit", () => {
       if (thread?.worker === worker) thread = undefined;
@@ -151,7 +151,7 @@ export function openGrammarService(vocabularyOf: () => GrammarVocabulary): Gramm
     const { error } = await trial(source);
     if (error !== undefined)
       throw badRequest(`${param} cannot be used: ${error.replace(/[.\s]*$/, "")}.`, param);
-    return compileSource(instance.compiler, source);
+    return compileSource(instance, source);
   }
 
   /** The grammar of a source: one of those that are kept, or a new one. */

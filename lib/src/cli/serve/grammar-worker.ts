@@ -13,7 +13,7 @@ parentPort!.postMessage({} satisfies Verdict); // ready
 parentPort!.on("message", async (source: GrammarSource) => {
   instance.said();
   let isBroken = false;
-  const compiled = await compileSource(instance.compiler, source).catch(() => {
+  const compiled = await compileSource(instance, source).catch(() => {
     isBroken = true;
   });
   if (compiled) compiled.dispose();

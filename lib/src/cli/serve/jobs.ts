@@ -19,7 +19,8 @@ import type { ToolForm } from "./tool-form.js";
 export interface Limits {
   /** Bytes of a body. */
   body: number;
-  /** Requests that wait. */
+  /** Answers that are written at once, and that wait. */
+  running: number;
   queue: number;
   /** Tokens of an answer. */
   tokens: number;
@@ -127,20 +128,16 @@ export function engineRequest(
 }
 
 /** Submits requests to the engine, unless too many wait. Their errors are those of what was asked for. */
-export async function submit(
-  { host, limits, metrics }: Service,
-  requests: EngineRequest[],
-): Promise<Choice[][]> {
-  const waiting = host.state()?.waiting ?? 0;
-  if (waiting >= limits.queue) {
-    const retryAfter = 1;
-    metrics.finished.inc({ finished_reason: "refused" });
-    throw new ApiError(429, `${waiting} requests are waiting, and no more may: try again later.`, {
-      code: "queue_full",
-      retryAfter,
-    });
-  }
+export async function submit({ host, limits }: Service, requests: EngineRequest[]): Promise<Choice[][]> {
   const engine = await host.engine();
+  const { running, waiting } = engine.state();
+  const more = requests.reduce((sum, { choices = 1 }) => sum + choices, 0);
+  if (running + waiting + more > limits.running + limits.queue)
+    throw new ApiError(
+      429,
+      `${running} answers are being written and ${waiting} wait, so that ${more} more do not fit the queue: try again later.`,
+      { code: "queue_full", retryAfter: 1 },
+    );
   const submitted: Choice[][] = [];
   try {
     for (const request of requests) submitted.push(engine.submit(request));

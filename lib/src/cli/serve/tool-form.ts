@@ -25,7 +25,12 @@ export interface HarmonyForm {
 
 export type ToolForm = JsonForm | HarmonyForm;
 
-const probe = { question: "ExampleQuestion", name: "example_tool", key: "example_key", value: "example value" };
+const probe = {
+  question: "ExampleQuestion",
+  name: "example_tool",
+  key: "example_key",
+  value: "example value",
+};
 
 /** A conversation in which the answer is a call. */
 function probeText(template: ChatTemplate): { before: string; whole: string } {

@@ -3,8 +3,8 @@ import { isRecord } from "../../formats/keys.js";
 import { openEnd } from "../../infer/sampling.js";
 import { type JsonForm, jsonEnd } from "./tool-form.js";
 
-/** A part of an answer: text, or a whole call, its arguments as JSON. */
-export type AnswerPart = { text: string; call?: undefined } | { call: { name: string; arguments: string } };
+/** A part of an answer: text; the name of a tool, with which a call begins; or a piece of its arguments, which are JSON. */
+export type AnswerPart = { text: string } | { name: string } | { json: string };
 
 /** Takes the pieces of a text, and gives its parts as soon as they are certain. */
 export interface ToolReader {
@@ -12,8 +12,18 @@ export interface ToolReader {
   end(): AnswerPart[];
 }
 
-/** The call in a piece of JSON, if it is one. */
-function callIn(json: string, { nameKey, argumentsKey }: JsonForm): AnswerPart | undefined {
+/** The beginning of a call: all up to its arguments. */
+function callHead({ nameKey, argumentsKey }: JsonForm): RegExp {
+  const word = String.raw`"(?:[^"\\]|\\.)*"`;
+  // Models mix the names for arguments up.
+  const keys = [...new Set([argumentsKey, "arguments", "parameters"])].map((key) => JSON.stringify(key));
+  return new RegExp(
+    `^\\s*\\{\\s*${JSON.stringify(nameKey)}\\s*:\\s*(${word})\\s*,\\s*(?:${keys.join("|")})\\s*:\\s*(?=\\{)`,
+  );
+}
+
+/** A whole call whose keys come in another order, or without arguments. */
+function wholeCall(json: string, { nameKey, argumentsKey }: JsonForm): AnswerPart[] | undefined {
   let value: unknown;
   try {
     value = JSON.parse(json);
@@ -21,86 +31,129 @@ function callIn(json: string, { nameKey, argumentsKey }: JsonForm): AnswerPart |
     return undefined;
   }
   if (!isRecord(value) || typeof value[nameKey] !== "string") return undefined;
-  // Models mix the two names up.
   const given = value[argumentsKey] ?? value.arguments ?? value.parameters ?? {};
   if (!isRecord(given) && typeof given !== "string") return undefined;
-  return {
-    call: { name: value[nameKey], arguments: typeof given === "string" ? given : JSON.stringify(given) },
+  return [{ name: value[nameKey] }, { json: typeof given === "string" ? given : JSON.stringify(given) }];
+}
+
+/** Where the JSON object ends whose pieces it is given: how far into the last piece, or -1. */
+function objectEnd() {
+  let [depth, inText, escaped] = [0, false, false];
+  return (piece: string): number => {
+    for (let i = 0; i < piece.length; i++) {
+      const character = piece[i];
+      if (escaped) escaped = false;
+      else if (inText) {
+        if (character === "\\") escaped = true;
+        else if (character === '"') inText = false;
+      } else if (character === '"') inText = true;
+      else if (character === "{" || character === "[") depth++;
+      else if ((character === "}" || character === "]") && --depth === 0) return i + 1;
+    }
+    return -1;
   };
 }
 
-/** A part of text, where there is any. */
-const textPart = (text: string): AnswerPart[] => (text === "" ? [] : [{ text }]);
-
 /**
- * Reads calls in JSON: after each mark that begins one, or from the beginning of the answer where there is no such mark. What looks like a
- * call and is none is passed on as text.
+ * Reads calls in JSON: after each mark that begins one, or from the beginning of the answer where the form has no such mark. What looks
+ * like a call and is none is passed on as text.
  */
 export function jsonToolReader(form: JsonForm): ToolReader {
   const [begin, end] = [form.begin.trim(), form.end.trim()];
+  const head = callHead(form);
+  let state: keyof typeof steps = begin === "" ? "call" : "text";
   let held = "";
-  let state: "text" | "call" | "after" = begin === "" ? "call" : "text";
-  let calls = 0;
-  let marked = ""; // the mark of the call that is being read
+  let mark = ""; // the mark of the call that is being read
+  let hasCalls = false;
+  let argumentsEnd = objectEnd();
 
-  /** Text up to the next mark; what may be its beginning is held, with the blanks before it. */
-  function readText(): AnswerPart[] | undefined {
+  /** Text up to the next mark; what may be the beginning of one is held, with the blanks before it. */
+  function text(): AnswerPart[] | undefined {
     const at = begin === "" ? -1 : held.indexOf(begin);
-    if (at < 0) {
-      const open = begin === "" ? 0 : openEnd(held, [begin]);
-      const sure = held.slice(0, held.length - open);
-      const ready = begin === "" ? sure : sure.trimEnd();
-      held = held.slice(ready.length);
-      return ready === "" ? undefined : textPart(ready);
+    const sure =
+      at < 0 ? held.slice(0, held.length - openEnd(held, begin === "" ? [] : [begin])) : held.slice(0, at);
+    const ready = begin === "" ? sure : sure.trimEnd();
+    if (at >= 0) {
+      mark = held.slice(ready.length, at + begin.length);
+      state = "call";
     }
-    const before = held.slice(0, at).trimEnd();
-    marked = held.slice(before.length, at + begin.length);
-    held = held.slice(at + begin.length);
-    state = "call";
-    return textPart(before);
+    held = held.slice(at < 0 ? ready.length : at + begin.length);
+    if (ready === "") return at < 0 ? undefined : [];
+    return [{ text: ready }];
   }
 
-  /** The JSON of a call, once all of it is there. */
-  function readCall(): AnswerPart[] | undefined {
-    const start = held.length - held.trimStart().length;
-    if (start === held.length) return undefined;
-    const to = held[start] === "{" ? jsonEnd(held, start) : start;
+  /** The name in a call, once it is there. */
+  function call(): AnswerPart[] | undefined {
+    const blanks = held.length - held.trimStart().length;
+    if (blanks === held.length) return undefined;
+    if (held[blanks] !== "{") return giveUp();
+    const [match, name] = head.exec(held) ?? [];
+    if (match !== undefined && name !== undefined) {
+      begun(match.length);
+      state = "arguments";
+      argumentsEnd = objectEnd();
+      return [{ name: JSON.parse(name) as string }];
+    }
+    const to = jsonEnd(held, blanks);
     if (to < 0) return undefined;
-    const part = callIn(held.slice(start, to), form);
-    if (!part) return giveUp();
-    held = held.slice(to);
-    calls++;
-    marked = "";
+    const parts = wholeCall(held.slice(blanks, to), form);
+    if (!parts) return giveUp();
+    begun(to);
     state = "after";
-    return [part];
+    return parts;
+  }
+
+  /** Notes that a call has begun, of which so much has been read. */
+  function begun(length: number): void {
+    held = held.slice(length);
+    mark = "";
+    hasCalls = true;
+  }
+
+  /** The arguments of a call as they come. */
+  function given(): AnswerPart[] {
+    const to = argumentsEnd(held);
+    const json = to < 0 ? held : held.slice(0, to);
+    held = held.slice(json.length);
+    if (to >= 0) state = "rest";
+    return [{ json }];
+  }
+
+  /** What the call has behind its arguments. */
+  function rest(): AnswerPart[] | undefined {
+    const to = jsonEnd(`{${held}`, 0);
+    if (to < 0) return undefined;
+    held = held.slice(to - 1);
+    state = "after";
+    return [];
   }
 
   /** What follows a call: another one, its end mark, or text. */
-  function readAfter(): AnswerPart[] | undefined {
-    const rest = held.replace(/^[\s,;]+/, "");
-    if (rest === "" || (end !== "" && end.startsWith(rest) && rest !== end)) return undefined;
-    if (end !== "" && rest.startsWith(end)) {
-      held = rest.slice(end.length);
-      state = "text";
-    } else if (rest.startsWith("{")) {
-      held = rest;
+  function after(): AnswerPart[] | undefined {
+    const left = held.replace(/^[\s,;]+/, "");
+    if (left === "" || (left !== end && end.startsWith(left))) return undefined;
+    if (end !== "" && left.startsWith(end)) held = left.slice(end.length);
+    else if (left.startsWith("{")) {
+      held = left;
       state = "call";
-    } else state = "text";
+      return [];
+    }
+    state = "text";
     return [];
   }
 
   /** What was held as a call is text. */
   function giveUp(): AnswerPart[] {
-    const text = marked + held;
-    [marked, held] = ["", ""];
+    const whole = mark + held;
+    [mark, held] = ["", ""];
     state = "text";
-    return textPart(text);
+    return whole === "" ? [] : [{ text: whole }];
   }
 
-  const steps = { text: readText, call: readCall, after: readAfter };
+  const steps = { text, call, arguments: given, rest, after };
   return {
-    push(text) {
-      held += text;
+    push(piece) {
+      held += piece;
       const parts: AnswerPart[] = [];
       while (held !== "") {
         const some = steps[state]();
@@ -110,10 +163,10 @@ export function jsonToolReader(form: JsonForm): ToolReader {
       return parts;
     },
     end() {
-      if (state === "after") held = held.trim();
-      const rest = giveUp();
-      // Blanks behind a call, and a last end mark that never came, are no text.
-      return calls > 0 ? rest.filter((part) => part.call || part.text.trim() !== "") : rest;
+      // What is left of a call that was begun is no text, and neither are blanks behind one.
+      const isText = state === "text" || state === "call";
+      if (!isText || (hasCalls && (mark + held).trim() === "")) return [];
+      return giveUp();
     },
   };
 }

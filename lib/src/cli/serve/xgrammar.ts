@@ -3,6 +3,7 @@
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import vm from "node:vm";
+import { isRecord } from "../../formats/keys.js";
 import type { GrammarCompiler, GrammarMatcher } from "@mlc-ai/web-xgrammar";
 
 type Package = typeof import("@mlc-ai/web-xgrammar");
@@ -10,6 +11,7 @@ type Package = typeof import("@mlc-ai/web-xgrammar");
 /** What compiles grammars for one vocabulary, in a memory of its own. */
 export interface GrammarInstance {
   compiler: GrammarCompiler;
+  Grammar: Package["Grammar"];
   newMatcher: Package["GrammarMatcher"]["createGrammarMatcher"];
   /** The mask of what may come next. */
   maskOf(matcher: GrammarMatcher): Int32Array;
@@ -53,6 +55,7 @@ export async function openGrammars({ tokens, size, stopIds }: GrammarVocabulary)
   vm.compileFunction(scriptOf(), names)(exports, {}, undefined, { href: "file:///" }, heard);
   const info = await exports.TokenizerInfo.createTokenizerInfo(tokens, "byte_level", false, size, stopIds);
   return {
+    Grammar: exports.Grammar,
     compiler: await exports.GrammarCompiler.createGrammarCompiler(info),
     newMatcher: exports.GrammarMatcher.createGrammarMatcher,
     maskOf(matcher) {
@@ -71,11 +74,34 @@ export async function openGrammars({ tokens, size, stopIds }: GrammarVocabulary)
 /** A grammar to compile: a JSON schema, or a form with schemas in it, as xgrammar's structural tags. */
 export type GrammarSource = { schema: string; isStrict: boolean } | { form: string };
 
-/** Blanks between the parts of JSON: enough for deep indentation, and an end to a model that likes nothing else. */
-const blanks = 40;
+/**
+ * A schema as a grammar. Between the parts of JSON there is one blank, as it is usually written: where any blanks may come, small models
+ * write little else.
+ */
+function schemaGrammar({ Grammar }: GrammarInstance, schema: string, isStrict: boolean) {
+  return Grammar.fromJSONSchema(schema, false, -1, undefined, isStrict);
+}
+
+/** A format of structural tags in which every schema is a grammar. */
+async function withGrammars(instance: GrammarInstance, format: unknown): Promise<unknown> {
+  if (Array.isArray(format)) return Promise.all(format.map((inner) => withGrammars(instance, inner)));
+  if (!isRecord(format)) return format;
+  if (format.type === "json_schema") {
+    const grammar = await schemaGrammar(instance, JSON.stringify(format.json_schema), false);
+    return { type: "grammar", grammar: grammar.toString() };
+  }
+  const entries = Object.entries(format).map(async ([key, inner]) => [
+    key,
+    await withGrammars(instance, inner),
+  ]);
+  return Object.fromEntries(await Promise.all(entries));
+}
 
 /** Compiles a grammar. */
-export function compileSource(compiler: GrammarCompiler, given: GrammarSource) {
-  if ("form" in given) return compiler.compileStructuralTag(given.form);
-  return compiler.compileJSONSchema(given.schema, true, undefined, undefined, given.isStrict, blanks);
+export async function compileSource(instance: GrammarInstance, given: GrammarSource) {
+  const { compiler } = instance;
+  if ("schema" in given)
+    return compiler.compileGrammar(await schemaGrammar(instance, given.schema, given.isStrict));
+  const format = await withGrammars(instance, JSON.parse(given.form));
+  return compiler.compileStructuralTag(format as object as Record<string, unknown>);
 }
