@@ -1,6 +1,6 @@
 import fs from "node:fs";
 import http from "node:http";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
 import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
@@ -121,7 +121,8 @@ export async function openModelService(options: ServeOptions): Promise<Service> 
 
 /** Answers what is no request of HTTP, or comes too slowly, with an error like all others. */
 function refuseConnection(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (error.code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+  const isAnswered = (socket as Socket).bytesWritten > 0;
+  if (isAnswered || !socket.writable) return void socket.destroy();
   const known: Record<string, [status: number, reason: string]> = {
     HPE_HEADER_OVERFLOW: [431, "The headers are too long."],
     ERR_HTTP_REQUEST_TIMEOUT: [408, "The request did not come in time."],

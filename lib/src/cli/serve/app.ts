@@ -105,10 +105,14 @@ async function jsonBody(request: Request, most: number): Promise<unknown> {
   if (Number(request.headers.get("content-length") ?? 0) > most) throw tooLong();
   const pieces: Uint8Array[] = [];
   let length = 0;
-  for await (const piece of (request.body ?? []) as AsyncIterable<Uint8Array>) {
-    length += piece.length;
-    if (length > most) throw tooLong();
-    pieces.push(piece);
+  try {
+    for await (const piece of (request.body ?? []) as AsyncIterable<Uint8Array>) {
+      length += piece.length;
+      if (length > most) throw tooLong();
+      pieces.push(piece);
+    }
+  } catch (error) {
+    throw error instanceof ApiError ? error : badRequest("The body did not come to its end.");
   }
   let text: string;
   try {
