@@ -1,7 +1,7 @@
 // What the tests of the server share: a small model with a chat template, served in this process.
 import fs from "node:fs";
 import path from "node:path";
-import { openService, startServer } from "../lib/src/cli/serve.ts";
+import { openModelService, startServer } from "../lib/src/cli/serve.ts";
 
 const stories = path.join(import.meta.dirname, "fixtures", "stories260k");
 
@@ -24,7 +24,7 @@ export function writeServed(folder: string, template = hermesTemplate): string {
   return folder;
 }
 
-type ServiceOptions = Parameters<typeof openService>[0];
+type ServiceOptions = Parameters<typeof openModelService>[0];
 
 /** The options of the command as they are where none is given. */
 export const usualOptions: Omit<ServiceOptions, "model"> = {
@@ -41,7 +41,7 @@ export const usualOptions: Omit<ServiceOptions, "model"> = {
 export async function serveHere(model: string, more: Partial<ServiceOptions> = {}) {
   const options = { ...usualOptions, model, name: "stories", ...more };
   const lines: string[] = [];
-  const service = await openService(options);
+  const service = await openModelService(options);
   const server = await startServer(service, { ...options, log: (line) => lines.push(line) });
   return { service, lines, ...server };
 }

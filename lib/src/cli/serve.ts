@@ -1,13 +1,11 @@
 import fs from "node:fs";
-import type http from "node:http";
+import http from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
 import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
 import type { Command } from "commander";
-import type { GenerationConfig } from "../formats/generation.js";
 import { openEngine } from "../infer/engine.js";
-import { endOfText } from "../infer/generate.js";
 import type { ModelDtype } from "../model/weights.js";
 import { readText } from "./files.js";
 import { readChatTemplate } from "./model-folder.js";
@@ -16,13 +14,9 @@ import { openTokenizer } from "./open-tokenizer.js";
 import { byteSize, dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples, finish, stopSignals } from "./run.js";
 import { type App, openApp } from "./serve/app.js";
-import { answerEnds, chatTemplate } from "./serve/conversation.js";
-import { grammarVocabulary, openGrammarService } from "./serve/constraint.js";
 import { ApiError } from "./serve/errors.js";
 import { hostEngine } from "./serve/host.js";
-import type { Limits, Service } from "./serve/jobs.js";
-import { openMetrics } from "./serve/metrics.js";
-import { formTokens, learnToolForm, specialNames } from "./serve/tool-form.js";
+import { type Service, openService } from "./serve/service.js";
 
 /** The options of `tslm serve`. */
 interface ServeOptions {
@@ -93,83 +87,56 @@ function openLog(file: string | undefined): (line: string) => void {
   return (line) => void stream.write(`${line}\n`);
 }
 
-/** Opens the model and all that answers are made with. */
-export async function openService(options: ServeOptions): Promise<Service> {
-  const {
-    model: folder,
-    dtype,
-    name = nameOf(folder),
-    maxBody,
-    maxSequences,
-    maxQueue,
-    maxTokens,
-    maxSeconds,
-  } = options;
+/** Opens the model that the options name, and gives what answers are made with. */
+export async function openModelService(options: ServeOptions): Promise<Service> {
+  const { model: folder, dtype, name = nameOf(folder), maxSequences } = options;
   const tokenizer = await openTokenizer(folder);
-  const given = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
-  const generation: GenerationConfig | undefined = readGenerationConfig(folder);
+  const template = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
+  const generation = readGenerationConfig(folder);
   const first = await openModel(folder, dtype);
-  if (tokenizer.vocabSize > first.config.vocabSize)
+  const { config } = first;
+  if (tokenizer.vocabSize > config.vocabSize)
     throw new Error(
-      `${folder}: its tokenizer has ${tokenizer.vocabSize} tokens, the model ${first.config.vocabSize}: they do not belong together.`,
+      `${folder}: its tokenizer has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize}: they do not belong together.`,
     );
   let model: typeof first | undefined = first;
   const host = hostEngine(
     async () => {
       const opened = model ?? (await openModel(folder, dtype));
-      model = undefined; // when it is lost, its weights are too
+      model = undefined; // when its device is lost, so are its weights
       return openEngine(opened, { maxSequences });
     },
     (text) => process.stderr.write(`${folder}: ${text}\n`),
   );
   await host.engine();
-  const template = given === undefined ? undefined : chatTemplate(given, first.config, tokenizer);
-  const ends = answerEnds(endOfText(first.config, tokenizer), tokenizer, template);
-  const form = template && learnToolForm(template, specialNames(tokenizer, ends));
-  const kept = form ? formTokens(form, tokenizer) : new Set<number>();
-  const size = first.config.vocabSize;
-  const limits: Limits = {
-    body: maxBody,
+  const limits = {
+    body: options.maxBody,
     running: maxSequences,
-    queue: maxQueue,
-    tokens: maxTokens ?? Number.POSITIVE_INFINITY,
-    seconds: maxSeconds,
+    queue: options.maxQueue,
+    tokens: options.maxTokens ?? Number.POSITIVE_INFINITY,
+    seconds: options.maxSeconds,
   };
-  return {
-    name,
-    created: Math.floor(Date.now() / 1000),
-    tokenizer,
-    template,
-    contextLength: first.config.contextLength,
-    ends,
-    form,
-    kept,
-    grammars: openGrammarService(() => grammarVocabulary(tokenizer, { size, stopIds: ends, kept })),
-    generation,
-    host,
-    metrics: openMetrics(name, host.state),
-    limits,
-  };
+  return openService({ name, config, tokenizer, template, generation, host, limits });
 }
 
-/** Answers what is not HTTP, or not all of a request, as any other request that is wrong, and hangs up. */
-function refuseHalfHttp({ code = "" }: NodeJS.ErrnoException, socket: Duplex): void {
+/** Answers what is no request of HTTP, or comes too slowly, with an error like all others. */
+function refuseConnection(error: NodeJS.ErrnoException, socket: Duplex): void {
   const isAnswered = (socket as Socket).bytesWritten > 0;
   if (isAnswered || !socket.writable) return void socket.destroy();
-  const reasons: Record<string, [status: string, message: string]> = {
-    HPE_HEADER_OVERFLOW: ["431 Request Header Fields Too Large", "The headers are too long."],
-    ERR_HTTP_REQUEST_TIMEOUT: ["408 Request Timeout", "The request did not come to its end."],
+  const known: Record<string, [status: number, reason: string]> = {
+    HPE_HEADER_OVERFLOW: [431, "The headers are too long."],
+    ERR_HTTP_REQUEST_TIMEOUT: [408, "The request did not come in time."],
   };
-  const [status, message] = reasons[code] ?? ["400 Bad Request", "This is not an HTTP request."];
-  const body = JSON.stringify(new ApiError(Number.parseInt(status, 10), message));
-  const headers = `content-type: application/json\r\ncontent-length: ${body.length}\r\nconnection: close`;
-  socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n\r\n${body}`);
+  const [status, reason] = known[error.code ?? ""] ?? [400, "This is no request of HTTP."];
+  const body = JSON.stringify(new ApiError(status, reason));
+  const head = `HTTP/1.1 ${status} ${http.STATUS_CODES[status]}\r\ncontent-type: application/json\r\n`;
+  socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
 }
 
 /** Listens, and gives the server and its address. */
 async function listen({ fetch }: App, { host, port }: Pick<ServeOptions, "host" | "port">) {
   const server = createAdaptorServer({ fetch, overrideGlobalObjects: false }) as http.Server;
-  server.on("clientError", refuseHalfHttp);
+  server.on("clientError", refuseConnection);
   server.keepAliveTimeout = 65_000; // longer than clients keep a connection, so that none is cut as a request comes
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error: NodeJS.ErrnoException) => {
@@ -204,8 +171,12 @@ export async function startServer(
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       await app.drain();
-      server.closeAllConnections();
+      // The last answers may be on their way yet: a connection is closed when it has brought its own.
+      const idle = setInterval(() => server.closeIdleConnections(), 20);
+      const late = setTimeout(() => server.closeAllConnections(), 5000);
       await closed;
+      clearInterval(idle);
+      clearTimeout(late);
       await service.host.close();
     },
   };
@@ -214,7 +185,7 @@ export async function startServer(
 /** Serves until a signal comes, then finishes what runs; a second signal ends at once. */
 async function run(options: ServeOptions): Promise<void> {
   const apiKey = options.apiKey ?? (process.env.TSLM_API_KEY || undefined);
-  const service = await openService(options);
+  const service = await openModelService(options);
   const server = await startServer(service, { ...options, apiKey, log: openLog(options.log) });
   process.stdout.write(`Serving ${service.name} at ${server.url} (API at /v1). Ctrl-C ends it.\n`);
   await signalled();

@@ -8,7 +8,7 @@ import { isRecord, shown } from "../../formats/keys.js";
 import { chat } from "./chat.js";
 import { completions } from "./completions.js";
 import { ApiError, asApiError, badRequest } from "./errors.js";
-import type { Service } from "./jobs.js";
+import type { Service } from "./service.js";
 import { type RequestRecord, logLine, requestRecord } from "./log.js";
 import type { Reply } from "./reply.js";
 import { type Send, streamed } from "./stream.js";
@@ -90,22 +90,6 @@ function errorWord(error: unknown): string {
   return facts.code ?? (status < 500 ? "invalid_request" : "server_error");
 }
 
-/** The most lists and objects that may lie in each other: more than any schema, and far from the end of the stack. */
-const deepest = 200;
-
-/** How deep lists and objects lie in each other in a JSON text. Whether it is one is not asked here. */
-function depthOf(text: string): number {
-  let [depth, most, isText] = [0, 0, false];
-  for (let i = 0; i < text.length; i++) {
-    const character = text[i];
-    if (character === '"') isText = !isText;
-    else if (isText) i += Number(character === "\\");
-    else if (character === "[" || character === "{") most = Math.max(most, ++depth);
-    else if (character === "]" || character === "}") depth--;
-  }
-  return most;
-}
-
 /** The JSON in a body of at most `most` bytes. */
 async function jsonBody(request: Request, most: number): Promise<unknown> {
   const type = request.headers.get("content-type") ?? "";
@@ -136,12 +120,29 @@ async function jsonBody(request: Request, most: number): Promise<unknown> {
   } catch {
     throw badRequest("The body is not UTF-8 text.");
   }
-  if (depthOf(text) > deepest)
-    throw badRequest(`The body has more than ${deepest} lists and objects within each other.`);
+  let body: unknown;
   try {
-    return JSON.parse(text);
+    body = JSON.parse(text);
   } catch (error) {
     throw badRequest(`The body is not JSON: ${(error as Error).message.replace(/\s+/g, " ")}`);
+  }
+  checkDepth(body);
+  return body;
+}
+
+/** How deep a body may go: far below where anything that walks through it runs out of stack. */
+const deepest = 128;
+
+/** Throws for a value that is nested too deeply. */
+function checkDepth(value: unknown): void {
+  let level = typeof value === "object" && value !== null ? [value as unknown] : [];
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth > deepest) throw badRequest(`The body is nested deeper than ${deepest} levels.`);
+    const inner: unknown[] = [];
+    for (const holder of level)
+      for (const held of Object.values(holder as object))
+        if (typeof held === "object" && held !== null) inner.push(held);
+    level = inner;
   }
 }
 

@@ -1,41 +1,48 @@
 // POST /v1/completions: a text goes on.
-import { streamDecoder } from "../../tokenizer/characters.js";
+import { type Tokenizer, streamDecoder } from "../../tokenizer/characters.js";
 import { promptIds } from "../../infer/generate.js";
 import type { TokenReport } from "./answer.js";
 import { badRequest } from "./errors.js";
-import { type Service, engineRequest, readAnswers, submit, usageOf } from "./jobs.js";
+import { engineRequest, readAnswers, submit, usageOf } from "./jobs.js";
+import type { Service } from "./service.js";
 import type { RequestRecord } from "./log.js";
 import { type CompletionRequest, parseCompletion } from "./schema.js";
 import { type Reply, replyWith } from "./reply.js";
 
-/** The prompts of a request as ids: texts, or ids already. */
-function promptsOf({ tokenizer }: Service, { prompt }: CompletionRequest): ArrayLike<number>[] {
-  const isIds = Array.isArray(prompt) && typeof prompt[0] === "number";
-  const list = (Array.isArray(prompt) && !isIds ? prompt : [prompt]) as (string | number[])[];
-  return list.map((one) => {
-    if (typeof one === "string") {
-      try {
-        return promptIds(tokenizer, one);
-      } catch (error) {
-        throw badRequest((error as Error).message, "prompt");
-      }
-    }
-    const wrong = one.find((id) => id >= tokenizer.vocabSize);
-    if (wrong !== undefined)
-      throw badRequest(
-        `prompt has the id ${wrong}, and ids run from 0 to ${tokenizer.vocabSize - 1}.`,
-        "prompt",
-      );
-    return one;
-  });
+/** A prompt: its ids, and its text. */
+interface Prompt {
+  ids: ArrayLike<number>;
+  text: string;
 }
 
-/** The text of ids. */
-function textOf({ tokenizer }: Service, ids: ArrayLike<number>): string {
+/** The prompts of a request: texts, or ids already. */
+function promptsOf({ tokenizer }: Service, { prompt }: CompletionRequest): Prompt[] {
+  const isIds = Array.isArray(prompt) && typeof prompt[0] === "number";
+  const list = (Array.isArray(prompt) && !isIds ? prompt : [prompt]) as (string | number[])[];
+  return list.map((given) =>
+    typeof given === "string" ? textPrompt(tokenizer, given) : idPrompt(tokenizer, given),
+  );
+}
+
+function textPrompt(tokenizer: Tokenizer, text: string): Prompt {
+  try {
+    return { ids: promptIds(tokenizer, text), text };
+  } catch (error) {
+    throw badRequest((error as Error).message, "prompt");
+  }
+}
+
+function idPrompt(tokenizer: Tokenizer, ids: number[]): Prompt {
+  const wrong = ids.find((id) => id >= tokenizer.vocabSize);
+  if (wrong !== undefined)
+    throw badRequest(
+      `prompt has the id ${wrong}, and ids run from 0 to ${tokenizer.vocabSize - 1}.`,
+      "prompt",
+    );
+  const specials = new Set(Object.values(tokenizer.specials));
   const decoder = streamDecoder(tokenizer);
-  let text = "";
-  for (let i = 0; i < ids.length; i++) text += decoder.push(ids[i]);
-  return text + decoder.end();
+  const pieces = ids.filter((id) => !specials.has(id)).map((id) => decoder.push(id));
+  return { ids, text: pieces.join("") + decoder.end() };
 }
 
 /** Log-probabilities in the older form; `offset` is where the first token's text begins in the answer. */
@@ -69,13 +76,11 @@ export async function completions(
   const request = parseCompletion(body);
   const prompts = promptsOf(service, request);
   const wishes = { field: "prompt", usualTokens: 16, alternatives: request.logprobs };
-  const requests = prompts.map((prompt) => engineRequest(service, request, { ...wishes, prompt }));
-  record.promptTokens = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+  const requests = prompts.map(({ ids }) => engineRequest(service, request, { ...wishes, prompt: ids }));
+  record.promptTokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
   const choices = await submit(service, requests);
-  const before = prompts.flatMap((prompt, i) => choices[i].map(() => prompt));
-  const echoes = prompts.flatMap((prompt, i) =>
-    choices[i].map(() => (request.echo ? textOf(service, prompt) : "")),
-  );
+  const before = prompts.flatMap(({ ids }, i) => choices[i].map(() => ids));
+  const echoes = prompts.flatMap(({ text }, i) => choices[i].map(() => (request.echo ? text : "")));
   const head = {
     id: record.id,
     object: "text_completion",

@@ -59,8 +59,13 @@ function grammarTrial(vocabulary: GrammarVocabulary) {
   let turn: Promise<unknown> = Promise.resolve();
   const answerOf = (worker: Worker) =>
     new Promise<Verdict>((resolve) => {
-      worker.once("message", resolve);
-      worker.once("error", (error) => resolve({ error: error.message }));
+      const take = (verdict: Verdict) => {
+        worker.off("message", take).off("error", failed).off("exit", left);
+        resolve(verdict);
+      };
+      const failed = ({ message }: Error) => take({ error: message, isOver: true });
+      const left = () => take({ error: "it needs more than there is", isOver: true });
+      worker.on("message", take).on("error", failed).on("exit", left);
     });
   const start = () => {
     // Threads run no TypeScript: where this is the source, in tests, theirs is the built file.
@@ -68,28 +73,26 @@ function grammarTrial(vocabulary: GrammarVocabulary) {
     const file = new URL(`${here}grammar-worker.js`, import.meta.url);
     const worker = new Worker(file, { workerData: vocabulary });
     worker.unref();
-    worker.once("exit", () => {
-      if (thread?.worker === worker) thread = undefined;
-    });
     return { worker, ready: answerOf(worker) };
+  };
+  const end = (worker: Worker) => {
+    thread = undefined;
+    void worker.terminate();
   };
   const attempt = async (source: GrammarSource): Promise<Verdict> => {
     thread ??= start();
     const { worker, ready } = thread;
     const begun = await ready;
-    if (begun.error !== undefined) return begun;
-    const late = `it takes longer than ${patience} s: bounds such as maxLength and maxItems cost most`;
+    if (begun.error === undefined) worker.postMessage(source);
     let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<Verdict>((resolve) => {
-      timer = setTimeout(() => {
-        thread = undefined;
-        void worker.terminate();
-        resolve({ error: late });
-      }, patience * 1000);
+    const late = new Promise<Verdict>((resolve) => {
+      const error = `it takes longer than ${patience} s: bounds such as maxLength and maxItems cost most`;
+      timer = setTimeout(() => resolve({ error, isOver: true }), patience * 1000);
     });
-    const answered = answerOf(worker);
-    worker.postMessage(source);
-    return Promise.race([answered, timeout]).finally(() => clearTimeout(timer));
+    const verdict = begun.error === undefined ? await Promise.race([answerOf(worker), late]) : begun;
+    clearTimeout(timer);
+    if (verdict.isOver) end(worker);
+    return verdict;
   };
   /** What is wrong with a grammar; one is tried after the other. */
   return (source: GrammarSource): Promise<Verdict> => {

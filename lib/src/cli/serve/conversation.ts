@@ -79,7 +79,7 @@ export function conversationIds(
   request: ChatRequest,
 ): Uint32Array {
   const messages = request.messages.map((message) => templateMessage(message, template.text));
-  const variables = { ...template.variables, ...requestVariables(request) };
+  const variables = { ...requestVariables(request), ...template.variables };
   try {
     return encodeChat(tokenizer, template.text, messages, { variables });
   } catch (error) {

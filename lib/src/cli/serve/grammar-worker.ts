@@ -5,6 +5,8 @@ import { type GrammarSource, type GrammarVocabulary, compileSource, openGrammars
 /** What the thread says of a grammar: nothing, or why it cannot be used. */
 export interface Verdict {
   error?: string;
+  /** Whether the thread is of no more use: after a crash its memory is not to be trusted. */
+  isOver?: boolean;
 }
 
 const instance = await openGrammars(workerData as GrammarVocabulary);
@@ -21,6 +23,5 @@ parentPort!.on("message", async (source: GrammarSource) => {
   // "[FATAL] /path/file.cc:12: Check failed: (…) is false: The reason"
   const reason = complaint?.replace(/^\[\w+\] \S+:\d+: (Check failed: .* is false: )?/, "");
   const error = reason ?? (isBroken ? "it cannot be compiled" : undefined);
-  parentPort!.postMessage({ error } satisfies Verdict);
-  if (isBroken) process.exit(); // its memory is not to be trusted
+  parentPort!.postMessage({ error, isOver: isBroken } satisfies Verdict);
 });

@@ -2,53 +2,15 @@
 import { randomInt } from "node:crypto";
 import type { GenerationConfig } from "../../formats/generation.js";
 import { plainSampling } from "../../infer/sampling.js";
-import type { Tokenizer } from "../../tokenizer/characters.js";
 import { type AnswerEvent, answer } from "./answer.js";
-import type { GrammarConstraint, Grammars } from "./constraint.js";
-import type { ChatTemplate } from "./conversation.js";
+import type { GrammarConstraint } from "./constraint.js";
 import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "../../infer/engine.js";
 import { ApiError, badRequest } from "./errors.js";
 import type { ChannelReader } from "./harmony.js";
-import type { Host } from "./host.js";
 import type { RequestRecord } from "./log.js";
 import type { Metrics } from "./metrics.js";
 import type { CommonRequest } from "./schema.js";
-import type { ToolForm } from "./tool-form.js";
-
-/** What requests may ask for at most. */
-export interface Limits {
-  /** Bytes of a body. */
-  body: number;
-  /** Answers that are written at once, and that wait. */
-  running: number;
-  queue: number;
-  /** Tokens of an answer. */
-  tokens: number;
-  /** Seconds of a request. */
-  seconds: number;
-}
-
-/** All that answers are made with. */
-export interface Service {
-  name: string;
-  /** Seconds since 1970 when it began. */
-  created: number;
-  tokenizer: Tokenizer;
-  template?: ChatTemplate;
-  /** How the model writes calls of tools. */
-  form?: ToolForm;
-  /** Special tokens that belong to that form. */
-  kept: ReadonlySet<number>;
-  grammars: Grammars;
-  contextLength: number;
-  /** Tokens that end an answer. */
-  ends: number[];
-  /** How the model's own file says to choose tokens. */
-  generation?: GenerationConfig;
-  host: Host;
-  metrics: Metrics;
-  limits: Limits;
-}
+import type { Service } from "./service.js";
 
 /** How to choose tokens, by the request, else as the model's file says. */
 function samplingOf(request: CommonRequest, given: GenerationConfig | undefined): EngineRequest["sampling"] {

@@ -121,7 +121,12 @@ const responseFormat = z.discriminatedUnion(
       ),
     }),
   ],
-  { error: 'an object whose type is "text", "json_object" or "json_schema"' },
+  {
+    error: ({ code }) =>
+      code === "invalid_union"
+        ? '"text", "json_object" or "json_schema"'
+        : 'an object whose type is "text", "json_object" or "json_schema"',
+  },
 );
 
 /** A request to go on with a conversation. */

@@ -5,7 +5,7 @@ import { isRecord } from "../../formats/keys.js";
 import { type ChatMessage, renderChat } from "../../tokenizer/chat.js";
 import type { Tokenizer } from "../../tokenizer/characters.js";
 import type { ChatTemplate } from "./conversation.js";
-import { harmonyMarks } from "./harmony.js";
+import { harmonyMarks, speaksHarmony } from "./harmony.js";
 
 /** Calls as JSON in the text. */
 export interface JsonForm {
@@ -82,7 +82,11 @@ function callKeys(json: Record<string, unknown>): { nameKey: string; argumentsKe
 }
 
 /** The form in which a template writes calls; undefined where it has none that we read. `ends` are the tokens that end an answer. */
-export function learnToolForm(template: ChatTemplate, ends: string[]): ToolForm | undefined {
+export function learnToolForm(
+  template: ChatTemplate,
+  tokenizer: Tokenizer,
+  ends: string[],
+): ToolForm | undefined {
   let texts: ReturnType<typeof probeText>;
   try {
     texts = probeText(template);
@@ -92,8 +96,7 @@ export function learnToolForm(template: ChatTemplate, ends: string[]): ToolForm 
   const { before, whole } = texts;
   const place = whole.lastIndexOf(probe.name);
   if (place < whole.lastIndexOf(probe.question)) return undefined; // the list of tools, and no call
-  if (whole.includes("<|channel|>") && whole.slice(0, place).endsWith("to=functions."))
-    return { kind: "harmony" };
+  if (speaksHarmony(tokenizer) && whole.slice(0, place).endsWith("to=functions.")) return { kind: "harmony" };
   const from = whole.lastIndexOf("{", place);
   const to = from < 0 ? -1 : jsonEnd(whole, from);
   const json = to < 0 ? undefined : recordIn(whole.slice(from, to));
