@@ -166,7 +166,7 @@ export {
 } from "./data/synthetic.js";
 export { type KeyValues, type Scoring, type Visibility, attend } from "./tensor/attend.js";
 export { attention, causalSoftmax, mergeHeads, splitHeads } from "./tensor/attention.js";
-export { gradients, parameter, reshape, withoutGradients } from "./tensor/autograd.js";
+export { gradients, parameter, reshape, withInference, withoutGradients } from "./tensor/autograd.js";
 export { type Recording, capture } from "./tensor/capture.js";
 export { mixingWeights, relativeError } from "./tensor/check.js";
 export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";
@@ -328,13 +328,14 @@ export {
 } from "./train/step.js";
 export { type KeyValueCache, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
 export {
-  type GenerateSettings,
-  type Session,
-  generate,
-  generateText,
-  openSession,
-  plainGenerate,
-} from "./infer/generate.js";
+  type Choice,
+  type Engine,
+  type EngineRequest,
+  type EngineSettings,
+  type GeneratedToken,
+  openEngine,
+} from "./infer/engine.js";
+export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";
 export {
   type Candidate,
   type SamplingSettings,
@@ -350,3 +351,4 @@ export {
   stopFilter,
   writeSampling,
 } from "./infer/sampling.js";
+export { type Session, openSession } from "./infer/session.js";
