@@ -2,6 +2,7 @@
 import { finish } from "../gpu/commands.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
+import { editWords } from "../kernels/sample.js";
 import { cacheBytes } from "../model/count.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
@@ -11,6 +12,7 @@ import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";
 import { rowWindow } from "../tensor/pieces.js";
 import { uniforms } from "../tensor/random.js";
+import { type SampleInputs, likeliestRows, sampleInputs, sampleRows } from "../tensor/sample.js";
 import { type Tensor, indices, launchInto, view, zeros } from "../tensor/tensor.js";
 import {
   type BlockPool,
@@ -23,7 +25,24 @@ import {
   takeBlock,
 } from "./blocks.js";
 import { type KeyValueCache, blockMemory } from "./cache.js";
-import { type SamplingSettings, checkSampling, sampleToken } from "./sampling.js";
+import {
+  type SampledRow,
+  type SamplingSettings,
+  type TokenUses,
+  checkDrawn,
+  checkSampling,
+  packEdits,
+  tokenUses,
+  writeSampling,
+} from "./sampling.js";
+
+//| 05-inference/3-many-at-once.ipynb#constraint-type
+/** What may come next in a text, and what came: how a grammar holds a text to its form. */
+export interface TokenConstraint {
+  /** Bit i % 32 of word i / 32 says whether token i may come. All may where there is none. */
+  mask(): Uint32Array | undefined;
+  accept(id: number): void;
+}
 
 //| 05-inference/3-many-at-once.ipynb#request-types
 /** A text to be continued. */
@@ -48,6 +67,7 @@ export interface EngineRequest {
   drawn?: number;
 }
 
+//| 05-inference/3-many-at-once.ipynb#token-type
 /** A token of a text, with its probability where that was asked for. */
 export interface GeneratedToken {
   id: number;
@@ -67,6 +87,7 @@ export interface Choice {
   abort(): void;
 }
 
+//| 05-inference/3-many-at-once.ipynb#settings-type
 /** Sizes of an engine. */
 export interface EngineSettings {
   /** Texts that are written at once; 32 unless given. */
@@ -80,13 +101,6 @@ export interface EngineSettings {
 }
 
 //| 05-inference/3-many-at-once.ipynb#state-types
-/** What may come next in a text, and what came: how a grammar holds a text to its form. */
-export interface TokenConstraint {
-  /** Bit i % 32 of word i / 32 says whether token i may come. All may where there is none. */
-  mask(): Uint32Array | undefined;
-  accept(id: number): void;
-}
-
 /** What an engine counts. */
 export interface EngineCounts {
   /** Prompt tokens that were looked for in the prefix index, and those that were found there. */
@@ -174,6 +188,29 @@ export interface Sequence {
   choice: Choice;
   queue: TokenQueue;
   constraint?: TokenConstraint;
+  /** How often it has each token, by which penalties go. */
+  uses: TokenUses;
+}
+
+//| 05-inference/3-many-at-once.ipynb#step-types
+/** A recorded step on `tokens` new tokens of each of `batch` texts. Its inputs are small tensors, written before each run. */
+export interface BatchStep {
+  /** Both [batch, tokens]. */
+  ids: Tensor<"u32">;
+  positions: Tensor<"u32">;
+  /** The blocks of each text [batch, blocks of the longest]. */
+  tables: Tensor<"u32">;
+  /** Which of its tokens is the last of each text, counted over all [batch, 1]. */
+  last: Tensor<"u32">;
+  /** Where the scores after it go [batch]; nowhere if that is past the end. */
+  places: Tensor<"u32">;
+  recording: Recording<void>;
+}
+
+/** A recorded draw of one token for each of some rows of scores. */
+export interface DrawStep {
+  inputs: SampleInputs;
+  recording: Recording<{ ids: Tensor<"u32">; likeliest?: ReturnType<typeof likeliestRows> }>;
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-parts
@@ -186,8 +223,10 @@ export interface EngineParts {
   pool: BlockPool;
   memory: KeyValueCache;
   turns: RopeTables;
+  /** What is recorded so far, by size. */
   steps: Map<string, BatchStep>;
-  /** The scores after each text that are wanted of a step [maxSequences, vocabulary]. */
+  draws: Map<string, DrawStep>;
+  /** The scores that are wanted of a step, a row for each text [rows, vocabulary]. */
   scores: Tensor;
   /** Both in the order of arrival. */
   waiting: Sequence[];
@@ -203,34 +242,24 @@ export interface EngineParts {
 }
 
 //| 05-inference/3-many-at-once.ipynb#batch-step
-/** Texts that are written at once, and tokens of a prompt that are read at once: a recorded step has one of these sizes. */
-export const batchClasses = [1, 2, 4, 8, 16, 32];
+/** Tokens of a prompt that are read at once: a recorded step has one of these sizes, or one token of each of some texts. */
 export const chunkClasses = [16, 64, 256];
 
-/** A recorded step on `tokens` new tokens of each of `batch` texts. Its inputs are small tensors, written before each run. */
-export interface BatchStep {
-  /** Both [batch, tokens]. */
-  ids: Tensor<"u32">;
-  positions: Tensor<"u32">;
-  /** The blocks of each text [batch, blocks of the longest]. */
-  tables: Tensor<"u32">;
-  /** Which of its tokens is the last of each text, counted over all [batch, 1]. */
-  last: Tensor<"u32">;
-  /** Where the scores after it go [batch]; nowhere if that is past the end. */
-  places: Tensor<"u32">;
-  recording: Recording<void>;
+/** The number of rows of a step for `count` texts: a power of two, so that there are few different ones. */
+export function batchClass(count: number): number {
+  return 2 ** Math.ceil(Math.log2(count));
 }
 
 /** Records the model on `tokens` tokens of each of `batch` texts, which stand anywhere. */
 export function batchStep(parts: EngineParts, batch: number, tokens: number): BatchStep {
-  const { model, memory, turns, scores, capacity, settings } = parts;
+  const { model, memory, turns, scores, capacity } = parts;
   const { hiddenSize, vocabSize } = model.config;
   const shape = [batch, tokens];
   const zeros = (sizes: number[]) => indices(new Uint32Array(sizes.reduce((a, b) => a * b)), sizes);
   const [ids, positions, last, places] = [zeros(shape), zeros(shape), zeros([batch, 1]), zeros([batch])];
   const tables = zeros([batch, Math.ceil(capacity / blockTokens)]);
   const context = { positions, ...turns, cache: memory.at(positions, tables) };
-  const put = cacheWriteKernel({ rows: 1, tokens: batch, width: vocabSize, capacity: settings.maxSequences });
+  const put = cacheWriteKernel({ rows: 1, tokens: batch, width: vocabSize, capacity: scores.shape[0] });
   const recording = capture<void>(() =>
     withInference(() => {
       const { hidden } = hiddenStates(model, ids, context);
@@ -241,7 +270,7 @@ export function batchStep(parts: EngineParts, batch: number, tokens: number): Ba
   return { ids, positions, tables, last, places, recording };
 }
 
-//| 05-inference/3-many-at-once.ipynb#run-step
+//| 05-inference/3-many-at-once.ipynb#run-parts
 /** The next `count` tokens of a text. */
 export interface Part {
   sequence: Sequence;
@@ -262,6 +291,7 @@ export function isLastPart({ sequence, start, count }: Part): boolean {
   return start + count === sequence.tokens.length;
 }
 
+//| 05-inference/3-many-at-once.ipynb#run-step
 /**
  * Writes a step's inputs and runs it; it does not wait for the GPU. Rows and tokens that are too many repeat the last one: the same
  * token at the same place gives the same bits, which are written where they are already. Scores go to places from `place` on.
@@ -322,6 +352,7 @@ export function admit({ pool, counts, running, settings }: EngineParts, sequence
   return true;
 }
 
+//| 05-inference/3-many-at-once.ipynb#admit-all
 /** Takes waiting texts in, in the order of their arrival, until one does not fit. */
 export function admitAll(parts: EngineParts): void {
   const { waiting, running, settings } = parts;
@@ -379,17 +410,11 @@ export function chunksOf(sequence: Sequence, count: number): StepRun[] {
   return runs;
 }
 
-/** Texts that want one token each, side by side. */
+/** A run for texts that want one token each, side by side; none where there are none. */
 export function decodeRuns(sequences: Sequence[]): StepRun[] {
-  const runs: StepRun[] = [];
-  const most = batchClasses[batchClasses.length - 1];
-  for (let at = 0; at < sequences.length; at += most) {
-    const parts = sequences
-      .slice(at, at + most)
-      .map((sequence) => ({ sequence, start: sequence.computed, count: 1 }));
-    runs.push({ parts, batch: batchClasses.find((size) => size >= parts.length)!, tokens: 1 });
-  }
-  return runs;
+  if (sequences.length === 0) return [];
+  const parts = sequences.map((sequence) => ({ sequence, start: sequence.computed, count: 1 }));
+  return [{ parts, batch: batchClass(parts.length), tokens: 1 }];
 }
 
 //| 05-inference/3-many-at-once.ipynb#plan-step
@@ -410,41 +435,50 @@ export function planStep(parts: EngineParts): StepRun[] {
 }
 
 //| 05-inference/3-many-at-once.ipynb#draw
-/** Scores [vocabulary] of which those that may not come are −Infinity. */
-export function allowedScores(
-  scores: Float32Array,
-  { request: { vocabSize }, constraint }: Sequence,
-): Float32Array {
-  const some = scores.slice(0, vocabSize);
-  const mask = constraint?.mask();
-  if (mask)
-    for (let id = 0; id < some.length; id++)
-      if (!((mask[id >> 5] >>> (id & 31)) & 1)) some[id] = Number.NEGATIVE_INFINITY;
-  return some;
-}
+/** Alternatives that are found for every token where any are wanted. */
+export const mostAlternatives = 20;
 
-/** The logarithm of each token's probability, from scores [vocabulary]. */
-export function logProbabilities(scores: Float32Array): Float64Array {
-  const highest = scores.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY);
-  const sum = scores.reduce((total, score) => total + Math.exp(score - highest), 0);
-  return Float64Array.from(scores, (score) => score - highest - Math.log(sum));
-}
-
-/** Draws the next token of a text from the scores after its last. */
-export function drawToken(sequence: Sequence, scores: Float32Array): GeneratedToken {
-  const { request, number, tokens } = sequence;
-  const { seed, sampling, drawn = 0, alternatives } = request;
+/** What a row of scores is drawn by. */
+export function sampledRow(
+  { request, number, tokens, constraint, uses }: Sequence,
+  vocab: number,
+): SampledRow {
+  const { seed, sampling, drawn = 0, vocabSize = vocab } = request;
   const place = drawn + tokens.length - request.prompt.length;
-  const [uniform] = uniforms(seed, 1, place + number * 2 ** 32);
-  const id = sampleToken(allowedScores(scores, sequence), sampling, uniform);
-  if (alternatives === undefined) return { id };
-  const logs = logProbabilities(scores.subarray(0, request.vocabSize));
-  const best = Array.from(logs.keys()).sort((a, b) => logs[b] - logs[a] || a - b);
-  const listed = best.slice(0, alternatives).map((other) => ({ id: other, logProbability: logs[other] }));
-  return { id, logProbability: logs[id], alternatives: listed };
+  const [uniform] = uniforms(seed, 1, place + number * 2 ** 32); // each choice has a stream of its own
+  return { settings: sampling, uniform, vocabSize, uses, mask: constraint?.mask() };
 }
 
-//| 05-inference/3-many-at-once.ipynb#write-token
+//| 05-inference/3-many-at-once.ipynb#draw-step
+/** The recorded draw for rows of this kind, recorded when it is first needed. */
+export function drawStepOf(
+  { draws, scores }: EngineParts,
+  rows: (SampledRow | undefined)[],
+  hasAlternatives: boolean,
+): DrawStep {
+  const [count, vocab] = [batchClass(rows.length), scores.shape[1]];
+  const edited = packEdits(rows).length / editWords;
+  const needs = { masked: rows.some((row) => row?.mask), edits: edited && Math.max(16, batchClass(edited)) };
+  const key = JSON.stringify([count, needs, hasAlternatives]);
+  const recorded = draws.get(key);
+  if (recorded) return recorded;
+  const [inputs, some] = [sampleInputs(count, vocab, needs), rowWindow(scores, 0, count)];
+  const recording = capture(() => {
+    const ids = sampleRows(some, inputs);
+    return {
+      ids,
+      likeliest: hasAlternatives
+        ? likeliestRows(some, ids, inputs, Math.min(mostAlternatives, vocab))
+        : undefined,
+    };
+  });
+  some.free(); // what is recorded holds the scores
+  const step = { inputs, recording };
+  draws.set(key, step);
+  return step;
+}
+
+//| 05-inference/3-many-at-once.ipynb#end-sequence
 /** Ends a text, and gives its blocks back. */
 export function endSequence(
   parts: EngineParts,
@@ -463,6 +497,7 @@ export function endSequence(
   sequence.queue.end(error);
 }
 
+//| 05-inference/3-many-at-once.ipynb#write-token
 /** Adds a drawn token to its text, which may end with it. */
 export function addToken(parts: EngineParts, sequence: Sequence, token: GeneratedToken): void {
   const { request, tokens, queue, constraint } = sequence;
@@ -472,11 +507,63 @@ export function addToken(parts: EngineParts, sequence: Sequence, token: Generate
   }
   constraint?.accept(token.id);
   tokens.push(token.id);
+  sequence.uses.set(token.id, (sequence.uses.get(token.id) ?? 0) + 1);
   queue.push(token);
   parts.counts.generatedTokens += 1;
   const isFull =
     tokens.length - request.prompt.length === request.maxTokens || tokens.length > parts.capacity;
   if (isFull) endSequence(parts, sequence, "length");
+}
+
+//| 05-inference/3-many-at-once.ipynb#draw-row
+/** What the next token of a text is drawn by; nothing if the text has no next token, with which it ends. */
+export function rowOf(parts: EngineParts, sequence: Sequence): SampledRow | undefined {
+  try {
+    return sampledRow(sequence, parts.scores.shape[1]);
+  } catch (error) {
+    endSequence(parts, sequence, "aborted", error as Error);
+    return undefined;
+  }
+}
+
+//| 05-inference/3-many-at-once.ipynb#draw-tokens
+/** Draws the next tokens of some texts by their rows of scores, in this order. */
+export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise<GeneratedToken[]> {
+  const rows = drawn.map((sequence) => rowOf(parts, sequence));
+  const wantsMore = ({ request }: Sequence) => request.alternatives !== undefined;
+  const { inputs, recording } = drawStepOf(parts, rows, drawn.some(wantsMore));
+  writeSampling(inputs, rows);
+  const { ids, likeliest } = recording.run();
+  const results = [ids.array(), likeliest?.logProbabilities.array(), likeliest?.likeliest.array()] as const;
+  const [chosen, logs, others] = await Promise.all(results);
+  return drawn.map((sequence, row) => {
+    if (!wantsMore(sequence)) return { id: chosen[row] };
+    const width = others!.length / chosen.length;
+    const ofRow = logs!.subarray(row * (width + 1), (row + 1) * (width + 1));
+    const best = Array.from(ofRow.subarray(1), (logProbability, i) => ({
+      id: others![row * width + i],
+      logProbability,
+    }));
+    return {
+      id: chosen[row],
+      logProbability: ofRow[0],
+      alternatives: best.slice(0, sequence.request.alternatives),
+    };
+  });
+}
+
+//| 05-inference/3-many-at-once.ipynb#add-tokens
+/** Takes what was drawn for texts; one that could draw nothing ends with the reason. */
+export function addTokens(parts: EngineParts, drawn: Sequence[], tokens: GeneratedToken[]): void {
+  drawn.forEach((sequence, row) => {
+    if (sequence.choice.finishReason) return; // aborted meanwhile
+    try {
+      checkDrawn(tokens[row].id);
+      addToken(parts, sequence, tokens[row]);
+    } catch (error) {
+      endSequence(parts, sequence, "aborted", error as Error);
+    }
+  });
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-step
@@ -499,27 +586,14 @@ export function noteComputed({ pool }: EngineParts, { sequence, start, count }: 
   }
 }
 
-//| 05-inference/3-many-at-once.ipynb#engine-step-2
+//| 05-inference/3-many-at-once.ipynb#step-result
 /** What a step did: its runs, and the texts whose next tokens were drawn, in the order of their rows of scores. */
 export interface StepResult {
   runs: StepRun[];
   drawn: Sequence[];
 }
 
-/** Draws the next tokens of texts from their rows of scores. A text that has none ends with the error. */
-export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise<void> {
-  const { vocabSize } = parts.model.config;
-  const scores = await rowWindow(parts.scores, 0, drawn.length).array();
-  drawn.forEach((sequence, row) => {
-    if (sequence.choice.finishReason) return; // aborted meanwhile
-    try {
-      addToken(parts, sequence, drawToken(sequence, scores.subarray(row * vocabSize, (row + 1) * vocabSize)));
-    } catch (error) {
-      endSequence(parts, sequence, "aborted", error as Error);
-    }
-  });
-}
-
+//| 05-inference/3-many-at-once.ipynb#engine-step-2
 /** Runs one step of all texts: one wait for the GPU. */
 export async function engineStep(parts: EngineParts): Promise<StepResult> {
   admitAll(parts);
@@ -531,7 +605,7 @@ export async function engineStep(parts: EngineParts): Promise<StepResult> {
   }
   for (const part of runs.flatMap(({ parts: some }) => some)) noteComputed(parts, part);
   parts.counts.steps += 1;
-  if (drawn.length > 0) await drawTokens(parts, drawn);
+  if (drawn.length > 0) addTokens(parts, drawn, await drawTokens(parts, drawn));
   else await finish();
   return { runs, drawn };
 }
@@ -559,7 +633,7 @@ export async function runEngine(parts: EngineParts): Promise<void> {
 /** Throws for a request that cannot be served. */
 export function checkRequest(
   { model, capacity, closed }: EngineParts,
-  { prompt, sampling }: EngineRequest,
+  { prompt, sampling, alternatives }: EngineRequest,
 ): void {
   const { config } = model;
   if (closed) throw new Error(`This engine serves no more requests: ${closed.message}`);
@@ -574,8 +648,11 @@ export function checkRequest(
       `${prompt.length} tokens do not fit an engine whose blocks hold ${capacity}: open it with more blocks.`,
     );
   checkSampling(sampling);
+  if (alternatives !== undefined && !(alternatives >= 0 && alternatives <= mostAlternatives))
+    throw new Error(`There are 0 to ${mostAlternatives} alternatives to each token, not ${alternatives}.`);
 }
 
+//| 05-inference/3-many-at-once.ipynb#new-sequence
 /** One of a request's choices, as the engine keeps it and as its reader sees it. */
 export function newSequence(
   parts: EngineParts,
@@ -588,8 +665,10 @@ export function newSequence(
   const choice: Choice = { tokens: queue.read(abort), finishReason: undefined, cachedTokens: 0, abort };
   const root = parts.settings.prefixCache ? 0 : -parts.requests; // entries have numbers above 0
   const text = { tokens: Array.from(request.prompt), computed: 0, blocks: [], entered: 0, lastEntry: root };
+  const earlier = Math.max(0, request.prompt.length - (request.drawn ?? 0)); // where this text's own tokens begin
+  const uses = tokenUses(text.tokens.slice(0, earlier), text.tokens.slice(earlier));
   const own = { request, number, arrival: parts.arrivals++, leader, root };
-  const sequence: Sequence = { ...own, ...text, choice, queue, constraint: request.constraint?.() };
+  const sequence: Sequence = { ...own, ...text, choice, queue, constraint: request.constraint?.(), uses };
   return sequence;
 }
 
@@ -628,6 +707,7 @@ export function engineSettings({ config }: Model, settings: EngineSettings): Req
   return { maxSequences, prefillTokens, blocks, prefixCache };
 }
 
+//| 05-inference/3-many-at-once.ipynb#open-engine-parts-2
 /** The parts of a new engine. */
 export function engineParts(model: Model, given: EngineSettings): EngineParts {
   const { config } = model;
@@ -647,18 +727,23 @@ export function engineParts(model: Model, given: EngineSettings): EngineParts {
     memory: blockMemory(config, settings.blocks),
     turns: ropeTables(config, capacity),
     steps: new Map(),
-    scores: zeros([settings.maxSequences, config.vocabSize]),
+    draws: new Map(),
+    scores: zeros([batchClass(settings.maxSequences), config.vocabSize]),
   };
 }
 
 //| 05-inference/3-many-at-once.ipynb#free-engine
 /** Frees all GPU memory of an engine. */
-export function freeEngine({ memory, turns, scores, steps }: EngineParts): void {
+export function freeEngine({ memory, turns, scores, steps, draws }: EngineParts): void {
   for (const { recording, ...inputs } of steps.values()) {
     recording.free();
     for (const input of Object.values(inputs)) input.free();
   }
-  steps.clear();
+  for (const { recording, inputs } of draws.values()) {
+    recording.free();
+    for (const input of Object.values(inputs)) input?.free();
+  }
+  for (const recorded of [steps, draws]) recorded.clear();
   for (const owned of [memory, scores, turns.ropeTable, turns.localRopeTable]) owned?.free();
 }
 
