@@ -166,7 +166,7 @@ export {
 } from "./data/synthetic.js";
 export { type KeyValues, type Scoring, type Visibility, attend } from "./tensor/attend.js";
 export { attention, causalSoftmax, mergeHeads, splitHeads } from "./tensor/attention.js";
-export { gradients, parameter, reshape, withoutGradients } from "./tensor/autograd.js";
+export { gradients, parameter, reshape, withInference, withoutGradients } from "./tensor/autograd.js";
 export { type Recording, capture } from "./tensor/capture.js";
 export { mixingWeights, relativeError } from "./tensor/check.js";
 export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";
@@ -192,6 +192,7 @@ export {
 export { normals, uniforms } from "./tensor/random.js";
 export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
+export { sampleInputs, sampleRows } from "./tensor/sample.js";
 export {
   type ArrayOf,
   type DType,
@@ -328,13 +329,14 @@ export {
 } from "./train/step.js";
 export { type KeyValueCache, cacheOf, keyValueCache, pagedCache } from "./infer/cache.js";
 export {
-  type GenerateSettings,
-  type Session,
-  generate,
-  generateText,
-  openSession,
-  plainGenerate,
-} from "./infer/generate.js";
+  type Choice,
+  type Engine,
+  type EngineRequest,
+  type EngineSettings,
+  type GeneratedToken,
+  openEngine,
+} from "./infer/engine.js";
+export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";
 export {
   type Candidate,
   type SamplingSettings,
@@ -348,4 +350,6 @@ export {
   sampleFrom,
   sampleToken,
   stopFilter,
+  writeSampling,
 } from "./infer/sampling.js";
+export { type Session, openSession } from "./infer/session.js";

@@ -18,7 +18,7 @@ import {
   groupedMatmulKernel,
   groupedWeightKernel,
 } from "../kernels/grouped.js";
-import { isTracked, reshape, track } from "../tensor/autograd.js";
+import { inference, isTracked, reshape, track } from "../tensor/autograd.js";
 import { type Precision, matmulPrecision, withPrecision } from "../tensor/precision.js";
 import { PackedWeight, type Weight, describeWeight, productInputs } from "../tensor/products.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
@@ -132,7 +132,8 @@ export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan, 
     added?: Tensor,
   ) => {
     const epilogue = { bias: added !== undefined };
-    const kernel = groupedMatmulKernel(shape, { ...grouped, f16, format, epilogue }, facts);
+    const how = { f16, format, epilogue, invariant: inference.on };
+    const kernel = groupedMatmulKernel(shape, { ...grouped, ...how }, facts);
     return launch(kernel, productInputs(x, weight, [owners], { bias: added }), [
       rows.shape[0],
       grouped.columns,

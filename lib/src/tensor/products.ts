@@ -6,7 +6,7 @@ import { elementwiseKernel } from "../kernels/elementwise.js";
 import { type Epilogue, type MatmulShape, type OperandFormat, checkBlocks } from "../kernels/operands.js";
 import { matmulKernel } from "../kernels/products.js";
 import { range } from "../kernels/wgsl.js";
-import { isTracked, track } from "./autograd.js";
+import { inference, isTracked, track } from "./autograd.js";
 import { scale, sumToShape } from "./operations.js";
 import { pieces, rowWindow } from "./pieces.js";
 import { type Precision, matmulPrecision } from "./precision.js";
@@ -139,7 +139,8 @@ export function matmulShape(a: Tensor, b: Weight, options: MatmulOptions): Matmu
   }
   const format = b instanceof PackedWeight ? b.format : undefined;
   const sharedB = batchB === 1 && batch > 1;
-  return { batch, rows, columns, k, transposeA, transposeB, sharedB, f16: precision === "f16", format };
+  const how = { f16: precision === "f16", format, invariant: inference.on };
+  return { batch, rows, columns, k, transposeA, transposeB, sharedB, ...how };
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#product

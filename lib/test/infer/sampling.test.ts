@@ -93,7 +93,7 @@ await test("candidates are those of the three cuts one after the other, whatever
 await test("settings that mean nothing are refused in words", () => {
   expect(() => checkSampling({ ...plainSampling, temperature: -1 })).toThrow("temperature must be 0 or more");
   expect(() => checkSampling({ ...plainSampling, topK: 1.5 })).toThrow("top-k");
-  expect(() => checkSampling({ ...plainSampling, topP: 0 })).toThrow("top-p");
+  expect(() => checkSampling({ ...plainSampling, topP: 90 })).toThrow("top-p");
   expect(() => checkSampling({ ...plainSampling, minP: 1 })).toThrow("min-p");
   expect(() => sampleToken([1, 2], { ...plainSampling, temperature: Number.NaN }, 0)).toThrow("temperature");
 });
