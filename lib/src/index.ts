@@ -86,7 +86,7 @@ export {
   toInt32,
   writeSafetensors,
 } from "./formats/safetensors.js";
-export * from "./kernels/cache.js";
+export { type CacheShape, cacheWriteKernel } from "./kernels/cache.js";
 export { ignoredTarget } from "./kernels/cross-entropy.js";
 export {
   type DispatchShape,

@@ -26,6 +26,8 @@ export interface FlashShape {
   sinks: boolean;
   /** Blocks in each sequence's table, where keys and values are paged; 0 where they are dense. */
   tableBlocks: number;
+  /** Whether keys and values are int8, each row with its scale behind it. */
+  int8?: boolean;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-form
@@ -57,7 +59,7 @@ export function flashTiling(shape: FlashShape, facts: AdapterFacts): FlashTiling
   if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1, textures: false, partKeys: 0 };
   const lanes = facts.subgroupSize;
   const rows = groupedRows(shape) >= 4 * lanes && shape.keyWidth <= 128 ? 4 : 1;
-  const textures = groupedRows(shape) >= 16 * rows * lanes && shape.tableBlocks === 0;
+  const textures = groupedRows(shape) >= 16 * rows * lanes && shape.tableBlocks === 0 && !shape.int8;
   return { subgroups: true, lanes, rows, textures, partKeys: 0 };
 }
 
@@ -194,22 +196,38 @@ export interface RowWalk {
   row: (j: string) => string;
   from: string;
   to: string;
+  /** Whether the rows are int8. */
+  int8?: boolean;
 }
 
-/** Declares arrays of rows, in fours: those that are walked through as textures, where the tiling has them so. */
+/** WGSL: the four numbers of a word of int8, times the scale whose bits are in another word. */
+export const int8Function = `fn int8Four(word: u32, scale: u32) -> vec4f {
+  return vec4f(bitcast<vec4i>(vec4u(word) << vec4u(24, 16, 8, 0)) >> vec4u(24)) * bitcast<f32>(scale);
+}`;
+
+/** WGSL (a vec4f): the i-th four numbers of a row of an array, of `width` fours. Of int8, a four is a word, and the scale one more. */
+export function rowFour(name: string, row: string, i: string, width: number, int8 = false): string {
+  if (!int8) return `${name}[${row} * ${width}u + ${i}]`;
+  const start = `${row} * ${width + 1}u`;
+  return `int8Four(${name}[${start} + ${i}], ${name}[${start} + ${width}u])`;
+}
+
+/** Declares arrays of rows, in fours: those that are walked through as textures, or as int8, where they are so. */
 export function rowArrays(names: string[], walk: RowWalk, { textures }: FlashTiling): string[] {
-  return names.map((name) =>
-    textures && walk.names.includes(name) ? textureOf(name) : `${name}: array<vec4f>`,
-  );
+  return names.map((name) => {
+    if (!walk.names.includes(name)) return `${name}: array<vec4f>`;
+    return textures ? textureOf(name) : `${name}: array<${walk.int8 ? "u32" : "vec4f"}>`;
+  });
 }
 
 /** Loads row j: each lane a part of it, to be handed round. */
 export function loadParts(
-  { names, row }: RowWalk,
+  { names, row, int8 }: RowWalk,
   shape: FlashShape,
   { lanes, textures }: FlashTiling,
 ): string[] {
-  const four = (name: string, at: string) => (textures ? `${name}Four(${at})` : `${name}[${at}]`);
+  const four = (name: string, i: string, width: number) =>
+    textures ? `${name}Four(row * ${width}u + ${i})` : rowFour(name, "row", i, width, int8);
   const parts = names.flatMap((name) => {
     const width = vectorsOf(name, shape);
     const part = (i: number) =>
@@ -217,11 +235,11 @@ export function loadParts(
     if (isWide(shape))
       return [
         `for (var i = 0u; i * ${lanes}u < ${loopEnd(name)}; i++) {`,
-        `${name}Parts[i] = ${four(name, `row * ${width}u + min(i * ${lanes}u + lane, ${width - 1}u)`)};`,
+        `${name}Parts[i] = ${four(name, `min(i * ${lanes}u + lane, ${width - 1}u)`, width)};`,
         "}",
       ];
     return range(Math.ceil(width / lanes)).map(
-      (i) => `let ${name}Part${i} = ${four(name, `row * ${width}u + ${part(i)}`)};`,
+      (i) => `let ${name}Part${i} = ${four(name, part(i), width)};`,
     );
   });
   return [`let row = ${row("j")};`, ...parts];
@@ -229,15 +247,15 @@ export function loadParts(
 
 //| 02-attention/7-the-fused-kernel.ipynb#fill-shared
 /** Fills the workgroup memory with rows from `start` on. */
-export function fillShared({ names, row, to }: RowWalk, shape: FlashShape, { lanes }: FlashTiling): string[] {
+export function fillShared({ names, row, to, int8 }: RowWalk, shape: FlashShape, { lanes }: FlashTiling): string[] {
   const widths = [...new Set(names.map((name) => vectorsOf(name, shape)))];
   const fill = (width: number) => [
     `for (var slot = lane; slot < ${sharedRows(shape) * width}u; slot += ${lanes}u) {`,
     `  let j = min(start + slot / ${width}u, ${to} - 1u);`,
-    `  let at = (${row("j")}) * ${width}u + slot % ${width}u;`,
+    `  let row = ${row("j")};`,
     ...names
       .filter((name) => vectorsOf(name, shape) === width)
-      .map((name) => `  ${name}Tile[slot] = ${name}[at];`),
+      .map((name) => `  ${name}Tile[slot] = ${rowFour(name, "row", `slot % ${width}u`, width, int8)};`),
     "}",
   ];
   return ["workgroupBarrier();", ...widths.flatMap(fill), "workgroupBarrier();"];
@@ -501,12 +519,12 @@ export const ownTable = [
  * The keys and values that a workgroup's query rows see together. Dense ones [batch, kvHeads, length, width] lie one after the
  * other; paged ones [blocks, kvHeads, 16, width] where the sequence's table says.
  */
-export function keyWalk({ tableBlocks }: FlashShape, { partKeys }: FlashTiling): RowWalk {
+export function keyWalk({ tableBlocks, int8 }: FlashShape, { partKeys }: FlashTiling): RowWalk {
   const dense = (j: string) => `matrix * sizes.length + ${j}`;
   const paged = (j: string) =>
     `(blocks[table + ${j} / ${blockTokens}u] * sizes.kvHeads + kvHead) * ${blockTokens}u + ${j} % ${blockTokens}u`;
   const [from, to] = partKeys === 0 ? ["tile.x", "tile.y"] : ["first", "last"];
-  return { names: ["k", "v"], row: tableBlocks > 0 ? paged : dense, from, to };
+  return { names: ["k", "v"], row: tableBlocks > 0 ? paged : dense, from, to, int8 };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#forward-kernel
@@ -571,7 +589,7 @@ export function flashKernel(shape: FlashShape, tiling: FlashTiling, sequences: n
       ...(shape.sinks ? ["sinks: array<f32>"] : []),
     ],
     writes: ["y: array<vec4f>", split ? "marks: array<vec2f>" : "logSums: array<f32>"],
-    head: sharedHead(walk.names, shape, tiling),
+    head: [sharedHead(walk.names, shape, tiling), ...(shape.int8 ? [int8Function] : [])].join("\n"),
     body: [
       ...[...ownRows("sizes.rows", tiling), sequenceOf, ownTile],
       ...[...(split ? ownPart : []), ...(paged ? ownTable : [])],
