@@ -97,7 +97,7 @@ export {
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
 export { bf16Format, f16Format, int8Format, mxfp4Format } from "./kernels/formats.js";
-export type { OperandFormat, PackedArray } from "./kernels/operands.js";
+export type { OperandFormat, PackedArray, SliceFormat } from "./kernels/operands.js";
 export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
 export {
   type Batch,

@@ -11,6 +11,7 @@ import {
   flashTiling,
   groupedRows,
   inferenceTiling,
+  isSplit,
   keyParts,
   keyRangesKernel,
   queryTiles,
@@ -200,7 +201,7 @@ export function fusedAttention(inputs: AttendInputs, shape: FlashShape, tiling: 
   const [ranges, tiles] = keyRanges(shape, tiling, inputs);
   const tables = blocks ? [ranges, tiles, blocks] : [ranges, tiles];
   const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...sinks];
-  if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, ranges.shape[0]);
+  if (isSplit(tiling)) return splitAttention(shape, tiling, reads, ranges.shape[0]);
   const rows = queries.shape.slice(0, 3);
   const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
   launchInto(flashKernel(shape, tiling, ranges.shape[0]), reads, [y, logSums]);
