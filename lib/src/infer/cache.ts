@@ -44,8 +44,11 @@ export interface KeyValueCache {
   capacity: number;
   /** GPU memory that it takes. */
   bytes: number;
-  /** The cache as a model's context wants it, for new tokens that stand at `positions` [tokens] or [batch, tokens]. */
-  at(positions: Tensor<"u32">): AttentionCache;
+  /**
+   * The cache as a model's context wants it, for new tokens that stand at `positions` [tokens] or [batch, tokens]. `tables` are the
+   * blocks of each of these sequences [batch, blocks], where the cache has no tables of its own.
+   */
+  at(positions: Tensor<"u32">, tables?: Tensor<"u32">): AttentionCache;
   free(): void;
 }
 
@@ -64,13 +67,17 @@ export function cacheOf(
   checkFits(sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT, `The keys of ${capacity} tokens`);
   const stored = Array.from({ length: config.layers }, (): KeyValues => {
     const keys = zeros(shape);
-    return { keys, values: config.latent ? keys : zeros(shape), blocks };
+    return { keys, values: config.latent ? keys : zeros(shape) };
   });
   return {
     capacity,
     bytes: cacheBytes(config, count * tokens),
-    at: (positions) => ({
-      extend: (layer, keys, values) => writeCache(stored[layer], { keys, values }, positions, capacity),
+    at: (positions, tables = blocks) => ({
+      extend: (layer, keys, values) => {
+        const cached = { ...stored[layer], blocks: tables };
+        const length = tables ? tables.shape[1] * tokens : capacity;
+        return writeCache(cached, { keys, values }, positions, length);
+      },
     }),
     free: () => {
       for (const { keys, values } of stored) for (const tensor of new Set([keys, values])) tensor.free();
@@ -97,4 +104,10 @@ export function pagedCache(config: ModelConfig, blockCount: number, tables: numb
   const wrong = tables.flat().find((block) => block >= blockCount);
   if (wrong !== undefined) throw new Error(`Block ${wrong} is not one of the cache's ${blockCount}.`);
   return cacheOf(config, [blockCount, blockTokens], blockTokens * tables[0].length, blocks);
+}
+
+//| 05-inference/2-the-cache.ipynb#block-memory
+/** A cache of so many blocks of 16 tokens, for sequences whose tables come with each use of it. */
+export function blockMemory(config: ModelConfig, blockCount: number): KeyValueCache {
+  return cacheOf(config, [blockCount, blockTokens], blockCount * blockTokens);
 }
