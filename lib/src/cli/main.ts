@@ -42,6 +42,10 @@ const commands: Record<string, Entry> = {
     description: "Continue a text with a model, as it comes; the same seed gives the same text.",
     load: () => import("./generate.js"),
   },
+  serve: {
+    description: "Answer over HTTP as OpenAI's clients ask, many at once; the same seed gives the same text.",
+    load: () => import("./serve.js"),
+  },
   score: {
     description: "The mean loss, in nats a token, of predicting each next id; and all logits if wanted.",
     load: () => import("./score.js"),

@@ -289,7 +289,7 @@ function writeContent(file: string, content: FileContent): void {
 export async function writeModel(
   folder: string,
   { by, inputs }: { by: string; inputs: string[] },
-  make: () => Promise<Record<string, FileContent>>,
+  make: () => Record<string, FileContent> | Promise<Record<string, FileContent>>,
 ): Promise<void> {
   await writeWholeFolder(folder, { by, last: "config.json", inputs }, async (partial) => {
     for (const [name, content] of Object.entries(await make()))

@@ -49,7 +49,10 @@ export function configure(command: Command): void {
         "what embedding and output layer become (default: int8, or as --format says)",
       ).choices(["int8", "int4", "f16", "bf16", "f32"]),
     )
-    .option("--calibrate <file...>", "texts of the kind that the model is for: scales are chosen so that it loses least on them")
+    .option(
+      "--calibrate <file...>",
+      "texts of the kind that the model is for: scales are chosen so that it loses least on them",
+    )
     .requiredOption("--out <dir>", "the folder to write into")
     .addOption(shardOption())
     .option("--json", "print what was written as one JSON object")
@@ -112,9 +115,15 @@ async function run(options: QuantizeOptions): Promise<void> {
     }
     const bytes = [...formats.values()].reduce((sum, own) => sum + own, 0);
     checkRoom(out, bytes, "The model");
-    const stored = (weight: ModelWeight) => checkedNumbers(weight, storedNumbers(weight, tensors), formatOf(weight));
+    const stored = (weight: ModelWeight) =>
+      checkedNumbers(weight, storedNumbers(weight, tensors), formatOf(weight));
     const numbersOf = options.calibrate
-      ? calibrated({ config, numbersOf: stored, squares: await squaresOf(model, options.calibrate), formatOf })
+      ? calibrated({
+          config,
+          numbersOf: stored,
+          squares: await squaresOf(model, options.calibrate),
+          formatOf,
+        })
       : stored;
     const progress = startProgress("Quantizing", weights.length);
     const seen = new Set<string>();
@@ -140,11 +149,15 @@ const calibrationTokens = { most: 16384, row: 512 };
 /** What texts send through the matrices of a model. */
 async function squaresOf(folder: string, files: string[]): Promise<InputSquares> {
   const tokenizer = await openTokenizer(folder);
-  const ids = files.flatMap((file) => Array.from(promptIds(tokenizer, readText(file)))).slice(0, calibrationTokens.most);
+  const ids = files
+    .flatMap((file) => Array.from(promptIds(tokenizer, readText(file))))
+    .slice(0, calibrationTokens.most);
   const model = await openModel(folder, "f32");
   checkIds(ids, model.config.vocabSize);
   const length = Math.min(calibrationTokens.row, model.config.contextLength, ids.length);
-  const rows = Array.from({ length: Math.floor(ids.length / length) }, (_, i) => ids.slice(i * length, (i + 1) * length));
+  const rows = Array.from({ length: Math.floor(ids.length / length) }, (_, i) =>
+    ids.slice(i * length, (i + 1) * length),
+  );
   const progress = startProgress("Calibrating", rows.length);
   const squares = await inputSquares(model, rows, progress.update);
   progress.done(`${ids.length} tokens`);

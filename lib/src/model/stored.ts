@@ -21,7 +21,7 @@ import {
 } from "../kernels/formats.js";
 import { type OperandFormat, type PackedArray, f32Format } from "../kernels/operands.js";
 import { sizeOf } from "../tensor/tensor.js";
-import { modelFamilies, weightsOf } from "./families.js";
+import { modelFamilies, multimodalFamily, weightsOf } from "./families.js";
 import type { ModelFamily, ModelWeight, Role } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
@@ -362,6 +362,57 @@ export function completeNames(
   if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
   const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
   return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
+}
+
+//| 03-moe/a-files-of-weights.ipynb#decoder-tensors
+/** Tensors without those whose names begin in one of these ways; which of the ways there were; how many tensors. */
+export function leaveOut(tensors: Map<string, StoredTensor>, beginnings: string[]) {
+  const beginningOf = (name: string) => beginnings.find((beginning) => name.startsWith(beginning));
+  const kept = new Map([...tensors].filter(([name]) => beginningOf(name) === undefined));
+  const found = new Set([...tensors.keys()].flatMap((name) => beginningOf(name) ?? []));
+  const parts = [...found].map((beginning) => beginning.slice(0, -1)).sort();
+  return { kept, parts, count: tensors.size - kept.size };
+}
+
+/** How the names of tensors begin that belong to layers which predict further tokens, of at most so many layers. */
+export function predictionBeginnings(
+  json: Record<string, unknown>,
+  { modelType, layers }: ModelConfig,
+  most: number,
+): string[] {
+  const { keys, names } = modelFamilies[modelType].predictionLayers ?? { keys: [], names: "" };
+  const count = Math.max(0, ...keys.map((key) => Number(json[key]) || 0));
+  return Array.from({ length: Math.min(count, most) }, (_, i) => names.replace("*", String(layers + i)));
+}
+
+//| 03-moe/a-files-of-weights.ipynb#decoder-tensors-2
+/**
+ * The tensors of a model's decoder among those of its files, under the names of its family's table; and a sentence for what is left
+ * out beside them.
+ */
+export function decoderTensors(
+  json: Record<string, unknown>,
+  config: ModelConfig,
+  stored: Map<string, StoredTensor>,
+): { tensors: Map<string, StoredTensor>; leftOut: string[] } {
+  const { prefixes = {}, others = [] } = multimodalFamily(json) ?? {};
+  const shorter = (name: string) => {
+    const long = Object.keys(prefixes).find((beginning) => name.startsWith(beginning));
+    return long === undefined ? name : prefixes[long] + name.slice(long.length);
+  };
+  const seeing = leaveOut(stored, others);
+  const short = new Map([...seeing.kept].map(([name, tensor]) => [shorter(name), tensor]));
+  const decoder = completeNames(short, modelFamilies[config.modelType]);
+  const ahead = leaveOut(decoder, predictionBeginnings(json, config, decoder.size));
+  const sentence = ({ parts, count }: ReturnType<typeof leaveOut>, why: string) =>
+    count > 0 ? [`${count} tensors of ${parts.join(" and ")} are left out: ${why}.`] : [];
+  return {
+    tensors: ahead.kept,
+    leftOut: [
+      ...sentence(seeing, "of such a model the decoder alone is run"),
+      ...sentence(ahead, "what predicts the token after the next is not used so far"),
+    ],
+  };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head

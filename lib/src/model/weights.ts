@@ -16,7 +16,7 @@ import {
   type StoredPiece,
   type StoredTensor,
   checkTensors,
-  completeNames,
+  decoderTensors,
   fileTensors,
   joinBlocks,
   mergeFiles,
@@ -161,12 +161,12 @@ export interface CheckedFiles {
 /** Holds a config.json (parsed) against the tensors of its files, before any of them is read. Needs no GPU. */
 export function checkModelFiles(json: unknown, files: Map<string, StoredTensor>[]): CheckedFiles {
   const stated = parseModelConfig(json);
-  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
+  const { tensors, leftOut } = decoderTensors(json as Record<string, unknown>, stated, mergeFiles(files));
   const { config, warnings } = settleHead(stated, tensors);
   const expected = fileTensors(weightsOf(config));
   joinBlocks(tensors, expected.keys());
   checkTensors(config, tensors, expected);
-  return { config, tensors, warnings: [...configWarnings(json), ...warnings] };
+  return { config, tensors, warnings: [...configWarnings(json), ...leftOut, ...warnings] };
 }
 
 //| 03-moe/5-the-families.ipynb#open-model-files
