@@ -409,7 +409,8 @@ export function refusedPacking(stored: Record<string, unknown>): string | undefi
 /** The same without a note of how weights are packed that we run: their tensors say so themselves. */
 export function withoutPacking(json: Record<string, unknown>): Record<string, unknown> {
   const { quantization_config: stored, ...others } = json;
-  if (!isRecord(stored) || !["compressed-tensors", "mxfp4"].includes(String(stored.quant_method))) return json;
+  if (!isRecord(stored) || !["compressed-tensors", "mxfp4"].includes(String(stored.quant_method)))
+    return json;
   const refused = refusedPacking(stored);
   if (refused === undefined) return others;
   throw new Error(

@@ -25,7 +25,14 @@ export function writeCache(
     const rows = fresh[name];
     if (!rows) continue;
     const [batch, heads, tokens, width] = rows.shape;
-    const kernel = (int8 ? int8CacheWriteKernel : cacheWriteKernel)({ rows: batch * heads, tokens, width, capacity, heads, ...more });
+    const kernel = (int8 ? int8CacheWriteKernel : cacheWriteKernel)({
+      rows: batch * heads,
+      tokens,
+      width,
+      capacity,
+      heads,
+      ...more,
+    });
     launchInto(kernel, [rows, positions, ...(blocks ? [blocks] : [])], [cached[name]]);
   }
   return cached;
@@ -43,7 +50,9 @@ export type CacheFormat = "f32" | "int8";
 export function rowWords(width: number, format: CacheFormat): number {
   if (format === "f32") return width;
   if (width % 4 === 0) return width / 4 + 1;
-  throw new Error(`A cache of int8 wants heads whose width is a multiple of 4, not ${width}: keep it in f32.`);
+  throw new Error(
+    `A cache of int8 wants heads whose width is a multiple of 4, not ${width}: keep it in f32.`,
+  );
 }
 
 /** Bytes of a number in a cache of a model, with its part of what its row needs besides. */
@@ -106,7 +115,12 @@ export function cacheOf(
  * An empty cache for `batch` sequences: for every layer keys and values [batch, kvHeads, capacity, headDim], or latent rows
  * [batch, 1, capacity, rank + ropeDim]. Throws if the adapter cannot hold that many.
  */
-export function keyValueCache(config: ModelConfig, capacity: number, batch = 1, format?: CacheFormat): KeyValueCache {
+export function keyValueCache(
+  config: ModelConfig,
+  capacity: number,
+  batch = 1,
+  format?: CacheFormat,
+): KeyValueCache {
   return cacheOf(config, [batch, capacity], capacity, { format });
 }
 

@@ -130,7 +130,11 @@ export async function readInChunks(
 
 //| 05-inference/2-the-cache.ipynb#open-session
 /** Opens a session for up to `capacity` tokens, whose keys and values are kept as `cache` says. Reading goes in chunks, then token by token. */
-export function openSession(model: Model, capacity: number, { cache: format }: { cache?: CacheFormat } = {}): Session {
+export function openSession(
+  model: Model,
+  capacity: number,
+  { cache: format }: { cache?: CacheFormat } = {},
+): Session {
   const { config } = model;
   checkLength(config, capacity);
   const cache = keyValueCache(config, capacity, 1, format);

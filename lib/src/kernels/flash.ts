@@ -240,16 +240,18 @@ export function loadParts(
         `${name}Parts[i] = ${four(name, `min(i * ${lanes}u + lane, ${width - 1}u)`, width)};`,
         "}",
       ];
-    return range(Math.ceil(width / lanes)).map(
-      (i) => `let ${name}Part${i} = ${four(name, part(i), width)};`,
-    );
+    return range(Math.ceil(width / lanes)).map((i) => `let ${name}Part${i} = ${four(name, part(i), width)};`);
   });
   return [`let row = ${row("j")};`, ...parts];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#fill-shared
 /** Fills the workgroup memory with rows from `start` on. */
-export function fillShared({ names, row, to, int8 }: RowWalk, shape: FlashShape, { lanes }: FlashTiling): string[] {
+export function fillShared(
+  { names, row, to, int8 }: RowWalk,
+  shape: FlashShape,
+  { lanes }: FlashTiling,
+): string[] {
   const widths = [...new Set(names.map((name) => vectorsOf(name, shape)))];
   const fill = (width: number) => [
     `for (var slot = lane; slot < ${sharedRows(shape) * width}u; slot += ${lanes}u) {`,

@@ -125,7 +125,10 @@ export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths,
   }
   const [, heads, , width] = queries.shape;
   const [count, kvHeads, tokens] = keys.shape;
-  const fits = rowWidth(keys, int8) === width && heads % kvHeads === 0 && (blocks ? tokens === blockTokens : count === batch);
+  const fits =
+    rowWidth(keys, int8) === width &&
+    heads % kvHeads === 0 &&
+    (blocks ? tokens === blockTokens : count === batch);
   const same =
     values.shape.length === 4 && values.shape.slice(0, 3).join() === [count, kvHeads, tokens].join();
   if (!fits || !same || (blocks && (blocks.shape.length !== 2 || blocks.shape[0] !== batch)))
@@ -247,7 +250,14 @@ export function wantsGradients({ queries, keyValues, scoring }: AttendInputs): b
 /** Whether nothing but the causal rule is asked for, on dense keys: what `attention` computes. */
 export function isPlainAttention({ keyValues, visibility, scoring }: AttendInputs): boolean {
   const { firstKey, window } = visibility;
-  const asked = [keyValues.blocks, keyValues.lengths, keyValues.int8, firstKey, window, ...Object.values(scoring)];
+  const asked = [
+    keyValues.blocks,
+    keyValues.lengths,
+    keyValues.int8,
+    firstKey,
+    window,
+    ...Object.values(scoring),
+  ];
   return asked.every((option) => option === undefined);
 }
 

@@ -29,12 +29,16 @@ import { indices, tensor } from "../../src/tensor/tensor.js";
 await openGpu();
 
 /** The folder of the tiny reference models, seen from the repository or from a chapter. */
-const families = ["tests/fixtures/families", "../../tests/fixtures/families"].find((folder) => fs.existsSync(folder))!;
+const families = ["tests/fixtures/families", "../../tests/fixtures/families"].find((folder) =>
+  fs.existsSync(folder),
+)!;
 
 /** The configuration and the tensors of a reference model. */
 function referenceModel(name: string) {
   const json = JSON.parse(fs.readFileSync(`${families}/${name}/config.json`, "utf8"));
-  return checkModelFiles(json, [storedTensors(new Uint8Array(fs.readFileSync(`${families}/${name}/model.safetensors`)))]);
+  return checkModelFiles(json, [
+    storedTensors(new Uint8Array(fs.readFileSync(`${families}/${name}/model.safetensors`))),
+  ]);
 }
 
 await test("factors at the folds change nothing, whatever the family", async () => {
@@ -57,12 +61,24 @@ await test("factors at the folds change nothing, whatever the family", async () 
 
 await test("what experts receive is, all together, what their router receives, once for each visit", async () => {
   const { config, tensors } = referenceModel("qwen3_moe");
-  const model = buildModel(config, modelFamilies[config.modelType], (weight) => tensor(storedNumbers(weight, tensors), weight.shape));
-  const found = await inputSquares(model, [[1, 5, 9, 33, 2, 7, 8, 8], [4, 4, 60]]);
+  const model = buildModel(config, modelFamilies[config.modelType], (weight) =>
+    tensor(storedNumbers(weight, tensors), weight.shape),
+  );
+  const found = await inputSquares(model, [
+    [1, 5, 9, 33, 2, 7, 8, 8],
+    [4, 4, 60],
+  ]);
   const [router, experts] = ["router", "up"].map((part) => found.get(`blocks.1.feedForward.${part}.weight`)!);
   const { hiddenSize, moe } = config;
-  const together = range(hiddenSize).map((j) => range(moe!.experts).reduce((sum, e) => sum + experts[e * hiddenSize + j], 0));
-  expect(relativeError(together, router.map((square) => square * moe!.expertsPerToken))).toBeLessThan(1e-5);
+  const together = range(hiddenSize).map((j) =>
+    range(moe!.experts).reduce((sum, e) => sum + experts[e * hiddenSize + j], 0),
+  );
+  expect(
+    relativeError(
+      together,
+      router.map((square) => square * moe!.expertsPerToken),
+    ),
+  ).toBeLessThan(1e-5);
 });
 
 //| 05-inference/4-smaller-numbers.ipynb#calibration-test
@@ -75,14 +91,26 @@ await test("factors and bounds lower the error that a text sees, and are put on 
   const squares: InputSquares = new Map();
   for (const { path, role, shape } of weightsOf(config))
     if (role === "matrix" || role === "residual" || role === "router")
-      squares.set(path, Float64Array.from({ length: shape[shape.length - 1] }, (_, j) => (j % 7 === 0 ? 400 : 1 + Math.sin(j) ** 2)));
+      squares.set(
+        path,
+        Float64Array.from({ length: shape[shape.length - 1] }, (_, j) =>
+          j % 7 === 0 ? 400 : 1 + Math.sin(j) ** 2,
+        ),
+      );
   const before = calibrated({ config, numbersOf, squares: new Map(), formatOf });
   const after = calibrated({ config, numbersOf, squares, formatOf });
   const fold = foldsOf(config)[0];
-  const [norm, query] = [fold.divided[0], fold.multiplied[0]].map((path) => weightsOf(config).find((weight) => weight.path === path)!);
+  const [norm, query] = [fold.divided[0], fold.multiplied[0]].map(
+    (path) => weightsOf(config).find((weight) => weight.path === path)!,
+  );
   expect(before(query)).toEqual(numbersOf(query));
   const factors = Float32Array.from(numbersOf(norm), (value, j) => value / after(norm)[j]);
   const errorOf = (values: Float32Array, by: (j: number) => number) =>
-    outputError(query, numbersOf(query), roundedBy(formatOf(query), values, query.shape[1]).map((value, i) => value / by(i % query.shape[1])), squares.get(query.path)!);
+    outputError(
+      query,
+      numbersOf(query),
+      roundedBy(formatOf(query), values, query.shape[1]).map((value, i) => value / by(i % query.shape[1])),
+      squares.get(query.path)!,
+    );
   expect(errorOf(after(query), (j) => factors[j])).toBeLessThan(0.7 * errorOf(numbersOf(query), () => 1));
 });

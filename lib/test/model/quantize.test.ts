@@ -28,12 +28,23 @@ await test("packed and unpacked again, numbers are what the plain form makes of 
   fc.assert(
     fc.property(numbers, fc.constantFrom(32, 64), (values, group) => {
       const groups = range(64 / group).map((g) => values.slice(g * group, (g + 1) * group));
-      const around = groups.map(plainCodes).flatMap(({ scale, codes }) => codes.map((code) => scale * (code - 8)));
-      const ranged = groups.map(plainRange).flatMap(({ scale, zero, codes }) => codes.map((code) => scale * (code - zero)));
-      for (const [format, expected] of [[int4Format(group), around], [int4Format(group, true), ranged]] as const) {
+      const around = groups
+        .map(plainCodes)
+        .flatMap(({ scale, codes }) => codes.map((code) => scale * (code - 8)));
+      const ranged = groups
+        .map(plainRange)
+        .flatMap(({ scale, zero, codes }) => codes.map((code) => scale * (code - zero)));
+      for (const [format, expected] of [
+        [int4Format(group), around],
+        [int4Format(group, true), ranged],
+      ] as const) {
         const arrays = format.pack(Float32Array.from(values), 64);
-        expect(arrays.map(({ byteLength }) => byteLength)).toEqual(format.rowBytes(64).map((bytes) => 4 * Math.ceil(bytes / 4)));
-        const same = format.unpack(arrays, 64).every((value, i) => value === Math.fround(expected[i]) || value + expected[i] === 0);
+        expect(arrays.map(({ byteLength }) => byteLength)).toEqual(
+          format.rowBytes(64).map((bytes) => 4 * Math.ceil(bytes / 4)),
+        );
+        const same = format
+          .unpack(arrays, 64)
+          .every((value, i) => value === Math.fround(expected[i]) || value + expected[i] === 0);
         expect(same, `${format.name} of ${values}`).toBe(true);
       }
     }),
