@@ -9,6 +9,7 @@ import { type LinearInput, watchLinears } from "../tensor/watch.js";
 import { modelOutline } from "./count.js";
 import { hiddenStates, sequenceContext } from "./decoder.js";
 import { modelFamilies, weightsOf } from "./families.js";
+import { roundedBy } from "./quantize.js";
 import {
   type Block,
   type Dense,
@@ -181,11 +182,6 @@ export function applyFolds(
 }
 
 //| 05-inference/4-smaller-numbers.ipynb#search-factors
-/** The rounding of numbers [..., columns] by a format, back as numbers. */
-export function roundedBy(format: OperandFormat, numbers: Float32Array, columns: number): Float32Array {
-  return format.unpack(format.pack(numbers, columns), columns).subarray(0, numbers.length);
-}
-
 /**
  * The error that rounding makes in the outputs of a matrix, squared and summed over a text, with its inputs taken one by one: of two
  * roundings one goes up as often as the other goes down, so that what they do together cancels out.
