@@ -227,13 +227,16 @@ export interface GroupFormat extends OperandFormat {
   zeroPoints: boolean;
 }
 
-/** How the scales of groups are stored in words, and WGSL that takes codes (a vec4f) of the group at `at` to numbers. */
+/** How the scales of groups are stored in words. Codes count from a group's zero point on: `codes` is WGSL (a vec4f) for the four in the lowest 16 bits of a word. */
 export interface ScaleStorage {
   bytes: number;
   scaleOf(group: Float32Array): GroupScale;
   store(words: Uint32Array, group: number, scale: GroupScale): void;
   read(words: PackedArray, group: number): GroupScale;
-  apply(codes: string, name: string, group: string): string;
+  codes(word: string, zero: string): string;
+  /** WGSL for a group's scale and zero point. */
+  scale(name: string, group: string): string;
+  zero(name: string, group: string): string;
 }
 
 /** An f16 for each group, two to a word. */
@@ -242,8 +245,10 @@ export const halfScales: ScaleStorage = {
   scaleOf: scaleAroundZero,
   store: (words, group, { scale }) => pairsOf(words).set([float16Bits(scale)], group),
   read: (words, group) => ({ scale: float16Value(pairsOf(words)[group]), zero: 8 }),
-  apply: (codes, name, group) =>
-    `(${codes} - 8.0) * unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x`,
+  // With its highest bit turned round, a code is one with a sign.
+  codes: (word) => `vec4f(bitcast<vec4i>(vec4u((${word}) ^ 0x8888u) << vec4u(28, 24, 20, 16)) >> vec4u(28))`,
+  scale: (name, group) => `unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x`,
+  zero: () => "8.0",
 };
 
 /** A word for each group: the f16 below, the zero point above. */
@@ -252,8 +257,10 @@ export const zeroPointScales: ScaleStorage = {
   scaleOf: scaleOfRange,
   store: (words, group, { scale, zero }) => words.set([float16Bits(scale) | (zero << 16)], group),
   read: (words, group) => ({ scale: float16Value(words[group] & 0xffff), zero: words[group] >>> 16 }),
-  apply: (codes, name, group) =>
-    `(${codes} - f32(${name}Scales[${group}] >> 16u)) * unpack2x16float(${name}Scales[${group}]).x`,
+  codes: (word, zero) =>
+    `(vec4f(bitcast<vec4i>((vec4u(${word}) >> vec4u(0, 4, 8, 12)) & vec4u(15))) - ${zero})`,
+  scale: (name, group) => `unpack2x16float(${name}Scales[${group}]).x`,
+  zero: (name, group) => `f32(${name}Scales[${group}] >> 16u)`,
 };
 
 //| 02-attention/2-matrix-products.ipynb#int4-format-2
@@ -263,14 +270,22 @@ export const zeroPointScales: ScaleStorage = {
  */
 export function int4Format(group: number, zeroPoints = false): GroupFormat {
   const storage = zeroPoints ? zeroPointScales : halfScales;
+  const groupOf = (at: string) => `(${at}) / ${group}u`;
+  const loadCodes = (name: string, at: string) =>
+    storage.codes(fp4At(name, at), storage.zero(name, groupOf(at)));
   return {
     name: `int4${zeroPoints ? "-asym" : ""}-${group}`,
     block: group,
     zeroPoints,
     bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
-    loadFour(name, at) {
-      const codes = `vec4f((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
-      return storage.apply(codes, name, `(${at}) / ${group}u`);
+    loadFour: (name, at) => `${loadCodes(name, at)} * ${storage.scale(name, groupOf(at))}`,
+    slices: {
+      bindings: (name) => [`${name}: array<vec4u>`, `${name}Scales: array<u32>`],
+      loads: 1,
+      codes: (load, i, shared) =>
+        storage.codes(i % 2 === 0 ? `${load}[${i >> 1}]` : `${load}[${i >> 1}] >> 16u`, `${shared}.y`),
+      loadCodes,
+      shared: (name, at) => `vec2f(${storage.scale(name, groupOf(at))}, ${storage.zero(name, groupOf(at))})`,
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
     pack(values) {
