@@ -401,6 +401,7 @@ await test("a row has the same bits in every kernel of inference, whatever rows 
     [f16Format, 36, 96, false],
     [int8Format, 36, 96, false],
     [mxfp4Format, 36, 96, false],
+    [int4Format(32, true), 36, 96, false],
   ] as const) {
     const f16 = halves && currentGpu().facts.f16;
     const rows = 17 + Math.floor(Math.random() * 8);
