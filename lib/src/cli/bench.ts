@@ -40,7 +40,7 @@ export function configure(command: Command): void {
     "npx tslm bench --only gpt2 --json",
     "npx tslm bench decode",
   );
-  registerDecode(command.enablePositionalOptions());
+  registerDecode(command);
 }
 
 /** `tslm bench decode`. */
@@ -57,7 +57,8 @@ function registerDecode(bench: Command): void {
     .option("--prompt <tokens>", "tokens of a prompt that is read; 0 for none", wholeNumber(), 64)
     .option("--tokens <n>", "tokens that are written for each number", wholeNumber(1), 8)
     .option("--json", "print the measurements as one JSON object")
-    .action(benchDecode);
+    // An option that `bench` has too is found there.
+    .action((_, self: Command) => benchDecode(self.optsWithGlobals()));
   examples(
     command,
     "npx tslm bench decode",
@@ -80,12 +81,8 @@ function wholeNumbers(least: number): (text: string) => number[] {
   return (text) => text.split(",").map(wholeNumber(least));
 }
 
-async function benchDecode({
-  model,
-  format = ["f32", "int8", "int4"],
-  json = false,
-  ...counts
-}: {
+/** What `tslm bench decode` is asked for. */
+interface DecodeOptions {
   model?: DecodeModelName[];
   format?: FormatName[];
   context: number[];
@@ -93,15 +90,17 @@ async function benchDecode({
   prompt: number;
   tokens: number;
   json?: boolean;
-}): Promise<void> {
+}
+
+async function benchDecode(options: DecodeOptions): Promise<void> {
+  const { model, format = ["f32", "int8", "int4"], json = false, ...counts } = options;
   const { facts } = await openAdapter();
   const models = model ?? [facts.kind === "cpu" ? "12m" : "124m"];
-  const { context: contexts, batch: batches, ...rest } = counts;
-  const count =
-    models.length * format.length * (contexts.length * batches.length + (rest.prompt > 0 ? 1 : 0));
+  const { context: contexts, batch: batches, prompt, tokens } = counts;
+  const count = models.length * format.length * (contexts.length * batches.length + (prompt > 0 ? 1 : 0));
   const progress = startProgress("Measuring", count);
   let done = 0;
-  const report = await measureDecode({ models, formats: format, contexts, batches, ...rest }, (what) =>
+  const report = await measureDecode({ models, formats: format, contexts, batches, prompt, tokens }, (what) =>
     progress.update(done++, what),
   );
   progress.done(`${count} measurements on ${facts.name}`);
