@@ -289,10 +289,9 @@ function writeContent(file: string, content: FileContent): void {
 export async function writeModel(
   folder: string,
   inputs: string[],
-  make: () => Promise<Record<string, FileContent>>,
+  make: () => Record<string, FileContent>,
 ): Promise<void> {
   await writeWholeFolder(folder, { by: "init", last: "config.json", inputs }, async (partial) => {
-    for (const [name, content] of Object.entries(await make()))
-      writeContent(path.join(partial, name), content);
+    for (const [name, content] of Object.entries(make())) writeContent(path.join(partial, name), content);
   });
 }

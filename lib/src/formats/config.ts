@@ -495,13 +495,15 @@ export function ignoredKey(
 export function configConflicts(json: Record<string, unknown>, family: FamilySettings): string[] {
   const { architecture, parts, spelling = {} } = family;
   const others = Object.entries(spelling).filter(([, own]) => !(own in configAliases));
-  const named = Array.isArray(json.architectures) ? json.architectures : [architecture];
+  const architectures = Array.isArray(json.architectures) ? json.architectures : [architecture];
   return [
     ...Object.entries(configAliases).flatMap(([alias, key]) => ignoredKey(json, key, alias, json[alias])),
     ...ignoredKey(json, "torch_dtype", "dtype", json.dtype),
     ...others.flatMap(([key, own]) => ignoredKey(json, key, own, json[own])),
     ...parts.flatMap((part) => part.conflicts?.(json) ?? []),
-    ...(named.includes(architecture) ? [] : ignoredKey(json, "architectures", "model_type", json.model_type)),
+    ...(architectures.includes(architecture)
+      ? []
+      : ignoredKey(json, "architectures", "model_type", json.model_type)),
   ];
 }
 
@@ -535,11 +537,11 @@ export function checkConfigKeys(
 ): void {
   const own = configKeysOf(family);
   const aliases = Object.keys(configAliases).filter((alias) => own.includes(configAliases[alias]));
-  const known = [...own, ...aliases];
+  const allowed = [...own, ...aliases];
   for (const key of Object.keys(json)) {
-    if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
+    if (allowed.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
     const spelled = family.spelling?.[key];
-    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, known);
+    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, allowed);
     throw new Error(`${key} is not a setting of a ${modelType} model${hint}`);
   }
 }

@@ -76,7 +76,7 @@ export function pack(
   return new PackedWeight(format, [...shape], parts as Tensor<DType>[]);
 }
 
-/** The values of a weight, dense or packed, read back from the GPU. */
+/** The values of a weight [..., outputs, inputs], dense or packed, read back from the GPU in row-major order. */
 export async function unpack(weight: Weight): Promise<Float32Array> {
   if (!(weight instanceof PackedWeight)) return weight.array();
   const { format, shape, parts } = weight;

@@ -248,6 +248,21 @@ await test("certain guesses never change a text: random settings, numbers of gue
   }
 });
 
+await test("penalties count the guesses that were kept, in the text and in the draft", async () => {
+  const [model, prompt] = [familyModel("llama"), [5, 6, 5, 7]];
+  const penalties = { repetitionPenalty: 1.5, frequencyPenalty: 0.4, presencePenalty: 0.3 };
+  const settings = { ...plainGenerate, ...penalties, maxTokens: 16, seed: 3, vocabSize: 12 };
+  const withGuesses = async (draft: Draft, more: Partial<SpeculateSettings>) =>
+    tokensOf(speculate(model, prompt, { ...settings, draftTokens: 4, ...more }, draft));
+  const plain = await withGuesses(lookupDraft(), { draftTokens: 0 });
+  expect(await withGuesses(forgetful([...prompt, ...plain], 12), {})).toEqual(plain);
+  expect(await withGuesses(lookupDraft(), { ...plainSampling, repetitionPenalty: 1 })).not.toEqual(plain);
+  const [own, judged] = [modelDraft(model, 40), [] as boolean[]];
+  await withGuesses(own, { onPass: (guessed, kept) => judged.push(guessed === kept) });
+  own.free();
+  expect(judged).not.toContain(false); // p is q only if both are penalised alike
+});
+
 await test("prompts that cannot be continued are refused as by generate, and leaving early frees the reader", async () => {
   const model = familyModel("llama");
   const settings = { ...plainGenerate, maxTokens: 5, draftTokens: 2 };
