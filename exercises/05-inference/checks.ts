@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 9aec3e284751914e
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 54b6d61cffdd8aaa
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -543,6 +543,16 @@ const candidatesOf = (probabilities: number[]) =>
 
 type Settled = [p: number[], q: number[], guess: number, uniform: number];
 
+/** Tokens that are about equally likely, of which the draft overrates the one that it guesses, which is dropped. */
+function drawOverrated(random: Random): Settled {
+  const weights = random.list(random.integer(5, 8), () => random.real(1, 1.5));
+  const p = weights.map((weight) => weight / sum(weights));
+  const [guess, factor] = [random.integer(0, p.length - 1), random.real(1.2, 2.5)];
+  const others = (1 - factor * p[guess]) / (1 - p[guess]);
+  const q = p.map((probability, id) => probability * (id === guess ? factor : others));
+  return [p, q, guess, random.real(1 / factor + 0.001, 0.999)];
+}
+
 export const writeSettled: Check<Settled> = {
   exercise: GUESSING,
   id: "write-settled",
@@ -558,21 +568,15 @@ export const writeSettled: Check<Settled> = {
     // Every fourth time the random number is exactly the chance of being kept.
     if (round % 4 === 1)
       return [[0.25, 0.5, 0.125, 0.125], [0.5, 0.125, 0.25, 0.125], random.pick([0, 2]), 0.5];
-    const count = round === 0 ? 2 : random.integer(2, 7);
+    if (round % 4 === 2) return drawOverrated(random);
+    if (round === 0) return [[0.3, 0.5, 0.2], [0.2, 0.1, 0.7], 0, 0.9]; // the draft underrates its guess
+    const count = random.integer(2, 7);
     const [p, q] = [drawProbabilities(random, count), drawProbabilities(random, count)];
-    const guess = pointedAt(q, random.next());
-    // Every other time the guess is dropped for sure, where it can be.
-    const kept = Math.min(1, p[guess] / q[guess]);
-    const uniform = round % 2 === 0 && kept < 0.99 ? random.real(kept + 0.002, 0.999) : random.next();
-    return [p, q, guess, uniform];
+    return [p, q, pointedAt(q, random.next()), random.next()];
   },
   expected: (p, q, guess, uniform) =>
     settle(candidatesOf(p), { id: guess, candidates: candidatesOf(q) }, uniform),
   mistakes: [
-    {
-      says: "You keep every guess. Where the draft thinks more of a token than the model, some of its guesses have to go.",
-      makes: (_p, _q, guess) => guess,
-    },
     {
       says: "You draw from all of p when a guess is dropped. Tokens that the draft likes would then come too often: draw from what p has more than q.",
       makes: (p, q, guess, uniform) => {
@@ -606,6 +610,10 @@ export const writeSettled: Check<Settled> = {
         const kept = p[guess] / q[guess];
         return uniform <= kept ? guess : pointedAt(restOf(p, q), (uniform - kept) / (1 - kept));
       },
+    },
+    {
+      says: "You keep every guess. Where the draft thinks more of a token than the model, some of its guesses have to go.",
+      makes: (_p, _q, guess) => guess,
     },
   ],
 };
@@ -703,10 +711,6 @@ export const writeLookup: Check<[text: number[], count: number, longest: number]
     {
       says: "You have found the end of the text itself, which nothing follows. Look at earlier places only.",
       makes: () => [],
-    },
-    {
-      says: "You look for the last token alone, whatever `longest` says.",
-      makes: (text, count) => firstOf(lengthsDown(text, 1).map((length) => followed(text, length, count))),
     },
   ],
 };
