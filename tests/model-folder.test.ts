@@ -47,7 +47,7 @@ describe("a folder that we leave is to transformers what it is to us", () => {
           ? null
           : renderChat(parts.chatTemplate, [{ role: "user", content: "hi" }]),
       );
-      await writeModel(path.join(folder, name), [], () => files);
+      await writeModel(path.join(folder, name), { by: "init", inputs: [] }, () => files);
       const model = await openModel(path.join(folder, name));
       const settings = {
         ...plainGenerate,

@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 54b6d61cffdd8aaa
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 4b609dbd3e4276a2
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -6,8 +6,8 @@ import {
   indices,
   keepMinP,
   keepTopP,
-  likelierFirst,
   launchInto,
+  likelierFirst,
   lookupDraft,
   openGpu,
   plainGenerate,
@@ -23,7 +23,7 @@ import { type Check, type KernelResult, type Random, runBody, scoreRow } from "t
 const CHOOSING = "05-inference/1-choosing-a-token";
 const CACHE = "05-inference/2-keys-and-values";
 const GUESSING = "05-inference/5-guess-and-check";
-const LOOKUP = "05-inference/5-look-it-up";
+const LOOKUP = "05-inference/6-look-it-up";
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
@@ -492,6 +492,410 @@ export const writeCacheShares: Check<Looking> = {
     {
       says: "Some threads have no query, and yours write all the same: begin with `if (thread >= tokens) { return; }`.",
       answer: sharesBody({ guard: "" }),
+    },
+  ],
+};
+
+// ------------------------------------------------------------------------------------------------- Serving
+
+const STREAM = "05-inference/7-a-stream-of-events";
+const MASKS = "05-inference/8-masks-and-calls";
+
+export const predictStream: Check<[]> = {
+  exercise: STREAM,
+  id: "predict-stream",
+  title: "Predict a stream and a queue",
+  hints: [
+    "Before the tokens comes a chunk that says who speaks. After them come a chunk that says why the answer ended, the usage, and the end of the stream.",
+    "A place is free when an answer has got its last token: after 100 steps.",
+    "Each step gives 32 tokens, and there are 20 steps in a second.",
+  ],
+  expected: () => ({ lines: 1 + 12 + 1 + 1 + 1, seconds: 100 * 0.05, rate: 32 / 0.05 }),
+  mistakes: [
+    {
+      says: "Tokens are not all that a stream holds: think of its first chunk and of its last three lines.",
+      makes: () => ({ lines: 12, seconds: 5, rate: 640 }),
+    },
+    {
+      says: "The stream's last line, `data: [DONE]`, begins with `data:` too.",
+      makes: () => ({ lines: 15, seconds: 5, rate: 640 }),
+    },
+    {
+      says: "The usage was asked for, and comes in a chunk of its own.",
+      makes: () => ({ lines: 15, seconds: 0.05, rate: 640 }),
+    },
+    {
+      says: "The engine does not give one token a step, but one to each of the 32 answers.",
+      makes: () => ({ lines: 16, seconds: 5, rate: 20 }),
+    },
+    {
+      says: "The 32 answers are written at the same time, not one after the other.",
+      makes: () => ({ lines: 16, seconds: 160, rate: 640 }),
+    },
+  ],
+};
+
+/** A stream of events as a text: with comments, empty events, and something after its end, or without an end. */
+function drawStream(random: Random, round: number): string {
+  const event = () => {
+    const text = random.pick(["Hi", " data: ", "\\n", "🦊", "", ": ", "[DONE]"]);
+    return random.pick([
+      `data: {"text":"${text}"}\n\n`,
+      `data: ${text}\n\n`,
+      ": still here\n\n",
+      ": not data: at all\n",
+      "event: ping\n\n",
+    ]);
+  };
+  const count = round === 0 ? 1 : random.integer(2, 6);
+  const body = `data: {"text":"Hello"}\n\n${random.list(count, event).join("")}`;
+  const end = random.pick(['data: {"text":"cut o', "data: [DONE]\n\n", "data: [DONE]\n\ndata: later\n\n"]);
+  return body.replaceAll("data: [DONE]\n", 'data: "[DONE]"\n') + (round % 3 === 0 ? "data: [DONE]\n\n" : end);
+}
+
+/** A text cut at random places; sometimes into characters, sometimes with an empty piece. */
+function cutUp(random: Random, text: string, round: number): string[] {
+  const each = round % 4 === 1 ? 1 : round % 4 === 2 ? text.length : random.integer(2, 9);
+  const pieces: string[] = [];
+  for (let at = 0; at < text.length; at += each) pieces.push(text.slice(at, at + each));
+  if (round % 5 === 4) pieces.splice(1, 0, "");
+  return pieces;
+}
+
+/** The events of a whole text. */
+function eventsOf(text: string): string[] {
+  const complete = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+  const end = complete.indexOf("data: [DONE]");
+  const lines = end < 0 ? complete : complete.slice(0, end);
+  return lines.filter((line) => line.startsWith("data: ")).map((line) => line.replace("data: ", ""));
+}
+
+export const readEvents: Check<[pieces: string[]]> = {
+  exercise: STREAM,
+  id: "read-events",
+  title: "Read a stream",
+  names: ["pieces"],
+  rounds: 36,
+  hints: [
+    "Keep the end of what you have that is not a whole line yet, and put it before the next piece.",
+    'After `split("\\n")` all parts but the last are whole lines: take the last one off with `pop()` and keep it.',
+    "Whole lines that begin with `data: ` count; at `data: [DONE]` return what you have.",
+  ],
+  inputs: (random, round) => [cutUp(random, drawStream(random, round), round)],
+  expected: (pieces) => eventsOf(pieces.join("")),
+  mistakes: [
+    {
+      says: "You look at each piece by itself. A line may begin in one and end in the next: keep what has no end yet.",
+      makes: (pieces) => pieces.flatMap((piece) => eventsOf(`${piece}\n`)),
+    },
+    {
+      says: "`[DONE]` is no event: it says that the stream is over.",
+      makes: (pieces) => {
+        const text = pieces.join("");
+        const [before] = text.split("data: [DONE]\n");
+        return before === text ? eventsOf(text) : [...eventsOf(before), "[DONE]"];
+      },
+    },
+    {
+      says: "What comes after `data: [DONE]` does not count: return there.",
+      makes: (pieces) => eventsOf(pieces.join("").replaceAll("data: [DONE]\n", "")),
+    },
+    {
+      says: "A line whose end never came is cut off. Do not take it for an event.",
+      makes: (pieces) => eventsOf(`${pieces.join("")}\n`),
+    },
+    {
+      says: "Only lines that begin with `data: ` hold events. Comments and other fields do not.",
+      makes: (pieces) => {
+        const text = pieces.join("").split("data: [DONE]\n")[0];
+        const whole = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+        return whole.filter((line) => line !== "").map((line) => line.replace("data: ", ""));
+      },
+    },
+    {
+      says: "An event may hold the word `data: ` in its text. Only at the beginning of a line does it begin an event.",
+      makes: (pieces) => {
+        const text = pieces.join("").split("data: [DONE]\n")[0];
+        const whole = text.slice(0, text.lastIndexOf("\n") + 1).split("\n");
+        return whole
+          .filter((line) => line.includes("data: "))
+          .map((line) => line.slice(line.lastIndexOf("data: ") + 6));
+      },
+    },
+  ],
+};
+
+type Waits = [bounds: number[], counts: number[], share: number];
+
+/** A histogram with empty buckets, and shares that end in every one of them, at times exactly. */
+function drawWaits(random: Random, round: number): Waits {
+  const buckets = round === 0 ? 1 : random.integer(2, 6);
+  let bound = 0;
+  const bounds = random.list(buckets, () => {
+    bound += random.pick([0.25, 0.5, 1, 4]);
+    return bound;
+  });
+  const inside = random.list(buckets + 1, () => random.pick([0, 1, 2, 5, 8]));
+  if (sum(inside) === 0 || round === 0) inside[0] = 4;
+  if (round % 3 === 0) inside[buckets] = 0;
+  const counts = inside.map((_, i) => sum(inside.slice(0, i + 1)));
+  const total = counts[buckets];
+  if (round % 2 === 0) return [bounds, counts, random.integer(1, total) / total];
+  return [bounds, counts, random.real(0.02, 1)];
+}
+
+/** The quantile by walking through the buckets, with its parts open to mistakes. */
+function quantileOf(
+  [bounds, counts, share]: Waits,
+  {
+    start = (i: number) => (i === 0 ? 0 : bounds[i - 1]),
+    way = (part: number) => part,
+    beyond = bounds.at(-1)!,
+  } = {},
+): number {
+  const place = share * counts.at(-1)!;
+  let before = 0;
+  for (const [i, bound] of bounds.entries()) {
+    const here = counts[i] - before;
+    if (counts[i] >= place) return start(i) + (bound - start(i)) * way((place - before) / here);
+    before = counts[i];
+  }
+  return beyond;
+}
+
+export const writeQuantile: Check<Waits> = {
+  exercise: STREAM,
+  id: "write-quantile",
+  title: "How long do the slow ones wait?",
+  names: ["bounds", "counts", "share"],
+  rounds: 48,
+  hints: [
+    "The place is `share` times the last count. Find the first bound whose count is at least that; there may be none.",
+    "In a bucket lie `counts[i] - counts[i - 1]` requests (all of `counts[0]` in the first), between `bounds[i - 1]` (or 0) and `bounds[i]`.",
+    "The way through the bucket is `(place - counts[i - 1])` divided by the requests in it.",
+  ],
+  inputs: drawWaits,
+  expected: (...args) => quantileOf(args),
+  mistakes: [
+    {
+      says: "You give the bucket's bound. The place lies on the way to it: go only as far as the share of its requests.",
+      makes: (...args) => quantileOf(args, { way: () => 1 }),
+    },
+    {
+      says: "You give where the bucket begins, not how far into it the place lies.",
+      makes: (...args) => quantileOf(args, { way: () => 0 }),
+    },
+    {
+      says: "The first bucket begins at 0, the others at the bound before theirs. You begin all at 0.",
+      makes: (...args) => quantileOf(args, { start: () => 0 }),
+    },
+    {
+      says: "Beyond the last bound nothing is known but that bound. You say that it takes for ever.",
+      makes: (...args) => quantileOf(args, { beyond: Number.POSITIVE_INFINITY }),
+    },
+    {
+      says: "You take the counts for those of single buckets. Each counts all requests up to its bound: subtract the count before.",
+      makes: (bounds, counts, share) =>
+        quantileOf([bounds, counts.map((_, i) => sum(counts.slice(0, i + 1))), share]),
+    },
+    {
+      says: "Requests slower than the last bound belong to all requests too: the place is a share of the last count.",
+      makes: (bounds, counts, share) => {
+        const seen = counts.slice(0, -1);
+        const total = seen.at(-1)!;
+        return total === 0 ? bounds.at(-1) : quantileOf([bounds, [...seen, total], share]);
+      },
+    },
+  ],
+};
+
+export const predictMask: Check<[]> = {
+  exercise: MASKS,
+  id: "predict-mask",
+  title: "Predict a mask",
+  hints: [
+    "70 bits do not fit two words of 32.",
+    "33 is 32 + 1: bit 1 of the second word. A bit b is worth 2ᵇ.",
+    "69 is 64 + 5.",
+  ],
+  expected: () => ({ words: Math.ceil(70 / 32), second: 2 ** (33 % 32), third: 2 ** (69 % 32) }),
+  mistakes: [
+    {
+      says: "Two words have 64 bits, and there are 70 tokens.",
+      makes: () => ({ words: 2, second: 2, third: 32 }),
+    },
+    {
+      says: "You gave the bits' places. A word is a number: bit b adds 2 to the power b.",
+      makes: () => ({ words: 3, second: 1, third: 5 }),
+    },
+    {
+      says: "Bits are counted from the lowest, and from 0.",
+      makes: () => ({ words: 3, second: 2 ** 30, third: 2 ** 26 }),
+    },
+    {
+      says: "Bits are counted from 0: bit 0 is worth 1.",
+      makes: () => ({ words: 3, second: 1, third: 16 }),
+    },
+  ],
+};
+
+/** Some different ids in any order. */
+function drawIds(random: Random, vocabSize: number): number[] {
+  const share = random.pick([0.05, 0.5, 1]);
+  return random
+    .list(vocabSize, (id) => ({ id, key: random.next() }))
+    .sort((a, b) => a.key - b.key)
+    .slice(0, Math.ceil(share * vocabSize))
+    .map(({ id }) => id);
+}
+
+/** A mask of a rounded number of words, by the place of a bit. */
+function maskWith(
+  [allowed, vocabSize]: [number[], number],
+  { words = Math.ceil(vocabSize / 32), place = (id: number) => id % 32 } = {},
+): Uint32Array {
+  const mask = new Uint32Array(words);
+  for (const [at] of mask.entries())
+    mask[at] = sum(allowed.filter((id) => Math.floor(id / 32) === at).map((id) => 2 ** place(id)));
+  return mask;
+}
+
+export const writeMask: Check<[allowed: number[], vocabSize: number]> = {
+  exercise: MASKS,
+  id: "write-mask",
+  title: "Write a mask",
+  names: ["allowed", "vocabSize"],
+  hints: [
+    "A `new Uint32Array(…)` is full of zeros. It needs a word for every 32 tokens, rounded up.",
+    "`1 << b` is bit b, and `|=` adds it to a word that has others already.",
+    "The word of a token is `id >>> 5`, its bit `id & 31`.",
+  ],
+  inputs: (random, round) => {
+    const whole = 32 * random.integer(1, 4);
+    const vocabSize = round === 0 ? 1 : [whole, whole + 1, random.integer(2, 140)][round % 3];
+    return [round === 1 ? [] : drawIds(random, vocabSize), vocabSize];
+  },
+  expected: (...args) => maskWith(args),
+  mistakes: [
+    {
+      says: "The last tokens have no word: round the number of words up.",
+      makes: (...args) => maskWith(args, { words: Math.floor(args[1] / 32) }),
+    },
+    {
+      says: "Your mask has a word too many where 32 divides the vocabulary: round up, do not add one.",
+      makes: (...args) => maskWith(args, { words: Math.floor(args[1] / 32) + 1 }),
+    },
+    {
+      says: "A second token of a word wipes out the first: add its bit to the word with `|=`.",
+      makes: (allowed, vocabSize) => {
+        const mask = new Uint32Array(Math.ceil(vocabSize / 32));
+        for (const id of allowed) mask[id >>> 5] = 1 << (id & 31);
+        return mask;
+      },
+    },
+    {
+      says: "Your bits stand the wrong way round: token 0 has the lowest bit of its word, not the highest.",
+      makes: (...args) => maskWith(args, { place: (id) => 31 - (id % 32) }),
+    },
+    {
+      says: "You have turned the mask around: a bit says that a token is allowed.",
+      makes: (allowed, vocabSize) => {
+        const others = Array.from({ length: vocabSize }, (_, id) => id).filter((id) => !allowed.includes(id));
+        return maskWith([others, vocabSize]);
+      },
+    },
+  ],
+};
+
+type Allowing = [tokens: string[], written: string, answers: string[]];
+
+/** Answers that begin alike, tokens that are cut anywhere, and a beginning of one of them, or all of it. */
+function drawAllowing(random: Random, round: number): Allowing {
+  const answers = random.pick([
+    ["yes", "no", "not sure"],
+    ["red", "green", "blue", "blueish green"],
+    ["10", "100", "1000"],
+    ["aa", "aab", "ba"],
+  ]);
+  const answer = random.pick(answers);
+  const written = answer.slice(0, round % 4 === 0 ? answer.length : random.integer(0, answer.length));
+  const piece = () => {
+    const text = random.pick(answers);
+    const at = random.integer(0, text.length - 1);
+    return text.slice(at, random.integer(at + 1, text.length));
+  };
+  const ways = answers.flatMap((text) =>
+    text.startsWith(written) && text !== written
+      ? [text.slice(written.length), text[written.length], `${text.slice(written.length)}!`]
+      : [],
+  );
+  const pieces = [...ways, ...random.list(5, piece), ...answers].sort(() => random.next() - 0.5);
+  return [["", ...new Set(pieces)], written, answers];
+}
+
+/** The ids of the tokens that a rule allows. */
+function idsWhere(
+  [tokens, written, answers]: Allowing,
+  mayEnd: boolean,
+  may: (text: string, answer: string) => boolean,
+) {
+  const ids = tokens.map((_, id) => id).slice(1);
+  const allowed = ids.filter((id) => answers.some((answer) => may(written + tokens[id], answer)));
+  return mayEnd ? [0, ...allowed] : allowed;
+}
+
+const isBeginning = (text: string, answer: string) => answer.indexOf(text) === 0;
+
+export const writeAllowed: Check<Allowing> = {
+  exercise: MASKS,
+  id: "write-allowed",
+  title: "Which tokens may come?",
+  names: ["tokens", "written", "answers"],
+  rounds: 48,
+  hints: [
+    "Put each token's text behind what is written. Is that the beginning of some answer?",
+    "`answer.startsWith(text)` asks it, and `answers.some(…)` asks it of all of them.",
+    "The end is another question: `answers.includes(written)`. Token 0 comes first in the list.",
+  ],
+  inputs: drawAllowing,
+  expected: (...args) => idsWhere(args, args[2].includes(args[1]), isBeginning),
+  mistakes: [
+    {
+      says: "You allow only tokens that finish an answer. A token may also leave something to be written.",
+      makes: (...args) => idsWhere(args, args[2].includes(args[1]), (text, answer) => text === answer),
+    },
+    {
+      says: "The end may come only when what is written is an answer, not always.",
+      makes: (...args) => idsWhere(args, true, isBeginning),
+    },
+    {
+      says: "The end never comes: token 0 is allowed where what is written is one of the answers.",
+      makes: (...args) => idsWhere(args, false, isBeginning),
+    },
+    {
+      says: "You forget what is written already: the token goes behind it.",
+      makes: (tokens, written, answers) =>
+        idsWhere([tokens, "", answers], answers.includes(written), isBeginning),
+    },
+    {
+      says: "A text in the middle of an answer is not a beginning of it: ask with `startsWith`, not `includes`.",
+      makes: (tokens, written, answers) =>
+        idsWhere([tokens, "", answers], answers.includes(written), (text, answer) =>
+          answer.slice(written.length).includes(text),
+        ),
+    },
+    {
+      says: "A token may not go beyond the answer: you allow tokens that begin rightly and then write on.",
+      makes: (...args) =>
+        idsWhere(
+          args,
+          args[2].includes(args[1]),
+          (text, answer) => answer.startsWith(text) || (text.startsWith(answer) && answer !== args[1]),
+        ),
+    },
+    {
+      says: "An answer that is complete may still go on to a longer one.",
+      makes: (...args) => (args[2].includes(args[1]) ? [0] : idsWhere(args, false, isBeginning)),
     },
   ],
 };

@@ -224,6 +224,7 @@ export { type GgufTextEnds, ggufTokenizerKeys } from "./model/gguf-tokenizer.js"
 export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
+export type { QuantizeSettings } from "./model/quantize.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
 export type {
   AttentionCache,

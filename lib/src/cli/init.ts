@@ -62,7 +62,7 @@ async function init(options: InitOptions): Promise<void> {
   checkRoom(options.out, (dtype === "F32" ? 4 : 2) * total, `A model of ${total} parameters`);
   const drawing = drawInThreads();
   try {
-    await writeModel(options.out, [options.config], () => {
+    await writeModel(options.out, { by: "init", inputs: [options.config] }, () => {
       const settings = { dtype, maxShardBytes: options.maxShardSize };
       const weights = randomModelPieces(config, options.seed, drawing.draw, settings);
       return modelFolder({ config, dtype, weights, tokenizer, chatTemplate });

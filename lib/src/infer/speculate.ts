@@ -55,7 +55,11 @@ export function readingStep(
 
 //| 05-inference/5-guessing-ahead.ipynb#run-reading-step
 /** Runs a step on up to its number of tokens; the rest is padding that later tokens overwrite. It does not wait for the GPU. */
-export function runReadingStep({ ids, positions, recording }: ReadingStep, tokens: number[], start: number): Tensor {
+export function runReadingStep(
+  { ids, positions, recording }: ReadingStep,
+  tokens: number[],
+  start: number,
+): Tensor {
   ids.write(Uint32Array.from({ length: ids.size }, (_, i) => tokens[Math.min(i, tokens.length - 1)]));
   positions.write(Uint32Array.from({ length: ids.size }, (_, i) => start + i));
   return recording.run();

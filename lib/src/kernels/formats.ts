@@ -77,7 +77,8 @@ export const int8Format: OperandFormat = {
   },
   unpack([words, scales], length) {
     const codes = new Int8Array(words.buffer, words.byteOffset, words.length * 4);
-    return Float32Array.from(codes, (code, i) => code * scales[Math.floor(i / length)]);
+    const factors = new Float32Array(scales.buffer, scales.byteOffset, scales.length);
+    return Float32Array.from(codes, (code, i) => code * factors[Math.floor(i / length)]);
   },
 };
 
@@ -102,8 +103,8 @@ export function mxScale(block: Float32Array): number {
   return largest === 0 ? 127 : Math.max(1, Math.min(254, Math.floor(Math.log2(largest)) - 2 + 127));
 }
 
-/** The bytes that words hold. */
-export function bytesIn(words: PackedArray): Uint8Array {
+/** The bytes that an array holds. */
+export function bytesIn(words: ArrayBufferView): Uint8Array {
   return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }
 
@@ -176,6 +177,12 @@ export function scaleOfRange(group: Float32Array): GroupScale {
 }
 
 //| 02-attention/2-matrix-products.ipynb#int4-format
+/** A format whose blocks share a scale, and perhaps a zero point. */
+export interface GroupFormat extends OperandFormat {
+  block: number;
+  zeroPoints: boolean;
+}
+
 /** How the scales of groups are stored in words, and WGSL that takes codes (a vec4f) of the group at `at` to numbers. */
 export interface ScaleStorage {
   bytes: number;
@@ -210,11 +217,12 @@ export const zeroPointScales: ScaleStorage = {
  * Whole numbers from 0 to 15, eight to a word from the lowest up, and an f16 scale for each group of neighbours: they stand for
  * scale · (code - 8), or with zero points for scale · (code - the group's own).
  */
-export function int4Format(group: number, zeroPoints = false): OperandFormat {
+export function int4Format(group: number, zeroPoints = false): GroupFormat {
   const storage = zeroPoints ? zeroPointScales : halfScales;
   return {
     name: `int4${zeroPoints ? "-asym" : ""}-${group}`,
     block: group,
+    zeroPoints,
     bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
     loadFour(name, at) {
       const codes = `vec4f((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
@@ -236,10 +244,14 @@ export function int4Format(group: number, zeroPoints = false): OperandFormat {
       }
       return [codes, scales];
     },
-    unpack: ([codes, scales]) =>
-      Float32Array.from({ length: 8 * codes.length }, (_, i) => {
-        const { scale, zero } = storage.read(scales, Math.floor(i / group));
-        return scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
-      }),
+    unpack([codes, scales]) {
+      const values = new Float32Array(8 * codes.length);
+      for (let first = 0; first < values.length; first += group) {
+        const { scale, zero } = storage.read(scales, first / group);
+        for (let i = first; i < first + group; i++)
+          values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
+      }
+      return values;
+    },
   };
 }

@@ -389,7 +389,7 @@ export function storedNumbers(weight: ModelWeight, tensors: Map<string, StoredTe
   for (const [expert, name] of weight.files.entries()) {
     const stored = tensors.get(name)!;
     for (const piece of readPieces(name, weight, stored))
-      values.set(pieceNumbers(name, stored, piece), expert * part + piece.row * columns);
+      values.set(pieceNumbers(name, stored, piece, columns), expert * part + piece.row * columns);
   }
   return values;
 }

@@ -22,6 +22,7 @@ import {
   tensor,
   view,
 } from "./tensor.js";
+import { linearWatcher } from "./watch.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#packed-weight
 /** A weight [..., outputs, inputs] in an operand format. Gradients go through it, and it has none itself. */
@@ -324,6 +325,7 @@ export function weightGradient(gradient: Tensor, x: Tensor, options: MatmulOptio
 export function linear(x: Tensor, weight: Weight, { adapter, ...extras }: LinearExtras = {}): Tensor {
   const { bias, residual } = extras;
   if (adapter) return adapted(linear(x, weight, extras), x, adapter);
+  linearWatcher.now?.({ x, weight });
   const shape = linearShape(x, weight, extras);
   const precision = matmulPrecision.now;
   const [outputs, inputs] = weight.shape;

@@ -114,16 +114,24 @@ export function markNames<T>(value: T, names: string[], mark: string): T {
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-conversation
-/** The ids of a conversation. Special tokens come from the template only: in the messages they stay text. */
+/**
+ * The ids of a conversation. Special tokens come from the template and from its variables named `…_token` only: in the messages, and in
+ * the tools among the variables, they stay text.
+ */
 export function encodeChat(
   tokenizer: Tokenizer,
   template: string,
   messages: ChatMessage[],
   options: ChatOptions = {},
 ): Uint32Array {
-  const mark = unusedCharacter([messages, template, options.variables ?? {}]);
-  const marked = markNames(messages, Object.keys(tokenizer.specials), mark);
-  return tokenizer.encode(renderChat(template, marked, options), { allowed: "all", mark });
+  const { variables = {} } = options;
+  const mark = unusedCharacter([messages, template, variables]);
+  const names = Object.keys(tokenizer.specials);
+  const marked = markNames({ messages, variables }, names, mark);
+  for (const name of Object.keys(variables))
+    if (name.endsWith("_token")) marked.variables[name] = variables[name];
+  const text = renderChat(template, marked.messages, { ...options, variables: marked.variables });
+  return tokenizer.encode(text, { allowed: "all", mark });
 }
 
 //| 01-tokenizer/4-tokenizers-of-the-world.ipynb#encode-harmony

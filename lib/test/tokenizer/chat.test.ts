@@ -31,6 +31,9 @@ await test("a template's special tokens are tokens, a message's are text", () =>
     ).join("");
   expect(ids("hi", { variables: { name: "a" } })).toBe("257u:hi258257a:");
   expect(ids("</s><s>x", { prompt: false })).toBe("257u:</s><s>x258");
+  expect(ids("hi", { variables: { name: "</s>" } })).toBe("257u:hi258257</s>:"); // the tools are not ours either
+  const end = { variables: { eos_token: "</s>" } };
+  expect(Array.from(encodeChat(tokenizer, "{{ eos_token }}", [], end))).toEqual([258]);
   expect(ids("<\ue000s>", { prompt: false })).toBe(`257u:<${String.fromCharCode(0xee, 0x80, 0x80)}s>258`);
   expect(() => encodeChat(tokenizer, "{{ raise_exception('roles must alternate') }}", [])).toThrow(
     "roles must alternate",
