@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 4532f54d2f22b4a2
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as b6810ee7babf389a
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -6,19 +6,24 @@ import {
   indices,
   keepMinP,
   keepTopP,
-  likelierFirst,
   launchInto,
+  likelierFirst,
+  lookupDraft,
   openGpu,
+  plainGenerate,
   rankedCandidates,
   sampleFrom,
   scope,
   type Tensor,
   tensor,
 } from "tslm";
+import { settle } from "tslm/infer/speculate";
 import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
 const CHOOSING = "05-inference/1-choosing-a-token";
 const CACHE = "05-inference/2-keys-and-values";
+const GUESSING = "05-inference/5-guess-and-check";
+const LOOKUP = "05-inference/6-look-it-up";
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
@@ -1242,6 +1247,225 @@ export const writeAllowed: Check<Allowing> = {
     {
       says: "An answer that is complete may still go on to a longer one.",
       makes: (...args) => (args[2].includes(args[1]) ? [0] : idsWhere(args, false, isBeginning)),
+    },
+  ],
+};
+
+export const predictKept: Check<[]> = {
+  exercise: GUESSING,
+  id: "predict-kept",
+  title: "Predict what is kept",
+  hints: [
+    "Of each token's guesses, those that the model would have drawn too are kept: as much of it as p and q have in common.",
+    "The share is the sum of the smaller of p and q: 0.2 + 0.3 + 0.2.",
+    "Only the first token has more of p than of q. So it is all of the rest.",
+  ],
+  expected: () => ({ share: 0.7, second: 0.5, instead: 1 }),
+  mistakes: [
+    {
+      says: "0.32 is how often two independent draws agree. A guess is kept more often than that: min(p, q) of each token.",
+      makes: () => ({ share: 0.32, second: 0.5, instead: 1 }),
+    },
+    {
+      says: "The second token is kept with p / q, not with p: the draft has guessed it already.",
+      makes: () => ({ share: 0.7, second: 0.3, instead: 1 }),
+    },
+    {
+      says: "What is drawn instead comes from what p has more than q, not from all of p.",
+      makes: () => ({ share: 0.7, second: 0.5, instead: 0.5 }),
+    },
+    {
+      says: "0.3 is what the rest is before it is scaled up to 1. It is all that there is.",
+      makes: () => ({ share: 0.7, second: 0.5, instead: 0.3 }),
+    },
+  ],
+};
+
+/** The token on which a number points, when weights are laid end to end. */
+function pointedAt(weights: number[], uniform: number): number {
+  const id = weights.findIndex((_, i) => uniform < before(weights, i + 1));
+  return id < 0 ? weights.length - 1 : id;
+}
+
+/** What is left of p where q is less, scaled up to 1. */
+function restOf(p: number[], q: number[]): number[] {
+  const rest = p.map((probability, id) => Math.max(0, probability - q[id]));
+  return rest.map((more) => more / sum(rest));
+}
+
+const candidatesOf = (probabilities: number[]) =>
+  probabilities.map((probability, id) => ({ id, probability }));
+
+type Settled = [p: number[], q: number[], guess: number, uniform: number];
+
+/** Tokens that are about equally likely, of which the draft overrates the one that it guesses, which is dropped. */
+function drawOverrated(random: Random): Settled {
+  const weights = random.list(random.integer(5, 8), () => random.real(1, 1.5));
+  const p = weights.map((weight) => weight / sum(weights));
+  const [guess, factor] = [random.integer(0, p.length - 1), random.real(1.2, 2.5)];
+  const others = (1 - factor * p[guess]) / (1 - p[guess]);
+  const q = p.map((probability, id) => probability * (id === guess ? factor : others));
+  return [p, q, guess, random.real(1 / factor + 0.001, 0.999)];
+}
+
+export const writeSettled: Check<Settled> = {
+  exercise: GUESSING,
+  id: "write-settled",
+  title: "Write the rule",
+  names: ["p", "q", "guess", "uniform"],
+  rounds: 48,
+  hints: [
+    "First the quotient: `const kept = p[guess] / q[guess]`. Is the random number below it?",
+    "The rest is max(0, p − q) of each token. Divide it by its sum.",
+    "A number that is not below `kept` lies between `kept` and 1. `(uniform - kept) / (1 - kept)` lies between 0 and 1.",
+  ],
+  inputs: (random, round) => {
+    // Every fourth time the random number is exactly the chance of being kept.
+    if (round % 4 === 1)
+      return [[0.25, 0.5, 0.125, 0.125], [0.5, 0.125, 0.25, 0.125], random.pick([0, 2]), 0.5];
+    if (round % 4 === 2) return drawOverrated(random);
+    if (round === 0) return [[0.3, 0.5, 0.2], [0.2, 0.1, 0.7], 0, 0.9]; // the draft underrates its guess
+    const count = random.integer(2, 7);
+    const [p, q] = [drawProbabilities(random, count), drawProbabilities(random, count)];
+    return [p, q, pointedAt(q, random.next()), random.next()];
+  },
+  expected: (p, q, guess, uniform) =>
+    settle(candidatesOf(p), { id: guess, candidates: candidatesOf(q) }, uniform),
+  mistakes: [
+    {
+      says: "You draw from all of p when a guess is dropped. Tokens that the draft likes would then come too often: draw from what p has more than q.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        return uniform < kept ? guess : pointedAt(p, (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "Upside down: the guess is kept with p / q, the model's probability divided by the draft's.",
+      makes: (p, q, guess, uniform) => {
+        const kept = q[guess] / p[guess];
+        return uniform < kept ? guess : pointedAt(restOf(p, q), (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "The random number that dropped the guess is a large one. Stretch it before it draws: (uniform − kept) / (1 − kept).",
+      makes: (p, q, guess, uniform) =>
+        uniform < p[guess] / q[guess] ? guess : pointedAt(restOf(p, q), uniform),
+    },
+    {
+      says: "The rest does not add up to 1. Divide it by its sum before you draw.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        const rest = p.map((probability, id) => Math.max(0, probability - q[id]));
+        return uniform < kept ? guess : pointedAt(rest, (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "A number exactly as large as the chance of being kept does not keep: ask whether it is *below*.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        return uniform <= kept ? guess : pointedAt(restOf(p, q), (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "You keep every guess. Where the draft thinks more of a token than the model, some of its guesses have to go.",
+      makes: (_p, _q, guess) => guess,
+    },
+  ],
+};
+
+export const predictSpeed: Check<[]> = {
+  exercise: LOOKUP,
+  id: "predict-speed",
+  title: "Predict what guesses bring",
+  tolerance: 0.006,
+  hints: [
+    "One token is certain. The first guess adds 0.8, the second 0.8², since it counts only if the first was kept too.",
+    "1 + 0.8 + 0.64 + 0.512 tokens. A pass with three steps of the draft takes 1 + 3 · 0.2.",
+    "If the draft is as slow as the model, the pass takes 1 + 3.",
+  ],
+  expected: () => ({ tokens: 2.952, speed: 2.952 / 1.6, slow: 2.952 / 4 }),
+  mistakes: [
+    {
+      says: "The second guess counts only if the first was kept: not three times 0.8, but 0.8 + 0.8² + 0.8³.",
+      makes: () => ({ tokens: 3.4, speed: 3.4 / 1.6, slow: 3.4 / 4 }),
+    },
+    {
+      says: "You have forgotten the model's own token: every pass writes one, whatever becomes of the guesses.",
+      makes: () => ({ tokens: 1.952, speed: 1.952 / 1.6, slow: 1.952 / 4 }),
+    },
+    {
+      says: "The draft takes three steps a pass, one for each guess. You counted one.",
+      makes: () => ({ tokens: 2.952, speed: 2.952 / 1.2, slow: 2.952 / 2 }),
+    },
+    {
+      says: "The pass of the model itself takes time too: 1 + 3 · 0.2, not 3 · 0.2.",
+      makes: () => ({ tokens: 2.952, speed: 2.952 / 0.6, slow: 2.952 / 3 }),
+    },
+  ],
+};
+
+/** What followed an earlier place of the last `length` tokens: the latest, or the first; undefined where there is none. */
+function followed(text: number[], length: number, count: number, isFirst = false): number[] | undefined {
+  const end = text.slice(text.length - length).join();
+  const places = Array.from({ length: text.length - length }, (_, at) => at);
+  const fitting = places.filter((at) => text.slice(at, at + length).join() === end);
+  const at = isFirst ? fitting[0] : fitting[fitting.length - 1];
+  return at === undefined ? undefined : text.slice(at + length, at + length + count);
+}
+
+const lengthsDown = (text: number[], longest: number) =>
+  Array.from({ length: Math.max(0, Math.min(longest, text.length - 1)) }, (_, i) => i + 1).reverse();
+
+/** The first of some lists that is there. */
+const firstOf = (lists: (number[] | undefined)[]) => lists.find((list) => list !== undefined) ?? [];
+
+export const writeLookup: Check<[text: number[], count: number, longest: number]> = {
+  exercise: LOOKUP,
+  id: "write-lookup",
+  title: "Write the lookup",
+  names: ["text", "count", "longest"],
+  rounds: 60,
+  hints: [
+    "Two loops: over the length of the run, from the longest down to 1, and over the places, from the latest back to the first.",
+    "A place fits if the tokens from it on are the last ones of the text. `slice` and `join` compare two runs at once.",
+    "What followed begins right behind the run, and ends after `count` tokens or with the text.",
+  ],
+  inputs: (random, round) => {
+    const kinds = random.integer(1, 4);
+    const text = random.list(round === 0 ? 1 : random.integer(2, 16), () => random.integer(1, kinds));
+    return [text, random.integer(1, 4), random.integer(1, 3)];
+  },
+  expected: async (text, count, longest) => {
+    const guesses = await lookupDraft(longest).guess(text, count, { ...plainGenerate, maxTokens: 1 }, 0);
+    return guesses.map(({ id }) => id);
+  },
+  mistakes: [
+    {
+      says: "You found an earlier place, but not the latest: go through the places from the end to the beginning.",
+      makes: (text, count, longest) =>
+        firstOf(lengthsDown(text, longest).map((length) => followed(text, length, count, true))),
+    },
+    {
+      says: "Longer runs come first: three tokens that were seen before say more than one.",
+      makes: (text, count, longest) =>
+        firstOf(
+          lengthsDown(text, longest)
+            .reverse()
+            .map((length) => followed(text, length, count)),
+        ),
+    },
+    {
+      says: "Where the longest run was never there before, try shorter ones.",
+      makes: (text, count, longest) => firstOf([followed(text, Math.min(longest, text.length - 1), count)]),
+    },
+    {
+      says: "You return more than `count` tokens.",
+      makes: (text, _count, longest) =>
+        firstOf(lengthsDown(text, longest).map((length) => followed(text, length, text.length))),
+    },
+    {
+      says: "You have found the end of the text itself, which nothing follows. Look at earlier places only.",
+      makes: () => [],
     },
   ],
 };

@@ -3,13 +3,14 @@ import type { GenerationConfig } from "../formats/generation.js";
 import { plainSampling } from "../infer/sampling.js";
 import type { ModelDtype } from "../model/weights.js";
 import { openModel, readGenerationConfig } from "./model.js";
+import { type GuessingOptions, addGuessingOptions, openGuessing } from "./guess.js";
 import { dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples } from "./run.js";
 import { openTokenizer } from "./open-tokenizer.js";
-import { endOfText, generateText, promptIds } from "../infer/generate.js";
+import { endOfText, generateText, promptIds, textPieces } from "../infer/generate.js";
 
 /** The options of `tslm generate`. Those that are left out are as the model's generation_config.json says, or as usual. */
-interface GenerateOptions {
+interface GenerateOptions extends GuessingOptions {
   model: string;
   prompt: string;
   dtype: ModelDtype;
@@ -69,7 +70,8 @@ export function configure(command: Command): void {
     )
     .option("--seed <s>", "where the random numbers start", wholeNumber(0), 0)
     .option("--stop <text...>", "end before one of these texts appears", [])
-    .addOption(dtypeOption())
+    .addOption(dtypeOption());
+  addGuessingOptions(command)
     .addHelpText(
       "after",
       "\nThe model's own values are those in its generation_config.json, which come with most models; options go before them.",
@@ -79,6 +81,7 @@ export function configure(command: Command): void {
     command,
     'npx tslm generate --model runs/default/model --prompt "Once upon a time" --temperature 0.8',
     'npx tslm generate --model runs/default/model --prompt "2 + 3 =" --temperature 0 --stop "."',
+    'npx tslm generate --model large --draft small --prompt "Once upon a time"',
   );
 }
 
@@ -106,6 +109,7 @@ async function run({ model: folder, prompt, dtype, seed, stop, ...options }: Gen
       "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
     );
   const given = readGenerationConfig(folder);
+  const guessing = await openGuessing({ ...options, dtype }, tokenizer);
   const model = await openModel(folder, dtype);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(
@@ -114,14 +118,18 @@ async function run({ model: folder, prompt, dtype, seed, stop, ...options }: Gen
   const chosen = generationSettings(options, given);
   const settings = { ...chosen, seed, stop, stopIds: endOfText(model.config, tokenizer) };
   const waiting = sayWaiting("Compiling kernels …");
+  const pieces = guessing
+    ? textPieces(guessing.tokens(model, ids, settings), tokenizer, ids, stop)
+    : generateText(model, tokenizer, ids, settings);
   let shown = prompt;
-  for await (const piece of generateText(model, tokenizer, ids, settings)) {
+  for await (const piece of pieces) {
     waiting.end();
     await print(shown + piece);
     shown = "";
   }
   waiting.end();
   await print(`${shown}\n`);
+  if (guessing) process.stderr.write(`${guessing.sentence()}\n`);
 }
 
 /** Says on a terminal what is being waited for, until it has come. */
