@@ -28,9 +28,7 @@ beforeAll(async () => {
   told = await story();
 });
 
-afterAll(async () => {
-  await server?.end();
-});
+afterAll(() => server?.end());
 
 /** A text that the model tells when all is well. */
 async function story(): Promise<string> {
@@ -522,4 +520,21 @@ test("after all of that nothing runs, every block is free, nothing failed, and t
   for (const line of lines) expect(JSON.parse(line).status, line).toBeLessThan(500);
   expect(server.said()).not.toMatch(/server_error|\n\s+at /);
   console.log(`${sent} malformed or odd requests were sent.`);
+});
+
+test("told to end while it answers, the server finishes what it writes, and then ends well", async () => {
+  const last = server.ask("/v1/completions", { prompt: "One day", max_tokens: 150, temperature: 0 });
+  const stream = server.ask("/v1/completions", {
+    prompt: "Once",
+    max_tokens: 120,
+    temperature: 0,
+    stream: true,
+  });
+  await expect.poll(() => server.metric("num_requests_running"), { timeout: 30_000, interval: 5 }).toBe(2);
+  const ended = server.end();
+  const answer = (await (await last).json()) as { usage: { completion_tokens: number } };
+  expect(answer.usage.completion_tokens).toBe(150);
+  expect(await (await stream).text()).toMatch(/"finish_reason":"length".*\n\ndata: \[DONE\]\n\n$/s);
+  expect(await ended).toBe(0);
+  await expect(server.ask("/health")).rejects.toThrow();
 });

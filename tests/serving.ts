@@ -14,7 +14,7 @@ export interface Serving {
   metric(name: string): Promise<number>;
   /** What it has said on standard error so far: its log, and whatever else. */
   said(): string;
-  /** Ends it as Ctrl-C does, and gives its exit code. */
+  /** Ends it as Ctrl-C does, and gives its exit code. Once is enough. */
   end(): Promise<number | null>;
 }
 
@@ -24,6 +24,7 @@ export async function startServer(...args: string[]): Promise<Serving> {
   process.once("exit", () => child.kill("SIGKILL"));
   const ended = once(child, "exit");
   let [out, said] = ["", ""];
+  let isEnding = false;
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
     said += text;
   });
@@ -55,7 +56,8 @@ export async function startServer(...args: string[]): Promise<Serving> {
     },
     said: () => said,
     async end() {
-      child.kill("SIGINT");
+      if (!isEnding) child.kill("SIGINT");
+      isEnding = true;
       const [code] = await ended;
       return code;
     },

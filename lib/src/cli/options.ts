@@ -27,7 +27,7 @@ export function numberBetween(least: number, most: number): (text: string) => nu
 /** The option of commands that run a model: how its weights are kept. */
 export function dtypeOption(): Option {
   const help =
-    "how weights are kept: auto (as in the file: 16-bit ones stay 16 bits, MXFP4 stays packed), f32, f16 or bf16";
+    "how weights are kept: auto (as in the file: 16-bit ones stay 16 bits, quantized ones stay packed), f32, f16 or bf16";
   return new Option("--dtype <type>", help).choices(["auto", "f32", "f16", "bf16"]).default("auto");
 }
 

@@ -82,6 +82,25 @@ export function promptIds(tokenizer: Tokenizer, prompt: string): Uint32Array {
   throw new Error("The prompt is empty, and this tokenizer has no token that begins a text: give some text.");
 }
 
+//| 05-inference/3-many-at-once.ipynb#text-pieces
+/** The text of tokens that follow `ids`, in pieces of whole characters, up to the first of `stop`. */
+export async function* textPieces(
+  tokens: AsyncIterable<number>,
+  tokenizer: Tokenizer,
+  ids: ArrayLike<number>,
+  stop: string[],
+): AsyncGenerator<string> {
+  const decoder = streamDecoder(tokenizer, ids);
+  const filter = stopFilter(stop);
+  for await (const id of tokens) {
+    const { text, stopped } = filter.push(decoder.push(id));
+    if (text !== "") yield text;
+    if (stopped) return;
+  }
+  const { text, stopped } = filter.push(decoder.end());
+  yield stopped ? text : text + filter.end();
+}
+
 //| 05-inference/3-many-at-once.ipynb#generate-text
 /** Continues a text, or the ids of one, and gives what follows in pieces, whole characters only, up to the first of `stop`. */
 export async function* generateText(
@@ -92,13 +111,6 @@ export async function* generateText(
   engine?: Engine,
 ): AsyncGenerator<string> {
   const ids = typeof prompt === "string" ? promptIds(tokenizer, prompt) : prompt;
-  const decoder = streamDecoder(tokenizer, ids);
-  const filter = stopFilter(settings.stop ?? []);
-  for await (const id of generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, engine)) {
-    const { text, stopped } = filter.push(decoder.push(id));
-    if (text !== "") yield text;
-    if (stopped) return;
-  }
-  const { text, stopped } = filter.push(decoder.end());
-  yield stopped ? text : text + filter.end();
+  const tokens = generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, engine);
+  yield* textPieces(tokens, tokenizer, ids, settings.stop ?? []);
 }

@@ -129,14 +129,28 @@ export interface SamplingSettings {
 /** Plain sampling from the model's own distribution. */
 export const plainSampling: SamplingSettings = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 
+//| 05-inference/1-sampling.ipynb#check-penalties
+/** Throws a sentence for a penalty or a bias that means nothing. */
+export function checkPenalties(settings: SamplingSettings): void {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, bias = [] } = settings;
+  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty)))
+    throw new Error(`The repetition penalty must be above 0, not ${repetitionPenalty}.`);
+  for (const [name, penalty] of Object.entries({ presence: presencePenalty, frequency: frequencyPenalty }))
+    if (!Number.isFinite(penalty)) throw new Error(`The ${name} penalty must be a number, not ${penalty}.`);
+  const wrong = bias.find(([id, added]) => !Number.isInteger(id) || id < 0 || !Number.isFinite(added));
+  if (wrong) throw new Error(`A bias is a token id and a number, not ${wrong.join(": ")}.`);
+}
+
 //| 05-inference/1-sampling.ipynb#check-sampling
 /** Throws a sentence for a setting that means nothing. */
-export function checkSampling({ temperature, topK, topP, minP }: SamplingSettings): void {
+export function checkSampling(settings: SamplingSettings): void {
+  const { temperature, topK, topP, minP } = settings;
   if (!(temperature >= 0)) throw new Error(`The temperature must be 0 or more, not ${temperature}.`);
   if (!Number.isInteger(topK) || topK < 0)
     throw new Error(`top-k must be a whole number, 0 or more, not ${topK}.`);
   if (!(topP >= 0 && topP <= 1)) throw new Error(`top-p must be at least 0 and at most 1, not ${topP}.`);
   if (!(minP >= 0 && minP < 1)) throw new Error(`min-p must be at least 0 and below 1, not ${minP}.`);
+  checkPenalties(settings);
 }
 
 //| 05-inference/1-sampling.ipynb#least-weight

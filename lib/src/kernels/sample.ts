@@ -58,7 +58,10 @@ fn keyOf(bits: u32, id: u32, limit: u32, word: u32) -> u32 {
 fn scoreOf(key: u32) -> f32 { return bitcast<f32>(select(~key, key & 0x7fffffffu, key >= 0x80000000u)); }`;
 
 //| 05-inference/1-sampling.ipynb#fixed-weights
-/** WGSL for the weight of a token, at most 1, and the same in units of 2⁻⁴⁴: those of 2²⁰ tokens add up to less than 2⁶⁴. */
+/** The largest vocabulary: the masses of so many tokens add up to less than 2⁶⁴. */
+export const mostTokens = 2 ** 19;
+
+/** WGSL for the weight of a token, at most 1, and the same in units of 2⁻⁴⁴. */
 export const tokenMass = `
 fn weightOf(key: u32, best: u32, temperature: f32) -> f32 {
   let weight = min(exp((scoreOf(key) - scoreOf(best)) / temperature), 1.0);
@@ -410,7 +413,7 @@ export function sampleKernel(shape: SampleShape): Kernel {
     head: () => sampleHead(shape),
     body: () => `${beginRow(shape)}
   if (best >= INFINITE || best <= NEVER) {
-    if (lane == 0u) { chosen[row] = select(${damagedScores}u, ${nothingAllowed}u, best <= NEVER); }
+    if (lane == 0u) { chosen[row] = select(${damagedScores}u, ${masked ? nothingAllowed : damagedScores}u, best <= NEVER); }
     return;
   }
   let temperature = settings[row].temperature;

@@ -22,6 +22,7 @@ import { inference, isTracked, reshape, track } from "../tensor/autograd.js";
 import { type Precision, matmulPrecision, withPrecision } from "../tensor/precision.js";
 import { PackedWeight, type Weight, describeWeight, productInputs } from "../tensor/products.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
+import { linearWatcher } from "../tensor/watch.js";
 import { applyLinear, gated } from "./block.js";
 import { type Jitter, type RouterSettings, type Routing, jittered, route } from "./router.js";
 import type { Linear } from "./structure.js";
@@ -120,6 +121,7 @@ export function checkGroupedWeights(
 export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan, bias?: Tensor): Tensor {
   checkGroupedWeights(rows, weight, bias, plan);
   const { shape, owners, segments, precision } = plan;
+  linearWatcher.now?.({ x: rows, weight, tiles: { owners, rows: shape.tile } });
   const [, outputs, inputs] = weight.shape;
   const { facts } = currentGpu();
   const f16 = precision === "f16";

@@ -22,6 +22,7 @@ import {
   tensor,
   view,
 } from "./tensor.js";
+import { linearWatcher } from "./watch.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#packed-weight
 /** A weight [..., outputs, inputs] in an operand format. Gradients go through it, and it has none itself. */
@@ -76,7 +77,7 @@ export function pack(
   return new PackedWeight(format, [...shape], parts as Tensor<DType>[]);
 }
 
-/** The values of a weight, dense or packed, read back from the GPU. */
+/** The values of a weight [..., outputs, inputs], dense or packed, read back from the GPU in row-major order. */
 export async function unpack(weight: Weight): Promise<Float32Array> {
   if (!(weight instanceof PackedWeight)) return weight.array();
   const { format, shape, parts } = weight;
@@ -324,6 +325,7 @@ export function weightGradient(gradient: Tensor, x: Tensor, options: MatmulOptio
 export function linear(x: Tensor, weight: Weight, { adapter, ...extras }: LinearExtras = {}): Tensor {
   const { bias, residual } = extras;
   if (adapter) return adapted(linear(x, weight, extras), x, adapter);
+  linearWatcher.now?.({ x, weight });
   const shape = linearShape(x, weight, extras);
   const precision = matmulPrecision.now;
   const [outputs, inputs] = weight.shape;

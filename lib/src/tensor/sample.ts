@@ -6,6 +6,7 @@ import {
   editKernel,
   editWords,
   likeliestKernel,
+  mostTokens,
   sampleKernel,
   settingsWords,
 } from "../kernels/sample.js";
@@ -25,6 +26,8 @@ export interface SampleInputs {
 //| 05-inference/1-sampling.ipynb#sample-rows
 /** Room for the settings of `rows` rows, and for masks and a number of edits where asked for. */
 export function sampleInputs(rows: number, vocab: number, { masked = false, edits = 0 } = {}): SampleInputs {
+  if (vocab > mostTokens)
+    throw new Error(`Tokens are drawn from a vocabulary of up to ${mostTokens}, not of ${vocab}.`);
   const words = Math.ceil(vocab / 32);
   return {
     settings: indices(new Uint32Array(rows * settingsWords), [rows, settingsWords]),
@@ -40,8 +43,6 @@ export function sampleInputs(rows: number, vocab: number, { masked = false, edit
 /** How rows of scores are shared out: a software adapter does the work of few lanes in less time than that of many. */
 export function sampleShape(scores: Tensor, { mask }: SampleInputs): SampleShape {
   const [rows, vocab] = [scores.size / scores.shape.at(-1)!, scores.shape.at(-1)!];
-  if (vocab > 2 ** 20)
-    throw new Error(`Tokens are drawn from a vocabulary of up to ${2 ** 20}, not of ${vocab}.`);
   return { rows, vocab, lanes: currentGpu().facts.kind === "cpu" ? 64 : 256, masked: mask !== undefined };
 }
 
