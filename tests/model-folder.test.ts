@@ -20,7 +20,7 @@ const folder = fs.mkdtempSync(path.join(os.tmpdir(), "tslm folder "));
 afterAll(() => fs.rmSync(folder, { recursive: true }));
 
 /** Does something and gives what it wrote to stderr. */
-async function saidOn<T>(work: () => Promise<T>): Promise<[T, string]> {
+async function saidOn<T>(work: () => T | Promise<T>): Promise<[T, string]> {
   const write = vi.spyOn(process.stderr, "write").mockReturnValue(true);
   try {
     const result = await work();
@@ -34,7 +34,7 @@ describe("a folder that we leave is to transformers what it is to us", () => {
   for (const [name, parts] of folderParts())
     test(name, async () => {
       const wanted = folders[name];
-      const files = await modelFolder(parts);
+      const files = modelFolder(parts);
       for (const [file, text] of Object.entries(wanted.files)) expect(files[file], file).toBe(text);
       const tokenizer = parts.tokenizer!;
       const ids = texts.map((text: string) => [...tokenizer.encode(text)]);
@@ -47,7 +47,7 @@ describe("a folder that we leave is to transformers what it is to us", () => {
           ? null
           : renderChat(parts.chatTemplate, [{ role: "user", content: "hi" }]),
       );
-      await writeModel(path.join(folder, name), [], async () => files);
+      await writeModel(path.join(folder, name), { by: "init", inputs: [] }, () => files);
       const model = await openModel(path.join(folder, name));
       const settings = {
         ...plainGenerate,

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { documentStarts } from "../lib/src/data/batches.js";
 import { tokensInMemory } from "../lib/src/data/shards.js";
-import { randomStream } from "../lib/src/data/synthetic.js";
+import { randomStream } from "../lib/src/data/random.js";
 import { completeModelConfig, parseModelConfig } from "../lib/src/model/config.js";
 import { openGpu } from "../lib/src/gpu/device.js";
 import { randomModel } from "../lib/src/model/families.js";

@@ -6,7 +6,7 @@ import zlib from "node:zlib";
 import { beforeAll, expect, test } from "vitest";
 import { readSources } from "../lib/src/cli/data-prepare.js";
 import { isForValidation } from "../lib/src/data/shards.js";
-import { randomStream } from "../lib/src/data/synthetic.js";
+import { randomStream } from "../lib/src/data/random.js";
 import { binary, testFolder, tslm as program } from "./tslm.ts";
 
 const { folder, at } = testFolder("prepare");

@@ -6,7 +6,7 @@ import path from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { readRunFile } from "../lib/src/cli/train-config.ts";
 import { readManifest } from "../lib/src/data/manifest.ts";
-import { randomStream } from "../lib/src/data/synthetic.ts";
+import { randomStream } from "../lib/src/data/random.ts";
 import { latestCheckpoint, readState } from "../lib/src/train/checkpoint.ts";
 import { keptLines } from "../lib/src/train/logs.ts";
 import { type Fault, failAndResume, filesIn, problemOf, shortRun, trainHere } from "./strain.ts";
@@ -50,7 +50,7 @@ test("a chat template goes along with prepared data, and is there when its first
   const { openTokenizer } = await import("../lib/src/cli/open-tokenizer.ts");
   await prepareCorpus(at("data"), {
     sources: [{ name: "text", files: [at("corpus.txt")] }],
-    tokenizer: await openTokenizer(at("tokenizer")),
+    tokenizer: openTokenizer(at("tokenizer")),
     chatTemplate: "{{ messages }}",
   });
   for (const data of ["corpus.txt", "data"])

@@ -14,7 +14,6 @@ export {
   run,
   upload,
 } from "./gpu/commands.js";
-export type { Synchronous } from "./gpu/context.js";
 export {
   type AdapterFacts,
   type AdapterKind,
@@ -61,18 +60,15 @@ export { PATTERNS, type PatternName } from "./tokenizer/pretokenize.js";
 export type {
   Activation,
   AttentionConfig,
-  ConfigPart,
   FamilySettings,
   GatedActivation,
   LatentConfig,
   ModelConfig,
-  ModelSizes,
   MoeConfig,
 } from "./formats/config.js";
 export { type GenerationConfig, parseGenerationConfig } from "./formats/generation.js";
-export { type GgufHead, type GgufTensor, type GgufValue, ggufPieces, readGgufHead } from "./formats/gguf.js";
+export { type GgufHead, type GgufTensor, type GgufValue, readGgufHead } from "./formats/gguf.js";
 export { ggufBytes, ggufNumbers, writableTypes } from "./formats/gguf-blocks.js";
-export type { KeySchema } from "./formats/keys.js";
 export * from "./formats/rope.js";
 export {
   type SafetensorsDtype,
@@ -96,7 +92,7 @@ export {
   padding,
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
-export { bf16Format, f16Format, int8Format, mxfp4Format } from "./kernels/formats.js";
+export { bf16Format, f16Format, int4Format, int8Format, mxfp4Format } from "./kernels/formats.js";
 export type { OperandFormat, PackedArray } from "./kernels/operands.js";
 export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
 export {
@@ -109,18 +105,8 @@ export {
   documentStarts,
   nextSource,
 } from "./data/batches.js";
-export type {
-  CheckedTexts,
-  CorpusChecks,
-  CorpusOptions,
-  CorpusPart,
-  CorpusProgress,
-  CorpusSource,
-  CorpusWork,
-  EncodedParts,
-  WorkSettings,
-} from "./data/corpus.js";
-export type { HashSet } from "./data/duplicates.js";
+export * from "./data/bits-per-byte.js";
+export type { CorpusOptions, CorpusProgress, CorpusSource } from "./data/corpus.js";
 export {
   type Benchmark,
   FILTERS,
@@ -132,8 +118,9 @@ export {
   overlapWith,
   textShape,
 } from "./data/filters.js";
-export type { Manifest, Shard, SourceShare, Split, TextSource } from "./data/manifest.js";
+export type { Manifest, Shard, Split } from "./data/manifest.js";
 export { prepareCorpus } from "./data/prepare.js";
+export * from "./data/random.js";
 export {
   type OpenShards,
   type TokenSource,
@@ -152,13 +139,10 @@ export {
   type Measure,
   type Part,
   type Step,
-  type SyntheticCard,
   type SyntheticDocument,
-  bitsPerByte,
   entropyOf,
   measureParts,
   parseTemplate,
-  randomStream,
   syntheticDocuments,
   syntheticEntropy,
   syntheticText,
@@ -166,7 +150,7 @@ export {
 } from "./data/synthetic.js";
 export { type KeyValues, type Scoring, type Visibility, attend } from "./tensor/attend.js";
 export { attention, causalSoftmax, mergeHeads, splitHeads } from "./tensor/attention.js";
-export { gradients, parameter, reshape, withoutGradients } from "./tensor/autograd.js";
+export { gradients, parameter, reshape, withInference, withoutGradients } from "./tensor/autograd.js";
 export { type Recording, capture } from "./tensor/capture.js";
 export { mixingWeights, relativeError } from "./tensor/check.js";
 export { crossEntropy, linearCrossEntropy, tokenLosses } from "./tensor/cross-entropy.js";
@@ -178,8 +162,6 @@ export * from "./tensor/precision.js";
 export {
   type Adapter,
   type LinearExtras,
-  type MatmulExtras,
-  type MatmulOptions,
   PackedWeight,
   type Weight,
   adapted,
@@ -192,6 +174,7 @@ export {
 export { normals, uniforms } from "./tensor/random.js";
 export { type RopeLayout, rope, rotaryHeads } from "./tensor/rope.js";
 export { gelu, layerNorm, rmsNorm, silu, softmax, swiglu } from "./tensor/rows.js";
+export { sampleInputs, sampleRows } from "./tensor/sample.js";
 export {
   type ArrayOf,
   type DType,
@@ -207,7 +190,7 @@ export {
   view,
   zeros,
 } from "./tensor/tensor.js";
-export { type RoutedLayer, balanceLoss, routerZLoss, updateRouterBias } from "./model/balance.js";
+export { balanceLoss, routerZLoss, updateRouterBias } from "./model/balance.js";
 export { type FeedForward, runBlock } from "./model/block.js";
 export { completeModelConfig, modelConfigText, parseModelConfig } from "./model/config.js";
 export {
@@ -237,12 +220,12 @@ export {
   weightsOf,
 } from "./model/families.js";
 export { type GgufExport, type GgufModel, ggufModelPieces, openGgufModel } from "./model/gguf.js";
-export { type GgufTextEnds, ggufTokenizerJson, ggufTokenizerKeys } from "./model/gguf-tokenizer.js";
+export { type GgufTextEnds, ggufTokenizerKeys } from "./model/gguf-tokenizer.js";
 export { latentAttention } from "./model/latent.js";
 export { type MoeResult, type MoeSettings, type MoeWeights, moe } from "./model/moe.js";
 export { type RopeTables, ropeTable, ropeTables } from "./model/positions.js";
+export type { QuantizeSettings } from "./model/quantize.js";
 export { type Jitter, type RouterSettings, type Routing, jittered, route } from "./model/router.js";
-export type { StoredTensor } from "./model/stored.js";
 export type {
   AttentionCache,
   Block,
@@ -280,22 +263,9 @@ export {
   readCheckpoint,
   writeCheckpoint,
 } from "./train/checkpoint.js";
-export {
-  type Setting,
-  type TrainConfig,
-  type ValuesOf,
-  parseTrainConfig,
-  trainingSettings,
-} from "./train/configuration.js";
+export { type TrainConfig, parseTrainConfig, trainingSettings } from "./train/configuration.js";
 export * from "./train/evaluate.js";
-export {
-  type RunFigure,
-  type RunTrace,
-  imbalanceFigure,
-  loadFigure,
-  lossFigure,
-  metricFigure,
-} from "./train/figures.js";
+export { imbalanceFigure, loadFigure, lossFigure, metricFigure } from "./train/figures.js";
 export { type StepReport, type TrainOptions, train } from "./train/loop.js";
 export type { ExpertLoad, Metrics } from "./train/monitor.js";
 export { makeOptimizer } from "./train/muon.js";
@@ -312,11 +282,9 @@ export { makeLossScale } from "./train/precision.js";
 export { type Run, startRun } from "./train/run.js";
 export { type Schedule, learningRate } from "./train/schedule.js";
 export {
-  type BatchTensors,
   type GradientHook,
   type RecordedStep,
   type RouterTraining,
-  type StepParts,
   type StepResult,
   type TrainingData,
   type TrainingSettings,
@@ -334,14 +302,7 @@ export {
   type GeneratedToken,
   openEngine,
 } from "./infer/engine.js";
-export {
-  type GenerateSettings,
-  type Session,
-  generate,
-  generateText,
-  openSession,
-  plainGenerate,
-} from "./infer/generate.js";
+export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";
 export {
   type Candidate,
   type SamplingSettings,
@@ -355,4 +316,7 @@ export {
   sampleFrom,
   sampleToken,
   stopFilter,
+  writeSampling,
 } from "./infer/sampling.js";
+export { type Session, openSession } from "./infer/session.js";
+export { type Draft, lookupDraft, modelDraft, speculate } from "./infer/speculate.js";

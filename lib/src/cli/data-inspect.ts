@@ -7,6 +7,7 @@ import { type DataReport, type SourceReport, inspectData } from "./inspect-repor
 import { wholeNumber } from "./options.js";
 import { readableSize } from "./progress.js";
 import { examples, printJson } from "./run.js";
+import { openShards } from "../data/shards.js";
 
 /** `tslm data inspect`: what is in a folder of prepared data. */
 export function registerInspect(data: Command): void {
@@ -29,16 +30,15 @@ interface InspectFlags {
   json?: boolean;
 }
 
-async function inspect(folder: string, flags: InspectFlags): Promise<void> {
-  const { openShards } = await import("../data/shards.js");
+function inspect(folder: string, flags: InspectFlags): void {
   const opened = openShards(folder);
   try {
-    const found = await inspectData(folder, opened, flags.samples);
-    if (flags.overlap) found.report.overlap = await splitOverlap(opened);
+    const found = inspectData(folder, opened, flags.samples);
+    if (flags.overlap) found.report.overlap = splitOverlap(opened);
     const page = path.join(folder, "inspect.html");
-    replaceFile(page, await inspectPage(found));
-    if (flags.json) return printJson(found.report);
-    process.stdout.write(`${inspectText(found.report)}\nPlots: ${page}\n`);
+    replaceFile(page, inspectPage(found));
+    if (flags.json) printJson(found.report);
+    else process.stdout.write(`${inspectText(found.report)}\nPlots: ${page}\n`);
   } finally {
     opened.close();
   }

@@ -14,6 +14,10 @@ import { isStream, keptFiles } from "./streams.js";
 import { suggestion } from "./suggest.js";
 import { openTokenizer } from "./open-tokenizer.js";
 import { type TokenizerChoice, tokenizerOptions } from "./tokenizer.js";
+import { prepareCorpus } from "../data/prepare.js";
+import { chooseFilters } from "../data/filters.js";
+import { workInThreads } from "./prepare-pool.js";
+import { checkApart } from "../data/folders.js";
 
 interface PrepareFlags extends TokenizerChoice {
   out: string;
@@ -165,10 +169,6 @@ function chosenSources(inputs: string[], described: string[]): CorpusSource[] {
 }
 
 async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
-  const { prepareCorpus } = await import("../data/prepare.js");
-  const { chooseFilters } = await import("../data/filters.js");
-  const { workInThreads } = await import("./prepare-pool.js");
-  const { checkApart } = await import("../data/folders.js");
   if (fs.existsSync(flags.tokenizer)) checkApart(flags.out, [flags.tokenizer]);
   const { textField, onError, valFraction, dedup } = flags;
   const chosen = chosenSources(inputs, flags.source ?? []);
@@ -182,8 +182,8 @@ async function prepare(inputs: string[], flags: PrepareFlags): Promise<void> {
     ...{ textField, onError, valFraction, dedup, contamination, normal: flags.normalise },
     sources,
     filters: flags.filter && chooseFilters(flags.filter),
-    tokenizer: flags.tokenizer === "char" ? "char" : await openTokenizer(flags.tokenizer, flags.pattern),
-    chatTemplate: await readChatTemplate(flags.tokenizer),
+    tokenizer: flags.tokenizer === "char" ? "char" : openTokenizer(flags.tokenizer, flags.pattern),
+    chatTemplate: readChatTemplate(flags.tokenizer),
     maker: { by: `tslm ${libraryVersion()}`, on: new Date().toISOString().slice(0, 10) },
     read: (file, how) => watchedDocuments(file, how, stop.signal),
     openWork: (settings) => workInThreads(flags.workers, settings),

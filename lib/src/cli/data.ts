@@ -1,4 +1,6 @@
 import type { Command } from "commander";
+import { lockFile } from "../data/folders.js";
+import { writeSynthetic } from "../data/synthetic.js";
 import { registerGet } from "./data-get.js";
 import { registerInspect } from "./data-inspect.js";
 import { registerPrepare } from "./data-prepare.js";
@@ -29,9 +31,7 @@ function registerSynth(data: Command): void {
   examples(command, "npx tslm data synth --out corpus.txt --bytes 4MB --seed 1");
 }
 
-async function synth(options: { out: string; bytes: number; seed: number; json?: boolean }): Promise<void> {
-  const { writeSynthetic } = await import("../data/synthetic.js");
-  const { lockFile } = await import("../data/folders.js");
+function synth(options: { out: string; bytes: number; seed: number; json?: boolean }): void {
   const lock = lockFile(options.out, "tslm data synth");
   const progress = startProgress("Writing", options.bytes);
   let card: ReturnType<typeof writeSynthetic>;
@@ -41,6 +41,6 @@ async function synth(options: { out: string; bytes: number; seed: number; json?:
     lock.release();
   }
   progress.done(`${card.bytes} bytes to ${options.out}`);
-  if (options.json) return printJson({ file: options.out, ...card });
-  process.stdout.write(`entropy ${card.entropy_bits_per_byte.toFixed(4)} bits per byte\n`);
+  if (options.json) printJson({ file: options.out, ...card });
+  else process.stdout.write(`entropy ${card.entropy_bits_per_byte.toFixed(4)} bits per byte\n`);
 }

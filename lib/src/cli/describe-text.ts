@@ -75,7 +75,7 @@ function positionsText({ kind, theta = 0, dimensions, scaling }: PositionsReport
 }
 
 function cacheRows({
-  bytes_per_token: each,
+  bytes_per_token: perToken,
   bytes_per_token_beyond_windows: beyond,
   context,
   bytes,
@@ -85,8 +85,8 @@ function cacheRows({
       .map(([dtype, count]) => `${readableBytes(count)} in ${dtype}`)
       .join(", ");
   return [
-    ["cache", `a token leaves ${all(each)}`],
-    ...(beyond.f32 === each.f32 ? [] : [["", `beyond the windows ${all(beyond)}`] as [string, string]]),
+    ["cache", `a token leaves ${all(perToken)}`],
+    ...(beyond.f32 === perToken.f32 ? [] : [["", `beyond the windows ${all(beyond)}`] as [string, string]]),
     ["", `${grouped(context)} tokens leave ${all(bytes)}`],
   ];
 }

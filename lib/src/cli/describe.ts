@@ -37,7 +37,7 @@ async function describe(model: string, options: { context?: number; json?: boole
   const report = {
     model,
     ...modelReport(config, architecture, context),
-    ...(isFolder ? { tokenizer: await tokenizerReport(model), license: licenseOf(model) } : {}),
+    ...(isFolder ? { tokenizer: tokenizerReport(model), license: licenseOf(model) } : {}),
   };
   if (options.json) return printJson(report);
   process.stdout.write(descriptionText(report));
@@ -58,7 +58,7 @@ async function readConfig(file: string): Promise<{ config: ModelConfig; architec
 }
 
 /** What a folder's tokenizer.json is; null where there is none. */
-async function tokenizerReport(folder: string) {
+function tokenizerReport(folder: string) {
   const file = path.join(folder, "tokenizer.json");
   if (!fs.existsSync(file)) return null;
   const json = Object(readJson(file));
@@ -73,7 +73,7 @@ async function tokenizerReport(folder: string) {
     vocabulary: largest + 1,
     specials: added.filter(({ special }) => special).length,
     added: added.length,
-    chat_template: (await readChatTemplate(folder)) !== undefined,
+    chat_template: readChatTemplate(folder) !== undefined,
   };
 }
 

@@ -49,7 +49,7 @@ interface ExportOptions {
 async function run({ model, dtype, out, withoutTokenizer }: ExportOptions): Promise<void> {
   if (!out.endsWith(".gguf")) throw new UsageError(`--out ${out} must end with .gguf.`);
   await withStoredModel(model, async ({ config, tensors }) => {
-    const tokenizer = withoutTokenizer ? undefined : await tokenizerKeys(model, config);
+    const tokenizer = withoutTokenizer ? undefined : tokenizerKeys(model, config);
     const settings = { dtype, name: path.basename(path.resolve(model), ".gguf"), tokenizer };
     const weights = weightsOf(config);
     const progress = startProgress("Writing", weights.length);
@@ -66,15 +66,15 @@ async function run({ model, dtype, out, withoutTokenizer }: ExportOptions): Prom
 }
 
 /** The keys of a model's tokenizer and chat template. */
-async function tokenizerKeys(model: string, config: ModelConfig) {
-  const tokenizer = await openTokenizer(model);
-  const { bos, eos } = await textEnds(config, tokenizer);
+function tokenizerKeys(model: string, config: ModelConfig) {
+  const tokenizer = openTokenizer(model);
+  const { bos, eos } = textEnds(config, tokenizer);
   const ends = {
     vocabSize: config.vocabSize,
     bos: bos?.id,
     eos: eos.map(({ id }) => id),
     pad: config.padTokenId,
-    chatTemplate: await readChatTemplate(model),
+    chatTemplate: readChatTemplate(model),
   };
   try {
     return ggufTokenizerKeys(tokenizer.toJson(), ends);

@@ -78,7 +78,7 @@ export function generationSettings(options: Partial<GenerateOptions>, given: Gen
 
 /** Streams the text to stdout: the prompt, then each piece as it comes. */
 async function run({ model: folder, prompt, dtype, seed, stop, ...options }: GenerateOptions): Promise<void> {
-  const tokenizer = await openTokenizer(folder);
+  const tokenizer = openTokenizer(folder);
   const ids = promptIds(tokenizer, prompt);
   if (ids.length === 0)
     throw new Error(

@@ -62,7 +62,7 @@ async function init(options: InitOptions): Promise<void> {
   checkRoom(options.out, (dtype === "F32" ? 4 : 2) * total, `A model of ${total} parameters`);
   const drawing = drawInThreads();
   try {
-    await writeModel(options.out, [options.config], () => {
+    await writeModel(options.out, { by: "init", inputs: [options.config] }, () => {
       const settings = { dtype, maxShardBytes: options.maxShardSize };
       const weights = randomModelPieces(config, options.seed, drawing.draw, settings);
       return modelFolder({ config, dtype, weights, tokenizer, chatTemplate });
@@ -98,10 +98,10 @@ export async function readDescription(file: string, asked?: string): Promise<Des
         given,
         folder,
       );
-    const config = await checkedConfig(json);
+    const config = checkedConfig(json);
     const beside = fs.existsSync(path.join(folder, "tokenizer.json")) ? folder : undefined;
     const name = asked ?? beside;
-    return name === undefined ? { config } : await withTokenizer(config, await openTokenizer(name), name);
+    return name === undefined ? { config } : withTokenizer(config, openTokenizer(name), name);
   } catch (error) {
     throw new Error(`${file}: ${(error as Error).message}`);
   }
@@ -113,16 +113,16 @@ function tokenizerPath(name: string): string {
 }
 
 /** A model with a tokenizer, each of whose ids it has a row for. */
-async function withTokenizer(config: ModelConfig, tokenizer: Tokenizer, name: string): Promise<Description> {
+function withTokenizer(config: ModelConfig, tokenizer: Tokenizer, name: string): Description {
   if (config.vocabSize < tokenizer.vocabSize)
     throw new Error(
       `vocab_size is ${config.vocabSize}, but the tokenizer has ${tokenizer.vocabSize} tokens.`,
     );
-  return { config, tokenizer, chatTemplate: await readChatTemplate(name) };
+  return { config, tokenizer, chatTemplate: readChatTemplate(name) };
 }
 
 /** Reads a configuration that a person wrote, in which nothing may be left over. */
-async function checkedConfig(json: unknown): Promise<ModelConfig> {
+function checkedConfig(json: unknown): ModelConfig {
   const config = parseModelConfig(json, { strict: true });
   const [stray] = strayValues(json as Record<string, unknown>, config);
   if (stray) throw new Error(stray);
@@ -147,6 +147,6 @@ async function trainingDescription(
     throw new Error("model.vocab_size is missing; without data to count characters in it has to be given.");
   }
   const name = choice === "bytes" ? choice : path.resolve(folder, choice);
-  const tokenizer = await openTokenizer(name);
+  const tokenizer = openTokenizer(name);
   return withTokenizer(await whole({ vocab_size: tokenizer.vocabSize }), tokenizer, name);
 }

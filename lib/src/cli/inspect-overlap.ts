@@ -1,6 +1,8 @@
 // How much of the validation text stands in the training text too: a loss on what was learned by heart says nothing.
-import type { OpenShards, TokenSource } from "../data/shards.js";
+import { type OpenShards, type TokenSource, documentSeparator } from "../data/shards.js";
 import { startProgress } from "./progress.js";
+import { hashSet, wordHashes } from "../data/duplicates.js";
+import { eachRun, wordRange } from "../data/filters.js";
 
 /** Validation documents that have 13 words in a row in common with a training document. */
 export interface OverlapReport {
@@ -44,10 +46,7 @@ const endOf = (ids: Uint32Array, separator: number | undefined, from: number) =>
   separator === undefined ? -1 : ids.indexOf(separator, from);
 
 /** Holds validation against training, document by document (Brown et al. 2020, appendix C, between the two splits). */
-export async function splitOverlap({ manifest, tokenizer, train, val }: OpenShards): Promise<OverlapReport> {
-  const { hashSet, wordHashes } = await import("../data/duplicates.js");
-  const { eachRun, wordRange } = await import("../data/filters.js");
-  const { documentSeparator } = await import("../data/shards.js");
+export function splitOverlap({ manifest, tokenizer, train, val }: OpenShards): OverlapReport {
   const separator = manifest.separator ?? documentSeparator(tokenizer);
   const textOf = (ids: Uint32Array) => new TextDecoder().decode(tokenizer.decode(ids));
   const [validationRuns, foundRuns] = [hashSet(), hashSet()];

@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import { createRequire } from "node:module";
 import type { DataReport, Inspected, Lengths, SourceReport } from "./inspect-report.js";
+import { htmlText, reportScript, reportStyle, scriptJson } from "../train/report.js";
 
 /** A figure as plotly takes it; the page's own script (that of training reports) sets its style. */
 interface PageFigure {
@@ -136,8 +137,7 @@ function examplesHtml({ samples, dropped }: DataReport, text: (text: string) => 
 }
 
 /** The page, which needs no network. */
-export async function inspectPage({ report, lengths, counts }: Inspected): Promise<string> {
-  const { htmlText, reportScript, reportStyle, scriptJson } = await import("../train/report.js");
+export function inspectPage({ report, lengths, counts }: Inspected): string {
   const { sources, folder, steps, vocab_size } = report;
   const figures = [
     sharesFigure(sources),

@@ -2,7 +2,7 @@
 import fs from "node:fs";
 import path from "node:path";
 import type { Manifest, SourceShare } from "../data/manifest.js";
-import type { OpenShards, TokenSource } from "../data/shards.js";
+import { type OpenShards, type TokenSource, documentSeparator } from "../data/shards.js";
 import type { OverlapReport } from "./inspect-overlap.js";
 import { startProgress } from "./progress.js";
 
@@ -59,8 +59,7 @@ function sourcesOf({ mixture, splits, sources }: Manifest): SourceShare[] {
 }
 
 /** Reads all training tokens once. */
-export async function inspectData(folder: string, opened: OpenShards, samples: number): Promise<Inspected> {
-  const { documentSeparator } = await import("../data/shards.js");
+export function inspectData(folder: string, opened: OpenShards, samples: number): Inspected {
   const { manifest, tokenizer, train } = opened;
   const separator = manifest.separator ?? documentSeparator(tokenizer);
   const counts = new Float64Array(manifest.vocab_size);

@@ -50,6 +50,10 @@ const commands: Record<string, Entry> = {
     description: "The mean loss, in nats a token, of predicting each next id; and all logits if wanted.",
     load: () => import("./score.js"),
   },
+  quantize: {
+    description: "Write a model in fewer bits: int8, int4, MXFP4 or halves; it opens as any other.",
+    load: () => import("./quantize.js"),
+  },
   export: {
     description: "Write a model as one GGUF file, which llama.cpp and the programs around it run.",
     load: () => import("./export.js"),

@@ -31,11 +31,9 @@ export interface ModelParts<Weights = string | Uint8Array | Iterable<Uint8Array>
  * The files of a model folder by their names, always the same for the same parts. Without a tokenizer there are only the
  * model's own; with one, the ids that begin and end a text are named in all files where programs look for them.
  */
-export async function modelFolder<Weights>(
-  parts: ModelParts<Weights>,
-): Promise<Record<string, string | Weights>> {
+export function modelFolder<Weights>(parts: ModelParts<Weights>): Record<string, string | Weights> {
   const { config, dtype, weights, tokenizer, chatTemplate, card } = parts;
-  const ends = await textEnds(config, tokenizer);
+  const ends = textEnds(config, tokenizer);
   const whole = { ...config, bosTokenId: ends.bos?.id, eosTokenIds: ends.eos.map(({ id }) => id) };
   const json = (value: object) => `${JSON.stringify(value, null, 2)}\n`;
   return {
@@ -52,7 +50,7 @@ export async function modelFolder<Weights>(
 }
 
 /** Where texts begin and end: as the configuration says, else as the tokenizer does, with the tokens' names. */
-export async function textEnds(config: ModelConfig, tokenizer?: Tokenizer): Promise<TextEnds> {
+export function textEnds(config: ModelConfig, tokenizer?: Tokenizer): TextEnds {
   const names = new Map(Object.entries(tokenizer?.specials ?? {}).map(([name, id]) => [id, name]));
   const separator = tokenizer && documentSeparator(tokenizer);
   const before = tokenizer?.around?.before ?? [];
@@ -68,7 +66,7 @@ const chatTemplates = new Map<string, string | undefined>();
  * The chat template beside a tokenizer (a folder, or a file in one), where there is one. It is read once; what is ignored is
  * said on stderr. Errors name the folder.
  */
-export async function readChatTemplate(tokenizer: string): Promise<string | undefined> {
+export function readChatTemplate(tokenizer: string): string | undefined {
   if (isGguf(tokenizer)) return ggufChatTemplate(tokenizer);
   if (!fs.existsSync(tokenizer)) return undefined; // "char" and "bytes", or data that was prepared elsewhere
   const folder = fs.statSync(tokenizer).isDirectory() ? tokenizer : path.dirname(tokenizer);

@@ -283,15 +283,15 @@ function writeContent(file: string, content: FileContent): void {
 }
 
 /**
- * Writes the files of a model, by name, into a folder; `inputs` are what they are made of. The folder is claimed before they
- * are made, and a reader never sees half of them.
+ * Writes the files of a model, by name, into a folder; `inputs` are what they are made of, and `by` the command. The folder is
+ * claimed before they are made, and a reader never sees half of them.
  */
 export async function writeModel(
   folder: string,
-  inputs: string[],
-  make: () => Promise<Record<string, FileContent>>,
+  { by, inputs }: { by: string; inputs: string[] },
+  make: () => Record<string, FileContent> | Promise<Record<string, FileContent>>,
 ): Promise<void> {
-  await writeWholeFolder(folder, { by: "init", last: "config.json", inputs }, async (partial) => {
+  await writeWholeFolder(folder, { by, last: "config.json", inputs }, async (partial) => {
     for (const [name, content] of Object.entries(await make()))
       writeContent(path.join(partial, name), content);
   });

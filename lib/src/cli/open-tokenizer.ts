@@ -17,7 +17,7 @@ export const patternNames: PatternName[] = ["gpt2", "p50k_edit", "cl100k", "o200
  * The tokenizer in a tokenizer.json, in a folder with one, or in a .tiktoken file with the name of its pattern; or the one of
  * bytes where `name` is "bytes". A .gguf file has one too. Errors name the file.
  */
-export async function openTokenizer(name: string, pattern?: PatternName): Promise<Tokenizer> {
+export function openTokenizer(name: string, pattern?: PatternName): Tokenizer {
   const isList = name.endsWith(".tiktoken");
   if (pattern && !isList) throw new UsageError(`--pattern is for .tiktoken files, and ${name} is none.`);
   if (name === "bytes") return byteTokenizer();

@@ -1,12 +1,13 @@
 // Readers for the values of options. A value that does not fit is bad usage: commander names the option and ends with 2.
 import { InvalidArgumentError, Option } from "commander";
 
-/** A whole number of at least `least`. */
-export function wholeNumber(least = 0): (text: string) => number {
+/** A whole number of at least `least`, and at most `most` where that is given. */
+export function wholeNumber(least = 0, most?: number): (text: string) => number {
   return (text) => {
     const value = Number(text.replaceAll("_", ""));
-    if (text.trim() === "" || !Number.isSafeInteger(value) || value < least)
-      throw new InvalidArgumentError(`It must be a whole number of at least ${least}.`);
+    const range = most === undefined ? `of at least ${least}` : `from ${least} to ${most}`;
+    if (text.trim() === "" || !Number.isSafeInteger(value) || value < least || value > (most ?? value))
+      throw new InvalidArgumentError(`It must be a whole number ${range}.`);
     return value;
   };
 }
@@ -26,7 +27,7 @@ export function numberBetween(least: number, most: number): (text: string) => nu
 /** The option of commands that run a model: how its weights are kept. */
 export function dtypeOption(): Option {
   const help =
-    "how weights are kept: auto (as in the file: 16-bit ones stay 16 bits, MXFP4 stays packed), f32, f16 or bf16";
+    "how weights are kept: auto (as in the file: 16-bit ones stay 16 bits, quantized ones stay packed), f32, f16 or bf16";
   return new Option("--dtype <type>", help).choices(["auto", "f32", "f16", "bf16"]).default("auto");
 }
 

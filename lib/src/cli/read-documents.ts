@@ -2,8 +2,9 @@
 // run for ever; so that runs in a thread, which is stopped when it shows no sign of life. Signals are heard all the time.
 import fs from "node:fs";
 import { Worker } from "node:worker_threads";
-import type { Document, DocumentOptions } from "../data/sources.js";
+import { type Document, type DocumentOptions, documents, fileKind } from "../data/sources.js";
 import { removeTemporaryFolder, temporaryFolder } from "./temporary.js";
+import { openToRead } from "../data/files.js";
 
 /** To the thread. */
 export type ReadMessage =
@@ -57,8 +58,6 @@ export async function* watchedDocuments(
   options: DocumentOptions = {},
   signal?: AbortSignal,
 ): AsyncGenerator<Document, void, undefined> {
-  const { openToRead } = await import("../data/files.js");
-  const { documents, fileKind } = await import("../data/sources.js");
   const { kind, packing } = fileKind(file);
   if (kind !== "parquet" && packing !== "zst") return yield* documents(file, options);
   fs.closeSync(openToRead(file)); // what is no file is told at once

@@ -53,7 +53,7 @@ async function score(options: ScoreOptions): Promise<void> {
       `${options.ids}: for --logits all rows must have the same length; score them one by one.`,
     );
   const model = await openModel(options.model, options.dtype);
-  await checkRows(model.config, rows, options.ids);
+  checkRows(model.config, rows, options.ids);
   const [tokens, vocab] = [rows[0].length, model.config.vocabSize];
   if (options.logits) checkArraySize(4 * rows.length * tokens * vocab, "The file of logits");
   const logits = options.logits ? new Float32Array(rows.length * tokens * vocab) : undefined;
@@ -82,11 +82,7 @@ function readRows(file: string): number[][] {
 }
 
 /** Throws for a row that the model cannot run: an id outside of its vocabulary, or more ids than its context. */
-async function checkRows(
-  { vocabSize, contextLength }: ModelConfig,
-  rows: number[][],
-  file: string,
-): Promise<void> {
+function checkRows({ vocabSize, contextLength }: ModelConfig, rows: number[][], file: string): void {
   for (const [i, row] of rows.entries()) {
     try {
       checkIds(row, vocabSize);

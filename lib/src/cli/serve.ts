@@ -39,7 +39,7 @@ interface ServeOptions {
 export function configure(command: Command): void {
   command
     .requiredOption("--model <dir>", "a folder with config.json, weights and tokenizer.json, or a .gguf file")
-    .option("--port <n>", "where to listen; 0: any port that is free", wholeNumber(0), 8080)
+    .option("--port <n>", "where to listen; 0: any port that is free", wholeNumber(0, 65535), 8080)
     .option("--host <address>", "the address to listen at: 0.0.0.0 lets other machines in", "127.0.0.1")
     .option("--name <name>", "what the model is called in requests (default: the name of its folder or file)")
     .option(
@@ -171,7 +171,7 @@ export async function startServer(
     async close() {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       await app.drain();
-      // The last answers may be on their way yet: a connection is closed when it has brought its own.
+      // Answers are written by now, but may still be on their way; a client that does not read is not waited for.
       const idle = setInterval(() => server.closeIdleConnections(), 20);
       const late = setTimeout(() => server.closeAllConnections(), 5000);
       await closed;

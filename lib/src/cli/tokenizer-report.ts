@@ -1,6 +1,7 @@
 // What `tslm tokenizer inspect` reports: what a tokenizer is, and how it does on a text.
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { documentLists } from "./read-documents.js";
+import { bytesOfToken, tokenCounts, unreachableTokens } from "../tokenizer/measure.js";
 
 /** A value of the report on one line. */
 export function shownValue(value: unknown): string {
@@ -15,8 +16,7 @@ export function shownValue(value: unknown): string {
 const shownTokens = 10;
 
 /** What can be said of a tokenizer without a text. */
-export async function vocabularyReport(tokenizer: Tokenizer): Promise<object> {
-  const { bytesOfToken, unreachableTokens } = await import("../tokenizer/measure.js");
+export function vocabularyReport(tokenizer: Tokenizer): object {
   const specials = new Set(Object.values(tokenizer.specials));
   const tokens = Array.from({ length: tokenizer.vocabSize }, (_, id) => ({
     id,
@@ -50,7 +50,6 @@ function patternsOf(json: object): string[] {
 /** How a tokenizer does on the documents of files; nothing without files. */
 export async function textReport(tokenizer: Tokenizer, files: string[], textField: string): Promise<object> {
   if (files.length === 0) return {};
-  const { bytesOfToken, tokenCounts } = await import("../tokenizer/measure.js");
   const counts = new Float64Array(tokenizer.vocabSize);
   let bytes = 0;
   for await (const texts of documentLists(files, { textField })) {

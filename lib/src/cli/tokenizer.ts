@@ -2,7 +2,7 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type Command, Option } from "commander";
-import type { Tokenizer } from "../tokenizer/characters.js";
+import { type Tokenizer, textOfBytes } from "../tokenizer/characters.js";
 import type { PatternName } from "../tokenizer/pretokenize.js";
 import { countPiecesWithWorkers } from "./count-pieces.js";
 
@@ -13,6 +13,9 @@ import { documentLists, endReading } from "./read-documents.js";
 import { examples, printJson } from "./run.js";
 import { keptFiles } from "./streams.js";
 import { shownValue, textReport, vocabularyReport } from "./tokenizer-report.js";
+import { bpeTokenizer, learnMerges, mergesFor } from "../tokenizer/merges.js";
+import { writeWholeFolder } from "../data/folders.js";
+import { writeSynced } from "../data/files.js";
 
 /** `tslm tokenizer`: train one, put text through it both ways, and judge it. */
 export function configure(tokenizer: Command): void {
@@ -67,9 +70,6 @@ async function train(
   inputs: string[],
   options: { vocabSize: number; out: string; workers: number; textField: string; json?: boolean },
 ): Promise<void> {
-  const { mergesFor } = await import("../tokenizer/merges.js");
-  const { writeWholeFolder } = await import("../data/folders.js");
-  const { writeSynced } = await import("../data/files.js");
   mergesFor(options.vocabSize); // to find mistakes at once
   const how = { by: "tokenizer train", last: "tokenizer.json", inputs };
   const trained = await writeWholeFolder(options.out, how, async (partial) => {
@@ -89,7 +89,6 @@ async function learnTokenizer(
   inputs: string[],
   { vocabSize, workers, textField }: { vocabSize: number; workers: number; textField: string },
 ): Promise<Tokenizer> {
-  const { bpeTokenizer, learnMerges, mergesFor } = await import("../tokenizer/merges.js");
   const pieces = await countFiles(inputs, workers, textField);
   const progress = startProgress("Merging", vocabSize);
   const merges = learnMerges(pieces, mergesFor(vocabSize), (done) => progress.update(done + 257));
@@ -127,8 +126,7 @@ function registerEncode(tokenizer: Command): void {
     .description("UTF-8 text on standard input to a JSON array of ids on standard output.")
     .option("--allow-special", "special tokens in the text become tokens; they are text otherwise");
   tokenizerOptions(command).action(async (options: TokenizerChoice & { allowSpecial?: boolean }) => {
-    const { textOfBytes } = await import("../tokenizer/characters.js");
-    const opened = await openTokenizer(options.tokenizer, options.pattern);
+    const opened = openTokenizer(options.tokenizer, options.pattern);
     const text = inputText(await readStandardInput(), textOfBytes);
     const ids = opened.encode(text, { allowed: options.allowSpecial ? "all" : [] });
     process.stdout.write(`[${ids.join(",")}]\n`);
@@ -141,7 +139,7 @@ function registerDecode(tokenizer: Command): void {
     .command("decode")
     .description("A JSON array of ids on standard input to the bytes they stand for on standard output.");
   tokenizerOptions(command).action(async (options: TokenizerChoice) => {
-    const opened = await openTokenizer(options.tokenizer, options.pattern);
+    const opened = openTokenizer(options.tokenizer, options.pattern);
     process.stdout.write(opened.decode(idsOfJson(await readStandardInput())));
   });
   examples(command, 'echo "[72, 105]" | npx tslm tokenizer decode --tokenizer tokenizer');
@@ -163,9 +161,9 @@ async function inspect(
   texts: string[],
   options: TokenizerChoice & { textField: string; json?: boolean },
 ): Promise<void> {
-  const tokenizer = await openTokenizer(options.tokenizer, options.pattern);
+  const tokenizer = openTokenizer(options.tokenizer, options.pattern);
   const report = {
-    ...(await vocabularyReport(tokenizer)),
+    ...vocabularyReport(tokenizer),
     ...(await textReport(tokenizer, await keptFiles(texts), options.textField)),
   };
   if (options.json) return printJson(report);

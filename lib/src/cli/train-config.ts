@@ -1,12 +1,21 @@
 // The configuration of a run: from its file, from `--set`, or from the folder of the run itself.
 import fs from "node:fs";
 import path from "node:path";
-import type { ModelConfig } from "../formats/config.js";
+import { type ModelConfig, strayValues } from "../formats/config.js";
 import type { Checkpoint } from "../train/checkpoint.js";
-import type { TrainConfig } from "../train/configuration.js";
+import {
+  type TrainConfig,
+  changeableSettings,
+  parseTrainConfig,
+  settingValue,
+  settingsThatDiffer,
+  withSetting,
+} from "../train/configuration.js";
 import { readJson } from "./files.js";
 import { readChatTemplate } from "./model-folder.js";
 import { UsageError } from "./run.js";
+import { checkedJson, parseChecked } from "../data/files.js";
+import { completeModelConfig, parseModelConfig } from "../model/config.js";
 
 /** What a run's folder says about it, in run.json. */
 export interface RunFile {
@@ -32,15 +41,12 @@ export interface TrainFlags {
 const format = { format: "tslm run", version: 1 };
 
 /** The text of run.json. */
-export async function runFileText({ config, data_sha256 }: RunFile): Promise<string> {
-  const { checkedJson } = await import("../data/files.js");
+export function runFileText({ config, data_sha256 }: RunFile): string {
   return checkedJson({ ...format, config, data_sha256 });
 }
 
 /** What a text of run.json says, every setting checked. Throws a few words on what is wrong with it. */
-async function parseRunFile(text: string): Promise<RunFile> {
-  const { parseChecked } = await import("../data/files.js");
-  const { parseTrainConfig } = await import("../train/configuration.js");
+function parseRunFile(text: string): RunFile {
   const { config, data_sha256, ...others } = parseChecked(text, { unsigned: true });
   const isKnownFormat = [{}, format].some((one) => JSON.stringify(one) === JSON.stringify(others));
   if (!isKnownFormat) throw new Error("it is not of version 1, or holds what does not belong there");
@@ -50,14 +56,14 @@ async function parseRunFile(text: string): Promise<RunFile> {
 }
 
 /** The run that a folder holds, if it holds one: what run.json says, or where that is missing, the checkpoint. */
-export async function readRunFile(folder: string, checkpoint?: Checkpoint): Promise<RunFile | undefined> {
+export function readRunFile(folder: string, checkpoint?: Checkpoint): RunFile | undefined {
   const file = path.join(folder, "run.json");
   const copy = checkpoint?.files.get("run.json");
-  const saved = copy && (await parseRunFile(new TextDecoder().decode(copy)));
+  const saved = copy && parseRunFile(new TextDecoder().decode(copy));
   if (!fs.existsSync(file)) return saved;
   try {
-    const begun = await parseRunFile(fs.readFileSync(file, "utf8"));
-    if (saved) await checkBelongs(begun, saved);
+    const begun = parseRunFile(fs.readFileSync(file, "utf8"));
+    if (saved) checkBelongs(begun, saved);
     return begun;
   } catch (error) {
     const advice = copy
@@ -71,8 +77,7 @@ export async function readRunFile(folder: string, checkpoint?: Checkpoint): Prom
 }
 
 /** Throws if run.json is not that of the run that a checkpoint is of. */
-async function checkBelongs(begun: RunFile, saved: RunFile): Promise<void> {
-  const { changeableSettings, settingsThatDiffer } = await import("../train/configuration.js");
+function checkBelongs(begun: RunFile, saved: RunFile): void {
   if (begun.data_sha256 !== saved.data_sha256)
     throw new Error("it is of a run on other data than the checkpoint");
   const other = settingsThatDiffer(saved.config, begun.config).find(
@@ -83,8 +88,7 @@ async function checkBelongs(begun: RunFile, saved: RunFile): Promise<void> {
 }
 
 /** The configuration that the options ask for, whole and checked. File names in it are absolute. */
-export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undefined): Promise<TrainConfig> {
-  const { parseTrainConfig, settingValue, withSetting } = await import("../train/configuration.js");
+export function chosenConfig(flags: TrainFlags, begun: TrainConfig | undefined): TrainConfig {
   let json = startingPoint(flags, begun);
   for (const assignment of flags.set ?? []) {
     const at = assignment.indexOf("=");
@@ -99,18 +103,16 @@ export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undef
     vocab_size: Math.min(2 ** 31 - 1, Math.max(2, 1 + Math.max(...ids))),
     max_position_embeddings: config.context,
   };
-  await modelOf(config, sizes);
-  if (typeof config.tokenizer === "string") await readChatTemplate(config.tokenizer);
+  modelOf(config, sizes);
+  if (typeof config.tokenizer === "string") readChatTemplate(config.tokenizer);
   return config;
 }
 
 /** The model of a configuration, what is left out filled in. Throws one sentence that names what is wrong in it. */
-export async function modelOf(
+export function modelOf(
   config: TrainConfig,
   sizes: { vocab_size: number; max_position_embeddings: number },
-): Promise<ModelConfig> {
-  const { strayValues } = await import("../formats/config.js");
-  const { completeModelConfig, parseModelConfig } = await import("../model/config.js");
+): ModelConfig {
   try {
     const json = completeModelConfig(config.model, sizes);
     const parsed = parseModelConfig(json, { strict: true });

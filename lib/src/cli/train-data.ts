@@ -1,7 +1,7 @@
 // Where a run's text and tokens come from: prepared shards, or text that is prepared into the run's own folder.
 import fs from "node:fs";
 import path from "node:path";
-import type { OpenShards } from "../data/shards.js";
+import { type OpenShards, openShards } from "../data/shards.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import type { TrainConfig } from "../train/configuration.js";
 import { replaceFile } from "../data/files.js";
@@ -11,10 +11,13 @@ import { startProgress } from "./progress.js";
 import { documentLists, endReading, watchedDocuments } from "./read-documents.js";
 import { isStream } from "./streams.js";
 import { openTokenizer } from "./open-tokenizer.js";
+import { writeSynthetic } from "../data/synthetic.js";
+import { prepareCorpus } from "../data/prepare.js";
+import { addPieceCounts, bpeTokenizer, countPieces, learnMerges, mergesFor } from "../tokenizer/merges.js";
+import { PATTERNS, patternSplitter } from "../tokenizer/pretokenize.js";
 
 /** Opens the data of a configuration, preparing it under `folder` first where that is needed and not yet done. */
 export async function openRunData(config: TrainConfig, folder: string): Promise<OpenShards> {
-  const { openShards } = await import("../data/shards.js");
   const { data } = config;
   if (data === undefined)
     throw new Error('The run has no data: give --data DIR, or "data" in the configuration.');
@@ -24,7 +27,7 @@ export async function openRunData(config: TrainConfig, folder: string): Promise<
   const source = JSON.stringify({ data, tokenizer: config.tokenizer, val_fraction: config.val_fraction });
   if (!fs.existsSync(note) || fs.readFileSync(note, "utf8") !== source) {
     fs.mkdirSync(folder, { recursive: true });
-    const text = typeof data === "string" ? data : await synthesize(data.synthetic, folder);
+    const text = typeof data === "string" ? data : synthesize(data.synthetic, folder);
     await prepare(config, text, shards);
     replaceFile(note, source);
   }
@@ -47,8 +50,7 @@ function isTextFile(name: string): boolean {
 }
 
 /** Writes the synthetic corpus and returns its file. */
-async function synthesize({ bytes, seed }: { bytes: number; seed: number }, folder: string): Promise<string> {
-  const { writeSynthetic } = await import("../data/synthetic.js");
+function synthesize({ bytes, seed }: { bytes: number; seed: number }, folder: string): string {
   const file = path.join(folder, "corpus.txt");
   const progress = startProgress("Writing the synthetic corpus", bytes);
   writeSynthetic(file, seed, bytes, (done) => progress.update(done));
@@ -58,13 +60,12 @@ async function synthesize({ bytes, seed }: { bytes: number; seed: number }, fold
 
 /** Turns a file of documents into shards, with the tokenizer that the configuration wants. */
 async function prepare(config: TrainConfig, file: string, folder: string): Promise<void> {
-  const { prepareCorpus } = await import("../data/prepare.js");
   const tokenizer = await chosenTokenizer(config.tokenizer, file);
   const progress = startProgress("Encoding", 1);
   const manifest = await prepareCorpus(folder, {
     sources: [{ name: "text", files: [file] }],
     tokenizer,
-    chatTemplate: typeof config.tokenizer === "string" ? await readChatTemplate(config.tokenizer) : undefined,
+    chatTemplate: typeof config.tokenizer === "string" ? readChatTemplate(config.tokenizer) : undefined,
     valFraction: config.val_fraction,
     read: watchedDocuments,
     onProgress: ({ phase, done, total }) => phase === "encoding" && progress.update(done / total),
@@ -79,10 +80,6 @@ async function prepare(config: TrainConfig, file: string, folder: string): Promi
 
 async function chosenTokenizer(choice: TrainConfig["tokenizer"], file: string): Promise<Tokenizer | "char"> {
   if (typeof choice === "string") return choice === "char" ? "char" : openTokenizer(choice);
-  const { addPieceCounts, bpeTokenizer, countPieces, learnMerges, mergesFor } = await import(
-    "../tokenizer/merges.js"
-  );
-  const { patternSplitter, PATTERNS } = await import("../tokenizer/pretokenize.js");
   const count = mergesFor(choice.vocab_size);
   const progress = startProgress("Learning a vocabulary", choice.vocab_size);
   const pieces = new Map<string, number>();

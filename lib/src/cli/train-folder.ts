@@ -1,12 +1,15 @@
 // The folder of a run: one process at a time, nothing of others in it, and everything checked before anything is touched.
 import fs from "node:fs";
 import path from "node:path";
-import type { TrainConfig } from "../train/configuration.js";
+import { type TrainConfig, checkSameRun } from "../train/configuration.js";
 import { resumeCommand, type RunFile, type TrainFlags } from "./train-config.js";
+import { checkApart, lockFolder, namesIn, readLedger, writeLedger } from "../data/folders.js";
+import { checkpointStep, listCheckpoints } from "../train/checkpoint.js";
+import { fileChecksum } from "../data/files.js";
+import { readManifest } from "../data/manifest.js";
 
 /** Does some work while no other process may train in a folder. A folder that is empty afterwards and was not there is gone. */
 export async function inRunFolder<T>(folder: string, work: () => Promise<T>): Promise<T> {
-  const { lockFolder } = await import("../data/folders.js");
   const lock = lockFolder(folder, "tslm train");
   try {
     return await work();
@@ -20,7 +23,6 @@ const beginnings = [".tslm.json", "data", "tuning.json"];
 
 /** Does what must be done before a run begins; if that fails, what it made of these is gone again, and nothing else. */
 export async function leavingNothing<T>(folder: string, work: () => Promise<T>): Promise<T> {
-  const { namesIn, readLedger, writeLedger } = await import("../data/folders.js");
   const missing = beginnings.filter((name) => !fs.existsSync(path.join(folder, name)));
   try {
     if (namesIn(folder).length === 0 && !readLedger(folder)) writeLedger(folder, "train", {});
@@ -38,18 +40,20 @@ export function otherData(): Error {
 }
 
 /** Refuses to write over a run or anything else, and to go on with one under other settings or with other data. */
-export async function checkFolder(
+export function checkFolder(
   flags: Pick<TrainFlags, "config" | "out" | "resume">,
   config: TrainConfig,
   begun: RunFile | undefined,
-): Promise<void> {
+): void {
   const { out, resume = false } = flags;
   if (begun && !resume)
     throw new Error(
       `${out} holds a run already. Go on with it: ${resumeCommand(out)}; or name another folder with --out.`,
     );
-  if (begun) return checkResumed(out, config, begun.config);
-  const { checkApart, namesIn, readLedger } = await import("../data/folders.js");
+  if (begun) {
+    checkResumed(out, config, begun.config);
+    return;
+  }
   const inputs = [flags.config, config.data, config.tokenizer].flatMap((input) =>
     typeof input === "string" && fs.existsSync(input) ? [input] : [],
   );
@@ -60,9 +64,7 @@ export async function checkFolder(
   if (resume) process.stderr.write(`There is no run in ${out} yet: beginning it.\n`);
 }
 
-async function checkResumed(out: string, config: TrainConfig, begun: TrainConfig): Promise<void> {
-  const { checkSameRun } = await import("../train/configuration.js");
-  const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
+function checkResumed(out: string, config: TrainConfig, begun: TrainConfig): void {
   checkSameRun(begun, config);
   const newest = listCheckpoints(out).pop();
   const done = newest === undefined ? 0 : checkpointStep(newest);
@@ -70,14 +72,12 @@ async function checkResumed(out: string, config: TrainConfig, begun: TrainConfig
     throw new Error(
       `${out} has done ${done} steps already, more than ${config.steps}: name at least so many with --set steps=N.`,
     );
-  if (JSON.stringify(config.data) !== JSON.stringify(begun.data)) await checkSameText(out, config);
+  if (JSON.stringify(config.data) !== JSON.stringify(begun.data)) checkSameText(out, config);
 }
 
 /** The run's own shards are written anew only from a text with the same bytes. Shards of others are checked when they are opened. */
-async function checkSameText(out: string, { data }: TrainConfig): Promise<void> {
+function checkSameText(out: string, { data }: TrainConfig): void {
   if (typeof data === "string" && fs.statSync(data, { throwIfNoEntry: false })?.isDirectory()) return;
-  const { fileChecksum } = await import("../data/files.js");
-  const { readManifest } = await import("../data/manifest.js");
   const shards = path.join(out, "data", "shards");
   const checksums = fs.existsSync(shards) ? readManifest(shards).sources.map(({ sha256 }) => sha256) : [];
   if (typeof data !== "string" || checksums.length !== 1 || fileChecksum(data) !== checksums[0])

@@ -9,10 +9,16 @@ import type { CheckpointFiles } from "../train/checkpoint.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { Run } from "../train/run.js";
 import type { ExpertLoad, Metrics } from "../train/monitor.js";
-import type { RunSummary } from "../train/report.js";
+import { type RunSummary, reportHtml, reportText } from "../train/report.js";
 import { modelFolder, readChatTemplate } from "./model-folder.js";
 import type { TrainFlags } from "./train-config.js";
 import { shardsOf } from "./train-data.js";
+import { removeLeftovers, replaceFile } from "../data/files.js";
+import { splitFile } from "../formats/shards.js";
+import { countParameters, flopsPerToken } from "../model/count.js";
+import { generateText, plainGenerate } from "../infer/generate.js";
+import { readLines } from "../train/logs.js";
+import { modelConfigToJson } from "../model/config.js";
 
 /** Where the things of a run lie. */
 export interface RunPaths {
@@ -55,19 +61,17 @@ interface Described {
  * as they should be are left alone, so that a run that goes on can make sure that they are. Files of weights that are not among
  * them, since a file may have another size than before, are removed when the others are there.
  */
-export async function writeModelFolder(
+export function writeModelFolder(
   run: Run,
   files: CheckpointFiles,
   paths: RunPaths,
   { config, data, flags }: Described,
-): Promise<void> {
-  const { removeLeftovers, replaceFile } = await import("../data/files.js");
-  const { splitFile } = await import("../formats/shards.js");
-  const contents = await modelFolder({
+): void {
+  const contents = modelFolder({
     config: run.model.config,
     weights: splitFile(files.get("model.safetensors")!, flags.maxShardSize),
     tokenizer: data.tokenizer,
-    chatTemplate: await readChatTemplate(shardsOf(config, paths.data)),
+    chatTemplate: readChatTemplate(shardsOf(config, paths.data)),
     card: modelCard(run, data),
   });
   fs.mkdirSync(paths.model, { recursive: true });
@@ -143,8 +147,7 @@ function encoded(prompt: string, tokenizer: OpenShards["tokenizer"]): Uint32Arra
 }
 
 /** What is going to be trained on what, in two lines. */
-export async function describeStart(run: Run, { data, gpu }: Described): Promise<string> {
-  const { countParameters } = await import("../model/count.js");
+export function describeStart(run: Run, { data, gpu }: Described): string {
   const { config } = run.model;
   const { train, val } = data.manifest.splits;
   const number = (value: number) => value.toLocaleString("en");
@@ -160,7 +163,6 @@ export async function describeStart(run: Run, { data, gpu }: Described): Promise
 
 /** Some text that the model writes, the same for the same weights. */
 export async function sampleText({ model }: Run, parts: Described): Promise<string> {
-  const { generateText, plainGenerate } = await import("../infer/generate.js");
   const prompt = samplePrompt(parts);
   const maxTokens = parts.config.sample_tokens;
   const settings = { ...plainGenerate, maxTokens, temperature: 0.8, topP: 0.95, seed: parts.config.seed };
@@ -175,17 +177,14 @@ function plotlySource(): string {
 }
 
 /** Writes report.html and report.txt; gives the text and what a program wants to know. */
-export async function writeReport(
+export function writeReport(
   run: Run,
   paths: RunPaths,
   parts: Described,
-): Promise<{ text: string; summary: Record<string, unknown> }> {
-  const { readLines } = await import("../train/logs.js");
-  const { reportHtml, reportText } = await import("../train/report.js");
-  const { replaceFile } = await import("../data/files.js");
+): { text: string; summary: Record<string, unknown> } {
   const metrics = readLines<Metrics>(paths.metrics);
   const loads = readLines<ExpertLoad>(paths.experts);
-  const summary = await describeRun(run, paths, parts);
+  const summary = describeRun(run, paths, parts);
   const text = reportText(metrics, summary);
   replaceFile(path.join(paths.folder, "report.txt"), text);
   replaceFile(path.join(paths.folder, "report.html"), reportHtml(metrics, loads, summary, plotlySource()));
@@ -199,11 +198,7 @@ function scheduleUsed({ settings }: Run, { schedule }: TrainConfig): TrainConfig
   return { ...schedule, warmup: settings.schedule.warmup };
 }
 
-async function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): Promise<RunSummary> {
-  const { countParameters } = await import("../model/count.js");
-  const { modelConfigToJson } = await import("../model/config.js");
-  const { readLines } = await import("../train/logs.js");
-  const { flopsPerToken } = await import("../model/count.js");
+function describeRun(run: Run, paths: RunPaths, { config, data, gpu }: Described): RunSummary {
   const { manifest } = data;
   return {
     name: path.basename(path.resolve(paths.folder)),

@@ -3,15 +3,22 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { Command } from "commander";
-import type { OpenShards } from "../data/shards.js";
+import { type OpenShards, documentSeparator } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
 import type { Model } from "../model/structure.js";
-import type { Checkpoint } from "../train/checkpoint.js";
-import type { TrainConfig } from "../train/configuration.js";
-import type { StepReport } from "../train/loop.js";
-import type { Run } from "../train/run.js";
+import {
+  type Checkpoint,
+  checkpointStep,
+  latestCheckpoint,
+  listCheckpoints,
+  tidyCheckpoints,
+  writeCheckpoint,
+} from "../train/checkpoint.js";
+import { type TrainConfig, settingsThatDiffer, trainingSettings } from "../train/configuration.js";
+import { type StepReport, LostRun, train as trainLoop } from "../train/loop.js";
+import { type Run, checkpointModel, runFiles, runState, startRun } from "../train/run.js";
 import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
-import type { LogState, RunLog } from "../train/logs.js";
+import { type LogState, type RunLog, keptLines, noLines, openLog } from "../train/logs.js";
 import { openAdapter } from "./adapter.js";
 import { shardOption } from "./options.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
@@ -38,6 +45,9 @@ import {
   writeReport,
 } from "./train-output.js";
 import { recallChoices, tuneRun, tunesBy } from "./tuning.js";
+import { randomModel } from "../model/families.js";
+import { checkRunFits } from "../train/fits.js";
+import { expertLoad, metricsOf } from "../train/monitor.js";
 
 /** `tslm train`: a training run in a folder, from its configuration to its report. */
 export function configure(command: Command): void {
@@ -70,31 +80,30 @@ export function configure(command: Command): void {
 }
 
 async function train(flags: TrainFlags): Promise<void> {
-  const { latestCheckpoint } = await import("../train/checkpoint.js");
   const checkpoint = flags.resume ? latestCheckpoint(flags.out) : undefined;
-  const begun = await readRunFile(flags.out, checkpoint);
-  const config = await chosenConfig(flags, begun?.config);
-  await checkFolder(flags, config, begun);
+  const begun = readRunFile(flags.out, checkpoint);
+  const config = chosenConfig(flags, begun?.config);
+  checkFolder(flags, config, begun);
   const gpu = await openAdapter(); // first, so that a machine without one is told at once
   const paths = runPaths(flags.out);
-  const kept = await linesToKeep(paths, checkpoint);
+  const kept = linesToKeep(paths, checkpoint);
   const { data, run, runFile } = await leavingNothing(flags.out, async () => {
     for (const folder of [paths.folder, paths.data]) removeLeftovers(folder);
     const opened = await openRunData(config, paths.data);
     const sha256 = checkData(opened, begun);
     samplePrompt({ flags, config, gpu, data: opened }); // to find mistakes at once
     const found = await openRun({ flags, config, gpu, data: opened }, paths, checkpoint);
-    const text = await runFileText({ config, data_sha256: sha256 });
+    const text = runFileText({ config, data_sha256: sha256 });
     if (!holds(paths.run, text)) replaceFile(paths.run, text);
     return { data: opened, run: found, runFile: text };
   });
   try {
-    const logs = await openLogs(kept);
+    const logs = openLogs(kept);
     const parts = { flags, config, gpu, data, runFile, logs };
-    if (checkpoint) await takeUp(run, checkpoint, paths, parts, begun?.config);
+    if (checkpoint) takeUp(run, checkpoint, paths, parts, begun?.config);
     await runToEnd(run, paths, parts);
   } catch (error) {
-    throw await withWhatIsKept(error, flags.out);
+    throw withWhatIsKept(error, flags.out);
   } finally {
     data.close();
   }
@@ -104,8 +113,7 @@ async function train(flags: TrainFlags): Promise<void> {
 type Logs = Record<string, RunLog>;
 
 /** The lines of each log that belong to a checkpoint; none of a run that begins. Says so where a log is missing. */
-async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[string, string[]][]> {
-  const { keptLines, noLines } = await import("../train/logs.js");
+function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): [string, string[]][] {
   const saved = checkpoint?.files.get("logs.json");
   const states: Record<string, LogState> = saved ? JSON.parse(new TextDecoder().decode(saved)) : {};
   const older = checkpoint && !saved ? { step: checkpoint.state.step } : noLines;
@@ -119,34 +127,23 @@ async function linesToKeep(paths: RunPaths, checkpoint?: Checkpoint): Promise<[s
 }
 
 /** Opens the logs at the lines that they keep. */
-async function openLogs(kept: [string, string[]][]): Promise<Logs> {
-  const { openLog } = await import("../train/logs.js");
+function openLogs(kept: [string, string[]][]): Logs {
   return Object.fromEntries(kept.map(([file, lines]) => [file, openLog(file, lines)]));
 }
 
 /** Takes a run up again: whatever lies outside of its checkpoint is made what the checkpoint says. */
-async function takeUp(
-  run: Run,
-  { files }: Checkpoint,
-  paths: RunPaths,
-  parts: Parts,
-  begun?: TrainConfig,
-): Promise<void> {
-  const { tidyCheckpoints } = await import("../train/checkpoint.js");
-  const { settingsThatDiffer } = await import("../train/configuration.js");
+function takeUp(run: Run, { files }: Checkpoint, paths: RunPaths, parts: Parts, begun?: TrainConfig): void {
   tidyCheckpoints(paths.folder);
   const tuning = files.get("tuning.json");
   if (tuning && !holds(paths.tuning, tuning)) replaceFile(paths.tuning, tuning);
-  await writeModelFolder(run, files, paths, parts);
+  writeModelFolder(run, files, paths, parts);
   process.stderr.write(`Going on after step ${run.step} of ${run.settings.steps}.\n`);
   for (const { name, was, is } of settingsThatDiffer(begun ?? parts.config, parts.config))
     process.stderr.write(`${name} is ${is} from here on; it was ${was}.\n`);
 }
 
 /** The error that ends a run, with what of the run is kept, and how to go on from there. */
-export async function withWhatIsKept(error: unknown, out: string): Promise<unknown> {
-  const { checkpointStep, listCheckpoints } = await import("../train/checkpoint.js");
-  const { LostRun } = await import("../train/loop.js");
+export function withWhatIsKept(error: unknown, out: string): unknown {
   advise(error, ""); // it follows below
   const system = systemErrorSentence(error as NodeJS.ErrnoException);
   if (!(error instanceof Error) || (!system && error.name !== "Error")) return error; // a fault of ours is no sentence
@@ -198,25 +195,23 @@ interface Parts extends Opened {
 
 /** Trains to the end and writes the report, or says how to go on when a signal stops it. */
 async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> {
-  process.stderr.write(`${await describeStart(run, parts)}\n`);
+  process.stderr.write(`${describeStart(run, parts)}\n`);
   const stopped = await trainWatched(run, paths, parts);
   if (stopped) return sayStopped(run, parts.flags.out, stopped);
-  const { text, summary } = await writeReport(run, paths, parts);
+  const { text, summary } = writeReport(run, paths, parts);
   if (parts.flags.json) return printJson(summary);
   process.stdout.write(text);
 }
 
 /** The run in memory: of its last checkpoint, or with a fresh model. */
 async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
-  const loop = await import("../train/run.js");
-  const { trainingSettings } = await import("../train/configuration.js");
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
-  await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
-  const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
+  recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
+  const model = checkpoint ? checkpointModel(checkpoint) : freshModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
-  const settings = trainingSettings(parts.config, await separatorOf(parts));
-  const run = loop.startRun(model, settings, data, { checkpoint });
+  const settings = trainingSettings(parts.config, separatorOf(parts));
+  const run = startRun(model, settings, data, { checkpoint });
   if (tunes && !checkpoint) await tuneRun(run, parts.gpu.facts, paths.tuning);
   return run;
 }
@@ -228,9 +223,8 @@ function savedTuning(checkpoint: Checkpoint | undefined, paths: RunPaths): Uint8
 }
 
 /** The token between documents, if the configuration keeps them apart. */
-async function separatorOf({ config, data }: Opened): Promise<number | undefined> {
+function separatorOf({ config, data }: Opened): number | undefined {
   if (!config.separate_documents) return undefined;
-  const { documentSeparator } = await import("../data/shards.js");
   const separator = documentSeparator(data.tokenizer);
   if (separator === undefined)
     throw new Error(
@@ -240,12 +234,10 @@ async function separatorOf({ config, data }: Opened): Promise<number | undefined
 }
 
 /** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
-async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
+function freshModel({ config, data, gpu }: Opened): Model {
   const { tokenizer } = data;
-  const { randomModel } = await import("../model/families.js");
-  const { checkRunFits } = await import("../train/fits.js");
   const sizes = { vocab_size: tokenizer.vocabSize, max_position_embeddings: config.context };
-  const parsed = await modelOf(config, sizes);
+  const parsed = modelOf(config, sizes);
   if (parsed.vocabSize < tokenizer.vocabSize)
     throw new Error(
       `model.vocab_size is ${parsed.vocabSize}, but the tokenizer has ${tokenizer.vocabSize} tokens.`,
@@ -272,7 +264,6 @@ interface Watched {
 
 /** Trains with progress, metrics, checkpoints and samples. Returns the signal that stopped the run, if one did. */
 async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<StopSignal | undefined> {
-  const { train } = await import("../train/loop.js");
   const { config } = parts;
   const progress = startProgress("Training", run.settings.steps);
   const { newKernels } = run.recorded;
@@ -281,7 +272,7 @@ async function trainWatched(run: Run, paths: RunPaths, parts: Parts): Promise<St
   const stop = stopOnSignals(progress);
   const began = performance.now();
   try {
-    await train(run, {
+    await trainLoop(run, {
       validateEvery: config.eval_every,
       validationTokens: config.eval_tokens,
       finalTokens: config.final_eval_tokens,
@@ -340,10 +331,9 @@ function sayStopped(run: Run, out: string, signal: StopSignal): void {
 }
 
 /** Writes down what a step's report says, and shows it. */
-async function record(report: StepReport, watched: Watched): Promise<void> {
+function record(report: StepReport, watched: Watched): void {
   const { run, paths, parts, progress, compiles } = watched;
   watched.compiles = false;
-  const { expertLoad, metricsOf } = await import("../train/monitor.js");
   const { logs } = parts;
   const { step, loss, validation, tokensPerSecond, skipped, lossScale } = report;
   if (validation || step % parts.config.log_every === 0) logs[paths.metrics].append(metricsOf(report));
@@ -368,8 +358,6 @@ async function record(report: StepReport, watched: Watched): Promise<void> {
  * which it must go on with.
  */
 async function save({ run, paths, parts }: Watched): Promise<void> {
-  const { runFiles, runState } = await import("../train/run.js");
-  const { writeCheckpoint } = await import("../train/checkpoint.js");
   const files = await runFiles(run);
   const states = Object.entries(parts.logs).map(([file, log]) => [path.basename(file), log.state()]);
   const also = (name: string, text: string) => files.set(name, new TextEncoder().encode(text));
@@ -379,7 +367,7 @@ async function save({ run, paths, parts }: Watched): Promise<void> {
   // What was appended is on the disk first: a checkpoint must not know of a step that the logs do not.
   for (const file of Object.keys(parts.logs)) if (fs.existsSync(file)) syncFile(file);
   writeCheckpoint(paths.folder, runState(run), files);
-  await writeModelFolder(run, files, paths, parts);
+  writeModelFolder(run, files, paths, parts);
 }
 
 /** Takes a sample of what the model writes, shows it and writes it down. */

@@ -3,9 +3,11 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { AdapterFacts } from "../gpu/device.js";
-import type { Run } from "../train/run.js";
+import { type Run, recordAgain } from "../train/run.js";
 import { replaceFile } from "../data/files.js";
 import { startProgress } from "./progress.js";
+import { tunerChoices } from "../gpu/tuner.js";
+import { tuneProducts, unmeasured } from "../kernels/products.js";
 
 /** What a tuning file holds. Choices of another version of the kernels do not count. */
 interface TuningFile {
@@ -53,8 +55,7 @@ export function rememberChoices(file: string, choices: Record<string, string>): 
  * Lets kernels be chosen by what this machine has measured. A run that goes on takes the choices that it was begun with,
  * and measures nothing: other kernels would round differently.
  */
-export async function recallChoices(saved: Uint8Array | undefined, tunes: boolean): Promise<void> {
-  const { tunerChoices } = await import("../gpu/tuner.js");
+export function recallChoices(saved: Uint8Array | undefined, tunes: boolean): void {
   if (saved) Object.assign(tunerChoices, choicesIn(new TextDecoder().decode(saved)));
   else if (tunes) Object.assign(tunerChoices, readChoices(tuningCache()));
 }
@@ -66,9 +67,6 @@ export function tunesBy(flag: boolean | undefined, { kind }: AdapterFacts): bool
 
 /** Measures the products of a run that nobody has measured yet, keeps what was found, and records the step with it. */
 export async function tuneRun(run: Run, facts: AdapterFacts, runFile: string): Promise<void> {
-  const { tunerChoices } = await import("../gpu/tuner.js");
-  const { tuneProducts, unmeasured } = await import("../kernels/products.js");
-  const { recordAgain } = await import("../train/run.js");
   const asked = unmeasured.size;
   const progress = startProgress("Measuring products", Math.max(1, asked));
   const measured = await tuneProducts(facts, (_, left) => progress.update(asked - left));

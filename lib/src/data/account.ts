@@ -107,9 +107,9 @@ export function corpusManifest(
 /** A source as a dataset card has it; `about` are its files as the manifest knows them. */
 export function sourceRecord(share: SourceShare, files: string[], about: TextSource[]): SourceRecord {
   const { name, license = "unknown", url, weight } = share;
-  const records = about.map((each, i) => ({
-    file: each.file,
-    sha256: each.sha256,
+  const records = about.map((entry, i) => ({
+    file: entry.file,
+    sha256: entry.sha256,
     bytes: fileSize(files[i]),
   }));
   return { name, license, url, weight, documents: share.documents, files: records };
@@ -121,7 +121,7 @@ export function writeCards(partial: string, name: string, options: CorpusOptions
   if (!options.maker) return;
   const { mixture = [], splits, steps = [], dtype } = manifest;
   const shards = [...splits.train.shards, ...splits.val.shards];
-  const filesOf = (share: SourceShare) => manifest.sources.filter((each) => each.source === share.name);
+  const filesOf = (share: SourceShare) => manifest.sources.filter((entry) => entry.source === share.name);
   const record: CorpusRecord = {
     name,
     description: `Token shards: ${splits.train.tokens} tokens to learn from and ${splits.val.tokens} to validate with.`,

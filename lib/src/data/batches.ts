@@ -1,6 +1,6 @@
 // Extracted from chapters/01-tokenizer/7-shards-and-batches.ipynb: edit it there, or here and run `npm run backport`.
+import { randomStream } from "./random.js";
 import type { TokenSource, WeightedSource } from "./shards.js";
-import { randomStream } from "./synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#batch-types
 /** Examples for one step: `batchSize` windows of `context` tokens each, one after the other, and for each token the one after it. */

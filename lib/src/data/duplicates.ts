@@ -1,6 +1,6 @@
 // Extracted from chapters/01-tokenizer/6-a-corpus-you-can-answer-for.ipynb: edit it there, or here and run `npm run backport`.
 import * as crypto from "node:crypto";
-import { randomStream } from "./synthetic.js";
+import { randomStream } from "./random.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-parts
 /** The slot of a hash in a table of pairs (its length is a power of two): where it stands, or where it would. */
@@ -123,7 +123,7 @@ export function shingleHashes(words: Int32Array): Int32Array {
 export const PERMUTATIONS = 128;
 export const [MULTIPLIERS, ADDENDS] = ((random) => {
   const bits = () => Int32Array.from({ length: PERMUTATIONS }, () => Math.floor(random() * 2 ** 32) | 0);
-  return [bits().map((each) => each | 1), bits()];
+  return [bits().map((word) => word | 1), bits()];
 })(randomStream(1997));
 
 /**

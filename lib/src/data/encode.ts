@@ -196,7 +196,7 @@ export function dropNotes(checks: CorpusChecks, verdicts: Uint8Array) {
   const lines = () =>
     [...shown.values()]
       .flat()
-      .map((each) => `${JSON.stringify(each)}\n`)
+      .map((record) => `${JSON.stringify(record)}\n`)
       .join("");
   return { onDrop, bytes: () => bytes, lines };
 }

@@ -3,7 +3,7 @@ import { type HashSet, hashSet, mixBits, wordClass, wordHashes } from "./duplica
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#text-shape-parts
 /** The share of a list for which something holds; 0 of an empty one. */
-export function shareOf<T>(list: T[], holds: (each: T) => boolean): number {
+export function shareOf<T>(list: T[], holds: (item: T) => boolean): number {
   return list.length > 0 ? list.filter(holds).length / list.length : 0;
 }
 
@@ -270,7 +270,9 @@ export function chooseFilters(wanted: string[]): string[] {
   const all = Object.keys(FILTERS);
   return wanted.flatMap((name) => {
     const chosen = all.filter(
-      (each) => each === name || (each.startsWith(`${name}-`) && ["gopher", "c4", "fineweb"].includes(name)),
+      (candidate) =>
+        candidate === name ||
+        (candidate.startsWith(`${name}-`) && ["gopher", "c4", "fineweb"].includes(name)),
     );
     if (chosen.length === 0)
       throw new Error(`There is no filter "${name}". There are: gopher, c4, fineweb, ${all.join(", ")}.`);

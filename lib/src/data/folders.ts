@@ -24,17 +24,17 @@ export function shortHash(words: string): string {
 
 /** Names this machine since it was started, and what numbers processes on it: only here does a process number mean a process. */
 export function machineMark(): string {
-  const known = [os.hostname()];
+  const facts = [os.hostname()];
   if (process.platform === "linux") {
     try {
       // A container shares the kernel with others, and has processes of its own.
-      known.push(
+      facts.push(
         fs.readFileSync("/proc/sys/kernel/random/boot_id", "utf8"),
         fs.readlinkSync("/proc/self/ns/pid"),
       );
     } catch {} // a system without /proc: then the name has to do
   }
-  return shortHash(known.join("\n"));
+  return shortHash(facts.join("\n"));
 }
 
 //| 01-tokenizer/a-the-pipeline.ipynb#is-alive
@@ -175,10 +175,14 @@ export function putLock(folder: string, file: string, content: string): string[]
     fs.rmSync(file, { force: true });
     throw error;
   }
-  const made = [];
-  for (let each = folder; first !== undefined && each.length >= first.length; each = path.dirname(each))
-    made.unshift(each);
-  return made;
+  const missing = [];
+  for (
+    let parent = folder;
+    first !== undefined && parent.length >= first.length;
+    parent = path.dirname(parent)
+  )
+    missing.unshift(parent);
+  return missing;
 }
 
 /** Removes folders that are empty, innermost first. */
@@ -195,11 +199,11 @@ export function removeEmpty(folders: string[]): void {
 //| 01-tokenizer/a-the-pipeline.ipynb#lock-folder
 /** One sentence on who holds a lock. */
 export function heldSentence(place: string, { file, pid }: Holder): string {
-  let known: { host?: string; what?: string; since?: string } = {};
+  let about: { host?: string; what?: string; since?: string } = {};
   try {
-    known = JSON.parse(fs.readFileSync(file, "utf8"));
+    about = JSON.parse(fs.readFileSync(file, "utf8"));
   } catch {} // it has just gone, or was cut by a full disk
-  const { host = "this machine", what = "another command", since = "just now" } = known;
+  const { host = "this machine", what = "another command", since = "just now" } = about;
   return `${place} is in use: process ${pid} on ${host} (${what}, since ${since}) is writing there. Wait until it has ended, or name another place with --out.`;
 }
 
@@ -213,14 +217,14 @@ export function holderAmong(others: Holder[]): Holder | undefined {
 }
 
 /** A lock to be handed out. */
-export function heldLock(folder: string, file: string, made: string[], endHeartbeat: () => void): Lock {
+export function heldLock(folder: string, file: string, newFolders: string[], endHeartbeat: () => void): Lock {
   const release = () => {
     if (!heldLocks.delete(lock)) return;
     endHeartbeat();
     try {
       fs.rmSync(file, { force: true });
     } catch {} // a failing disk: it is the lock of a dead process soon
-    removeEmpty(made);
+    removeEmpty(newFolders);
   };
   const lock = { folder, release };
   heldLocks.add(lock);
@@ -242,12 +246,12 @@ export function takeLock(folder: string, prefix: string, place: string, what: st
     what,
   });
   for (let left = 12; ; left--) {
-    const made = putLock(folder, file, about);
-    const others = locksIn(folder, prefix).filter((each) => each.file !== file);
+    const newFolders = putLock(folder, file, about);
+    const others = locksIn(folder, prefix).filter((lock) => lock.file !== file);
     const abroad = others.some(({ machine }) => machine !== here);
     const endHeartbeat = startHeartbeat(file, abroad ? 0 : 300); // what is done by then needs none
     const holder = holderAmong(others);
-    const lock = heldLock(folder, file, made, endHeartbeat);
+    const lock = heldLock(folder, file, newFolders, endHeartbeat);
     if (holder === undefined && fs.existsSync(file)) return lock;
     const sentence = holder && heldSentence(place, holder);
     lock.release();
@@ -350,12 +354,12 @@ export function checkOwned(
   ledgers: (Ledger | undefined)[],
   seen: SeenFiles,
 ): void {
-  const known = ledgers.flatMap((each) => each ?? []);
-  const other = known.find(({ made_by }) => made_by !== by);
+  const written = ledgers.flatMap((ledger) => ledger ?? []);
+  const other = written.find(({ made_by }) => made_by !== by);
   if (other) throw new Error(`${folder} holds what "tslm ${other.made_by}" wrote; name another folder.`);
   for (const name of namesIn(folder)) {
     const file = path.join(folder, name);
-    const entries = known.flatMap(({ files }) => (Object.hasOwn(files, name) ? [files[name]] : []));
+    const entries = written.flatMap(({ files }) => (Object.hasOwn(files, name) ? [files[name]] : []));
     if (entries.length === 0)
       throw new Error(
         `${folder} holds other files (${name}), which are not tslm's to replace; name a new or an empty folder.`,

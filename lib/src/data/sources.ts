@@ -173,13 +173,13 @@ export function byteTaker(file: string, chunks: Iterator<Uint8Array>): ByteTaker
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#zst-unpacker
 /** Unpacks a frame piece by piece: each call gives what these bytes complete. The last call has none. */
 export function zstUnpacker(file: string): (bytes: Uint8Array) => Uint8Array[] {
-  let made: Uint8Array[] = [];
-  const stream = new Decompress((chunk) => made.push(chunk));
+  let unpacked: Uint8Array[] = [];
+  const stream = new Decompress((chunk) => unpacked.push(chunk));
   return (bytes) => {
     try {
-      made = [];
+      unpacked = [];
       stream.push(bytes, bytes.length === 0);
-      return made;
+      return unpacked;
     } catch (error) {
       throw damagedFile(file, (error as Error).message);
     }

@@ -68,15 +68,15 @@ export function trimShards(
   { train, val }: CorpusState["splits"],
   dtype: "u16" | "u32",
 ): void {
-  const known = new Map(
+  const sizes = new Map(
     [...train.shards, ...val.shards].map((shard) => [shard.file, shard.tokens * (dtype === "u16" ? 2 : 4)]),
   );
-  for (const name of fs.readdirSync(partial).filter((each) => /^(train|val)-\d+\.bin$/.test(each))) {
+  for (const name of fs.readdirSync(partial).filter((entry) => /^(train|val)-\d+\.bin$/.test(entry))) {
     const file = path.join(partial, name);
-    if (!known.has(name)) fs.rmSync(file);
-    else if (fs.statSync(file).size < known.get(name)!)
+    if (!sizes.has(name)) fs.rmSync(file);
+    else if (fs.statSync(file).size < sizes.get(name)!)
       throw new Error(`${file} was cut short: begin again.`);
-    else fs.truncateSync(file, known.get(name)!);
+    else fs.truncateSync(file, sizes.get(name)!);
   }
 }
 

@@ -2,22 +2,7 @@
 import * as crypto from "node:crypto";
 import * as fs from "node:fs";
 import { type Write, fileChecksum, realPlace, replaceFile, writeWhole } from "./files.js";
-
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-stream
-/** A stream of numbers in [0, 1) that is the same for the same seed: Chris Doty-Humphrey's sfc32, 128 bits of state. */
-export function randomStream(seed: number): () => number {
-  let [a, b, c, d] = [0x9e3779b9, 0x243f6a88, seed >>> 0, Math.floor(seed / 2 ** 32) >>> 0];
-  const next = () => {
-    const sum = (a + b + d) | 0;
-    d = (d + 1) | 0;
-    a = b ^ (b >>> 9);
-    b = (c + (c << 3)) | 0;
-    c = ((c << 21) | (c >>> 11)) + sum;
-    return (sum >>> 0) / 2 ** 32;
-  };
-  for (let i = 0; i < 20; i++) next(); // let the seed reach every bit of the state
-  return next;
-}
+import { randomStream } from "./random.js";
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#grammar-types
 /** A thing with its word forms: `{ it: "Mara", she: "she", her: "her" }`. The form `it` is the usual one. */
@@ -79,7 +64,7 @@ export function expandRules(template: string, rules: Grammar["rules"]): string {
   return template.replace(/\\[\s\S]|@(\w+)/g, (found, name?: string) => {
     if (name === undefined) return found; // an escaped character stays as it is
     if (!rules[name]) throw new Error(`There is no rule named ${name}.`);
-    return `[${rules[name].map((each) => expandRules(each, rules)).join("|")}]`;
+    return `[${rules[name].map((option) => expandRules(option, rules)).join("|")}]`;
   });
 }
 
@@ -624,12 +609,6 @@ export function documentBits(text: string): number {
   return -Math.log2(probability);
 }
 
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#bits-per-byte
-/** A loss in nats a token as bits a byte, for a text of so many tokens and bytes: loss / ln 2 * tokens / bytes. */
-export function bitsPerByte(natsPerToken: number, size: { tokens: number; bytes: number }): number {
-  return (natsPerToken / Math.LN2) * (size.tokens / size.bytes);
-}
-
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#gathered
 /** Joins small strings to strings of at least `size` characters (but for the last). */
 export function* gathered(texts: Iterable<string>, size: number): Generator<string> {
@@ -710,8 +689,8 @@ export function writeSynthetic(
   };
   let card: SyntheticCard | undefined;
   writeWhole(file, fill, () => {
-    const known = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
-    card = { ...known, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
+    const base = { kind: "synthetic" as const, seed, bytes, sha256: hash.digest("hex") };
+    card = { ...base, entropy_bits_per_byte: syntheticEntropy().bitsPerByte };
     // Whenever we are stopped, the card never stands beside a corpus that it does not fit.
     fs.rmSync(realPlace(file), { force: true });
     replaceFile(`${file}.json`, `${JSON.stringify(card, null, 2)}\n`);

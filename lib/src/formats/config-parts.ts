@@ -364,7 +364,7 @@ export const twoBasesPart: ConfigPart = {
     };
   },
   write: ({ rope, localRope = rope, headDim }) => {
-    const [full, local] = [rope!, localRope!].map((each) => ropeConfigToJson(each, headDim));
+    const [full, local] = [rope!, localRope!].map((config) => ropeConfigToJson(config, headDim));
     if (!localRope?.scaling) return { ...full, rope_local_base_freq: local.rope_theta };
     const nested = ({ rope_theta, rope_scaling }: Record<string, unknown>) => ({
       rope_theta,

@@ -384,17 +384,38 @@ export function checkRunnable(json: Record<string, unknown>, runnable: Record<st
     const isList = ["layer_types", "no_rope_layers"].includes(key);
     const given = json[key] === undefined ? [] : isList ? [json[key]].flat() : [json[key]];
     for (const value of given.filter((value) => !values.includes(value))) {
-      if (values.length === 0) throw new Error(`${key} is given, but such models are not run so far.`);
+      const method =
+        isRecord(value) && value.quant_method ? ` (quant_method ${shown(value.quant_method)})` : "";
+      if (values.length === 0)
+        throw new Error(`${key} is given${method}, but such models are not run so far.`);
       const stated = `${key} is ${shown(value)}`;
       throw new Error(`${stated}, but only ${JSON.stringify(values[0])} is run so far.`);
     }
   }
 }
 
-/** The same without the note that experts are stored as MXFP4: their tensors say so themselves. */
-export function withoutMxfp4(json: Record<string, unknown>): Record<string, unknown> {
+/** What a note of packed weights asks for that we do not run, as the end of a sentence; nothing where it is all run. */
+export function refusedPacking(stored: Record<string, unknown>): string | undefined {
+  const { quant_method: method, config_groups: groups, kv_cache_scheme: cache } = stored;
+  if (method === "mxfp4") return undefined;
+  if (method !== "compressed-tensors") return `quant_method ${shown(method)}`;
+  for (const group of Object.values(Object(groups)).map(Object)) {
+    const format = group.format ?? stored.format;
+    if (format !== "pack-quantized") return `the format ${shown(format)}`;
+    if (group.input_activations || group.output_activations) return "activations of few bits";
+  }
+  return cache ? "a cache of few bits" : undefined;
+}
+
+/** The same without a note of how weights are packed that we run: their tensors say so themselves. */
+export function withoutPacking(json: Record<string, unknown>): Record<string, unknown> {
   const { quantization_config: stored, ...others } = json;
-  return isRecord(stored) && stored.quant_method === "mxfp4" ? others : json;
+  if (!isRecord(stored) || stored.quant_method === undefined) return json;
+  const refused = refusedPacking(stored);
+  if (refused === undefined) return others;
+  throw new Error(
+    `quantization_config is given with ${refused}, but only compressed-tensors (pack-quantized) and mxfp4 are run so far.`,
+  );
 }
 
 //| 03-moe/a-files-of-weights.ipynb#check-idle
@@ -495,13 +516,15 @@ export function ignoredKey(
 export function configConflicts(json: Record<string, unknown>, family: FamilySettings): string[] {
   const { architecture, parts, spelling = {} } = family;
   const others = Object.entries(spelling).filter(([, own]) => !(own in configAliases));
-  const named = Array.isArray(json.architectures) ? json.architectures : [architecture];
+  const architectures = Array.isArray(json.architectures) ? json.architectures : [architecture];
   return [
     ...Object.entries(configAliases).flatMap(([alias, key]) => ignoredKey(json, key, alias, json[alias])),
     ...ignoredKey(json, "torch_dtype", "dtype", json.dtype),
     ...others.flatMap(([key, own]) => ignoredKey(json, key, own, json[own])),
     ...parts.flatMap((part) => part.conflicts?.(json) ?? []),
-    ...(named.includes(architecture) ? [] : ignoredKey(json, "architectures", "model_type", json.model_type)),
+    ...(architectures.includes(architecture)
+      ? []
+      : ignoredKey(json, "architectures", "model_type", json.model_type)),
   ];
 }
 
@@ -535,11 +558,11 @@ export function checkConfigKeys(
 ): void {
   const own = configKeysOf(family);
   const aliases = Object.keys(configAliases).filter((alias) => own.includes(configAliases[alias]));
-  const known = [...own, ...aliases];
+  const allowed = [...own, ...aliases];
   for (const key of Object.keys(json)) {
-    if (known.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
+    if (allowed.includes(key) || otherConfigKeys.includes(key) || family.idle?.includes(key)) continue;
     const spelled = family.spelling?.[key];
-    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, known);
+    const hint = spelled ? `; it is called ${spelled} there.` : didYouMean(key, allowed);
     throw new Error(`${key} is not a setting of a ${modelType} model${hint}`);
   }
 }

@@ -77,10 +77,12 @@ export function chatTemplateOf(
   jinja?: string,
 ): { template?: string; warnings: string[] } {
   const given = (isRecord(tokenizerConfig) ? tokenizerConfig.chat_template : undefined) ?? undefined;
-  const named = Array.isArray(given)
-    ? given.find((each) => isRecord(each) && each.name === "default")
+  const defaultTemplate = Array.isArray(given)
+    ? given.find((entry) => isRecord(entry) && entry.name === "default")
     : undefined;
-  const inside = Array.isArray(given) ? (named as { template?: unknown } | undefined)?.template : given;
+  const inside = Array.isArray(given)
+    ? (defaultTemplate as { template?: unknown } | undefined)?.template
+    : given;
   if (inside !== undefined && typeof inside !== "string")
     throw new Error(`chat_template must be text, or a list of named templates, not ${shown(given)}.`);
   const text = inside as string | undefined;

@@ -184,15 +184,15 @@ export function readSafetensorsEntry(name: string, entry: unknown, dataStart: nu
       `Tensor ${shown(name)} has no valid data_offsets: they must be two whole numbers from 0 up.`,
     );
   }
-  const known = dtype as SafetensorsDtype;
-  const bytes = tensorByteLength(name, known, shape);
+  const knownDtype = dtype as SafetensorsDtype;
+  const bytes = tensorByteLength(name, knownDtype, shape);
   if (offsets[1] - offsets[0] !== bytes) {
     const range = `data_offsets ${offsets[0]} to ${offsets[1]}`;
     throw new Error(
       `Tensor ${shown(name)} of ${dtype} ${shown(shape)} takes ${bytes} bytes, but has ${range}.`,
     );
   }
-  return { dtype: known, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
+  return { dtype: knownDtype, shape, begin: dataStart + offsets[0], end: dataStart + offsets[1] };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-metadata
@@ -238,8 +238,8 @@ export function readSafetensorsHeader(bytes: Uint8Array): SafetensorsHeader {
     throw new Error(`The safetensors header ends at byte ${dataStart}, but there are only ${bytes.length}.`);
   }
   const header = parseHeaderJson(bytes.subarray(8, dataStart));
-  const named = Object.entries(header).filter(([name]) => name !== "__metadata__");
-  const entries = named.map(([name, entry]): [string, SafetensorsEntry] => [
+  const tensorEntries = Object.entries(header).filter(([name]) => name !== "__metadata__");
+  const entries = tensorEntries.map(([name, entry]): [string, SafetensorsEntry] => [
     name,
     readSafetensorsEntry(name, entry, dataStart),
   ]);

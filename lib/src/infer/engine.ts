@@ -2,15 +2,17 @@
 import { finish } from "../gpu/commands.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
+import { editWords } from "../kernels/sample.js";
 import { cacheBytes } from "../model/count.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
-import { withoutGradients } from "../tensor/autograd.js";
+import { withInference } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";
 import { rowWindow } from "../tensor/pieces.js";
 import { uniforms } from "../tensor/random.js";
+import { type SampleInputs, likeliestRows, sampleInputs, sampleRows } from "../tensor/sample.js";
 import { type Tensor, indices, launchInto, view, zeros } from "../tensor/tensor.js";
 import {
   type BlockPool,
@@ -23,7 +25,16 @@ import {
   takeBlock,
 } from "./blocks.js";
 import { type KeyValueCache, blockMemory } from "./cache.js";
-import { type SamplingSettings, checkSampling, sampleToken } from "./sampling.js";
+import {
+  type SampledRow,
+  type SamplingSettings,
+  type TokenUses,
+  checkDrawn,
+  checkSampling,
+  packEdits,
+  tokenUses,
+  writeSampling,
+} from "./sampling.js";
 
 //| 05-inference/3-many-at-once.ipynb#request-types
 /** A text to be continued. */
@@ -174,6 +185,8 @@ export interface Sequence {
   choice: Choice;
   queue: TokenQueue;
   constraint?: TokenConstraint;
+  /** How often it has each token, by which penalties go. */
+  uses: TokenUses;
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-parts
@@ -186,8 +199,10 @@ export interface EngineParts {
   pool: BlockPool;
   memory: KeyValueCache;
   turns: RopeTables;
+  /** What is recorded so far, by size. */
   steps: Map<string, BatchStep>;
-  /** The scores after each text that are wanted of a step [maxSequences, vocabulary]. */
+  draws: Map<string, DrawStep>;
+  /** The scores that are wanted of a step, a row for each text [rows, vocabulary]. */
   scores: Tensor;
   /** Both in the order of arrival. */
   waiting: Sequence[];
@@ -203,9 +218,13 @@ export interface EngineParts {
 }
 
 //| 05-inference/3-many-at-once.ipynb#batch-step
-/** Texts that are written at once, and tokens of a prompt that are read at once: a recorded step has one of these sizes. */
-export const batchClasses = [1, 2, 4, 8, 16, 32];
+/** Tokens of a prompt that are read at once: a recorded step has one of these sizes, or one token of each of some texts. */
 export const chunkClasses = [16, 64, 256];
+
+/** The number of rows of a step for `count` texts: a power of two, so that there are few different ones. */
+export function batchClass(count: number): number {
+  return 2 ** Math.ceil(Math.log2(count));
+}
 
 /** A recorded step on `tokens` new tokens of each of `batch` texts. Its inputs are small tensors, written before each run. */
 export interface BatchStep {
@@ -223,16 +242,16 @@ export interface BatchStep {
 
 /** Records the model on `tokens` tokens of each of `batch` texts, which stand anywhere. */
 export function batchStep(parts: EngineParts, batch: number, tokens: number): BatchStep {
-  const { model, memory, turns, scores, capacity, settings } = parts;
+  const { model, memory, turns, scores, capacity } = parts;
   const { hiddenSize, vocabSize } = model.config;
   const shape = [batch, tokens];
   const zeros = (sizes: number[]) => indices(new Uint32Array(sizes.reduce((a, b) => a * b)), sizes);
   const [ids, positions, last, places] = [zeros(shape), zeros(shape), zeros([batch, 1]), zeros([batch])];
   const tables = zeros([batch, Math.ceil(capacity / blockTokens)]);
   const context = { positions, ...turns, cache: memory.at(positions, tables) };
-  const put = cacheWriteKernel({ rows: 1, tokens: batch, width: vocabSize, capacity: settings.maxSequences });
+  const put = cacheWriteKernel({ rows: 1, tokens: batch, width: vocabSize, capacity: scores.shape[0] });
   const recording = capture<void>(() =>
-    withoutGradients(() => {
+    withInference(() => {
       const { hidden } = hiddenStates(model, ids, context);
       const logits = outputLogits(model, embed(last, view(hidden, [batch * tokens, hiddenSize])));
       launchInto(put, [logits, places], [scores]);
@@ -379,17 +398,11 @@ export function chunksOf(sequence: Sequence, count: number): StepRun[] {
   return runs;
 }
 
-/** Texts that want one token each, side by side. */
+/** A run for texts that want one token each, side by side; none where there are none. */
 export function decodeRuns(sequences: Sequence[]): StepRun[] {
-  const runs: StepRun[] = [];
-  const most = batchClasses[batchClasses.length - 1];
-  for (let at = 0; at < sequences.length; at += most) {
-    const parts = sequences
-      .slice(at, at + most)
-      .map((sequence) => ({ sequence, start: sequence.computed, count: 1 }));
-    runs.push({ parts, batch: batchClasses.find((size) => size >= parts.length)!, tokens: 1 });
-  }
-  return runs;
+  if (sequences.length === 0) return [];
+  const parts = sequences.map((sequence) => ({ sequence, start: sequence.computed, count: 1 }));
+  return [{ parts, batch: batchClass(parts.length), tokens: 1 }];
 }
 
 //| 05-inference/3-many-at-once.ipynb#plan-step
@@ -410,38 +423,88 @@ export function planStep(parts: EngineParts): StepRun[] {
 }
 
 //| 05-inference/3-many-at-once.ipynb#draw
-/** Scores [vocabulary] of which those that may not come are −Infinity. */
-export function allowedScores(
-  scores: Float32Array,
-  { request: { vocabSize }, constraint }: Sequence,
-): Float32Array {
-  const some = scores.slice(0, vocabSize);
-  const mask = constraint?.mask();
-  if (mask)
-    for (let id = 0; id < some.length; id++)
-      if (!((mask[id >> 5] >>> (id & 31)) & 1)) some[id] = Number.NEGATIVE_INFINITY;
-  return some;
+/** A recorded draw of one token for each of some rows of scores. */
+export interface DrawStep {
+  inputs: SampleInputs;
+  recording: Recording<{ ids: Tensor<"u32">; likeliest?: ReturnType<typeof likeliestRows> }>;
 }
 
-/** The logarithm of each token's probability, from scores [vocabulary]. */
-export function logProbabilities(scores: Float32Array): Float64Array {
-  const highest = scores.reduce((most, score) => Math.max(most, score), Number.NEGATIVE_INFINITY);
-  const sum = scores.reduce((total, score) => total + Math.exp(score - highest), 0);
-  return Float64Array.from(scores, (score) => score - highest - Math.log(sum));
-}
+/** Alternatives that are found for every token where any are wanted. */
+export const mostAlternatives = 20;
 
-/** Draws the next token of a text from the scores after its last. */
-export function drawToken(sequence: Sequence, scores: Float32Array): GeneratedToken {
-  const { request, number, tokens } = sequence;
-  const { seed, sampling, drawn = 0, alternatives } = request;
+/** What a row of scores is drawn by. */
+export function sampledRow(
+  { request, number, tokens, constraint, uses }: Sequence,
+  vocab: number,
+): SampledRow {
+  const { seed, sampling, drawn = 0, vocabSize = vocab } = request;
   const place = drawn + tokens.length - request.prompt.length;
-  const [uniform] = uniforms(seed, 1, place + number * 2 ** 32);
-  const id = sampleToken(allowedScores(scores, sequence), sampling, uniform);
-  if (alternatives === undefined) return { id };
-  const logs = logProbabilities(scores.subarray(0, request.vocabSize));
-  const best = Array.from(logs.keys()).sort((a, b) => logs[b] - logs[a] || a - b);
-  const listed = best.slice(0, alternatives).map((other) => ({ id: other, logProbability: logs[other] }));
-  return { id, logProbability: logs[id], alternatives: listed };
+  const [uniform] = uniforms(seed, 1, place + number * 2 ** 32); // each choice has a stream of its own
+  return { settings: sampling, uniform, vocabSize, uses, mask: constraint?.mask() };
+}
+
+/** The recorded draw for rows of this kind, recorded when it is first needed. */
+export function drawStepOf(
+  { draws, scores }: EngineParts,
+  rows: (SampledRow | undefined)[],
+  hasAlternatives: boolean,
+): DrawStep {
+  const [count, vocab] = [batchClass(rows.length), scores.shape[1]];
+  const edited = packEdits(rows).length / editWords;
+  const needs = { masked: rows.some((row) => row?.mask), edits: edited && Math.max(16, batchClass(edited)) };
+  const key = JSON.stringify([count, needs, hasAlternatives]);
+  const recorded = draws.get(key);
+  if (recorded) return recorded;
+  const [inputs, some] = [sampleInputs(count, vocab, needs), rowWindow(scores, 0, count)];
+  const recording = capture(() => {
+    const ids = sampleRows(some, inputs);
+    return {
+      ids,
+      likeliest: hasAlternatives
+        ? likeliestRows(some, ids, inputs, Math.min(mostAlternatives, vocab))
+        : undefined,
+    };
+  });
+  some.free(); // what is recorded holds the scores
+  const step = { inputs, recording };
+  draws.set(key, step);
+  return step;
+}
+
+//| 05-inference/3-many-at-once.ipynb#draw-tokens
+/** What the next token of a text is drawn by; nothing if the text has no next token, with which it ends. */
+export function rowOf(parts: EngineParts, sequence: Sequence): SampledRow | undefined {
+  try {
+    return sampledRow(sequence, parts.scores.shape[1]);
+  } catch (error) {
+    endSequence(parts, sequence, "aborted", error as Error);
+    return undefined;
+  }
+}
+
+/** Draws the next tokens of some texts by their rows of scores, in this order. */
+export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise<GeneratedToken[]> {
+  const rows = drawn.map((sequence) => rowOf(parts, sequence));
+  const wantsMore = ({ request }: Sequence) => request.alternatives !== undefined;
+  const { inputs, recording } = drawStepOf(parts, rows, drawn.some(wantsMore));
+  writeSampling(inputs, rows);
+  const { ids, likeliest } = recording.run();
+  const results = [ids.array(), likeliest?.logProbabilities.array(), likeliest?.likeliest.array()] as const;
+  const [chosen, logs, others] = await Promise.all(results);
+  return drawn.map((sequence, row) => {
+    if (!wantsMore(sequence)) return { id: chosen[row] };
+    const width = others!.length / chosen.length;
+    const ofRow = logs!.subarray(row * (width + 1), (row + 1) * (width + 1));
+    const best = Array.from(ofRow.subarray(1), (logProbability, i) => ({
+      id: others![row * width + i],
+      logProbability,
+    }));
+    return {
+      id: chosen[row],
+      logProbability: ofRow[0],
+      alternatives: best.slice(0, sequence.request.alternatives),
+    };
+  });
 }
 
 //| 05-inference/3-many-at-once.ipynb#write-token
@@ -472,11 +535,25 @@ export function addToken(parts: EngineParts, sequence: Sequence, token: Generate
   }
   constraint?.accept(token.id);
   tokens.push(token.id);
+  sequence.uses.set(token.id, (sequence.uses.get(token.id) ?? 0) + 1);
   queue.push(token);
   parts.counts.generatedTokens += 1;
   const isFull =
     tokens.length - request.prompt.length === request.maxTokens || tokens.length > parts.capacity;
   if (isFull) endSequence(parts, sequence, "length");
+}
+
+/** Takes what was drawn for texts; one that could draw nothing ends with the reason. */
+export function addTokens(parts: EngineParts, drawn: Sequence[], tokens: GeneratedToken[]): void {
+  drawn.forEach((sequence, row) => {
+    if (sequence.choice.finishReason) return; // aborted meanwhile
+    try {
+      checkDrawn(tokens[row].id);
+      addToken(parts, sequence, tokens[row]);
+    } catch (error) {
+      endSequence(parts, sequence, "aborted", error as Error);
+    }
+  });
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-step
@@ -499,24 +576,27 @@ export function noteComputed({ pool }: EngineParts, { sequence, start, count }: 
   }
 }
 
+//| 05-inference/3-many-at-once.ipynb#engine-step-2
+/** What a step did: its runs, and the texts whose next tokens were drawn, in the order of their rows of scores. */
+export interface StepResult {
+  runs: StepRun[];
+  drawn: Sequence[];
+}
+
 /** Runs one step of all texts: one wait for the GPU. */
-export async function engineStep(parts: EngineParts): Promise<void> {
+export async function engineStep(parts: EngineParts): Promise<StepResult> {
   admitAll(parts);
   const runs = planStep(parts);
-  const wanting: Sequence[] = [];
+  const drawn: Sequence[] = [];
   for (const run of runs) {
-    runBatchStep(stepOf(parts, run.batch, run.tokens), run, wanting.length);
-    wanting.push(...run.parts.filter(isLastPart).map(({ sequence }) => sequence));
+    runBatchStep(stepOf(parts, run.batch, run.tokens), run, drawn.length);
+    drawn.push(...run.parts.filter(isLastPart).map(({ sequence }) => sequence));
   }
   for (const part of runs.flatMap(({ parts: some }) => some)) noteComputed(parts, part);
   parts.counts.steps += 1;
-  if (wanting.length === 0) return finish();
-  const { vocabSize } = parts.model.config;
-  const scores = await rowWindow(parts.scores, 0, wanting.length).array();
-  wanting.forEach((sequence, row) => {
-    if (sequence.choice.finishReason) return; // aborted meanwhile
-    addToken(parts, sequence, drawToken(sequence, scores.subarray(row * vocabSize, (row + 1) * vocabSize)));
-  });
+  if (drawn.length > 0) addTokens(parts, drawn, await drawTokens(parts, drawn));
+  else await finish();
+  return { runs, drawn };
 }
 
 //| 05-inference/3-many-at-once.ipynb#engine-loop
@@ -542,7 +622,7 @@ export async function runEngine(parts: EngineParts): Promise<void> {
 /** Throws for a request that cannot be served. */
 export function checkRequest(
   { model, capacity, closed }: EngineParts,
-  { prompt, sampling }: EngineRequest,
+  { prompt, sampling, alternatives }: EngineRequest,
 ): void {
   const { config } = model;
   if (closed) throw new Error(`This engine serves no more requests: ${closed.message}`);
@@ -557,6 +637,8 @@ export function checkRequest(
       `${prompt.length} tokens do not fit an engine whose blocks hold ${capacity}: open it with more blocks.`,
     );
   checkSampling(sampling);
+  if (alternatives !== undefined && !(alternatives >= 0 && alternatives <= mostAlternatives))
+    throw new Error(`There are 0 to ${mostAlternatives} alternatives to each token, not ${alternatives}.`);
 }
 
 /** One of a request's choices, as the engine keeps it and as its reader sees it. */
@@ -571,15 +653,18 @@ export function newSequence(
   const choice: Choice = { tokens: queue.read(abort), finishReason: undefined, cachedTokens: 0, abort };
   const root = parts.settings.prefixCache ? 0 : -parts.requests; // entries have numbers above 0
   const text = { tokens: Array.from(request.prompt), computed: 0, blocks: [], entered: 0, lastEntry: root };
+  const earlier = Math.max(0, request.prompt.length - (request.drawn ?? 0)); // where this text's own tokens begin
+  const uses = tokenUses(text.tokens.slice(0, earlier), text.tokens.slice(earlier));
   const own = { request, number, arrival: parts.arrivals++, leader, root };
-  const sequence: Sequence = { ...own, ...text, choice, queue, constraint: request.constraint?.() };
+  const sequence: Sequence = { ...own, ...text, choice, queue, constraint: request.constraint?.(), uses };
   return sequence;
 }
 
 //| 05-inference/3-many-at-once.ipynb#submit
-/** Takes a request in: gives its choices, which begin to run. */
-export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
-  checkRequest(parts, request);
+/** Puts a request at the end of those that wait, and gives its choices. */
+export function enqueue(parts: EngineParts, given: EngineRequest): Sequence[] {
+  checkRequest(parts, given);
+  const request = { ...given, prompt: Array.from(given.prompt) }; // which the caller may go on with
   parts.requests += 1;
   parts.counts.promptTokens += request.prompt.length;
   const leader = newSequence(parts, request, 0);
@@ -590,8 +675,14 @@ export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
     if (request.maxTokens > 0) parts.waiting.push(sequence);
     else endSequence(parts, sequence, "length");
   }
+  return [leader, ...others];
+}
+
+/** Takes a request in: gives its choices, which begin to run. */
+export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
+  const sequences = enqueue(parts, request);
   parts.loop ??= Promise.resolve().then(() => runEngine(parts));
-  return [leader, ...others].map(({ choice }) => choice);
+  return sequences.map(({ choice }) => choice);
 }
 
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts
@@ -623,18 +714,23 @@ export function engineParts(model: Model, given: EngineSettings): EngineParts {
     memory: blockMemory(config, settings.blocks),
     turns: ropeTables(config, capacity),
     steps: new Map(),
-    scores: zeros([settings.maxSequences, config.vocabSize]),
+    draws: new Map(),
+    scores: zeros([batchClass(settings.maxSequences), config.vocabSize]),
   };
 }
 
 //| 05-inference/3-many-at-once.ipynb#free-engine
 /** Frees all GPU memory of an engine. */
-export function freeEngine({ memory, turns, scores, steps }: EngineParts): void {
+export function freeEngine({ memory, turns, scores, steps, draws }: EngineParts): void {
   for (const { recording, ...inputs } of steps.values()) {
     recording.free();
     for (const input of Object.values(inputs)) input.free();
   }
-  steps.clear();
+  for (const { recording, inputs } of draws.values()) {
+    recording.free();
+    for (const input of Object.values(inputs)) input?.free();
+  }
+  for (const recorded of [steps, draws]) recorded.clear();
   for (const owned of [memory, scores, turns.ropeTable, turns.localRopeTable]) owned?.free();
 }
 

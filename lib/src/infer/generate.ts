@@ -1,161 +1,12 @@
-// Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/05-inference/3-many-at-once.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
-import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
-import { type RopeTables, ropeTables } from "../model/positions.js";
+import { blockTokens } from "../kernels/flash.js";
 import type { Model } from "../model/structure.js";
-import { withoutGradients } from "../tensor/autograd.js";
-import { type Recording, capture } from "../tensor/capture.js";
-import { embed } from "../tensor/embedding.js";
-import { uniforms } from "../tensor/random.js";
-import { type Tensor, indices, view } from "../tensor/tensor.js";
 import { type Tokenizer, streamDecoder } from "../tokenizer/characters.js";
-import { type KeyValueCache, keyValueCache } from "./cache.js";
-import { type SamplingSettings, plainSampling, sampleToken, stopFilter } from "./sampling.js";
+import { type Engine, openEngine } from "./engine.js";
+import { type SamplingSettings, plainSampling, stopFilter } from "./sampling.js";
 
-//| 05-inference/2-the-cache.ipynb#token-step
-/** Tokens of a prompt that go through the model at once. */
-export const prefillChunk = 32;
-
-/** A recorded step of a fixed number of tokens. Its inputs are small tensors, written before each run. */
-export interface TokenStep {
-  ids: Tensor<"u32">;
-  positions: Tensor<"u32">;
-  /** Which of the tokens is the last one whose score is wanted. */
-  last: Tensor<"u32">;
-  recording: Recording<Tensor>;
-}
-
-/** Records the model on `tokens` tokens that stand at any positions, giving the scores after one of them. */
-export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, turns: RopeTables): TokenStep {
-  const [ids, positions] = [indices(new Uint32Array(tokens), [1, tokens]), indices(new Uint32Array(tokens))];
-  const last = indices([0], [1, 1]);
-  const context = { positions, ...turns, cache: cache.at(positions) };
-  const recording = capture(() =>
-    withoutGradients(() => {
-      const { hidden } = hiddenStates(model, ids, context);
-      return outputLogits(model, embed(last, view(hidden, [tokens, model.config.hiddenSize])));
-    }),
-  );
-  return { ids, positions, last, recording };
-}
-
-//| 05-inference/2-the-cache.ipynb#run-token-step
-/**
- * Runs a recorded step on up to its number of tokens, and gives the scores after the last; the rest is padding that later
- * tokens overwrite. It does not wait for the GPU.
- */
-export function runTokenStep(step: TokenStep, ids: number[], start: number): Tensor {
-  const tokens = step.ids.size;
-  step.ids.write(Uint32Array.from({ length: tokens }, (_, i) => ids[Math.min(i, ids.length - 1)]));
-  step.positions.write(Uint32Array.from({ length: tokens }, (_, i) => start + i));
-  step.last.write([ids.length - 1]);
-  return step.recording.run();
-}
-
-//| 05-inference/2-the-cache.ipynb#token-steps
-/** The recorded steps of a session: made when they are first needed. */
-export interface TokenSteps {
-  /** The step that reads so many tokens. */
-  reading(tokens: number): TokenStep;
-  free(): void;
-}
-
-/** Steps of a model that share a cache and tables of turns. */
-export function tokenSteps(model: Model, cache: KeyValueCache, turns: RopeTables): TokenSteps {
-  const steps = new Map<number, TokenStep>();
-  return {
-    reading(tokens) {
-      const step = steps.get(tokens) ?? tokenStep(model, tokens, cache, turns);
-      steps.set(tokens, step);
-      return step;
-    },
-    free() {
-      for (const { recording, ids, positions, last } of steps.values()) {
-        recording.free();
-        for (const input of [ids, positions, last]) input.free();
-      }
-    },
-  };
-}
-
-//| 05-inference/2-the-cache.ipynb#session-parts
-/** Throws when a text of `length` tokens is longer than the model was made for. */
-export function checkLength({ contextLength }: ModelConfig, length: number): void {
-  if (length > contextLength)
-    throw new Error(
-      `${length} tokens are more than this model's context of ${contextLength}: shorten the text.`,
-    );
-}
-
-//| 05-inference/2-the-cache.ipynb#session
-/** One text being continued: the model with a cache of what it has read. */
-export interface Session {
-  /** Tokens read so far. */
-  length: number;
-  capacity: number;
-  cacheBytes: number;
-  /** Reads more tokens and gives the scores [vocabulary] of what may follow the last one. */
-  read(ids: ArrayLike<number>): Promise<Float32Array>;
-  /** Forgets what it has read. */
-  clear(): void;
-  free(): void;
-}
-
-//| 05-inference/2-the-cache.ipynb#session-helpers
-/** Throws when a session has no room for more tokens, or is given none. */
-export function checkRoom({ length, capacity }: Session, tokens: number): void {
-  if (tokens === 0) throw new Error("There is nothing to continue: give at least one token.");
-  if (length + tokens > capacity)
-    throw new Error(
-      `${length + tokens} tokens do not fit a session of ${capacity}: open it with a larger capacity.`,
-    );
-}
-
-//| 05-inference/2-the-cache.ipynb#read-in-chunks
-/** Reads ids into a session, some at a time, and gives the scores after the last. */
-export async function readInChunks(
-  session: Session,
-  steps: TokenSteps,
-  { vocabSize }: ModelConfig,
-  ids: number[],
-): Promise<Float32Array> {
-  checkIds(ids, vocabSize);
-  checkRoom(session, ids.length);
-  let scores: Tensor | undefined;
-  for (let at = 0; at < ids.length; at += prefillChunk) {
-    const chunk = ids.slice(at, at + prefillChunk);
-    const step = steps.reading(chunk.length === 1 ? 1 : prefillChunk);
-    scores = runTokenStep(step, chunk, session.length);
-    session.length += chunk.length;
-  }
-  return scores!.array();
-}
-
-//| 05-inference/2-the-cache.ipynb#open-session
-/** Opens a session for up to `capacity` tokens. Reading goes in chunks, then token by token. */
-export function openSession(model: Model, capacity: number): Session {
-  const { config } = model;
-  checkLength(config, capacity);
-  const cache = keyValueCache(config, capacity);
-  // The last chunk of a prompt may be padded past the end: its turns are looked up too.
-  const turns = ropeTables(config, capacity + prefillChunk, capacity);
-  const steps = tokenSteps(model, cache, turns);
-  const session: Session = {
-    length: 0,
-    capacity,
-    cacheBytes: cache.bytes,
-    read: (ids) => readInChunks(session, steps, config, Array.from(ids)),
-    clear() {
-      session.length = 0; // what the cache holds is out of sight, and will be written over
-    },
-    free() {
-      for (const owned of [steps, cache, turns.ropeTable, turns.localRopeTable]) owned?.free();
-    },
-  };
-  return session;
-}
-
-//| 05-inference/2-the-cache.ipynb#generate-settings
+//| 05-inference/3-many-at-once.ipynb#generate-settings
 /** What to generate. */
 export interface GenerateSettings extends SamplingSettings {
   /** New tokens at most; fewer when a stop is met. */
@@ -171,49 +22,47 @@ export interface GenerateSettings extends SamplingSettings {
 /** Settings that only need `maxTokens`. */
 export const plainGenerate: Omit<GenerateSettings, "maxTokens"> = { ...plainSampling, seed: 0, stopIds: [] };
 
-//| 05-inference/2-the-cache.ipynb#generate-parts
-/** Tokens that a session needs room for: the last new token is never read. */
-export function sessionSize({ contextLength }: ModelConfig, tokens: number): number {
-  return Math.min(contextLength, Math.ceil(tokens / 64) * 64);
-}
-
-//| 05-inference/2-the-cache.ipynb#generate
+//| 05-inference/3-many-at-once.ipynb#generate
 /**
  * Continues `prompt` (ids) token by token. When the model's context is full, it forgets the earlier half of the text and
  * goes on. Leaving the loop early is fine. Throws for an empty prompt, ids outside of the vocabulary, and a prompt longer
- * than the model's context. Without a `session` it opens one of its own; a given one goes on from what it has read, and stays open.
+ * than the model's context. Without an `engine` it opens one of its own; a given one stays open.
  */
 export async function* generate(
   model: Model,
   prompt: ArrayLike<number>,
   settings: GenerateSettings,
-  session?: Session,
+  engine?: Engine,
 ): AsyncGenerator<number> {
-  const { config } = model;
-  checkLength(config, prompt.length);
-  const own = session ?? openSession(model, sessionSize(config, prompt.length + settings.maxTokens));
-  const text = Array.from(prompt);
-  let unread = text.length;
+  const { maxTokens, seed, stopIds, vocabSize, ...sampling } = settings;
+  const size = Math.min(model.config.contextLength, prompt.length + maxTokens);
+  const own = engine ?? openEngine(model, { maxSequences: 1, blocks: Math.ceil(size / blockTokens) });
+  let text = Array.from(prompt);
   try {
-    for (let i = 0; i < settings.maxTokens; i++) {
-      if (own.length + unread > own.capacity) {
-        own.clear();
-        unread = Math.min(text.length, Math.ceil(own.capacity / 2));
+    for (let drawn = 0; drawn < maxTokens; text = text.slice(-Math.floor(text.length / 2))) {
+      const request = {
+        prompt: text,
+        maxTokens: maxTokens - drawn,
+        seed,
+        stopIds,
+        vocabSize,
+        sampling,
+        drawn,
+      };
+      const [choice] = own.submit(request);
+      for await (const { id } of choice.tokens) {
+        yield id;
+        text.push(id);
+        drawn += 1;
       }
-      const scores = await own.read(text.slice(text.length - unread));
-      const [uniform] = uniforms(settings.seed, 1, i);
-      const id = sampleToken(scores.subarray(0, settings.vocabSize), settings, uniform);
-      if (settings.stopIds.includes(id)) return;
-      yield id;
-      text.push(id);
-      unread = 1;
+      if (choice.finishReason !== "length") return;
     }
   } finally {
-    if (!session) own.free();
+    if (!engine) await own.close();
   }
 }
 
-//| 05-inference/2-the-cache.ipynb#text-ends
+//| 05-inference/3-many-at-once.ipynb#text-ends
 /** The ids that end a text: those of the model's configuration, else the tokenizer's `<|endoftext|>` where it has one. */
 export function endOfText({ eosTokenIds }: ModelConfig, { specials }: Tokenizer): number[] {
   if (eosTokenIds.length > 0) return eosTokenIds;
@@ -233,23 +82,35 @@ export function promptIds(tokenizer: Tokenizer, prompt: string): Uint32Array {
   throw new Error("The prompt is empty, and this tokenizer has no token that begins a text: give some text.");
 }
 
-//| 05-inference/2-the-cache.ipynb#generate-text
-/** Continues a text, or the ids of one, and gives what follows in pieces, whole characters only, up to the first of `stop`. */
-export async function* generateText(
-  model: Model,
+//| 05-inference/3-many-at-once.ipynb#text-pieces
+/** The text of tokens that follow `ids`, in pieces of whole characters, up to the first of `stop`. */
+export async function* textPieces(
+  tokens: AsyncIterable<number>,
   tokenizer: Tokenizer,
-  prompt: string | ArrayLike<number>,
-  settings: GenerateSettings & { stop?: string[] },
-  session?: Session,
+  ids: ArrayLike<number>,
+  stop: string[],
 ): AsyncGenerator<string> {
-  const ids = typeof prompt === "string" ? promptIds(tokenizer, prompt) : prompt;
   const decoder = streamDecoder(tokenizer, ids);
-  const filter = stopFilter(settings.stop ?? []);
-  for await (const id of generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, session)) {
+  const filter = stopFilter(stop);
+  for await (const id of tokens) {
     const { text, stopped } = filter.push(decoder.push(id));
     if (text !== "") yield text;
     if (stopped) return;
   }
   const { text, stopped } = filter.push(decoder.end());
   yield stopped ? text : text + filter.end();
+}
+
+//| 05-inference/3-many-at-once.ipynb#generate-text
+/** Continues a text, or the ids of one, and gives what follows in pieces, whole characters only, up to the first of `stop`. */
+export async function* generateText(
+  model: Model,
+  tokenizer: Tokenizer,
+  prompt: string | ArrayLike<number>,
+  settings: GenerateSettings & { stop?: string[] },
+  engine?: Engine,
+): AsyncGenerator<string> {
+  const ids = typeof prompt === "string" ? promptIds(tokenizer, prompt) : prompt;
+  const tokens = generate(model, ids, { ...settings, vocabSize: tokenizer.vocabSize }, engine);
+  yield* textPieces(tokens, tokenizer, ids, settings.stop ?? []);
 }

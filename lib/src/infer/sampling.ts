@@ -1,4 +1,19 @@
 // Extracted from chapters/05-inference/1-sampling.ipynb: edit it there, or here and run `npm run backport`.
+import {
+  type ScoreEdit,
+  damagedScores,
+  editWords,
+  nothingAllowed,
+  packEdit,
+  packSettings,
+} from "../kernels/sample.js";
+import type { SampleInputs } from "../tensor/sample.js";
+
+//| 05-inference/1-sampling.ipynb#refusals
+/** What is said when no token can be chosen, here and where the GPU chooses. */
+export const damagedSentence = "The model's scores are not numbers: it is damaged, or its training diverged.";
+export const nothingAllowedSentence =
+  "No token may come next: the mask, or the grammar behind it, allows none.";
 
 //| 05-inference/1-sampling.ipynb#likeliest
 /**
@@ -12,8 +27,7 @@ export function argmax(logits: ArrayLike<number>): number {
     damaged ||= Number.isNaN(logits[id]);
     if (logits[id] > logits[best]) best = id;
   }
-  if (damaged || !Number.isFinite(logits[best]))
-    throw new Error("The model's scores are not numbers: it is damaged, or its training diverged.");
+  if (damaged || !Number.isFinite(logits[best])) throw new Error(damagedSentence);
   return best;
 }
 
@@ -98,23 +112,45 @@ export interface SamplingSettings {
   temperature: number;
   /** Keep only this many of the likeliest tokens. 0 keeps all. */
   topK: number;
-  /** Keep the likeliest tokens until their probabilities add up to this. 1 keeps all. */
+  /** Keep the likeliest tokens until their probabilities add up to this. 1 keeps all, 0 the likeliest alone. */
   topP: number;
   /** Keep tokens at least this fraction as likely as the likeliest. 0 keeps all. */
   minP: number;
+  /** The score of a token that is in the text so far is divided by it, or multiplied where it is below 0. 1 changes nothing. */
+  repetitionPenalty?: number;
+  /** Taken from the score of a token that was generated. 0 changes nothing. */
+  presencePenalty?: number;
+  /** Taken from the score of a token for each time that it was generated. 0 changes nothing. */
+  frequencyPenalty?: number;
+  /** Added to the scores of single tokens. */
+  bias?: [id: number, bias: number][];
 }
 
 /** Plain sampling from the model's own distribution. */
 export const plainSampling: SamplingSettings = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 
+//| 05-inference/1-sampling.ipynb#check-penalties
+/** Throws a sentence for a penalty or a bias that means nothing. */
+export function checkPenalties(settings: SamplingSettings): void {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, bias = [] } = settings;
+  if (!(repetitionPenalty > 0 && Number.isFinite(repetitionPenalty)))
+    throw new Error(`The repetition penalty must be above 0, not ${repetitionPenalty}.`);
+  for (const [name, penalty] of Object.entries({ presence: presencePenalty, frequency: frequencyPenalty }))
+    if (!Number.isFinite(penalty)) throw new Error(`The ${name} penalty must be a number, not ${penalty}.`);
+  const wrong = bias.find(([id, added]) => !Number.isInteger(id) || id < 0 || !Number.isFinite(added));
+  if (wrong) throw new Error(`A bias is a token id and a number, not ${wrong.join(": ")}.`);
+}
+
 //| 05-inference/1-sampling.ipynb#check-sampling
 /** Throws a sentence for a setting that means nothing. */
-export function checkSampling({ temperature, topK, topP, minP }: SamplingSettings): void {
+export function checkSampling(settings: SamplingSettings): void {
+  const { temperature, topK, topP, minP } = settings;
   if (!(temperature >= 0)) throw new Error(`The temperature must be 0 or more, not ${temperature}.`);
   if (!Number.isInteger(topK) || topK < 0)
     throw new Error(`top-k must be a whole number, 0 or more, not ${topK}.`);
-  if (!(topP > 0 && topP <= 1)) throw new Error(`top-p must be above 0 and at most 1, not ${topP}.`);
+  if (!(topP >= 0 && topP <= 1)) throw new Error(`top-p must be at least 0 and at most 1, not ${topP}.`);
   if (!(minP >= 0 && minP < 1)) throw new Error(`min-p must be at least 0 and below 1, not ${minP}.`);
+  checkPenalties(settings);
 }
 
 //| 05-inference/1-sampling.ipynb#least-weight
@@ -149,7 +185,7 @@ export function promisingCandidates(logits: ArrayLike<number>, settings: Samplin
 export function candidatesFor(logits: ArrayLike<number>, settings: SamplingSettings): Candidate[] {
   checkSampling(settings);
   const { temperature, topK, topP, minP } = settings;
-  if (temperature === 0) return [{ id: argmax(logits), probability: 1 }];
+  if (temperature === 0 || topP === 0) return [{ id: argmax(logits), probability: 1 }];
   const candidates = promisingCandidates(logits, settings);
   if (topK === 0 && topP === 1 && minP === 0) return candidates;
   return keepMinP(keepTopP(keepTopK(candidates.sort(likelierFirst), topK), topP), minP);
@@ -159,6 +195,155 @@ export function candidatesFor(logits: ArrayLike<number>, settings: SamplingSetti
 /** Chooses the next token from scores [vocabulary] with a uniform random number in [0, 1). */
 export function sampleToken(logits: ArrayLike<number>, settings: SamplingSettings, uniform: number): number {
   return sampleFrom(candidatesFor(logits, settings), uniform);
+}
+
+//| 05-inference/1-sampling.ipynb#token-uses
+/** How often each token was generated in a text so far: 0 times for those that only its prompt has. */
+export type TokenUses = Map<number, number>;
+
+/** The uses of a text that was `generated` after a `prompt`. */
+export function tokenUses(prompt: Iterable<number>, generated: Iterable<number> = []): TokenUses {
+  const uses: TokenUses = new Map();
+  for (const id of prompt) uses.set(id, 0);
+  for (const id of generated) uses.set(id, (uses.get(id) ?? 0) + 1);
+  return uses;
+}
+
+//| 05-inference/1-sampling.ipynb#score-edits
+/** The scores that settings change: those with a bias and, where there is a penalty, those of all tokens of the text. */
+export function scoreEdits(settings: SamplingSettings, uses: TokenUses = new Map()): ScoreEdit[] {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, bias = [] } = settings;
+  const isPenalized = repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+  const edits = new Map<number, ScoreEdit>();
+  for (const [id, times] of isPenalized ? uses : []) edits.set(id, { id, bias: 0, isUsed: true, times });
+  for (const [id, added] of bias) {
+    const edit = edits.get(id) ?? { id, bias: 0, isUsed: false, times: 0 };
+    edits.set(id, { ...edit, bias: edit.bias + added });
+  }
+  return [...edits.values()];
+}
+
+//| 05-inference/1-sampling.ipynb#edited-score
+/**
+ * A score after an edit: the bias is added; then comes the repetition penalty (Keskar and others, "CTRL"), as in transformers; then what OpenAI's API calls
+ * frequency and presence penalty.
+ */
+export function editedScore(
+  score: number,
+  { bias, isUsed, times }: ScoreEdit,
+  settings: SamplingSettings,
+): number {
+  const { repetitionPenalty = 1, presencePenalty = 0, frequencyPenalty = 0 } = settings;
+  const biased = score + bias;
+  if (!isUsed) return biased;
+  const repeated = biased > 0 ? biased / repetitionPenalty : biased * repetitionPenalty;
+  return repeated - frequencyPenalty * times - (times > 0 ? presencePenalty : 0);
+}
+
+/** Whether a mask allows a token: bit id % 32 of word id / 32. */
+export function isAllowed(mask: Uint32Array, id: number): boolean {
+  return ((mask[id >>> 5] >>> (id % 32)) & 1) === 1;
+}
+
+//| 05-inference/1-sampling.ipynb#edited-scores
+/** What a choice depends on besides the scores and the settings. */
+export interface TextSoFar {
+  uses?: TokenUses;
+  /** Which tokens may come, a bit each, as long as ⌈vocabulary / 32⌉. */
+  mask?: Uint32Array;
+}
+
+/** The scores [vocabulary] that tokens are drawn by: after bias and penalties, and −∞ for those that may not come. Throws when none may. */
+export function editedScores(
+  logits: ArrayLike<number>,
+  settings: SamplingSettings,
+  { uses, mask }: TextSoFar,
+): Float64Array {
+  const scores = Float64Array.from(logits);
+  for (const edit of scoreEdits(settings, uses))
+    if (edit.id < scores.length) scores[edit.id] = editedScore(scores[edit.id], edit, settings);
+  if (!mask) return scores;
+  const allowed = scores.map((score, id) => (isAllowed(mask, id) ? score : Number.NEGATIVE_INFINITY));
+  if (allowed.every((score) => score === Number.NEGATIVE_INFINITY)) throw new Error(nothingAllowedSentence);
+  return allowed;
+}
+
+//| 05-inference/1-sampling.ipynb#likeliest-tokens
+/** A token, and the natural logarithm of the probability that the model gave it. */
+export interface TokenLogProbability {
+  id: number;
+  logProbability: number;
+}
+
+/** The logarithms of the probabilities that scores [vocabulary] stand for: log softmax. */
+export function logProbabilities(logits: ArrayLike<number>): Float64Array {
+  const logSum =
+    logits[argmax(logits)] + Math.log(tokenWeights(logits, 1).reduce((sum, weight) => sum + weight, 0));
+  return Float64Array.from(logits, (score) => score - logSum);
+}
+
+/** The `count` likeliest tokens by scores [vocabulary] as the model gave them, likeliest first. */
+export function likeliestTokens(logits: ArrayLike<number>, count: number): TokenLogProbability[] {
+  const all = Array.from(logProbabilities(logits), (logProbability, id) => ({ id, logProbability }));
+  return all.sort((a, b) => b.logProbability - a.logProbability || a.id - b.id).slice(0, count);
+}
+
+//| 05-inference/1-sampling.ipynb#write-rows
+/** One row that is to be drawn: what it is drawn by, and the text so far. */
+export interface SampledRow extends TextSoFar {
+  settings: SamplingSettings;
+  /** A random number in [0, 1). */
+  uniform: number;
+  /** Only ids below it are chosen. */
+  vocabSize: number;
+}
+
+/** The edits of all rows, as kernels read them: [edits, 4]. */
+export function packEdits(rows: (SampledRow | undefined)[]): number[] {
+  return rows.flatMap((row, at) =>
+    (row ? scoreEdits(row.settings, row.uses) : []).flatMap((edit) => packEdit(at, edit)),
+  );
+}
+
+/** The masks of all rows [rows, words]: rows without one may have every token. */
+export function packMasks(rows: (SampledRow | undefined)[], words: number): Uint32Array {
+  const masks = new Uint32Array(rows.length * words).fill(0xffffffff);
+  rows.forEach((row, at) => {
+    if (row?.mask) masks.set(row.mask.subarray(0, words), at * words);
+  });
+  return masks;
+}
+
+//| 05-inference/1-sampling.ipynb#write-rows-2
+/**
+ * Writes what the next run of `sampleRows` draws by. Rows that are left out get some token at hardly any cost. Throws when the inputs have no room
+ * for a row's mask or for all edits.
+ */
+export function writeSampling(inputs: SampleInputs, rows: (SampledRow | undefined)[]): void {
+  const { settings, mask, edits } = inputs;
+  const unused = { ...plainSampling, temperature: 0, uniform: 0, limit: 1 };
+  const all = Array.from({ length: settings.shape[0] }, (_, at) => rows[at]);
+  settings.write(
+    all.flatMap((row) =>
+      packSettings(row ? { ...row.settings, uniform: row.uniform, limit: row.vocabSize } : unused),
+    ),
+  );
+  if (!mask && all.some((row) => row?.mask))
+    throw new Error("A row has a mask, and these inputs were made without.");
+  mask?.write(packMasks(all, mask.shape[1]));
+  const packed = packEdits(all);
+  if (packed.length > (edits?.size ?? 0))
+    throw new Error(
+      `${packed.length / editWords} scores are to be changed, and these inputs have room for ${edits?.shape[0] ?? 0}.`,
+    );
+  edits?.write(Uint32Array.from({ length: edits.size }, (_, i) => packed[i] ?? 0xffffffff));
+}
+
+//| 05-inference/1-sampling.ipynb#check-drawn
+/** Throws when there is no token to be had: the scores were not numbers, or the mask left none. */
+export function checkDrawn(id: number): void {
+  if (id === nothingAllowed) throw new Error(nothingAllowedSentence);
+  if (id === damagedScores) throw new Error(damagedSentence);
 }
 
 //| 05-inference/1-sampling.ipynb#open-end

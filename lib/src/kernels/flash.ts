@@ -402,9 +402,9 @@ export function capScores({ softcap }: FlashShape, { rows }: FlashTiling): strin
  * put together, which on a processor costs what a thousand keys cost. It is the same for all lengths, so that where a part begins
  * depends on nothing else.
  */
-export function partKeysFor({ tokens, length }: FlashShape, facts: AdapterFacts): number {
+export function partKeysFor({ tokens, length }: FlashShape, facts: AdapterFacts, invariant = false): number {
   const keys = prefersSubgroups(facts) ? 2048 : 512;
-  return tokens <= 8 && length > keys ? keys : 0;
+  return (invariant || tokens <= 8) && length > keys ? keys : 0;
 }
 
 /** Parts that the keys of a row are split into: 1 where they are not. */
@@ -417,11 +417,11 @@ export function keyParts({ length }: FlashShape, { partKeys }: FlashTiling): num
  * The tiling where no gradients are wanted. Chunks of a prompt that are read into a cache of up to 1,024 keys go row by row, as
  * decoding does, which compiles in a tenth of the time; with more keys four rows a lane soon win that back.
  */
-export function inferenceTiling(shape: FlashShape, facts: AdapterFacts): FlashTiling {
+export function inferenceTiling(shape: FlashShape, facts: AdapterFacts, invariant = false): FlashTiling {
   const { tokens, length } = shape;
   const tiling = flashTiling(shape, facts);
   const brief = tokens < length && length <= 1024 && !tiling.textures;
-  return { ...tiling, rows: brief ? 1 : tiling.rows, partKeys: partKeysFor(shape, facts) };
+  return { ...tiling, rows: brief ? 1 : tiling.rows, partKeys: partKeysFor(shape, facts, invariant) };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-frame

@@ -1,5 +1,5 @@
 // Extracted from chapters/02-attention/2-matrix-products.ipynb: edit it there, or here and run `npm run backport`.
-import { float16Value } from "../formats/float16.js";
+import { float16Bits, float16Value } from "../formats/float16.js";
 import type { OperandFormat, PackedArray } from "./operands.js";
 import { vec4At } from "./wgsl.js";
 
@@ -77,7 +77,8 @@ export const int8Format: OperandFormat = {
   },
   unpack([words, scales], length) {
     const codes = new Int8Array(words.buffer, words.byteOffset, words.length * 4);
-    return Float32Array.from(codes, (code, i) => code * scales[Math.floor(i / length)]);
+    const factors = new Float32Array(scales.buffer, scales.byteOffset, scales.length);
+    return Float32Array.from(codes, (code, i) => code * factors[Math.floor(i / length)]);
   },
 };
 
@@ -102,8 +103,8 @@ export function mxScale(block: Float32Array): number {
   return largest === 0 ? 127 : Math.max(1, Math.min(254, Math.floor(Math.log2(largest)) - 2 + 127));
 }
 
-/** The bytes that words hold. */
-export function bytesIn(words: PackedArray): Uint8Array {
+/** The bytes that an array holds. */
+export function bytesIn(words: ArrayBufferView): Uint8Array {
   return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }
 
@@ -147,3 +148,110 @@ export const mxfp4Format: OperandFormat = {
     });
   },
 };
+
+//| 02-attention/2-matrix-products.ipynb#int4-parts
+/** The f16 nearest to a number; beyond its range, its largest number. */
+export function nearestHalf(value: number): number {
+  return float16Value(float16Bits(Math.max(-65504, Math.min(65504, value))));
+}
+
+/** How a group's codes become numbers: scale · (code - zero). */
+export interface GroupScale {
+  scale: number;
+  zero: number;
+}
+
+/** The scale of a group around the code 8: its number of largest size becomes the code 0. */
+export function scaleAroundZero(group: Float32Array): GroupScale {
+  let largest = 0;
+  for (const value of group) if (Math.abs(value) > Math.abs(largest)) largest = value;
+  return { scale: nearestHalf(largest / -8), zero: 8 };
+}
+
+/** The scale of a group from its smallest number (or 0) to its largest (or 0), and the code that stands for zero. */
+export function scaleOfRange(group: Float32Array): GroupScale {
+  let [least, most] = [0, 0];
+  for (const value of group) [least, most] = [Math.min(least, value), Math.max(most, value)];
+  const scale = nearestHalf((most - least) / 15);
+  return { scale, zero: scale === 0 ? 0 : Math.round(-least / scale) };
+}
+
+//| 02-attention/2-matrix-products.ipynb#int4-format
+/** A format whose blocks share a scale, and perhaps a zero point. */
+export interface GroupFormat extends OperandFormat {
+  block: number;
+  zeroPoints: boolean;
+}
+
+/** How the scales of groups are stored in words, and WGSL that takes codes (a vec4f) of the group at `at` to numbers. */
+export interface ScaleStorage {
+  bytes: number;
+  scaleOf(group: Float32Array): GroupScale;
+  store(words: Uint32Array, group: number, scale: GroupScale): void;
+  read(words: PackedArray, group: number): GroupScale;
+  apply(codes: string, name: string, group: string): string;
+}
+
+/** An f16 for each group, two to a word. */
+export const halfScales: ScaleStorage = {
+  bytes: 2,
+  scaleOf: scaleAroundZero,
+  store: (words, group, { scale }) => pairsOf(words).set([float16Bits(scale)], group),
+  read: (words, group) => ({ scale: float16Value(pairsOf(words)[group]), zero: 8 }),
+  apply: (codes, name, group) =>
+    `(${codes} - 8.0) * unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x`,
+};
+
+/** A word for each group: the f16 below, the zero point above. */
+export const zeroPointScales: ScaleStorage = {
+  bytes: 4,
+  scaleOf: scaleOfRange,
+  store: (words, group, { scale, zero }) => words.set([float16Bits(scale) | (zero << 16)], group),
+  read: (words, group) => ({ scale: float16Value(words[group] & 0xffff), zero: words[group] >>> 16 }),
+  apply: (codes, name, group) =>
+    `(${codes} - f32(${name}Scales[${group}] >> 16u)) * unpack2x16float(${name}Scales[${group}]).x`,
+};
+
+//| 02-attention/2-matrix-products.ipynb#int4-format-2
+/**
+ * Whole numbers from 0 to 15, eight to a word from the lowest up, and an f16 scale for each group of neighbours: they stand for
+ * scale · (code - 8), or with zero points for scale · (code - the group's own).
+ */
+export function int4Format(group: number, zeroPoints = false): GroupFormat {
+  const storage = zeroPoints ? zeroPointScales : halfScales;
+  return {
+    name: `int4${zeroPoints ? "-asym" : ""}-${group}`,
+    block: group,
+    zeroPoints,
+    bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
+    loadFour(name, at) {
+      const codes = `vec4f((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
+      return storage.apply(codes, name, `(${at}) / ${group}u`);
+    },
+    rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
+    pack(values) {
+      const [codes, scales] = [
+        wordsFor(values.length / 2),
+        wordsFor((storage.bytes * values.length) / group),
+      ];
+      for (let first = 0; first < values.length; first += group) {
+        storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
+        const { scale, zero } = storage.read(scales, first / group);
+        for (let i = first; i < first + group; i++) {
+          const code = scale === 0 ? zero : Math.round(values[i] / scale) + zero;
+          codes[i >> 3] |= Math.max(0, Math.min(15, code)) << (4 * (i & 7));
+        }
+      }
+      return [codes, scales];
+    },
+    unpack([codes, scales]) {
+      const values = new Float32Array(8 * codes.length);
+      for (let first = 0; first < values.length; first += group) {
+        const { scale, zero } = storage.read(scales, first / group);
+        for (let i = first; i < first + group; i++)
+          values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
+      }
+      return values;
+    },
+  };
+}

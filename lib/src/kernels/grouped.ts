@@ -35,6 +35,8 @@ export interface GroupedShape {
   f16?: boolean;
   /** How the experts' numbers are stored: as 32-bit floats unless given. */
   format?: OperandFormat;
+  /** See `MatmulShape`. */
+  invariant?: boolean;
   /** Whether each expert's bias [experts, columns] is added to its rows. */
   epilogue?: Pick<Epilogue, "bias">;
 }

@@ -10,7 +10,13 @@ import { floatBits, vectorAlias, vectorWidth } from "./wgsl.js";
  * Normalization", 2019): y = x · r · weight with r = 1 / √(mean(x²) + epsilon). The r of each row is kept for the way
  * back, as inverse [rows].
  */
-export function rmsNormKernel(rows: number, columns: number, epsilon: number, facts: AdapterFacts): Kernel {
+export function rmsNormKernel(
+  rows: number,
+  columns: number,
+  epsilon: number,
+  facts: AdapterFacts,
+  invariant = false,
+): Kernel {
   const body = `
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { let v = x[start + i]; sum += total(v * v); }
@@ -20,7 +26,7 @@ export function rmsNormKernel(rows: number, columns: number, epsilon: number, fa
   const reads = ["x: array<V>", "weight: array<V>"];
   const writes = ["y: array<V>", "inverse: array<f32>"];
   const sizes = { epsilon: floatBits(epsilon) };
-  return rowKernel({ name: "RMSNorm", rows, columns, reads, writes, sizes, body }, facts);
+  return rowKernel({ name: "RMSNorm", rows, columns, reads, writes, sizes, body, invariant }, facts);
 }
 
 //| 02-attention/4-rows.ipynb#rms-norm-backward
@@ -77,7 +83,13 @@ export function rmsNormWeightKernel(rows: number, columns: number): Kernel {
  * Normalization", 2016): y = (x − mean(x)) · r · weight + bias with r = 1 / √(variance + epsilon). Mean and r of each row
  * are kept for the way back, as statistics [rows, 2].
  */
-export function layerNormKernel(rows: number, columns: number, epsilon: number, facts: AdapterFacts): Kernel {
+export function layerNormKernel(
+  rows: number,
+  columns: number,
+  epsilon: number,
+  facts: AdapterFacts,
+  invariant = false,
+): Kernel {
   const body = `
   var sum = 0.0;
   for (var i = first; i < LENGTH; i += STEP) { sum += total(x[start + i]); }
@@ -90,7 +102,7 @@ export function layerNormKernel(rows: number, columns: number, epsilon: number, 
   const reads = ["x: array<V>", "weight: array<V>", "bias: array<V>"];
   const writes = ["y: array<V>", "statistics: array<vec2f>"];
   const sizes = { epsilon: floatBits(epsilon) };
-  return rowKernel({ name: "LayerNorm", rows, columns, reads, writes, sizes, body }, facts);
+  return rowKernel({ name: "LayerNorm", rows, columns, reads, writes, sizes, body, invariant }, facts);
 }
 
 //| 02-attention/4-rows.ipynb#layer-norm-backward

@@ -44,7 +44,15 @@ export interface MatmulShape {
   format?: OperandFormat;
   /** What becomes of each result. */
   epilogue?: Epilogue;
+  /** Results are summed in one order, slice by slice, whatever the number of rows and the kernel: as inference wants it. */
+  invariant?: boolean;
 }
+
+/**
+ * Inner indices of a slice. An invariant product adds up each slice by itself, one multiply-add after the other, and then the
+ * slices, from the first to the last: every kernel can do that, and rows that are computed alone get the bits that they get among others.
+ */
+export const sliceLength = 32;
 
 /** Each result y becomes alpha · (y + bias) + beta · residual. Which of it a product wants is data: one kernel serves all. */
 export interface Epilogue {
@@ -100,13 +108,14 @@ export function batchPlaces({ sharedB }: MatmulShape): MatmulPlaces {
 //| 02-attention/2-matrix-products.ipynb#matmul-name
 /** A name such as `matmul 12x64x64x32 (B transposed)` for errors and profiles. */
 export function matmulName(places: MatmulPlaces, shape: MatmulShape): string {
-  const { batch, rows, columns, k, transposeA, transposeB, f16, format, epilogue = {} } = shape;
+  const { batch, rows, columns, k, transposeA, transposeB, f16, format, invariant, epilogue = {} } = shape;
   const size = `${batch === 1 ? "" : `${batch}x`}${rows}x${columns}x${k}`;
   const notes = [
     transposeA && "A transposed",
     transposeB && "B transposed",
     format && `B in ${format.name}`,
     f16 && "16 bits",
+    invariant && "invariant",
     epilogue.bias && "bias",
     epilogue.alpha !== undefined && `times ${epilogue.alpha}`,
     epilogue.residual && (epilogue.beta === undefined ? "residual" : `${epilogue.beta} * residual`),
@@ -301,7 +310,15 @@ export function productKernel(shape: MatmulShape, places: MatmulPlaces, form: Pr
   );
   return kernel({
     name: `${matmulName(places, shape)}${form.note ?? ""}`,
-    key: [form.name, places.name, places.b, ...kinds, vec4, shape.f16 === true].join(),
+    key: [
+      form.name,
+      places.name,
+      places.b,
+      ...kinds,
+      vec4,
+      shape.f16 === true,
+      shape.invariant === true,
+    ].join(),
     enable,
     reads: [...operands.flatMap(operandBindings), ...places.reads, "bias: array<V>", "residual: array<V>"],
     writes: ["c: array<V>"],

@@ -5,7 +5,14 @@ import type { AdapterFacts } from "../gpu/device.js";
 import type { Kernel } from "../gpu/kernel.js";
 import { fastestVariant, tunerChoices } from "../gpu/tuner.js";
 import { matvecKernel, suitsMatvec } from "./matvec.js";
-import { type MatmulPlaces, type MatmulShape, batchPlaces, f32Format, matmulName } from "./operands.js";
+import {
+  type MatmulPlaces,
+  type MatmulShape,
+  batchPlaces,
+  f32Format,
+  matmulName,
+  sliceLength,
+} from "./operands.js";
 import { hasSubgroupMatrix, subgroupMatrixKernel, unitTile } from "./subgroup-matrix.js";
 import { subgroupMatmulKernel } from "./subgroup.js";
 import { tileRows, tiledMatmulKernel } from "./tiled.js";
@@ -33,7 +40,9 @@ export function subgroupHeights(shape: MatmulShape, lanes: number): number[] {
   const { rows } = shape;
   const suitable = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : rows <= 16 || !isLarge(shape) ? 16 : 32;
   const usual = Math.min(suitable, tallestTile.rows);
-  const possible = [32, 16, 4].filter((height) => height <= 4 * lanes);
+  const fits = (height: number) =>
+    height <= 4 * lanes && !(shape.invariant && (4 * lanes) / height > sliceLength); // a slice is whole rounds
+  const possible = [32, 16, 4].filter(fits);
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
 
@@ -69,6 +78,7 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
   ]);
   const tiled: [string, () => Kernel] = ["tiled", () => tiledMatmulKernel(shape, places)];
   const onUnits = shape.f16 && hasSubgroupMatrix(facts);
+  if (onUnits && shape.invariant) return { "matrix units": () => subgroupMatrixKernel(shape, places) };
   return Object.fromEntries([
     ...(suitsMatvec(shape) ? [["matrix-vector", () => matvecKernel(shape, places, facts)] as const] : []),
     ...(onUnits ? [["matrix units", () => subgroupMatrixKernel(shape, places)] as const] : []),

@@ -6,11 +6,17 @@ import { vectorAlias, vectorWidth } from "./wgsl.js";
 //| 02-attention/4-rows.ipynb#row-lanes
 /**
  * Lanes that share a row of a matrix [rows, columns]: the whole subgroup where each of its lanes gets something to do, else one. On a processor
- * many rows fill all lanes by themselves, one row each, and then nothing has to be added up across lanes.
+ * many rows fill all lanes by themselves, one row each, and then nothing has to be added up across lanes; but not where a row is to have
+ * the same bits among many as alone (`invariant`).
  */
-export function rowLanes(rows: number, columns: number, { kind, subgroupSize }: AdapterFacts): number {
+export function rowLanes(
+  rows: number,
+  columns: number,
+  { kind, subgroupSize }: AdapterFacts,
+  invariant = false,
+): number {
   const shareable = subgroupSize > 1 && columns / vectorWidth(columns) >= subgroupSize;
-  return shareable && !(kind === "cpu" && rows >= 64) ? subgroupSize : 1;
+  return shareable && (invariant || !(kind === "cpu" && rows >= 64)) ? subgroupSize : 1;
 }
 
 //| 02-attention/4-rows.ipynb#row-head
@@ -33,6 +39,8 @@ export interface RowKernelParts {
   columns: number;
   reads: string[];
   writes: string[];
+  /** A row has the same bits whatever the number of rows. */
+  invariant?: boolean;
   /** Its own sizes by name, besides those of the matrix. */
   sizes?: Record<string, number>;
   /** Constants and functions. */
@@ -48,8 +56,8 @@ export interface RowKernelParts {
  * sizes, so that one compilation serves matrices of all shapes that are read in the same way.
  */
 export function rowKernel(parts: RowKernelParts, facts: AdapterFacts): Kernel {
-  const { name, rows, columns, reads, writes, sizes = {}, head = "", body } = parts;
-  const [width, lanes] = [vectorWidth(columns), rowLanes(rows, columns, facts)];
+  const { name, rows, columns, reads, writes, sizes = {}, head = "", body, invariant } = parts;
+  const [width, lanes] = [vectorWidth(columns), rowLanes(rows, columns, facts, invariant)];
   return kernel({
     name: `${name} ${rows}x${columns}`,
     reads,

@@ -9,7 +9,7 @@ import { floatBits } from "./wgsl.js";
  * Softmax of each row of x [rows, columns]: y = exp(x − max) / Σ exp(x − max). Taking off the largest element changes nothing in exact
  * numbers (it cancels) and keeps exp from overflowing. Three passes: the largest, the sum, the results.
  */
-export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts): Kernel {
+export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts, invariant = false): Kernel {
   const body = `
   var highest = -3.4e38;
   for (var i = first; i < LENGTH; i += STEP) { highest = max(highest, largest(x[start + i])); }
@@ -19,7 +19,7 @@ export function softmaxKernel(rows: number, columns: number, facts: AdapterFacts
   let scale = 1.0 / sumOfRow(sum);
   for (var i = first; i < LENGTH; i += STEP) { y[start + i] = exp(x[start + i] - highest) * scale; }`;
   return rowKernel(
-    { name: "softmax", rows, columns, reads: ["x: array<V>"], writes: ["y: array<V>"], body },
+    { name: "softmax", rows, columns, reads: ["x: array<V>"], writes: ["y: array<V>"], body, invariant },
     facts,
   );
 }

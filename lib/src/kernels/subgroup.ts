@@ -10,6 +10,7 @@ import {
   lastFour,
   operands,
   productKernel,
+  sliceLength,
 } from "./operands.js";
 import { range, zeroFrom } from "./wgsl.js";
 
@@ -132,18 +133,65 @@ export function loadTransposedColumns(b: Operand, { step, whole }: Round): strin
 
 //| 02-attention/2-matrix-products.ipynb#subgroup-round
 /** One round: the lanes load their parts of A, then multiply a step of inner indices at a time. */
-export function subgroupRound([a, b]: [Operand, Operand], tile: SubgroupTile, round: Round): string[] {
+export function subgroupRound(
+  [a, b]: [Operand, Operand],
+  tile: SubgroupTile,
+  round: Round,
+  invariant = false,
+): string[] {
   const { length, step } = round;
-  const products = range(tile.rows).map((r) => {
-    const terms = range(step).map((i) => `c${r} += ${handRound(a.alongK, tile, r, i)} * b${i};`);
-    return `      ${terms.join(" ")}`;
-  });
+  const term = (r: number, i: number) => {
+    const x = handRound(a.alongK, tile, r, i);
+    return invariant ? `c${r} = fma(vec4f(${x}), b${i}, c${r});` : `c${r} += ${x} * b${i};`;
+  };
+  const products = range(tile.rows).map(
+    (r) =>
+      `      ${range(step)
+        .map((i) => term(r, i))
+        .join(" ")}`,
+  );
   return [
     ...(a.alongK ? loadRows(a, tile, round) : loadTransposedRows(tile, round)),
     length > step ? `    for (var q = 0u; q < ${length}u; q += ${step}u) {` : "    { let q = 0u;",
     ...(b.alongK ? loadTransposedColumns(b, round) : loadColumns(round)),
     ...products,
     "    }",
+  ];
+}
+
+/** All rounds one after the other: the results are in c0, c1 and so on. */
+export function subgroupLoop(
+  both: [Operand, Operand],
+  { from }: MatmulPlaces,
+  tile: SubgroupTile,
+  round: Round,
+): string[] {
+  return [
+    `  for (var k = ${from}; k < to; k += ${round.length}u) {`,
+    ...subgroupRound(both, tile, round),
+    "  }",
+  ];
+}
+
+//| 02-attention/2-matrix-products.ipynb#subgroup-slices
+/** The same slice by slice, each added up by itself. A slice is whole rounds. */
+export function subgroupSlices(
+  both: [Operand, Operand],
+  { from }: MatmulPlaces,
+  tile: SubgroupTile,
+  round: Round,
+): string[] {
+  const rows = range(tile.rows);
+  return [
+    ...rows.map((r) => `  var sum${r} = vec4f();`),
+    `  for (var slice = ${from}; slice < to; slice += ${sliceLength}u) {`,
+    `  let end = min(slice + ${sliceLength}u, to);`,
+    `  for (var k = slice; k < end; k += ${round.length}u) {`,
+    ...subgroupRound(both, tile, round, true),
+    "  }",
+    ...rows.map((r) => `  sum${r} += c${r}; c${r} = vec4f();`),
+    "  }",
+    ...rows.map((r) => `  c${r} = sum${r};`),
   ];
 }
 
@@ -196,9 +244,7 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
       ...(both[0].alongK ? findRows(tile) : findPlace(both[0], tile)),
       ...findColumns(both[1]),
       ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
-      `  for (var k = ${places.from}; k < to; k += ${round.length}u) {`,
-      ...subgroupRound(both, tile, round),
-      "  }",
+      ...(shape.invariant ? subgroupSlices : subgroupLoop)(both, places, tile, round),
       ...range(tile.rows).map((r) => `  storeFour(cFirst, row + ${r}u, columns4, c${r});`),
       `  finishRows(cFirst, row, ${tile.rows}u, columns4);`,
     ],

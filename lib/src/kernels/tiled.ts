@@ -7,6 +7,7 @@ import {
   fourInsideFunction,
   operands,
   productKernel,
+  sliceLength,
 } from "./operands.js";
 import { range } from "./wgsl.js";
 
@@ -52,9 +53,20 @@ export function placeTile({ name, alongK }: Operand): string[] {
   });
 }
 
+//| 02-attention/2-matrix-products.ipynb#tiled-slice
+/** Where a slice of the inner dimension ends after this strip, its sums go to the others'. */
+export function endSlice(from: string): string[] {
+  const inSlice = `(k + ${tileDepth}u - ${from}) % ${sliceLength}u`;
+  return [
+    `    if (${inSlice} == 0u || k + ${tileDepth}u >= to) {`,
+    ...range(8).map((r) => `      sum${r} += c${r}; c${r} = vec4f();`),
+    "    }",
+  ];
+}
+
 //| 02-attention/2-matrix-products.ipynb#tiled-loop
 /** The statements that leave an invocation's results in c0 … c7. */
-export function tiledLoop(both: Operand[], from: string): string[] {
+export function tiledLoop(both: Operand[], from: string, invariant = false): string[] {
   const registers = both.flatMap(({ name }) => range(tileMoves).map((m) => `  var ${name}${m}: vec4f;`));
   return [
     "  let localIndex = lane;",
@@ -62,6 +74,7 @@ export function tiledLoop(both: Operand[], from: string): string[] {
     "  let y = localIndex / 16u;",
     ...registers,
     ...range(8).map((r) => `  var c${r} = vec4f();`),
+    ...(invariant ? range(8).map((r) => `  var sum${r} = vec4f();`) : []),
     ...both.flatMap((operand) => fetchTile(operand, from)),
     `  for (var k = ${from}; k < to; k += ${tileDepth}u) {`,
     ...both.flatMap(placeTile),
@@ -70,10 +83,17 @@ export function tiledLoop(both: Operand[], from: string): string[] {
     `    for (var i = 0u; i < ${tileDepth}u; i++) {`,
     ...range(2).map((g) => `      let rows${g} = vec4f(aTile[i * ${tileStride}u + y + ${g * 8}u]);`),
     `      let columns4 = vec4f(bTile[i * ${tileStride}u + x]);`,
-    ...range(8).map((r) => `      c${r} += rows${r >> 2}[${r & 3}] * columns4;`),
+    ...range(8).map((r) => {
+      const x = `rows${r >> 2}[${r & 3}]`;
+      return invariant
+        ? `      c${r} = fma(vec4f(${x}), columns4, c${r});`
+        : `      c${r} += ${x} * columns4;`;
+    }),
     "    }",
+    ...(invariant ? endSlice(from) : []),
     "    workgroupBarrier();",
     "  }",
+    ...(invariant ? range(8).map((r) => `  c${r} = sum${r};`) : []),
   ];
 }
 
@@ -108,6 +128,6 @@ export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Ker
       ...both.map(({ name }) => `var<workgroup> ${name}Tile: array<Four, ${tileDepth * tileStride}>;`),
       ...both.map(fourInsideFunction),
     ],
-    body: () => [...tiledLoop(both, places.from), ...storeTile()],
+    body: () => [...tiledLoop(both, places.from, shape.invariant), ...storeTile()],
   });
 }

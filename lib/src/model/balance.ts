@@ -34,7 +34,7 @@ export function routerTotals(layers: RoutedLayer[]): Tensor {
 
 //| 03-moe/3-keeping-balance.ipynb#balance-loss
 /**
- * The balance loss of all sparse layers together: E · Σ f P, where f is an expert's pairs a token and P its mean
+ * The balance loss [1] of all sparse layers together: E · Σ f P, where f is an expert's pairs a token and P its mean
  * probability, both over the tokens of all layers joined. When all experts are used alike it equals the experts a token
  * visits. Gradients flow into the probabilities alone. Source: `load_balancing_loss_func` of Hugging Face's transformers.
  */

@@ -9,17 +9,36 @@ import {
   renameAliases,
   runnableOf,
   strayValues,
-  withoutMxfp4,
+  withoutPacking,
 } from "../formats/config.js";
 import { isRecord, shown, withoutNulls } from "../formats/keys.js";
 import { configJson, configText } from "../formats/write-config.js";
-import { modelFamilies } from "./families.js";
+import { modelFamilies, multimodalFamilies, multimodalFamily } from "./families.js";
+
+//| 03-moe/a-files-of-weights.ipynb#decoder-config
+/** Keys that models of text and pictures state for the whole, and that count for the decoder unless it has them itself. */
+export const wholeKeys =
+  `bos_token_id eos_token_id pad_token_id tie_word_embeddings quantization_config`.split(" ");
+
+/** The configuration of a model's decoder: of a model of text and pictures, the part that is one. */
+export function decoderConfig(json: Record<string, unknown>): Record<string, unknown> {
+  const multimodal = multimodalFamily(json);
+  if (!multimodal) return json;
+  const { model_type: type, text_config: part } = json;
+  const { text, defaults } = multimodal;
+  if (!isRecord(part))
+    throw new Error(`text_config must be an object, the configuration of a ${text}, not ${shown(part)}.`);
+  const whole = Object.fromEntries(Object.entries(json).filter(([key]) => wholeKeys.includes(key)));
+  const keys: Record<string, unknown> = { ...defaults, ...withoutNulls(whole), ...withoutNulls(part) };
+  if (keys.model_type === undefined || keys.model_type === text) return { ...keys, model_type: text };
+  throw new Error(`text_config.model_type is ${shown(keys.model_type)}, but in a ${type} it is ${text}.`);
+}
 
 //| 03-moe/a-files-of-weights.ipynb#parse-config-parts
 /** The family of a configuration by its `model_type`. Throws for one that we do not run, naming those that we do. */
 export function readModelType(json: Record<string, unknown>): string {
   const type = json.model_type;
-  const families = Object.keys(modelFamilies).join(", ");
+  const families = [...Object.keys(modelFamilies), ...Object.keys(multimodalFamilies)].join(", ");
   if (type === undefined) throw new Error(`model_type is missing; it must be one of ${families}.`);
   if (typeof type === "string" && Object.hasOwn(modelFamilies, type)) return type;
   throw new Error(`model_type ${shown(type)} is not run so far; these are: ${families}.`);
@@ -61,16 +80,17 @@ export function withOwnSpelling<T>({ spelling = {} }: FamilySettings, work: () =
  */
 export function parseModelConfig(json: unknown, { strict = false } = {}): ModelConfig {
   if (!isRecord(json)) throw new Error("A model configuration must be a JSON object.");
-  const modelType = readModelType(json);
+  const own = decoderConfig(json);
+  const modelType = readModelType(own);
   const family = modelFamilies[modelType];
-  if (strict) checkConfigKeys(json, modelType, family);
-  const keys = completeKeys(json, family);
+  if (strict) checkConfigKeys(own, modelType, family);
+  const keys = completeKeys(own, family);
   const config = withOwnSpelling(family, () => {
-    checkRunnable(withoutMxfp4(keys), runnableOf(family));
+    checkRunnable(withoutPacking(keys), runnableOf(family));
     if (strict) checkRunnable(keys, Object.fromEntries(trainingKeys.map((key) => [key, [0]])));
     return buildModelConfig(keys, modelType, family);
   });
-  const [conflict] = strict ? configConflicts(json, family) : [];
+  const [conflict] = strict ? configConflicts(own, family) : [];
   if (conflict) throw new Error(`${conflict} Give one of them.`);
   return config;
 }
@@ -79,7 +99,7 @@ export function parseModelConfig(json: unknown, { strict = false } = {}): ModelC
 /** What is ignored of a config.json that `parseModelConfig` reads: a sentence for each such key; usually none. */
 export function configWarnings(json: unknown): string[] {
   const config = parseModelConfig(json);
-  const keys = json as Record<string, unknown>;
+  const keys = decoderConfig(json as Record<string, unknown>);
   return [...configConflicts(keys, modelFamilies[config.modelType]), ...strayValues(keys, config)];
 }
 

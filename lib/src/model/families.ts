@@ -61,8 +61,14 @@ import {
 /** Rotary angles that old software stored in its files: they are computed. */
 export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"];
 
-/** What the three families have in common. */
-export const llamaLike = { entries: decoderEntries, redundant: storedAngles };
+/** What most families have in common. Files of the bare decoder, without an output layer, leave the prefix out. */
+export const llamaLike = { entries: decoderEntries, redundant: storedAngles, optionalPrefix: "model." };
+
+/** Layers that predict a token after the next (DeepSeek-V3, 2024). Their files have them behind the others. */
+export const predictionLayers = {
+  keys: ["num_nextn_predict_layers", "num_mtp_layers"],
+  names: "model.layers.*.",
+};
 
 /** What Qwen's files assume of a window, which counts where they switch it on. */
 export const qwenWindow = { sliding_window: 4096, max_window_layers: 28 };
@@ -426,6 +432,7 @@ export const latentFamilies: Record<string, ModelFamily> = {
     spelling: { num_experts: "n_routed_experts" },
     lacks: ["head_dim"], // what its files call so is the part that turns
     runnable: { hidden_act: ["silu", "swish"] },
+    predictionLayers,
     idle: [
       "head_dim",
       "num_nextn_predict_layers",
@@ -478,6 +485,7 @@ export const moreSparseFamilies: Record<string, ModelFamily> = {
 /** Gemma's attention and activation, and what its files assume. */
 export const gemmaLike: Omit<ModelFamily, "architecture" | "parts"> = {
   entries: fourNormEntries,
+  optionalPrefix: "model.",
   qkNorm: "none",
   norm: "rms1p",
   embeddingScale: ({ hiddenSize }) => Math.sqrt(hiddenSize),
@@ -639,6 +647,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
     },
     spelling: { num_experts: "n_routed_experts" },
     runnable: { hidden_act: ["silu", "swish"] },
+    predictionLayers,
     idle: ["num_nextn_predict_layers"],
   },
   gpt_oss: {
@@ -720,6 +729,45 @@ export const modelFamilies: Record<string, ModelFamily> = {
     },
   },
 };
+
+//| 03-moe/5-the-families.ipynb#multimodal-families
+/** A model in whose files a decoder is one part among others. */
+export interface MultimodalFamily {
+  /** The family of the decoder, and the values of keys that its part of the configuration leaves out. */
+  text: string;
+  defaults: Record<string, unknown>;
+  /** How the names of its tensors begin, and how they begin in files of the decoder alone. */
+  prefixes: Record<string, string>;
+  /** How the names of tensors begin that belong to the other parts. */
+  others: string[];
+}
+
+/** Models of text and pictures, by their `model_type`. Their decoder is run. Source: transformers 5.18. */
+export const multimodalFamilies: Record<string, MultimodalFamily> = {
+  gemma3: {
+    text: "gemma3_text",
+    defaults: { vocab_size: 262208, num_attention_heads: 8 },
+    prefixes: {
+      "language_model.model.": "model.",
+      "language_model.lm_head.": "lm_head.",
+      "model.language_model.": "model.",
+    },
+    others: [
+      "vision_tower.",
+      "multi_modal_projector.",
+      "model.vision_tower.",
+      "model.multi_modal_projector.",
+    ],
+  },
+};
+
+/** What a config.json is of, if that is a model of text and pictures. */
+export function multimodalFamily({
+  model_type: type,
+}: Record<string, unknown>): MultimodalFamily | undefined {
+  const isOne = typeof type === "string" && Object.hasOwn(multimodalFamilies, type);
+  return isOne ? multimodalFamilies[type as string] : undefined;
+}
 
 //| 03-moe/5-the-families.ipynb#weights-of
 /** The weights of a configuration's models, in a fixed order: from the embedding up to the output. */

@@ -52,7 +52,7 @@ export function preName({ pre_tokenizer, normalizer, model }: TokenizerJson): st
   const fitting = Object.entries(preNames).filter(
     ([, { pattern }]) => patterns.length === 1 && PATTERNS[pattern] === patterns[0],
   );
-  const found = fitting.find(([, each]) => each.isWhole === isWhole) ?? fitting[0];
+  const found = fitting.find(([, entry]) => entry.isWhole === isWhole) ?? fitting[0];
   if (found) return found[0];
   throw new Error(
     `The tokenizer cuts text by a pattern for which GGUF has no name (those of ${Object.keys(preNames).join(", ")} have one).`,
@@ -87,14 +87,14 @@ export function mergeNames(merge: string | [string, string]): [string, string] {
 //| 05-inference/a-files-of-gguf.ipynb#scores
 /** Merges by what they make, in the order in which a token is made first. */
 export function madeTokens(merges: TokenizerJson["model"]["merges"]): Map<string, Set<string>> {
-  const made = new Map<string, Set<string>>();
+  const waysTo = new Map<string, Set<string>>();
   for (const merge of merges) {
     const [left, right] = mergeNames(merge);
-    const ways = made.get(left + right);
+    const ways = waysTo.get(left + right);
     if (ways) ways.add(left);
-    else made.set(left + right, new Set([left]));
+    else waysTo.set(left + right, new Set([left]));
   }
-  return made;
+  return waysTo;
 }
 
 /** All merges that scores amount to: every way to cut a token in two tokens, the highest score first. */
@@ -115,12 +115,12 @@ export function mergesOfScores(texts: string[], kinds: number[], scores: number[
 
 /** The scores of a SentencePiece-form tokenizer.json's tokens. Throws where its merges are not what scores amount to. */
 export function scoresOf({ model }: TokenizerJson, texts: string[], kinds: number[]): number[] {
-  const made = madeTokens(model.merges);
-  const order = new Map([...made.keys()].map((name, i) => [name, -i]));
+  const waysTo = madeTokens(model.merges);
+  const order = new Map([...waysTo.keys()].map((name, i) => [name, -i]));
   const scores = texts.map((name, id) => (kinds[id] === tokenKinds.normal ? (order.get(name) ?? -1e6) : 0));
   const again = madeTokens(mergesOfScores(texts, kinds, scores));
-  const isSame = [...made].every(([name, ways]) => again.get(name)?.size === ways.size);
-  if (isSame && again.size === made.size) return scores;
+  const isSame = [...waysTo].every(([name, ways]) => again.get(name)?.size === ways.size);
+  if (isSame && again.size === waysTo.size) return scores;
   throw new Error(
     "The tokenizer's merges are not those of a SentencePiece model, so GGUF cannot say them as scores.",
   );

@@ -223,7 +223,7 @@ export function architectureOf(config: ModelConfig): GgufArchitecture {
     ],
     [
       "other local layers",
-      (each) => every !== undefined && each.window !== undefined && !alternates(each, every),
+      (pattern) => every !== undefined && pattern.window !== undefined && !alternates(pattern, every),
     ],
     ["layers in which nothing turns", ({ rotatingLayers }) => rotatingLayers?.includes(false) ?? false],
   ];
@@ -389,7 +389,7 @@ export function storedNumbers(weight: ModelWeight, tensors: Map<string, StoredTe
   for (const [expert, name] of weight.files.entries()) {
     const stored = tensors.get(name)!;
     for (const piece of readPieces(name, weight, stored))
-      values.set(pieceNumbers(name, stored, piece), expert * part + piece.row * columns);
+      values.set(pieceNumbers(name, stored, piece, columns), expert * part + piece.row * columns);
   }
   return values;
 }
@@ -529,9 +529,11 @@ export function familyOfGguf(keys: Map<string, GgufValue>): string {
   const readable = Object.entries(ggufArchitectures).filter(([family]) =>
     Object.hasOwn(modelFamilies, family),
   );
-  const found = readable.find(([, each]) => each.name === name && (each.isSparse ?? false) === isSparse);
+  const found = readable.find(
+    ([, architecture]) => architecture.name === name && (architecture.isSparse ?? false) === isSparse,
+  );
   if (found) return found[0];
-  const names = [...new Set(readable.map(([, each]) => each.name))].join(", ");
+  const names = [...new Set(readable.map(([, architecture]) => architecture.name))].join(", ");
   throw new Error(
     `The architecture ${shown(name)}${isSparse ? " with experts" : ""} is not read; these are: ${names}.`,
   );
@@ -607,9 +609,9 @@ export function ggufConfigJson(head: GgufHead, divisors?: Float32Array): Record<
   };
   const stray = reader.stray();
   if (stray) throw new Error(`The file has the key ${stray}, which is not run.`);
-  const known = new Set([...sharedConfigKeys, ...family.parts.flatMap((part) => part.keys)]);
+  const keysOfFamily = new Set([...sharedConfigKeys, ...family.parts.flatMap((part) => part.keys)]);
   const own = Object.entries(withoutUndefined(keys)).filter(
-    ([key]) => known.has(key) && !family.lacks?.includes(key),
+    ([key]) => keysOfFamily.has(key) && !family.lacks?.includes(key),
   );
   return {
     model_type: modelType,

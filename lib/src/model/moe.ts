@@ -18,10 +18,11 @@ import {
   groupedMatmulKernel,
   groupedWeightKernel,
 } from "../kernels/grouped.js";
-import { isTracked, reshape, track } from "../tensor/autograd.js";
+import { inference, isTracked, reshape, track } from "../tensor/autograd.js";
 import { type Precision, matmulPrecision, withPrecision } from "../tensor/precision.js";
 import { PackedWeight, type Weight, describeWeight, productInputs } from "../tensor/products.js";
 import { type Tensor, describe, empty, launch, launchInto } from "../tensor/tensor.js";
+import { linearWatcher } from "../tensor/watch.js";
 import { applyLinear, gated } from "./block.js";
 import { type Jitter, type RouterSettings, type Routing, jittered, route } from "./router.js";
 import type { Linear } from "./structure.js";
@@ -120,6 +121,7 @@ export function checkGroupedWeights(
 export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan, bias?: Tensor): Tensor {
   checkGroupedWeights(rows, weight, bias, plan);
   const { shape, owners, segments, precision } = plan;
+  linearWatcher.now?.({ x: rows, weight, tiles: { owners, rows: shape.tile } });
   const [, outputs, inputs] = weight.shape;
   const { facts } = currentGpu();
   const f16 = precision === "f16";
@@ -130,7 +132,8 @@ export function groupedLinear(rows: Tensor, weight: Weight, plan: DispatchPlan, 
     added?: Tensor,
   ) => {
     const epilogue = { bias: added !== undefined };
-    const kernel = groupedMatmulKernel(shape, { ...grouped, f16, format, epilogue }, facts);
+    const how = { f16, format, epilogue, invariant: inference.on };
+    const kernel = groupedMatmulKernel(shape, { ...grouped, ...how }, facts);
     return launch(kernel, productInputs(x, weight, [owners], { bias: added }), [
       rows.shape[0],
       grouped.columns,

@@ -2,6 +2,7 @@
 import type { ModelConfig } from "../formats/config.js";
 import {
   type SafetensorsTensor,
+  type TensorType,
   alignBytes,
   joinedBytes,
   readSafetensors,
@@ -9,10 +10,18 @@ import {
   toFloat32,
 } from "../formats/safetensors.js";
 import { shardFiles } from "../formats/shards.js";
-import { bf16Format, bytesIn, f16Format, mxfp4Format, wordsFor } from "../kernels/formats.js";
-import { f32Format } from "../kernels/operands.js";
+import {
+  bf16Format,
+  bytesIn,
+  f16Format,
+  int4Format,
+  int8Format,
+  mxfp4Format,
+  wordsFor,
+} from "../kernels/formats.js";
+import { type OperandFormat, type PackedArray, f32Format } from "../kernels/operands.js";
 import { sizeOf } from "../tensor/tensor.js";
-import { modelFamilies, weightsOf } from "./families.js";
+import { modelFamilies, multimodalFamily, weightsOf } from "./families.js";
 import type { ModelFamily, ModelWeight, Role } from "./structure.js";
 
 //| 03-moe/a-files-of-weights.ipynb#stored-layout
@@ -108,14 +117,14 @@ export function fileTensors(weights: ModelWeight[]): Map<string, FileTensor> {
 //| 03-moe/a-files-of-weights.ipynb#merge-files
 /** A tensor in a file, whose bytes are read when they are asked for. */
 export interface StoredTensor {
-  /** MXFP4 is two tensors of the file that belong together: the blocks, and beside them the scales. */
-  dtype: SafetensorsTensor["dtype"] | "MXFP4";
+  /** A packed one is several tensors of the file that belong together, such as codes and scales. */
+  dtype: SafetensorsTensor["dtype"] | "packed";
   /** Of the numbers. */
   shape: number[];
-  /** Reads the bytes `from` to `to`; all unless given. */
+  /** Reads the bytes `from` to `to`; all unless given. Of a packed one, they are those of the format's first array. */
   read: (from?: number, to?: number) => Uint8Array;
-  /** The same for the scales of MXFP4, a byte for each block. */
-  readScales?: StoredTensor["read"];
+  /** The format of a packed one, and how the format's other arrays are read. */
+  packed?: { format: OperandFormat; others: StoredTensor["read"][] };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#merge-files-helpers
@@ -158,16 +167,126 @@ export function joinedBlocks(
     );
   }
   const shape = [...inBlocks.slice(0, -1), 32 * inBlocks[inBlocks.length - 1]];
-  return { dtype: "MXFP4", shape, read: blocks.read, readScales: scales.read };
+  return {
+    dtype: "packed",
+    shape,
+    read: blocks.read,
+    packed: { format: mxfp4Format, others: [scales.read] },
+  };
 }
 
-/** Puts the blocks and scales of the weights that a model has together, in `tensors`. */
+//| 03-moe/a-files-of-weights.ipynb#codes-readers
+/** Codes of 8 bits that begin at 0 as those that begin at -128, and the other way round. */
+export function flipSigns(codes: Uint8Array): Uint8Array {
+  return codes.map((code) => code ^ 0x80);
+}
+
+/** Reads scales of any type as f16 or f32. */
+export function scaleReader(name: string, scales: StoredTensor, dtype: "F16" | "F32"): StoredTensor["read"] {
+  if (scales.dtype === dtype) return scales.read;
+  const [from, to] = [numberWidth(name, scales), safetensorsBits[dtype] / 8];
+  return (begin = 0, end = to * sizeOf(scales.shape)) =>
+    numberBytes(numbersIn(name, scales.dtype, scales.read((begin / to) * from, (end / to) * from)), dtype);
+}
+
+/** Reads scales and zero points as words with an f16 below and a zero point above. */
+export function zeroPointReader(
+  name: string,
+  scales: StoredTensor,
+  zeros: StoredTensor,
+): StoredTensor["read"] {
+  const [rows, groups] = scales.shape.slice(-2);
+  const [halves, words] = [scaleReader(name, scales, "F16"), unitsOf(zeros.read(), 4)];
+  const zeroOf = (place: number) => {
+    const [row, group] = [Math.floor(place / groups), place % groups];
+    const block = Math.floor(row / rows) * Math.ceil(rows / 8) + Math.floor((row % rows) / 8);
+    return (words[block * groups + group] >>> (4 * ((row % rows) % 8))) & 15;
+  };
+  return (begin = 0, end = 4 * sizeOf(scales.shape)) => {
+    const own = unitsOf(halves(begin / 2, end / 2), 2);
+    return bytesIn(Uint32Array.from(own, (half, i) => half | (zeroOf(begin / 4 + i) << 16)));
+  };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-codes
+/** The sizes that a tensor of whole numbers states. */
+export function statedShape(stated: StoredTensor): number[] {
+  const { buffer, byteOffset, length } = alignBytes(stated.read(), 8);
+  return Array.from(new BigInt64Array(buffer as ArrayBuffer, byteOffset, length / 8), Number);
+}
+
+/** The format of codes with so many bits and groups. Throws for one that we do not run. */
+export function formatOfCodes(
+  name: string,
+  bits: number,
+  group: number,
+  hasZeros: boolean,
+  isWhole: boolean,
+): OperandFormat {
+  if (bits === 8 && isWhole && !hasZeros) return int8Format;
+  if (bits === 4 && group % 32 === 0) return int4Format(group, hasZeros);
+  const zeros = hasZeros ? " with zero points" : "";
+  throw new Error(
+    `The weight ${name} has ${bits} bits a number in groups of ${group}${zeros}, but only 8 bits with a scale for each row ` +
+      "and 4 bits in groups of 32 or a multiple of it are run so far.",
+  );
+}
+
+/** The one tensor that codes, scales, zero points and the sizes are. Throws unless they fit one another. */
+export function joinedCodes(
+  name: string,
+  partOf: (suffix: string) => StoredTensor | undefined,
+): StoredTensor {
+  const [codes, scales, zeros, stated] = codeSuffixes.map(partOf);
+  for (const [suffix, part] of [
+    ["_scale", scales],
+    ["_shape", stated],
+  ] as const)
+    if (!part) throw new Error(`The weight ${name}_packed has no ${name}${suffix} beside it.`);
+  const shape = stated!.dtype === "I64" ? statedShape(stated!) : [];
+  const [rows, columns, groups] = [
+    shape.slice(0, -1),
+    shape[shape.length - 1],
+    scales!.shape[scales!.shape.length - 1],
+  ];
+  const blocks = [...rows.slice(0, -1), Math.ceil(rows[rows.length - 1] / 8), groups];
+  const bits = (32 * codes!.shape[codes!.shape.length - 1]) / columns;
+  const isFitting =
+    codes!.dtype === "I32" &&
+    codes!.shape.slice(0, -1).join() === rows.join() &&
+    scales!.shape.join() === [...rows, groups].join() &&
+    (!zeros || (zeros.dtype === "I32" && zeros.shape.join() === blocks.join())) &&
+    rows.length > 0 &&
+    columns % groups === 0;
+  if (!isFitting) {
+    const parts = [codes!, scales!, ...(zeros ? [zeros] : [])].map(
+      ({ dtype, shape }) => `${dtype} [${shape.join(", ")}]`,
+    );
+    throw new Error(
+      `The weight ${name} says that it is [${shape.join(", ")}], which its ${parts.join(", ")} do not make.`,
+    );
+  }
+  const format = formatOfCodes(name, bits, columns / groups, zeros !== undefined, groups === 1);
+  const read: StoredTensor["read"] =
+    format === int8Format ? (from, to) => flipSigns(codes!.read(from, to)) : codes!.read;
+  const others = zeros
+    ? zeroPointReader(name, scales!, zeros)
+    : scaleReader(name, scales!, format === int8Format ? "F32" : "F16");
+  return { dtype: "packed", shape, read, packed: { format, others: [others] } };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-parts
+/** What follows the name of a weight in the names of its tensors. */
+export const codeSuffixes = ["_packed", "_scale", "_zero_point", "_shape"];
+
+/** Puts the tensors of each packed weight that a model has together, in `tensors`. */
 export function joinBlocks(tensors: Map<string, StoredTensor>, names: Iterable<string>): void {
   for (const name of names) {
-    const [blocks, scales] = [tensors.get(`${name}_blocks`), tensors.get(`${name}_scales`)];
-    if (tensors.has(name) || !blocks) continue;
-    tensors.set(name, joinedBlocks(name, blocks, scales));
-    for (const part of ["_blocks", "_scales"]) tensors.delete(name + part);
+    const partOf = (suffix: string) => tensors.get(name + suffix);
+    const [blocks, codes] = [partOf("_blocks"), partOf("_packed")];
+    if (tensors.has(name) || !(blocks ?? codes)) continue;
+    tensors.set(name, blocks ? joinedBlocks(name, blocks, partOf("_scales")) : joinedCodes(name, partOf));
+    for (const suffix of blocks ? ["_blocks", "_scales"] : codeSuffixes) tensors.delete(name + suffix);
   }
 }
 
@@ -194,9 +313,9 @@ export function redundantNames(config: ModelConfig): Set<string> {
 }
 
 //| 03-moe/a-files-of-weights.ipynb#check-tensors
-/** The shape that a tensor of the file has to have: the rows of MXFP4 are never transposed. */
+/** The shape that a tensor of the file has to have: packed rows are never transposed. */
 export function wantedShape({ shape, holds }: FileTensor, { dtype }: StoredTensor): number[] {
-  const isTurned = dtype === "MXFP4" && holds[0].weight.transposed;
+  const isTurned = dtype === "packed" && holds[0].weight.transposed;
   return isTurned ? [...shape.slice(0, -2), ...shape.slice(-2).reverse()] : shape;
 }
 
@@ -243,6 +362,57 @@ export function completeNames(
   if (prefix === undefined || names.some((name) => name.startsWith(prefix))) return tensors;
   const whole = new Set(entries.map(({ file }) => file)); // names that have no prefix anywhere
   return new Map([...tensors].map(([name, stored]) => [whole.has(name) ? name : prefix + name, stored]));
+}
+
+//| 03-moe/a-files-of-weights.ipynb#decoder-tensors
+/** Tensors without those whose names begin in one of these ways; which of the ways there were; how many tensors. */
+export function leaveOut(tensors: Map<string, StoredTensor>, beginnings: string[]) {
+  const beginningOf = (name: string) => beginnings.find((beginning) => name.startsWith(beginning));
+  const kept = new Map([...tensors].filter(([name]) => beginningOf(name) === undefined));
+  const found = new Set([...tensors.keys()].flatMap((name) => beginningOf(name) ?? []));
+  const parts = [...found].map((beginning) => beginning.slice(0, -1)).sort();
+  return { kept, parts, count: tensors.size - kept.size };
+}
+
+/** How the names of tensors begin that belong to layers which predict further tokens, of at most so many layers. */
+export function predictionBeginnings(
+  json: Record<string, unknown>,
+  { modelType, layers }: ModelConfig,
+  most: number,
+): string[] {
+  const { keys, names } = modelFamilies[modelType].predictionLayers ?? { keys: [], names: "" };
+  const count = Math.max(0, ...keys.map((key) => Number(json[key]) || 0));
+  return Array.from({ length: Math.min(count, most) }, (_, i) => names.replace("*", String(layers + i)));
+}
+
+//| 03-moe/a-files-of-weights.ipynb#decoder-tensors-2
+/**
+ * The tensors of a model's decoder among those of its files, under the names of its family's table; and a sentence for what is left
+ * out beside them.
+ */
+export function decoderTensors(
+  json: Record<string, unknown>,
+  config: ModelConfig,
+  stored: Map<string, StoredTensor>,
+): { tensors: Map<string, StoredTensor>; leftOut: string[] } {
+  const { prefixes = {}, others = [] } = multimodalFamily(json) ?? {};
+  const shorter = (name: string) => {
+    const long = Object.keys(prefixes).find((beginning) => name.startsWith(beginning));
+    return long === undefined ? name : prefixes[long] + name.slice(long.length);
+  };
+  const seeing = leaveOut(stored, others);
+  const short = new Map([...seeing.kept].map(([name, tensor]) => [shorter(name), tensor]));
+  const decoder = completeNames(short, modelFamilies[config.modelType]);
+  const ahead = leaveOut(decoder, predictionBeginnings(json, config, decoder.size));
+  const sentence = ({ parts, count }: ReturnType<typeof leaveOut>, why: string) =>
+    count > 0 ? [`${count} tensors of ${parts.join(" and ")} are left out: ${why}.`] : [];
+  return {
+    tensors: ahead.kept,
+    leftOut: [
+      ...sentence(seeing, "of such a model the decoder alone is run"),
+      ...sentence(ahead, "what predicts the token after the next is not used so far"),
+    ],
+  };
 }
 
 //| 03-moe/a-files-of-weights.ipynb#settle-head
@@ -300,11 +470,11 @@ export function settleHead(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-rows
-/** Some rows of a weight as bytes of its file, from row `row` on (counted over all experts); of MXFP4, their scales too. */
+/** Some rows of a weight as bytes of its file, from row `row` on (counted over all experts); of a packed one, those of its other arrays too. */
 export interface StoredPiece {
   row: number;
   data: Uint8Array;
-  scales?: Uint8Array;
+  others?: Uint8Array[];
 }
 
 /** The rows of a weight in order, a few at a time, where each has `rowBytes` neighbouring bytes in the file. */
@@ -371,38 +541,37 @@ export function* readColumns(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-pieces
-/** The rows of MXFP4 with their scales. */
-export function* readBlocks(
-  layout: StoredLayout,
-  { read, readScales }: StoredTensor,
-): Generator<StoredPiece> {
-  const scales = readRows(layout, layout.columns / 32, readScales!);
-  for (const piece of readRows(layout, layout.columns / 2, read))
-    yield { ...piece, scales: scales.next().value!.data };
+/** Packed rows: of each array of their format. */
+export function* readPacked(layout: StoredLayout, { read, packed }: StoredTensor): Generator<StoredPiece> {
+  const [first, ...rest] = packed!.format.rowBytes(layout.columns);
+  const others = packed!.others.map((readOther, i) => readRows(layout, rest[i], readOther));
+  for (const piece of readRows(layout, first, read))
+    yield { ...piece, others: others.map((rows) => rows.next().value!.data) };
 }
 
 /** The rows of a weight (of one expert, where each has a tensor) from its tensor in the file, a few at a time. */
 export function readPieces(name: string, weight: ModelWeight, stored: StoredTensor): Iterable<StoredPiece> {
   const layout = storedLayout(weight);
-  if (stored.dtype === "MXFP4") return readBlocks(layout, stored);
+  if (stored.packed) return readPacked(layout, stored);
   const width = numberWidth(name, stored);
   if (layout.transposed) return readColumns(layout, width, stored.read);
   return readRows(layout, layout.columns * width, stored.read);
 }
 
-/** The numbers of a piece, row by row, as f32. */
+/** The numbers of a piece of rows of `columns`, row by row, as f32. */
 export function pieceNumbers(
   name: string,
-  { dtype }: StoredTensor,
-  { data, scales }: StoredPiece,
+  { dtype, packed }: StoredTensor,
+  { data, others = [] }: StoredPiece,
+  columns: number,
 ): Float32Array {
-  if (dtype !== "MXFP4") return numbersIn(name, dtype, data);
-  const words = [data, scales!].map((bytes) => {
+  if (!packed) return numbersIn(name, dtype, data);
+  const words = [data, ...others].map((bytes) => {
     const whole = wordsFor(bytes.length);
     bytesIn(whole).set(bytes);
     return whole;
   });
-  return mxfp4Format.unpack(words, 32);
+  return packed.format.unpack(words, columns);
 }
 
 //| 03-moe/a-files-of-weights.ipynb#weights-file
@@ -440,34 +609,135 @@ export function fileNumbers(
 /** The types that numbers may have in a file that is written. */
 export type SavedDtype = "F32" | "F16" | "BF16";
 
+/** The formats of those types. */
+export const savedFormats: Record<SavedDtype, OperandFormat> = {
+  F32: f32Format,
+  F16: f16Format,
+  BF16: bf16Format,
+};
+
 /** Numbers as the bytes of a file. */
 export function numberBytes(values: Float32Array, dtype: SavedDtype): Uint8Array {
-  const format = { F32: f32Format, F16: f16Format, BF16: bf16Format }[dtype];
-  const [words] = format.pack(values, values.length);
+  const [words] = savedFormats[dtype].pack(values, values.length);
   return bytesIn(words).subarray(0, (values.length * safetensorsBits[dtype]) / 8);
 }
 
-/** How weights are written: as numbers of which type, and how many bytes one file may have. */
+/** A tensor that a file holds of a weight: what follows the weight's name in its own, and its bytes, from the weight's packed arrays. */
+export interface FilePart extends TensorType {
+  suffix: string;
+  bytesOf(arrays: () => PackedArray[]): Uint8Array;
+}
+
+//| 03-moe/a-files-of-weights.ipynb#file-parts
+/** The zero points in the upper halves of words [rows, groups], of eight rows in a word [rows / 8, groups]. */
+export function packZeroPoints(words: PackedArray, rows: number, groups: number): Uint32Array {
+  const packed = new Uint32Array(Math.ceil(rows / 8) * groups);
+  for (let row = 0; row < rows; row++)
+    for (let g = 0; g < groups; g++)
+      packed[(row >> 3) * groups + g] |= (words[row * groups + g] >>> 16) << (4 * (row & 7));
+  return packed;
+}
+
+/** The tensors of codes and scales. */
+export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
+  const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
+  const [isBytes, groups] = [format === int8Format, columns / (format.block ?? columns)];
+  const [codes, scales, zeros, sizes] = codeSuffixes;
+  const hasZeros = "zeroPoints" in format && format.zeroPoints === true;
+  const scaleBytes = (array: PackedArray) =>
+    hasZeros
+      ? bytesIn(Uint16Array.from(array, (word) => word & 0xffff))
+      : bytesIn(array).subarray(0, sizeOf(rows) * format.rowBytes(columns)[1]);
+  const parts: FilePart[] = [
+    {
+      suffix: codes,
+      dtype: "I32",
+      shape: [...rows, columns / (isBytes ? 4 : 8)],
+      bytesOf: (arrays) => (isBytes ? flipSigns(bytesIn(arrays()[0])) : bytesIn(arrays()[0])),
+    },
+    {
+      suffix: scales,
+      dtype: isBytes ? "F32" : "F16",
+      shape: [...rows, groups],
+      bytesOf: (arrays) => scaleBytes(arrays()[1]),
+    },
+    {
+      suffix: sizes,
+      dtype: "I64",
+      shape: [shape.length],
+      bytesOf: () => bytesIn(BigInt64Array.from(shape, BigInt)),
+    },
+  ];
+  if (!hasZeros) return parts;
+  const inBlock = rows[rows.length - 1];
+  const packed = (words: PackedArray) =>
+    joinedBytes(
+      Array.from({ length: sizeOf(rows) / inBlock }, (_, stack) =>
+        bytesIn(
+          packZeroPoints(
+            words.subarray(stack * inBlock * groups, (stack + 1) * inBlock * groups),
+            inBlock,
+            groups,
+          ),
+        ),
+      ),
+    );
+  const blocks = [...rows.slice(0, -1), Math.ceil(inBlock / 8), groups];
+  return [...parts, { suffix: zeros, dtype: "I32", shape: blocks, bytesOf: (arrays) => packed(arrays()[1]) }];
+}
+
+/** The tensors that a file holds of a weight [..., columns] in a format. */
+export function fileParts(format: OperandFormat, shape: number[]): FilePart[] {
+  const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
+  const plain = (Object.keys(savedFormats) as SavedDtype[]).find((dtype) => savedFormats[dtype] === format);
+  const whole = (i: number) => (arrays: () => PackedArray[]) =>
+    bytesIn(arrays()[i]).subarray(0, sizeOf(rows) * format.rowBytes(columns)[i]);
+  if (plain) return [{ suffix: "", dtype: plain, shape, bytesOf: whole(0) }];
+  if (format !== mxfp4Format) return codeParts(format, shape);
+  return [
+    { suffix: "_blocks", dtype: "U8", shape: [...rows, columns / 32, 16], bytesOf: whole(0) },
+    { suffix: "_scales", dtype: "U8", shape: [...rows, columns / 32], bytesOf: whole(1) },
+  ];
+}
+
+//| 03-moe/a-files-of-weights.ipynb#weights-files
+/** How weights are written: as numbers of which type, or each in a format of its own, and how many bytes one file may have. */
 export interface SaveSettings {
   dtype?: SavedDtype;
+  formatOf?: (weight: ModelWeight) => OperandFormat;
   maxShardBytes?: number;
 }
 
 /**
- * The files of a model's weights by name, piece by piece: each head, then each tensor, from the values of its weights. So they may
- * be larger than what fits into memory. They are to be written in their order.
+ * The files of a model's weights by name, piece by piece: each head, then each tensor, from the values of its weights, which are asked
+ * for once for each of its tensors. So they may be larger than what fits into memory. They are to be written in their order.
  */
 export function weightsFiles(
   config: ModelConfig,
   valuesOf: (weight: ModelWeight) => Float32Array,
-  { dtype = "F32", maxShardBytes = Number.POSITIVE_INFINITY }: SaveSettings = {},
+  {
+    dtype = "F32",
+    formatOf = () => savedFormats[dtype],
+    maxShardBytes = Number.POSITIVE_INFINITY,
+  }: SaveSettings = {},
 ): Record<string, Iterable<Uint8Array> | string> {
-  const weights = weightsOf(config);
-  const tensors = [...fileTensors(weights)].map(([name, tensor]) => [name, { ...tensor, dtype }] as const);
-  const kept = keptWhileWanted(weights, valuesOf);
-  return shardFiles(new Map(tensors), maxShardBytes, (tensor) =>
-    numberBytes(fileNumbers(tensor, kept), dtype),
+  const weights = new Map(weightsOf(config).map((weight) => [weight.path, weight]));
+  const isPlain = (weight: ModelWeight) => Object.values(savedFormats).includes(formatOf(weight));
+  const stored = [...weights.values()].map((weight) =>
+    isPlain(weight) ? weight : { ...weight, transposed: false },
   );
+  const readers = new Map<string, (weight: ModelWeight) => Float32Array>();
+  const entries = [...fileTensors(stored)].flatMap(([name, tensor]) => {
+    const format = formatOf(weights.get(tensor.holds[0].weight.path)!);
+    return fileParts(format, tensor.shape).map(({ suffix, ...part }) => {
+      // What one kind of tensor wants of a weight is soon written: then the values are dropped, until another kind wants them.
+      const kept = readers.get(suffix) ?? keptWhileWanted(stored, ({ path }) => valuesOf(weights.get(path)!));
+      readers.set(suffix, kept);
+      const arrays = () => format.pack(fileNumbers(tensor, kept), tensor.shape[tensor.shape.length - 1]);
+      return [name + suffix, { ...part, arrays }] as const;
+    });
+  });
+  return shardFiles(new Map(entries), maxShardBytes, ({ bytesOf, arrays }) => bytesOf(arrays));
 }
 
 /** All of it as one array. */

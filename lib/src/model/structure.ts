@@ -253,6 +253,8 @@ export interface ModelFamily extends FamilySettings {
   embeddingScale?: (config: ModelConfig) => number;
   /** What stands before the names of its tensors in some files and not in others. */
   optionalPrefix?: string;
+  /** Layers behind the last that predict further tokens: the keys that count them, and how their tensors' names begin. */
+  predictionLayers?: { keys: string[]; names: string };
 }
 
 //| 02-attention/9-the-block.ipynb#build-parts

@@ -3,7 +3,7 @@ import type { ModelConfig } from "../formats/config.js";
 import { bindingLimit, checkFits, readableBytes } from "../gpu/buffers.js";
 import { openWindow, release, upload } from "../gpu/commands.js";
 import { currentGpu } from "../gpu/device.js";
-import { bf16Format, bytesIn, f16Format, mxfp4Format } from "../kernels/formats.js";
+import { bf16Format, bytesIn, f16Format } from "../kernels/formats.js";
 import { type OperandFormat, f32Format } from "../kernels/operands.js";
 import { parameter } from "../tensor/autograd.js";
 import { PackedWeight, type Weight, unpack } from "../tensor/products.js";
@@ -16,7 +16,7 @@ import {
   type StoredPiece,
   type StoredTensor,
   checkTensors,
-  completeNames,
+  decoderTensors,
   fileTensors,
   joinBlocks,
   mergeFiles,
@@ -39,18 +39,22 @@ export type ModelDtype = "f32" | "f16" | "bf16" | "auto";
 export const fileFormats: Partial<Record<StoredTensor["dtype"], OperandFormat>> = {
   F16: f16Format,
   BF16: bf16Format,
-  MXFP4: mxfp4Format,
 };
 
-/** The format in which a weight of a file's type is kept: matrices and tables as wanted, the rest as 32-bit floats. */
+/** The format in which a tensor of a file is there. */
+export function fileFormat({ dtype, packed }: StoredTensor): OperandFormat {
+  return packed?.format ?? fileFormats[dtype] ?? f32Format;
+}
+
+/** The format in which a weight is kept: matrices and tables as wanted, the rest as 32-bit floats. */
 export function keptFormat(
   { role, shape, dense }: ModelWeight,
-  stored: StoredTensor["dtype"],
+  stored: StoredTensor,
   dtype: ModelDtype,
 ): OperandFormat {
   const isPacked = !dense && (role === "matrix" || role === "residual" || role === "table");
   if (!isPacked || dtype === "f32" || shape[shape.length - 1] % 4 !== 0) return f32Format;
-  return { f16: f16Format, bf16: bf16Format, auto: fileFormats[stored] ?? f32Format }[dtype];
+  return { f16: f16Format, bf16: bf16Format, auto: fileFormat(stored) }[dtype];
 }
 
 /** Bytes of each array of a weight in a format, in whole words. */
@@ -67,18 +71,20 @@ export function writeBytes({ storage }: Tensor<DType>, offset: number, data: Uin
   release(window);
 }
 
-/** A piece of a weight as the arrays of a format. Throws for numbers that are too large for it. */
+/** A piece of a weight, of rows of `columns`, as the arrays of a format. Throws for numbers that are too large for it. */
 export function packPiece(
   name: string,
   stored: StoredTensor,
   piece: StoredPiece,
   format: OperandFormat,
+  columns: number,
 ): Uint8Array[] {
-  if (fileFormats[stored.dtype] === format) return [piece.data];
-  const values = pieceNumbers(name, stored, piece);
+  const isKept = stored.packed?.format.name === format.name || fileFormats[stored.dtype] === format;
+  if (isKept) return [piece.data, ...(piece.others ?? [])];
+  const values = pieceNumbers(name, stored, piece, columns);
   if (format === f16Format && values.some((value) => Math.abs(value) >= 65520 && Number.isFinite(value)))
     throw new Error(`The weight ${name} has numbers that f16 cannot hold: choose bf16 or f32.`);
-  return format.pack(values, values.length).map(bytesIn);
+  return format.pack(values, columns).map(bytesIn);
 }
 
 //| 03-moe/5-the-families.ipynb#load-weight-2
@@ -89,23 +95,24 @@ export function loadWeight(
   dtype: ModelDtype,
 ): Weight {
   const { shape, files } = weight;
-  const format = keptFormat(weight, tensors.get(files[0])!.dtype, dtype);
+  const format = keptFormat(weight, tensors.get(files[0])!, dtype);
   const isDense = format === f32Format;
   const bytes = arrayBytes(shape, format);
   const arrays = isDense ? [empty(shape)] : bytes.map((size) => empty([size / 4], "u32"));
   const { columns } = storedLayout(weight);
   const rowBytes = format.rowBytes(columns);
-  const scales = new Uint8Array(format === mxfp4Format ? bytes[1] : 0);
+  // Rows of scales need not be whole words: they are put together first.
+  const gathered = bytes.slice(1).map((size) => new Uint8Array(size));
   const rows = sizeOf(shape) / columns / files.length;
   for (const [expert, name] of files.entries())
     for (const piece of readPieces(name, weight, tensors.get(name)!)) {
       const row = expert * rows + piece.row;
-      const [data] = packPiece(name, tensors.get(name)!, piece, format);
+      const [data, ...others] = packPiece(name, tensors.get(name)!, piece, format, columns);
       writeBytes(arrays[0], row * rowBytes[0], data);
-      if (format === mxfp4Format) scales.set(piece.scales!, row * rowBytes[1]);
+      for (const [i, other] of others.entries()) gathered[i].set(other, row * rowBytes[i + 1]);
     }
   if (isDense) return parameter(arrays[0] as Tensor);
-  if (format === mxfp4Format) writeBytes(arrays[1], 0, scales);
+  for (const [i, all] of gathered.entries()) writeBytes(arrays[i + 1], 0, all);
   return new PackedWeight(format, [...shape], arrays);
 }
 
@@ -154,12 +161,12 @@ export interface CheckedFiles {
 /** Holds a config.json (parsed) against the tensors of its files, before any of them is read. Needs no GPU. */
 export function checkModelFiles(json: unknown, files: Map<string, StoredTensor>[]): CheckedFiles {
   const stated = parseModelConfig(json);
-  const tensors = completeNames(mergeFiles(files), modelFamilies[stated.modelType]);
+  const { tensors, leftOut } = decoderTensors(json as Record<string, unknown>, stated, mergeFiles(files));
   const { config, warnings } = settleHead(stated, tensors);
   const expected = fileTensors(weightsOf(config));
   joinBlocks(tensors, expected.keys());
   checkTensors(config, tensors, expected);
-  return { config, tensors, warnings: [...configWarnings(json), ...warnings] };
+  return { config, tensors, warnings: [...configWarnings(json), ...leftOut, ...warnings] };
 }
 
 //| 03-moe/5-the-families.ipynb#open-model-files
@@ -175,7 +182,7 @@ export function openModelFiles(
 ): LoadedModel {
   const { config, tensors, warnings } = checkModelFiles(json, files);
   const needed = checkWeightsFit(config, weightsOf(config), (weight) =>
-    keptFormat(weight, tensors.get(weight.files[0])!.dtype, dtype),
+    keptFormat(weight, tensors.get(weight.files[0])!, dtype),
   );
   if (needed > available)
     throw new Error(

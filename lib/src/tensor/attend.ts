@@ -18,7 +18,7 @@ import {
 } from "../kernels/flash.js";
 import { prefersSubgroups } from "../kernels/wgsl.js";
 import { attention, checkAttention, checkPositions } from "./attention.js";
-import { isTracked, tape, track } from "./autograd.js";
+import { inference, isTracked, tape, track } from "./autograd.js";
 import { sumToShape } from "./operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
@@ -236,7 +236,7 @@ export function isPlainAttention({ keyValues, visibility, scoring }: AttendInput
 export function isFused({ queries, keyValues }: AttendInputs): boolean {
   const [, , tokens, width] = queries.shape;
   const wide = width % 4 === 0 && keyValues.values.shape[3] % 4 === 0;
-  return wide && (prefersSubgroups(currentGpu().facts) || tokens >= 64);
+  return wide && (inference.on || prefersSubgroups(currentGpu().facts) || tokens >= 64);
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#attend
@@ -263,5 +263,6 @@ export function attend(
   checkAttend(inputs);
   const shape = flashShape(inputs);
   const { facts } = currentGpu();
-  return fusedAttention(inputs, shape, (tracked ? flashTiling : inferenceTiling)(shape, facts));
+  const tiling = tracked ? flashTiling(shape, facts) : inferenceTiling(shape, facts, inference.on);
+  return fusedAttention(inputs, shape, tiling);
 }

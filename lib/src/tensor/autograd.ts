@@ -30,6 +30,26 @@ export function withoutGradients<T>(work: () => Synchronous<T>): T {
   });
 }
 
+//| 02-attention/3-tensors-and-gradients.ipynb#inference-parts
+/** Whether results are to be those of inference. */
+export const inference = { on: false };
+
+//| 02-attention/3-tensors-and-gradients.ipynb#with-inference
+/**
+ * Runs `work`, which is synchronous, without writing the tape, and with kernels that are batch-invariant: each row of a result has
+ * the same bits whatever rows are computed beside it, in however many parts a text is read, and wherever its keys and values lie.
+ */
+export function withInference<T>(work: () => Synchronous<T>): T {
+  const before = inference.on;
+  inference.on = true;
+  return withoutGradients(
+    () =>
+      inContext("withInference", work, () => {
+        inference.on = before;
+      }) as Synchronous<T>,
+  );
+}
+
 //| 02-attention/3-tensors-and-gradients.ipynb#track
 /**
  * Writes on the tape how `output` came from `inputs`, if gradients flow through any of them.

@@ -45,20 +45,20 @@ export function scale(x: Tensor, factor: number): Tensor {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#add-multiply
-/** a + b, element by element; b may be a smaller tensor that repeats over a's leading dimensions. */
+/** a + b, element by element: a [..., n] keeps its shape; b has it too, or is a smaller tensor [n] that repeats over a's leading dimensions. */
 export function add(a: Tensor, b: Tensor): Tensor {
   checkRepeats("add", a, b);
   const output = launch(elementwiseKernel("add", [a.size, b.size], ["a + b"]), [a, b], a.shape);
   return track(output, [a, b], (gradient) => [gradient, sumToShape(gradient, b.shape)]);
 }
 
-/** a − b, element by element; b may repeat as in `add`. */
+/** a − b, element by element: a [..., n] keeps its shape; b may repeat as in `add`. */
 export function subtract(a: Tensor, b: Tensor): Tensor {
   return add(a, scale(b, -1));
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#multiply
-/** a · b, element by element; b may repeat as in `add`. */
+/** a · b, element by element: a [..., n] keeps its shape; b may repeat as in `add`. */
 export function multiply(a: Tensor, b: Tensor): Tensor {
   checkRepeats("multiply", a, b);
   const output = launch(elementwiseKernel("multiply", [a.size, b.size], ["a * b"]), [a, b], a.shape);
@@ -85,7 +85,7 @@ export function applyUnary(name: string, definition: UnaryFunction, x: Tensor): 
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#unary
-/** Applies one of `unaryFunctions` to every element. */
+/** Applies one of `unaryFunctions` to every element of x [...], which keeps its shape. */
 export function unary(name: keyof typeof unaryFunctions, x: Tensor): Tensor {
   return applyUnary(name, unaryFunctions[name], x);
 }

@@ -6,7 +6,7 @@ import { elementwiseKernel } from "../kernels/elementwise.js";
 import { type Epilogue, type MatmulShape, type OperandFormat, checkBlocks } from "../kernels/operands.js";
 import { matmulKernel } from "../kernels/products.js";
 import { range } from "../kernels/wgsl.js";
-import { isTracked, track } from "./autograd.js";
+import { inference, isTracked, track } from "./autograd.js";
 import { scale, sumToShape } from "./operations.js";
 import { pieces, rowWindow } from "./pieces.js";
 import { type Precision, matmulPrecision } from "./precision.js";
@@ -22,6 +22,7 @@ import {
   tensor,
   view,
 } from "./tensor.js";
+import { linearWatcher } from "./watch.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#packed-weight
 /** A weight [..., outputs, inputs] in an operand format. Gradients go through it, and it has none itself. */
@@ -76,7 +77,7 @@ export function pack(
   return new PackedWeight(format, [...shape], parts as Tensor<DType>[]);
 }
 
-/** The values of a weight, dense or packed, read back from the GPU. */
+/** The values of a weight [..., outputs, inputs], dense or packed, read back from the GPU in row-major order. */
 export async function unpack(weight: Weight): Promise<Float32Array> {
   if (!(weight instanceof PackedWeight)) return weight.array();
   const { format, shape, parts } = weight;
@@ -138,7 +139,8 @@ export function matmulShape(a: Tensor, b: Weight, options: MatmulOptions): Matmu
   }
   const format = b instanceof PackedWeight ? b.format : undefined;
   const sharedB = batchB === 1 && batch > 1;
-  return { batch, rows, columns, k, transposeA, transposeB, sharedB, f16: precision === "f16", format };
+  const how = { f16: precision === "f16", format, invariant: inference.on };
+  return { batch, rows, columns, k, transposeA, transposeB, sharedB, ...how };
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#product
@@ -323,6 +325,7 @@ export function weightGradient(gradient: Tensor, x: Tensor, options: MatmulOptio
 export function linear(x: Tensor, weight: Weight, { adapter, ...extras }: LinearExtras = {}): Tensor {
   const { bias, residual } = extras;
   if (adapter) return adapted(linear(x, weight, extras), x, adapter);
+  linearWatcher.now?.({ x, weight });
   const shape = linearShape(x, weight, extras);
   const precision = matmulPrecision.now;
   const [outputs, inputs] = weight.shape;

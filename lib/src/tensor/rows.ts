@@ -22,7 +22,7 @@ import { columnSumKernel } from "../kernels/reduce.js";
 import { rowGroups } from "../kernels/rows.js";
 import { softmaxBackwardKernel, softmaxKernel } from "../kernels/softmax.js";
 import { wgslNumber } from "../kernels/wgsl.js";
-import { isTracked, track } from "./autograd.js";
+import { inference, isTracked, track } from "./autograd.js";
 import { applyUnary, multiply, sumToShape } from "./operations.js";
 import { type DType, type Tensor, describe, empty, launch, launchInto } from "./tensor.js";
 
@@ -40,7 +40,7 @@ export function matrixSize(x: Tensor<DType>): [number, number] {
 export function softmax(x: Tensor): Tensor {
   const [rows, columns] = matrixSize(x);
   const { facts } = currentGpu();
-  const y = launch(softmaxKernel(rows, columns, facts), [x], x.shape);
+  const y = launch(softmaxKernel(rows, columns, facts, inference.on), [x], x.shape);
   return track(y, [x], (gradient) => [
     launch(softmaxBackwardKernel(rows, columns, facts), [y, gradient], x.shape),
   ]);
@@ -73,7 +73,7 @@ export function rmsNorm(x: Tensor, weight: Tensor, epsilon: number): Tensor {
   const [rows, columns] = matrixSize(x);
   const { facts } = currentGpu();
   const [y, inverse] = [empty(x.shape), empty([rows])];
-  launchInto(rmsNormKernel(rows, columns, epsilon, facts), [x, weight], [y, inverse]);
+  launchInto(rmsNormKernel(rows, columns, epsilon, facts, inference.on), [x, weight], [y, inverse]);
   return track(y, [x, weight], (gradient) => [
     isTracked(x)
       ? launch(rmsNormBackwardKernel(rows, columns, facts), [x, weight, inverse, gradient], x.shape)
@@ -93,7 +93,8 @@ export function layerNorm(x: Tensor, weight: Tensor, bias: Tensor, epsilon: numb
   const [rows, columns] = matrixSize(x);
   const { facts } = currentGpu();
   const [y, statistics] = [empty(x.shape), empty([rows, 2])];
-  launchInto(layerNormKernel(rows, columns, epsilon, facts), [x, weight, bias], [y, statistics]);
+  const kernel = layerNormKernel(rows, columns, epsilon, facts, inference.on);
+  launchInto(kernel, [x, weight, bias], [y, statistics]);
   const normalized = () => launch(normalizedKernel(rows, columns, facts), [x, statistics], x.shape);
   return track(y, [x, weight, bias], (gradient) => [
     isTracked(x)

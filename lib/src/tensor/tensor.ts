@@ -130,18 +130,18 @@ export function tensor<D extends DType = "f32">(
   return result;
 }
 
-/** A tensor of zeros. */
+/** A tensor of zeros [...shape]. */
 export function zeros(shape: readonly number[]): Tensor {
   return tensor(new Float32Array(sizeOf(shape)), shape);
 }
 
-/** Token ids or other indices as a `u32` tensor. */
+/** Token ids or other indices as a `u32` tensor [...shape]; [values] unless a shape is given. */
 export function indices(values: ArrayLike<number>, shape?: readonly number[]): Tensor<"u32"> {
   return tensor(values, shape, "u32");
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#view
-/** The same elements under another shape of the same size: nothing is copied. */
+/** The same elements under another shape of the same size, such as [batch, tokens, hidden] as [batch * tokens, hidden]: nothing is copied. */
 export function view<D extends DType>(source: Tensor<D>, shape: readonly number[]): Tensor<D> {
   if (sizeOf(shape) !== source.size)
     throw new Error(

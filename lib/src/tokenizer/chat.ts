@@ -106,10 +106,10 @@ export function markNames<T>(value: T, names: string[], mark: string): T {
     );
     return marked as T;
   }
-  if (Array.isArray(value)) return value.map((each) => markNames(each, names, mark)) as T;
+  if (Array.isArray(value)) return value.map((item) => markNames(item, names, mark)) as T;
   if (typeof value !== "object" || value === null) return value;
   return Object.fromEntries(
-    Object.entries(value).map(([key, each]) => [key, markNames(each, names, mark)]),
+    Object.entries(value).map(([key, item]) => [key, markNames(item, names, mark)]),
   ) as T;
 }
 

@@ -164,7 +164,7 @@ export const TIKTOKEN_SPECIALS: {
  */
 export function tiktokenSpecials(pattern: PatternName, tokens: (Uint8Array | undefined)[]): AddedToken[] {
   const published = Object.values(TIKTOKEN_SPECIALS).filter(({ size }) => size === tokens.length);
-  const fitting = published.find((each) => each.pattern === pattern);
+  const fitting = published.find((encoding) => encoding.pattern === pattern);
   if (!fitting && published.length > 0)
     throw new Error(
       `A list of ${tokens.length} tokens goes with the pattern ${published[0].pattern}, not ${pattern}.`,
@@ -422,7 +422,7 @@ export function fileSteps(part: StepPart, step: unknown, depth = 0): FileStep[] 
     const sequence = z.strictObject({ type: z.string(), [list]: z.array(z.unknown()) });
     const inner = checkedPart(part, sequence, step)[list] as unknown[];
     if (depth > 10) throw unknownStep(part, "has sequences within sequences within sequences");
-    const steps = inner.flatMap((each) => fileSteps(part, each ?? {}, depth + 1));
+    const steps = inner.flatMap((step) => fileSteps(part, step ?? {}, depth + 1));
     if (steps.length > 100) throw unknownStep(part, "has more than a hundred steps");
     return steps;
   }
@@ -462,10 +462,10 @@ export function splitStretches(stretches: MatchStretch[], behavior: string): Mat
 export function behaviorSplitter(pattern: string, behavior: string, invert: boolean): Splitter {
   if (behavior === "Isolated") return patternSplitter(pattern);
   const matcher = patternMatcher(pattern);
-  return (text, each) => {
+  return (text, visit) => {
     const stretches: MatchStretch[] = [];
     matcher(text, (from, to, isMatch) => stretches.push({ from, to, isMatch: isMatch !== invert }));
-    for (const { from, to } of splitStretches(stretches, behavior)) if (to > from) each(text, from, to);
+    for (const { from, to } of splitStretches(stretches, behavior)) if (to > from) visit(text, from, to);
   };
 }
 
@@ -493,21 +493,21 @@ export function fileSplitter(preTokenizer: unknown): {
   const lastBytes = steps.map(({ type }) => type).lastIndexOf("ByteLevel");
   const characters = byteCharacters();
   const encoder = new TextEncoder();
-  const spell: Splitter = (text, each) => {
+  const spell: Splitter = (text, visit) => {
     const spelled = visibleBytes(encoder.encode(text), characters);
-    each(spelled, 0, spelled.length);
+    visit(spelled, 0, spelled.length);
   };
   const splitters = steps.flatMap((step, i) => {
     const splitter = stepSplitter(step);
     const isSpelled = step.type === "ByteLevel" && i < steps.length - 1;
     return [...(splitter ? [splitter] : []), ...(isSpelled ? [spell] : [])];
   });
-  const whole: Splitter = (text, each) => each(text, 0, text.length);
+  const whole: Splitter = (text, visit) => visit(text, 0, text.length);
   const splitter = splitters.reduceRight(
-    (rest, first) => (text, each, place) =>
+    (rest, first) => (text, visit, place) =>
       first(
         text,
-        (from, start, end) => rest(from.slice(start, end), each, start === 0 ? place : "inside"),
+        (from, start, end) => rest(from.slice(start, end), visit, start === 0 ? place : "inside"),
         place,
       ),
     whole,
@@ -732,8 +732,8 @@ export function fileAround(processor: unknown): Tokenizer["around"] {
     if (text < 0 || text !== ids.lastIndexOf(undefined))
       throw unknownStep("post_processor", "does not have the text once in its template");
     around = {
-      before: [...ids.slice(0, text).flatMap((each) => each!), ...around.before],
-      after: [...around.after, ...ids.slice(text + 1).flatMap((each) => each!)],
+      before: [...ids.slice(0, text).flatMap((own) => own!), ...around.before],
+      after: [...around.after, ...ids.slice(text + 1).flatMap((own) => own!)],
     };
   }
   return around.before.length + around.after.length > 0 ? around : undefined;

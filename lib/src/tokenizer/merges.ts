@@ -281,12 +281,10 @@ export function countBlock(
   const counts = new Map<string, number>();
   const count = (from: string, start: number, end: number) => {
     const piece = from.slice(start, end);
-    const known = counts.get(piece);
-    counts.set(known === undefined ? ownString(piece) : piece, (known ?? 0) + 1);
+    const before = counts.get(piece);
+    counts.set(before === undefined ? ownString(piece) : piece, (before ?? 0) + 1);
   };
-  for (const run of typeof text === "string"
-    ? [wellFormedText(text)]
-    : utf8Runs(text).map((each) => each.text))
+  for (const run of typeof text === "string" ? [wellFormedText(text)] : utf8Runs(text).map((run) => run.text))
     splitter(run, count);
   dropRarePieces(counts, limit);
   return counts;
@@ -673,14 +671,17 @@ export function tokenStates(tokens: ReadonlyMap<string, AddedToken>): TokenState
 
 //| 01-tokenizer/3-fast-merges.ipynb#token-finder
 /** Finds tokens in a text, from left to right. */
-export type TokenFinder = (text: string, each: (token: AddedToken, from: number, to: number) => void) => void;
+export type TokenFinder = (
+  text: string,
+  visit: (token: AddedToken, from: number, to: number) => void,
+) => void;
 
 /** A finder of tokens: at each place the longest, and the next search starts where it ends, whether it is used or not. */
 export function tokenFinder(tokens: ReadonlyMap<string, AddedToken>): TokenFinder {
   const root = tokenStates(tokens);
   const firsts = new Set([...tokens.keys()].map((content) => content.codePointAt(0)!));
   const start = new RegExp(`[${[...firsts].map(characterSource).join("")}]`, "gu");
-  return (text, each) => {
+  return (text, visit) => {
     start.lastIndex = 0;
     for (let match = start.exec(text); match; match = start.exec(text)) {
       let [found, end]: [AddedToken | undefined, number] = [undefined, 0];
@@ -691,7 +692,7 @@ export function tokenFinder(tokens: ReadonlyMap<string, AddedToken>): TokenFinde
       }
       if (!found) continue;
       start.lastIndex = end;
-      each(found, match.index, end);
+      visit(found, match.index, end);
     }
   };
 }

@@ -202,10 +202,10 @@ export type GroupHead =
 export function readGroupHead(reader: PatternReader): GroupHead {
   const look = reader.take(/\?(<?)([=!])/y);
   if (look) return { type: "look", behind: look[1] === "<", not: look[2] === "!" };
-  const named = reader.take(/\?(?:<([\p{L}_][\p{L}\p{N}_]*)>|'([\p{L}_][\p{L}\p{N}_]*)')/uy);
+  const ownName = reader.take(/\?(?:<([\p{L}_][\p{L}\p{N}_]*)>|'([\p{L}_][\p{L}\p{N}_]*)')/uy);
   const group = { type: "group" as const, name: "", options: {} };
-  if (named || (!/[?*]/.test(reader.text[reader.at]) && !reader.hasNames)) {
-    const name = named ? (named[1] ?? named[2]) : `${++reader.groups}`;
+  if (ownName || (!/[?*]/.test(reader.text[reader.at]) && !reader.hasNames)) {
+    const name = ownName ? (ownName[1] ?? ownName[2]) : `${++reader.groups}`;
     return { ...group, kind: "captured", name };
   }
   if (reader.take(/\?>/y)) return { ...group, kind: "atomic" };
@@ -325,8 +325,9 @@ export function propertyItem(name: string): string {
     .trim()
     .toLowerCase()
     .replace(/(?:^|[ _-])[a-z]/g, (start) => start.toUpperCase());
-  for (const each of [name, capitals.replace(/[ -]/g, "_")])
-    for (const property of [each, `Script=${each}`]) if (isProperty(property)) return `\\p{${property}}`;
+  for (const spelling of [name, capitals.replace(/[ -]/g, "_")])
+    for (const property of [spelling, `Script=${spelling}`])
+      if (isProperty(property)) return `\\p{${property}}`;
   throw unsayable(`\\p{${name}}`);
 }
 

@@ -46,12 +46,12 @@ export type TextPlace = "start" | "inside" | "continued";
 /** Gives the pieces of a text in order, each by where it starts and ends; together they cover the text, or what is kept of it. */
 export type Splitter = (
   text: string,
-  each: (text: string, from: number, to: number) => void,
+  visit: (text: string, from: number, to: number) => void,
   place?: TextPlace,
 ) => void;
 
 /** Gives the stretches of a text in order: those that match, and those between them. A match may be empty. */
-export type Matcher = (text: string, each: (from: number, to: number, isMatch: boolean) => void) => void;
+export type Matcher = (text: string, visit: (from: number, to: number, isMatch: boolean) => void) => void;
 
 /** The regular expression of a pattern. Throws one sentence if it cannot be had in JavaScript. */
 export function compilePattern(pattern: string, flags: string): RegExp {
@@ -86,7 +86,7 @@ export function nextMatch(pattern: RegExp, text: string, at: number): RegExpExec
 export function patternMatcher(pattern: string): Matcher {
   const here = compilePattern(pattern, "uy");
   const further = compilePattern(pattern, "gu");
-  return (text, each) => {
+  return (text, visit) => {
     let done = 0;
     for (let at = 0; at < text.length; ) {
       here.lastIndex = at;
@@ -96,19 +96,19 @@ export function patternMatcher(pattern: string): Matcher {
       const to = found ? from + found[0].length : here.lastIndex;
       at = to === from && from === done ? nextCharacter(text, at) : to;
       if (to === from && from === done) continue;
-      if (from > done) each(done, from, false);
-      each(from, to, true);
+      if (from > done) visit(done, from, false);
+      visit(from, to, true);
       done = to;
     }
-    if (done < text.length) each(done, text.length, false);
+    if (done < text.length) visit(done, text.length, false);
   };
 }
 
 /** A splitter for any pattern. What no match covers is a piece too. */
 export function patternSplitter(pattern: string): Splitter {
   const matcher = patternMatcher(pattern);
-  return (text, each) =>
+  return (text, visit) =>
     matcher(text, (from, to) => {
-      if (to > from) each(text, from, to);
+      if (to > from) visit(text, from, to);
     });
 }

@@ -51,17 +51,17 @@ export interface MetaspaceStep {
 
 /** The splitter of `Metaspace`: each space becomes the mark, and with `split` a piece begins at every mark. */
 export function metaspaceSplitter({ replacement, prepend_scheme, split }: MetaspaceStep): Splitter {
-  return (text, each, place = "start") => {
+  return (text, visit, place = "start") => {
     const marked = text.replaceAll(" ", () => replacement);
     const isFirst = prepend_scheme === "always" ? place !== "continued" : place === "start";
     const prepends = prepend_scheme !== "never" && isFirst && !marked.startsWith(replacement);
     const whole = prepends ? replacement + marked : marked;
     let from = 0;
     for (let at = whole.indexOf(replacement, 1); split && at > 0; at = whole.indexOf(replacement, at + 1)) {
-      each(whole, from, at);
+      visit(whole, from, at);
       from = at;
     }
-    if (from < whole.length) each(whole, from, whole.length);
+    if (from < whole.length) visit(whole, from, whole.length);
   };
 }
 

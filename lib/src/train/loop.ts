@@ -1,5 +1,5 @@
 // Extracted from chapters/04-training/8-the-loop.ipynb: edit it there, or here and run `npm run backport`.
-import { bitsPerByte } from "../data/synthetic.js";
+import { bitsPerByte } from "../data/bits-per-byte.js";
 import { dropoutState } from "../tensor/dropout.js";
 import { evaluate } from "./evaluate.js";
 import { type Run, tokensPerStep } from "./run.js";

@@ -9,8 +9,8 @@ import {
   shuffledNumbers,
   validationWindows,
 } from "../../src/data/batches.js";
+import { randomStream } from "../../src/data/random.js";
 import { tokensInMemory } from "../../src/data/shards.js";
-import { randomStream } from "../../src/data/synthetic.js";
 
 //| 01-tokenizer/7-shards-and-batches.ipynb#shuffled-test
 await test("a shuffle is a permutation, and every permutation comes as often as another", () => {

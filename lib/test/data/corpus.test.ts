@@ -1,7 +1,7 @@
 // Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { safeCut } from "../../src/data/corpus.js";
-import { randomStream } from "../../src/data/synthetic.js";
+import { randomStream } from "../../src/data/random.js";
 import { SPLIT_PATTERN } from "../../src/tokenizer/bpe.js";
 
 //| 01-tokenizer/a-the-pipeline.ipynb#safe-cut-test

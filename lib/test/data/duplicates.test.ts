@@ -12,7 +12,7 @@ import {
   textSignature,
   wordHashes,
 } from "../../src/data/duplicates.js";
-import { randomStream } from "../../src/data/synthetic.js";
+import { randomStream } from "../../src/data/random.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#hash-set-test
 await test("a set of hashes is JavaScript's own set", () => {

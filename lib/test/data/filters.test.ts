@@ -10,7 +10,7 @@ import {
   repeatedLines,
   repeatedRuns,
 } from "../../src/data/filters.js";
-import { randomStream } from "../../src/data/synthetic.js";
+import { randomStream } from "../../src/data/random.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#filter-samples
 /** A page of prose that every filter lets pass. */

@@ -11,8 +11,9 @@ import type {
   WorkSettings,
 } from "../../src/data/corpus.js";
 import { prepareCorpus } from "../../src/data/prepare.js";
+import { randomStream } from "../../src/data/random.js";
 import { type TokenSource, isForValidation, openShards } from "../../src/data/shards.js";
-import { randomStream, syntheticText } from "../../src/data/synthetic.js";
+import { syntheticText } from "../../src/data/synthetic.js";
 import { workHere } from "../../src/data/work.js";
 import { characterTokenizer, textOfBytes } from "../../src/tokenizer/characters.js";
 import { trainBpe } from "../../src/tokenizer/merges.js";

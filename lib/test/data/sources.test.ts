@@ -5,6 +5,7 @@ import * as path from "node:path";
 import * as zlib from "node:zlib";
 import { parquetWriteBuffer } from "hyparquet-writer";
 import { expect, test } from "vitest";
+import { randomStream } from "../../src/data/random.js";
 import {
   type Document,
   type DocumentOptions,
@@ -15,7 +16,6 @@ import {
   textDocuments,
   zstHead,
 } from "../../src/data/sources.js";
-import { randomStream } from "../../src/data/synthetic.js";
 
 //| 01-tokenizer/6-a-corpus-you-can-answer-for.ipynb#stored-zst
 /** Bytes as a .zst file that packs nothing: a frame of raw blocks of 1000 bytes (RFC 8878, section 3.1.1). */

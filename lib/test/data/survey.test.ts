@@ -1,8 +1,8 @@
 // Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { PERMUTATIONS } from "../../src/data/duplicates.js";
+import { randomStream } from "../../src/data/random.js";
 import { readRecords, recordBytes, recordSize } from "../../src/data/survey.js";
-import { randomStream } from "../../src/data/synthetic.js";
 
 //| 01-tokenizer/a-the-pipeline.ipynb#records-test
 await test("what was found about documents can be written down and read back", () => {

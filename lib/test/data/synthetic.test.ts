@@ -11,12 +11,10 @@ import {
   type Grammar,
   type Item,
   type Part,
-  bitsPerByte,
   documentBits,
   drawable,
   measureParts,
   parseTemplate,
-  randomStream,
   syntheticDocuments,
   syntheticEntropy,
   syntheticText,
@@ -25,18 +23,6 @@ import {
   wordsOf,
   writeSynthetic,
 } from "../../src/data/synthetic.js";
-
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#random-test
-await test("random streams repeat for a seed, differ between seeds, and are even", () => {
-  const take = (seed: number, count: number) => Array.from({ length: count }, randomStream(seed));
-  expect(take(5, 20)).toEqual(take(5, 20));
-  const firsts = new Set([0, 1, 2, 3, 2 ** 32, 2 ** 33].map((seed) => take(seed, 1)[0]));
-  expect(firsts.size).toBe(6);
-  const bins = new Array(50).fill(0);
-  for (const number of take(7, 100_000)) bins[Math.floor(number * 50)]++;
-  const chiSquare = bins.reduce((sum, count) => sum + (count - 2000) ** 2 / 2000, 0);
-  expect(chiSquare).toBeLessThan(95); // 49 degrees of freedom: beyond 95 once in 10 000 seeds
-});
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#enumerate
 /** Every text that the parts can write, with its probability, by trying every choice. */
@@ -132,12 +118,6 @@ await test("documents are ASCII, end in an empty line and have none inside; impo
   expect(documentBits("What is 11 + 11? Tens: 10 + 10 = 20. Ones: 1 + 1 = 2. Sum: 23.\n\n")).toBe(
     Number.POSITIVE_INFINITY,
   );
-});
-
-//| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#bits-per-byte-test
-await test("nats a token become bits a byte", () => {
-  expect(bitsPerByte(Math.LN2, { tokens: 100, bytes: 100 })).toBeCloseTo(1, 12);
-  expect(bitsPerByte(3 * Math.LN2, { tokens: 100, bytes: 400 })).toBeCloseTo(0.75, 12);
 });
 
 //| 01-tokenizer/2-a-corpus-with-a-known-entropy.ipynb#write-test

@@ -1,6 +1,6 @@
 // Extracted from chapters/01-tokenizer/a-the-pipeline.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
-import { randomStream } from "../../src/data/synthetic.js";
+import { randomStream } from "../../src/data/random.js";
 import { inOrder } from "../../src/data/work.js";
 
 //| 01-tokenizer/a-the-pipeline.ipynb#in-order-test

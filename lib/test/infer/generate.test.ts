@@ -1,32 +1,27 @@
-// Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
+// Extracted from chapters/05-inference/3-many-at-once.ipynb: edit it there, or here and run `npm run backport`.
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
+import { openEngine } from "../../src/infer/engine.js";
 import {
   type GenerateSettings,
   endOfText,
   generate,
   generateText,
-  openSession,
   plainGenerate,
-  prefillChunk,
   promptIds,
 } from "../../src/infer/generate.js";
 import { argmax } from "../../src/infer/sampling.js";
-import { cacheBytes } from "../../src/model/count.js";
-import { forward, sequenceContext } from "../../src/model/decoder.js";
+import { openSession } from "../../src/infer/session.js";
 import { loadModel } from "../../src/model/weights.js";
-import { withoutGradients } from "../../src/tensor/autograd.js";
-import { relativeError } from "../../src/tensor/check.js";
-import { indices, scope } from "../../src/tensor/tensor.js";
 import { characterTokenizer } from "../../src/tokenizer/characters.js";
 
-//| 05-inference/2-the-cache.ipynb#reference-model
+//| 05-inference/3-many-at-once.ipynb#reference-model-2
 await openGpu();
 
 /** A tiny Qwen3-MoE with random weights, found from the repository or from a chapter's folder. */
 function referenceModel() {
-  const root = ["tests", "../../tests"].find((each) => fs.existsSync(each));
+  const root = ["tests", "../../tests"].find((path) => fs.existsSync(path));
   const folder = `${root}/fixtures/families/qwen3_moe`;
   return loadModel(
     JSON.parse(fs.readFileSync(`${folder}/config.json`, "utf8")),
@@ -40,40 +35,15 @@ const { vocabSize, contextLength } = model.config;
 
 const someIds = (count: number) => Array.from({ length: count }, (_, i) => (i * 37 + 11) % vocabSize);
 
-//| 05-inference/2-the-cache.ipynb#cache-test
-/** Tokens of every text that is computed at once: padded to one length, so that its kernels are compiled once. */
-const wholeLength = prefillChunk + 16;
-
-/** The scores after the last token, with the whole text computed at once and no cache. */
-async function scoresWithoutCache(ids: number[]): Promise<Float32Array> {
-  const padded = Array.from({ length: wholeLength }, (_, i) => ids[i] ?? 0); // no token sees what comes after it
-  const logits = await scope(() => {
-    const context = sequenceContext(model.config, wholeLength);
-    return withoutGradients(() => forward(model, indices(padded, [1, wholeLength]), context)).logits;
-  }).array();
-  return logits.slice((ids.length - 1) * vocabSize, ids.length * vocabSize);
+/** The likeliest token after a text, which a session reads whole. */
+async function likeliestAfter(ids: number[]): Promise<number> {
+  const session = openSession(model, ids.length);
+  const scores = await session.read(ids);
+  session.free();
+  return argmax(scores);
 }
 
-await test("a cache changes nothing: chunks and single tokens give the scores of the whole text", async () => {
-  const ids = someIds(prefillChunk + 5);
-  const session = openSession(model, 64);
-  const pieces = [
-    ids.slice(0, 3),
-    ids.slice(3, 4),
-    ids.slice(4, 4 + prefillChunk),
-    ids.slice(4 + prefillChunk),
-  ];
-  let read: number[] = [];
-  for (const piece of pieces) {
-    const scores = await session.read(piece);
-    read = [...read, ...piece];
-    expect(relativeError(scores, await scoresWithoutCache(read))).toBeLessThan(1e-5);
-  }
-  expect(session.cacheBytes).toBe(cacheBytes(model.config, 64));
-  session.free();
-});
-
-//| 05-inference/2-the-cache.ipynb#generate-tests
+//| 05-inference/3-many-at-once.ipynb#generate-tests
 /** All tokens that follow a prompt. */
 async function newTokens(prompt: number[], settings: GenerateSettings): Promise<number[]> {
   const ids: number[] = [];
@@ -84,7 +54,7 @@ async function newTokens(prompt: number[], settings: GenerateSettings): Promise<
 await test("greedy generation takes the likeliest token of the whole text, each time", async () => {
   const text = someIds(4);
   for await (const id of generate(model, text.slice(), { ...plainGenerate, maxTokens: 6, temperature: 0 })) {
-    expect(id).toBe(argmax(await scoresWithoutCache(text)));
+    expect(id).toBe(await likeliestAfter(text));
     text.push(id);
   }
   expect(text.length).toBe(10);
@@ -96,7 +66,7 @@ await test("the same seed gives the same tokens, another seed others", async () 
   expect(await tokens(1)).not.toEqual(await tokens(2));
 });
 
-//| 05-inference/2-the-cache.ipynb#generate-end-tests
+//| 05-inference/3-many-at-once.ipynb#generate-end-tests
 await test("generation ends at a stop id, which is not part of the text", async () => {
   const settings = { ...plainGenerate, maxTokens: 8, temperature: 0 };
   const all = await newTokens(someIds(2), settings);
@@ -122,8 +92,8 @@ await test("prompts that cannot be continued are refused in words", async () => 
   await expect(first(someIds(contextLength + 1))).rejects.toThrow("model's context of");
 });
 
-//| 05-inference/2-the-cache.ipynb#generate-together-test
-await test("texts written side by side do not disturb each other, and a session serves one after the other", async () => {
+//| 05-inference/3-many-at-once.ipynb#generate-together-test
+await test("texts written side by side do not disturb each other, and an engine serves one after the other", async () => {
   const settings = { ...plainGenerate, maxTokens: 8 };
   const alone = [
     await newTokens(someIds(3), settings),
@@ -131,18 +101,17 @@ await test("texts written side by side do not disturb each other, and a session 
   ];
   const both = [newTokens(someIds(3), settings), newTokens(someIds(5), { ...settings, seed: 2 })];
   expect(await Promise.all(both)).toEqual(alone);
-  const session = openSession(model, 64);
+  const engine = openEngine(model, { blocks: 2 });
   for (const [i, count] of [3, 5].entries()) {
-    session.clear();
     const ids: number[] = [];
-    for await (const id of generate(model, someIds(count), { ...settings, seed: 2 * i }, session))
+    for await (const id of generate(model, someIds(count), { ...settings, seed: 2 * i }, engine))
       ids.push(id);
     expect(ids).toEqual(alone[i]);
   }
-  session.free();
+  await engine.close();
 });
 
-//| 05-inference/2-the-cache.ipynb#text-tests
+//| 05-inference/3-many-at-once.ipynb#text-tests
 await test("text comes in pieces that make up the whole, and ends before a stop string", async () => {
   const letters = Array.from({ length: vocabSize }, (_, i) =>
     String.fromCodePoint(i % 2 === 0 ? 97 + i : 0x1f600 + i),

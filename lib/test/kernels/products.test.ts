@@ -5,7 +5,7 @@ import { allocate, download, release, run, upload } from "../../src/gpu/commands
 import { currentGpu, openGpu } from "../../src/gpu/device.js";
 import type { Kernel } from "../../src/gpu/kernel.js";
 import { tunerChoices } from "../../src/gpu/tuner.js";
-import { bf16Format, f16Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
+import { bf16Format, f16Format, int4Format, int8Format, mxfp4Format } from "../../src/kernels/formats.js";
 import { matvecKernel, suitsMatvec } from "../../src/kernels/matvec.js";
 import {
   type MatmulShape,
@@ -255,6 +255,8 @@ await test("packed numbers are near the originals, each format as near as its bi
     [bf16Format, 2 ** -8],
     [int8Format, 0.5 / 127],
     [mxfp4Format, 1 / 4], // 0.99 is 7.92 eighths, of which 6 remain
+    [int4Format(32), 1 / 8], // the largest number of the other sign may be as large, where -8 has no counterpart
+    [int4Format(32, true), 1 / 15],
   ] as const) {
     const arrays = format.pack(values, 32);
     const [one, ...scales] = format.rowBytes(32);
@@ -297,7 +299,8 @@ await test("every kernel multiplies with packed weights of every format, stored 
     rows,
     ...sides.map((n) => 32 * Math.ceil(n / 32)),
   ]);
-  await checkFormat(mxfp4Format, inBlocks);
+  for (const format of [mxfp4Format, int4Format(32), int4Format(32, true)])
+    await checkFormat(format, inBlocks);
 });
 
 await test("the numbers of MXFP4: all sixteen codes, halves to even, scales from one end to the other", () => {
