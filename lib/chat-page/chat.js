@@ -75,6 +75,7 @@ function draw(message) {
     view.body.textContent = text;
     return;
   }
+  drawThought(message);
   message.places = tokenPlaces(
     text,
     tokens.map(({ bytes }) => bytes),
@@ -95,6 +96,25 @@ function draw(message) {
   view.item.classList.toggle("empty", text === "");
   if (!view.body.querySelector(".token[tabindex='0']"))
     view.body.querySelector(".token")?.setAttribute("tabindex", "0");
+}
+
+/** What the model thought before it answered, where that comes apart from the answer. */
+function drawThought({ view, thought, text }) {
+  if (!thought) return;
+  view.thought ??= view.body.parentElement.insertBefore(
+    element(
+      "details",
+      { className: "thoughts", open: true },
+      element("summary", { textContent: "Thoughts" }),
+      element("p"),
+    ),
+    view.body,
+  );
+  view.thought.lastChild.textContent = thought;
+  if (text !== "" && !view.isAnswering) {
+    view.isAnswering = true;
+    view.thought.open = false;
+  }
 }
 
 /** Fills a block: what is there already and still right stays, so that the token someone looks at is not taken away. */
@@ -281,15 +301,16 @@ async function answer() {
 }
 
 /** Takes in a part of an answer. */
-function take(message, { text, tokens, finish, usage }) {
+function take(message, { text, thought, tokens, finish, usage }) {
   const now = performance.now();
-  if (text !== "" || tokens.length > 0) {
+  if (text !== "" || thought !== "" || tokens.length > 0) {
     message.firstAt ??= now;
     message.lastAt = now;
   }
   message.text += text;
+  message.thought = (message.thought ?? "") + thought;
   message.tokens.push(...tokens);
-  message.count += tokens.length > 0 ? tokens.length : Number(text !== "");
+  message.count += tokens.length > 0 ? tokens.length : Number(text !== "" || thought !== "");
   message.finish = finish ?? message.finish;
   if (usage) {
     message.count = usage.completion_tokens;
@@ -325,7 +346,8 @@ function drawSoon(message) {
 function end(message) {
   chat.writing = undefined;
   const near = isAtEnd();
-  if (message.text === "" && message.finish !== "stop" && message.finish !== "length") takeAway(message);
+  if (message.text === "" && !message.thought && message.finish !== "stop" && message.finish !== "length")
+    takeAway(message);
   else {
     draw(message);
     drawFeet();
