@@ -16,9 +16,9 @@ function inlineParts(text, from, to) {
   let plainFrom = from;
   const add = (start, end, tag) => start < end && parts.push({ start, end, tag });
   for (let at = from; at < to; at++) {
-    const found = INLINE.find(({ mark }) => text.startsWith(mark, at));
-    if (!found) continue;
-    const { mark, tag } = found;
+    const way = INLINE.find((one) => text.startsWith(one.mark, at));
+    if (!way) continue;
+    const { mark, tag } = way;
     const inside = at + mark.length;
     const close = text.indexOf(mark, inside + 1);
     if (close < 0 || close + mark.length > to || /\s/.test(text[inside]) || /\s/.test(text[close - 1])) {
@@ -36,14 +36,14 @@ function inlineParts(text, from, to) {
 
 /** Lines of a text as `[start, end]`, without their ends. */
 function lines(text) {
-  const found = [];
+  const ends = [];
   for (let start = 0; start <= text.length; ) {
     const newline = text.indexOf("\n", start);
     const end = newline < 0 ? text.length : newline;
-    found.push([start, end]);
+    ends.push([start, end]);
     start = end + 1;
   }
-  return found;
+  return ends;
 }
 
 /**
