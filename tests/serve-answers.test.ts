@@ -274,7 +274,7 @@ function served(template: string, tokenizer: ReturnType<typeof byteTokens>, ends
   });
   const limits = { body: 1e6, running: 32, queue: 100, tokens: 4096, seconds: 60 };
   const service = openService({ name: "scripted", config, tokenizer, template, host, limits });
-  const app = openApp(service, { log: () => {} });
+  const app = openApp(service, { isLocal: true, log: () => {} });
   const post = async (body: object) =>
     app.fetch(
       new Request("http://x/v1/chat/completions", {
@@ -285,6 +285,7 @@ function served(template: string, tokenizer: ReturnType<typeof byteTokens>, ends
     );
   return {
     asked,
+    fetch: app.fetch,
     say(text: string) {
       said = text;
     },
@@ -423,6 +424,13 @@ describe("calls over HTTP", () => {
     expect((await whole({ tools, response_format: format })).choices[0].finish_reason).toBe("tool_calls");
     say("Hm.<|im_end|>");
     expect((await whole({ tools, response_format: format })).error?.message).toContain("may not come");
+  });
+
+  test("a page elsewhere whose name leads to this machine is told off", async () => {
+    const status = async (host: string) =>
+      (await harmony.fetch(new Request("http://x/v1/models", { headers: { host } }))).status;
+    for (const own of ["localhost:8080", "127.0.0.1", "[::1]:8080"]) expect(await status(own)).toBe(200);
+    for (const other of ["evil.example", "localhost.evil.example:80"]) expect(await status(other)).toBe(403);
   });
 
   test("a template without a form for calls takes no tools", async () => {
