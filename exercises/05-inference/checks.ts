@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 // Made from solutions/05-inference/checks.ts by `npm run exercises`, as 81e3e3bf2e68b3ba
+=======
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as f53afe3cec94f22a
+>>>>>>> s
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -232,6 +236,361 @@ export const writeNucleus: Check<[probabilities: number[], mass: number]> = {
       says: "You divide by `mass`. What was kept has a little more than that together: divide by its own sum.",
       makes: (probabilities, mass) =>
         keptOnly(probabilities, walk(probabilities, byRank(probabilities), mass), mass),
+    },
+  ],
+};
+
+// ------------------------------------------------------------------------------------------------- Many at once
+
+const BLOCKS = "05-inference/3-blocks-and-owners";
+const PREFIX = "05-inference/4-a-known-beginning";
+
+export const predictSharing: Check<[]> = {
+  exercise: BLOCKS,
+  id: "predict-sharing",
+  title: "Predict what is shared",
+  hints: [
+    "100 tokens are six whole blocks and four tokens.",
+    "Each text keeps its own tokens from number 96 on: 4 of the prompt and 20 more.",
+    "One text computes the whole prompt, the other three only what no whole block holds.",
+  ],
+  expected: () => ({
+    shared: 6 + 4 * Math.ceil(24 / 16),
+    apart: 4 * Math.ceil(120 / 16),
+    computed: 100 + 3 * 4,
+  }),
+  mistakes: [
+    {
+      says: "The prompt's last four tokens fill no block, so they cannot be shared: each text has them in a block of its own.",
+      makes: () => ({ shared: 7 + 4 * 2, apart: 32, computed: 100 }),
+    },
+    {
+      says: "24 tokens need two blocks, the second of which is half empty.",
+      makes: () => ({ shared: 10, apart: 32, computed: 112 }),
+    },
+    {
+      says: "Whole blocks that are shared are computed once, for all four.",
+      makes: () => ({ shared: 14, apart: 32, computed: 400 }),
+    },
+  ],
+};
+
+type Releasing = [owners: number[], idle: number[], blocks: number[]];
+
+/** Takes owners away from blocks in this order, and lists those that become free at the end, or elsewhere. */
+function withoutOwners(
+  owners: number[],
+  idle: number[],
+  blocks: number[],
+): { owners: number[]; idle: number[] } {
+  const left = owners.map((count, block) => count - (blocks.includes(block) ? 1 : 0));
+  return { owners: left, idle: [...idle, ...blocks.filter((block) => left[block] === 0)] };
+}
+
+export const releaseBlocks: Check<Releasing> = {
+  exercise: BLOCKS,
+  id: "release-blocks",
+  title: "Give back",
+  names: ["owners", "idle", "blocks"],
+  hints: [
+    "Copy the lists first, and go through the blocks from the last to the first.",
+    "A block that still has an owner is not free.",
+    "The one that becomes free last stands at the end of `idle`.",
+  ],
+  inputs: (random, round) => {
+    const count = random.integer(4, 10);
+    const order = random.list(count, () => random.next());
+    const shuffled = [...order.keys()].sort((a, b) => order[a] - order[b]);
+    const cut = random.integer(0, count - 1);
+    const blocks = shuffled.slice(cut);
+    const owners = order.map((_, block) => (blocks.includes(block) ? random.pick([1, 1, 2, 3]) : 0));
+    return [owners, shuffled.slice(0, cut), round === 0 ? [] : blocks];
+  },
+  expected: (owners, idle, blocks) => withoutOwners(owners, idle, [...blocks].reverse()),
+  mistakes: [
+    {
+      says: "The end of the text should go before its beginning: give the last block back first.",
+      makes: withoutOwners,
+    },
+    {
+      says: "A block that another text has is not free.",
+      makes: (owners, idle, blocks) => ({
+        owners: withoutOwners(owners, idle, blocks).owners,
+        idle: [...idle, ...[...blocks].reverse()],
+      }),
+    },
+    {
+      says: "Blocks that become free now were used a moment ago: they go to the end of `idle`, not to its beginning.",
+      makes: (owners, idle, blocks) => {
+        const { owners: left } = withoutOwners(owners, idle, blocks);
+        return {
+          owners: left,
+          idle: [...[...blocks].reverse().filter((block) => left[block] === 0), ...idle],
+        };
+      },
+    },
+    {
+      says: "Only the text that ends gives its blocks up. Others may have them still: take away one owner, not all.",
+      makes: (owners, idle, blocks) => ({
+        owners: owners.map((count, block) => (blocks.includes(block) ? 0 : count)),
+        idle: [...idle, ...[...blocks].reverse()],
+      }),
+    },
+  ],
+};
+
+type Admitting = [tokens: number, found: number[], idle: number[]];
+
+/** The blocks of a text, those that are missing taken from `free`. */
+function blocksFrom(tokens: number, found: number[], free: number[]): number[] | undefined {
+  const missing = Math.ceil(tokens / 16) - found.length;
+  return missing > free.length ? undefined : [...found, ...free.slice(0, missing)];
+}
+
+export const admitText: Check<Admitting> = {
+  exercise: BLOCKS,
+  id: "admit-text",
+  title: "Let a text in",
+  names: ["tokens", "found", "idle"],
+  rounds: 36,
+  hints: [
+    "How many blocks does the text need, and how many of them does it have already?",
+    "Leave out of `idle` the blocks that were found.",
+    "If too few are left, return `undefined`; otherwise those that were found, and after them the first of the others.",
+  ],
+  inputs: (random, round) => {
+    const count = random.integer(3, 9);
+    const order = random.list(count, () => random.next());
+    const shuffled = [...order.keys()].sort((a, b) => order[a] - order[b]);
+    const idle = shuffled.slice(0, random.integer(1, count));
+    const found = random.list(count, () => random.next()).flatMap((x, block) => (x < 0.35 ? [block] : []));
+    const room = found.length + idle.filter((block) => !found.includes(block)).length;
+    // Just enough, one too few, or any number, at the border of a block and within it.
+    const needed = Math.max(
+      found.length + (round % 4 === 3 ? 0 : 1),
+      round % 3 === 0 ? room : round % 3 === 1 ? room + 1 : random.integer(1, count),
+    );
+    return [16 * needed - random.pick([0, 0, 5, 15]), found, idle];
+  },
+  expected: (tokens, found, idle) =>
+    blocksFrom(
+      tokens,
+      found,
+      idle.filter((block) => !found.includes(block)),
+    ),
+  mistakes: [
+    {
+      says: "You take a block that was found for something else. Leave those out of `idle` first.",
+      makes: blocksFrom,
+    },
+    {
+      says: "Blocks that were found are there already: only the others are missing.",
+      makes: (tokens, found, idle) => {
+        const free = idle.filter((block) => !found.includes(block));
+        return Math.ceil(tokens / 16) > free.length ? undefined : blocksFrom(tokens, found, free);
+      },
+    },
+    {
+      says: "The last block need not be full: round up.",
+      makes: (tokens, found, idle) =>
+        blocksFrom(
+          Math.max(16 * found.length, 16 * Math.floor(tokens / 16)),
+          found,
+          idle.filter((block) => !found.includes(block)),
+        ),
+    },
+    {
+      says: "The block that has been free for the longest time goes first, and it stands at the beginning of `idle`.",
+      makes: (tokens, found, idle) =>
+        blocksFrom(
+          tokens,
+          found,
+          [...idle].reverse().filter((block) => !found.includes(block)),
+        ),
+    },
+    {
+      says: "Just enough is enough.",
+      makes: (tokens, found, idle) => {
+        const free = idle.filter((block) => !found.includes(block));
+        const missing = Math.ceil(tokens / 16) - found.length;
+        return missing >= free.length ? undefined : [...found, ...free.slice(0, missing)];
+      },
+    },
+  ],
+};
+
+export const predictBudget: Check<[]> = {
+  exercise: PREFIX,
+  id: "predict-budget",
+  title: "Predict the first token",
+  hints: [
+    "Five blocks are 80 tokens.",
+    "Of the 64 tokens of a step, four go to those that are being written.",
+    "60 tokens a step, and 120 to read. Meanwhile each of the four gets a token a step.",
+  ],
+  expected: () => ({ left: 200 - 5 * 16, steps: Math.ceil(120 / (64 - 4)), others: 4 * 2 }),
+  mistakes: [
+    {
+      says: "What the index knows is not computed again.",
+      makes: () => ({ left: 200, steps: 4, others: 16 }),
+    },
+    {
+      says: "Those that are written come first, so 60 tokens of the budget are left.",
+      makes: () => ({ left: 120, steps: Math.ceil(120 / 56), others: 12 }),
+    },
+    {
+      says: "They do not wait while the prompt is read: in every step each of the four gets a token.",
+      makes: () => ({ left: 120, steps: 2, others: 0 }),
+    },
+    { says: "There are four of them.", makes: () => ({ left: 120, steps: 2, others: 2 }) },
+  ],
+};
+
+interface Known {
+  before: number;
+  tokens: number[];
+  block: number;
+}
+
+type Finding = [index: Known[], text: number[]];
+
+/** Follows the entries of an index from place to place, as long as `goesOn` and `matches` allow. */
+function follow(
+  [index, text]: Finding,
+  goesOn = (at: number) => at + 16 < text.length,
+  matches = (entry: Known, before: number) => entry.before === before,
+  skips = false,
+): number[] {
+  const blocks: number[] = [];
+  let before = 0;
+  for (let at = 0; goesOn(at); at += 16) {
+    const next = text.slice(at, at + 16).join();
+    const place = index.findIndex((entry) => matches(entry, before) && entry.tokens.join() === next);
+    if (place >= 0) {
+      blocks.push(index[place].block);
+      before = place + 1;
+    } else if (!skips) return blocks;
+  }
+  return blocks;
+}
+
+export const findKnown: Check<Finding> = {
+  exercise: PREFIX,
+  id: "find-known",
+  title: "Find what is known",
+  names: ["index", "text"],
+  rounds: 40,
+  hints: [
+    "Begin with `before = 0` and the first sixteen tokens; look for an entry with both.",
+    "The number of the entry that you found, its place in the list plus one, is the `before` of the next.",
+    "The last token of the text must not be in a block that you return: stop when fewer than 17 tokens are left.",
+  ],
+  inputs: (random, round) => {
+    const pieces = random.list(3, (i) => Array.from({ length: 16 }, (_, t) => (t === 7 ? i : t)));
+    const index: Known[] = [];
+    const blocks = random.list(20, () => random.next());
+    const names = [...blocks.keys()].sort((a, b) => blocks[a] - blocks[b]);
+    const size = round === 0 ? 0 : random.integer(2, 9);
+    for (let i = 0; i < size; i++) {
+      const before = i === 0 ? 0 : random.pick([i, i, random.integer(0, i)]);
+      const tokens = random.pick(pieces);
+      if (!index.some((entry) => entry.before === before && entry.tokens === tokens))
+        index.push({ before, tokens, block: names[i] });
+    }
+    const text: number[] = [];
+    // Along the index, and then on into what it does not know, or to the end of a block exactly.
+    for (let before = 0; text.length < 96; ) {
+      const nexts = index.flatMap((entry, i) => (entry.before === before ? [i] : []));
+      if (nexts.length === 0 || random.next() < 0.1) break;
+      const place = random.pick(nexts);
+      text.push(...index[place].tokens);
+      before = place + 1;
+    }
+    const more = random.pick([
+      [],
+      [],
+      [5],
+      random.pick(pieces),
+      [...random.pick(pieces), ...random.pick(pieces), 1],
+    ]);
+    return [index, text.length + more.length === 0 ? [1] : [...text, ...more]];
+  },
+  expected: (index, text) => follow([index, text]),
+  mistakes: [
+    {
+      says: "Nothing of the text is left to compute, so there would be no scores for its next token: one token must be left.",
+      makes: (index, text) => follow([index, text], (at) => at + 16 <= text.length),
+    },
+    {
+      says: "The same tokens after others are not the same: an entry counts only after the one before it.",
+      makes: (index, text) => follow([index, text], undefined, () => true),
+    },
+    {
+      says: "Where the chain breaks, it ends: what comes later has another beginning.",
+      makes: (index, text) => follow([index, text], undefined, undefined, true),
+    },
+    {
+      says: "Entries are counted from 1, since 0 is the beginning of a text.",
+      makes: (index, text) =>
+        follow([index.map((entry) => ({ ...entry, before: entry.before && entry.before + 1 })), text]),
+    },
+  ],
+};
+
+type Planning = [left: number[], budget: number];
+
+/** Gives every text that is written its token, and hands `remaining` out to the others. */
+function handOut(left: number[], remaining: number): number[] {
+  let rest = remaining;
+  return left.map((count) => {
+    if (count === 1) return 1;
+    const given = Math.min(count, rest);
+    rest -= given;
+    return given;
+  });
+}
+
+const writers = (left: number[]) => left.filter((count) => count === 1).length;
+
+export const planTokens: Check<Planning> = {
+  exercise: PREFIX,
+  id: "plan-tokens",
+  title: "Plan a step",
+  names: ["left", "budget"],
+  rounds: 36,
+  hints: [
+    "Count the texts that are written first: so much of the budget is gone.",
+    "What remains is at least 1. Go through the texts in their order, and take away from it what each one gets.",
+    "A text gets what remains, or all that it has left, whichever is less.",
+  ],
+  inputs: (random, round) => {
+    const left = random.list(round === 0 ? 1 : random.integer(2, 7), () => random.pick([1, 1, 2, 9, 40]));
+    return [left, random.pick([1, 2, writers(left), writers(left) + 1, 12, 64])];
+  },
+  expected: (left, budget) => handOut(left, Math.max(1, budget - writers(left))),
+  mistakes: [
+    {
+      says: "The tokens of those that are written count too: take them off the budget.",
+      makes: (left, budget) => handOut(left, budget),
+    },
+    {
+      says: "If nothing remains, the first text that is read still gets one token.",
+      makes: (left, budget) => handOut(left, Math.max(0, budget - writers(left))),
+    },
+    {
+      says: "The budget is for all texts together, not for each.",
+      makes: (left, budget) => left.map((count) => Math.min(count, Math.max(1, budget - writers(left)))),
+    },
+    {
+      says: "Those that are written come before those that are read, wherever they stand, and always get their token.",
+      makes: (left, budget) => {
+        let rest = budget;
+        return left.map((count) => {
+          const given = Math.min(count, rest);
+          rest -= given;
+          return given;
+        });
+      },
     },
   ],
 };

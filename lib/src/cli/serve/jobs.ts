@@ -71,7 +71,7 @@ export function engineRequest(
       "context_length_exceeded",
     );
   checkBias(request, tokenizer.vocabSize);
-  const wanted = request.max_tokens ?? generation?.maxNewTokens ?? usualTokens ?? room;
+  const wanted = request.max_tokens ?? usualTokens ?? generation?.maxNewTokens ?? room;
   return {
     prompt,
     maxTokens: Math.max(1, Math.min(wanted, room, limits.tokens)),
@@ -187,6 +187,8 @@ export async function readAnswers(
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   } finally {
     signal.removeEventListener("abort", abort);
+    for (const [index] of choices.entries())
+      if (record.finishReasons[index] === undefined) metrics.finished.inc({ finished_reason: "abort" });
   }
 }
 
