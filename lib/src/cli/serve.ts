@@ -194,9 +194,10 @@ async function run(options: ServeOptions): Promise<void> {
   await server.close();
 }
 
-/** Waits for a signal to end; the next one ends the process. */
+/** Waits for a signal to end; the next one ends the process. A server that a program forked ends with that program. */
 function signalled(): Promise<void> {
   return new Promise((resolve) => {
+    process.once("disconnect", resolve);
     let isSecond = false;
     for (const signal of Object.keys(stopSignals) as (keyof typeof stopSignals)[])
       process.on(signal, () => {
