@@ -16,6 +16,7 @@ import {
   rotaryPart,
   sharedExpertPart,
   sigmoidExpertsPart,
+  statedRotaryPart,
   switchedNormPart,
   switchedWindowPart,
   twoBasesPart,
@@ -655,7 +656,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
     entries: gptOssEntries,
     architecture: "GptOssForCausalLM",
     qkNorm: "none",
-    parts: [rotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
+    parts: [statedRotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
     defaults: {
       ...{
         head_dim: 64,

@@ -422,20 +422,25 @@ export function* readColumns(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-pieces
-/** The rows of MXFP4 with their scales. */
+/** The rows of MXFP4 with their scales. Throws for a scale that is no number. */
 export function* readBlocks(
+  name: string,
   layout: StoredLayout,
   { read, readScales }: StoredTensor,
 ): Generator<StoredPiece> {
   const scales = readRows(layout, layout.columns / 32, readScales!);
-  for (const piece of readRows(layout, layout.columns / 2, read))
-    yield { ...piece, scales: scales.next().value!.data };
+  for (const piece of readRows(layout, layout.columns / 2, read)) {
+    const { data } = scales.next().value!;
+    if (data.includes(255))
+      throw new Error(`The weight ${name} has a scale that is no number (255): copy its file again.`);
+    yield { ...piece, scales: data };
+  }
 }
 
 /** The rows of a weight (of one expert, where each has a tensor) from its tensor in the file, a few at a time. */
 export function readPieces(name: string, weight: ModelWeight, stored: StoredTensor): Iterable<StoredPiece> {
   const layout = storedLayout(weight);
-  if (stored.dtype === "MXFP4") return readBlocks(layout, stored);
+  if (stored.dtype === "MXFP4") return readBlocks(name, layout, stored);
   const width = numberWidth(name, stored);
   if (layout.transposed) return readColumns(layout, width, stored.read);
   return readRows(layout, layout.columns * width, stored.read);
