@@ -461,6 +461,20 @@ export function pieceNumbers(
   return mxfp4Format.unpack(words, 32);
 }
 
+//| 03-moe/a-files-of-weights.ipynb#stored-numbers
+/** The numbers of a weight in the tensors of its model's files. */
+export function storedNumbers(weight: ModelWeight, tensors: Map<string, StoredTensor>): Float32Array {
+  const values = new Float32Array(sizeOf(weight.shape));
+  const { columns } = storedLayout(weight);
+  const part = values.length / weight.files.length;
+  for (const [expert, name] of weight.files.entries()) {
+    const stored = tensors.get(name)!;
+    for (const piece of readPieces(name, weight, stored))
+      values.set(pieceNumbers(name, stored, piece), expert * part + piece.row * columns);
+  }
+  return values;
+}
+
 //| 03-moe/a-files-of-weights.ipynb#weights-file
 /** Values of weights as they are asked for, each made once and kept until no tensor of the file wants it any more. */
 export function keptWhileWanted(weights: ModelWeight[], valuesOf: (weight: ModelWeight) => Float32Array) {
