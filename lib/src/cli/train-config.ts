@@ -20,6 +20,7 @@ export interface TrainFlags {
   config?: string;
   out: string;
   data?: string;
+  initFrom?: string;
   set?: string[];
   resume?: boolean;
   tune?: boolean;
@@ -92,7 +93,9 @@ export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undef
     json = withSetting(json, assignment.slice(0, at), settingValue(assignment.slice(at + 1)));
   }
   if (flags.data !== undefined) json = { ...json, data: flags.data };
-  const config = parseTrainConfig(resolved(json, process.cwd()));
+  if (flags.initFrom !== undefined) json = { ...json, init_from: flags.initFrom };
+  const whole = resolved(json, process.cwd());
+  const config = parseTrainConfig(begun ? whole : await withGivenModel(whole));
   // To find mistakes at once; how many tokens there are is not known yet.
   const ids = [config.model.bos_token_id, config.model.eos_token_id].flat().map((id) => Number(id) || 0);
   const sizes = {
@@ -122,6 +125,17 @@ export async function modelOf(
   }
 }
 
+/** The configuration of a run that begins with a model: its shape is the run's, and its tokenizer, where it has one. */
+async function withGivenModel(json: Record<string, unknown>): Promise<Record<string, unknown>> {
+  const folder = json.init_from;
+  if (typeof folder !== "string") return json;
+  const { modelConfigToJson } = await import("../model/config.js");
+  const { withStoredModel } = await import("./model.js");
+  const model = await withStoredModel(folder, ({ config }) => modelConfigToJson(config));
+  const hasTokenizer = fs.existsSync(path.join(folder, "tokenizer.json"));
+  return { ...json, model, ...(hasTokenizer ? { tokenizer: folder } : {}) };
+}
+
 /** The configuration before `--set`: of the file if one is named, else that which the run was begun with. */
 function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Record<string, unknown> {
   if (flags.config !== undefined) {
@@ -136,12 +150,13 @@ function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Recor
 
 /** The same configuration with file names seen from `folder`, and the model read where a file is named. */
 function resolved(json: Record<string, unknown>, folder: string): Record<string, unknown> {
-  const { model, tokenizer, data } = json;
+  const { model, tokenizer, data, init_from: from } = json;
   const whole = (name: string) => (name === "-" ? name : path.resolve(folder, name));
   return {
     ...json,
     ...(typeof model === "string" ? { model: readJson(whole(model)) } : {}),
     ...(typeof data === "string" ? { data: whole(data) } : {}),
+    ...(typeof from === "string" ? { init_from: whole(from) } : {}),
     ...(typeof tokenizer === "string" && !["char", "bytes"].includes(tokenizer)
       ? { tokenizer: whole(tokenizer) }
       : {}),

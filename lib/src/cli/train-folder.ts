@@ -50,7 +50,7 @@ export async function checkFolder(
     );
   if (begun) return checkResumed(out, config, begun.config);
   const { checkApart, namesIn, readLedger } = await import("../data/folders.js");
-  const inputs = [flags.config, config.data, config.tokenizer].flatMap((input) =>
+  const inputs = [flags.config, config.data, config.tokenizer, config.init_from].flatMap((input) =>
     typeof input === "string" && fs.existsSync(input) ? [input] : [],
   );
   checkApart(out, inputs);

@@ -7,6 +7,7 @@ import type { OpenShards } from "../data/shards.js";
 import type { Gpu } from "../gpu/device.js";
 import type { Model } from "../model/structure.js";
 import type { Checkpoint } from "../train/checkpoint.js";
+import type { Tokenizer } from "../tokenizer/characters.js";
 import type { TrainConfig } from "../train/configuration.js";
 import type { StepReport } from "../train/loop.js";
 import type { Run } from "../train/run.js";
@@ -51,6 +52,7 @@ export function configure(command: Command): void {
       "--data <dir>",
       "prepared data (tslm data prepare), or a file of documents; instead of the configuration's",
     )
+    .option("--init-from <dir>", "begin with the weights, tokenizer and shape of the model in this folder")
     .option("--set <key=value...>", "change a setting, such as steps=200 or optimizer.learning_rate=1e-3")
     .option("--resume", "go on with the run in the folder from its last checkpoint")
     .option(
@@ -65,6 +67,7 @@ export function configure(command: Command): void {
     command,
     "npx tslm train --config configs/default.json --out runs/default",
     "npx tslm train --config configs/shakespeare-char.json --data data --out runs/shakespeare --set seed=2",
+    "npx tslm train --config configs/default.json --init-from runs/default/model --data more --out runs/more",
     "npx tslm train --out runs/default --resume",
   );
 }
@@ -212,7 +215,7 @@ async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint):
   const { trainingSettings } = await import("../train/configuration.js");
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
   await recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
-  const model = checkpoint ? loop.checkpointModel(checkpoint) : await freshModel(parts);
+  const model = checkpoint ? loop.checkpointModel(checkpoint) : await firstModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   const settings = trainingSettings(parts.config, await separatorOf(parts));
@@ -239,8 +242,8 @@ async function separatorOf({ config, data }: Opened): Promise<number | undefined
   return separator;
 }
 
-/** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
-async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
+/** The model that a run begins with: random, or a given one. It has room for the tokenizer's tokens and the run's context. */
+async function firstModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
   const { randomModel } = await import("../model/families.js");
   const { checkRunFits } = await import("../train/fits.js");
@@ -257,7 +260,22 @@ async function freshModel({ config, data, gpu }: Opened): Promise<Model> {
   // On a software adapter, GPU memory is the machine's own; how much a graphics card has, WebGPU does not say.
   const available = gpu.facts.kind === "cpu" ? os.totalmem() : undefined;
   checkRunFits(parsed, { batchSize: config.batch_size, context: config.context }, available);
-  return randomModel(parsed, config.seed);
+  if (config.init_from === undefined) return randomModel(parsed, config.seed);
+  await checkSameTokens(config.init_from, tokenizer);
+  const { openModel } = await import("./model.js");
+  return openModel(config.init_from);
+}
+
+/** Throws unless the tokenizer of the data makes the same of a text as the one beside a model, where there is one. */
+async function checkSameTokens(folder: string, { vocabSize, encode }: Tokenizer): Promise<void> {
+  if (!fs.existsSync(path.join(folder, "tokenizer.json"))) return;
+  const { openTokenizer } = await import("./open-tokenizer.js");
+  const own = await openTokenizer(folder);
+  const sample = "The quick brown fox, 1234 times; über Größe — naïve 中文.\n\tfunction (x) { return 2 * x }";
+  if (own.vocabSize === vocabSize && own.encode(sample).join() === encode(sample).join()) return;
+  throw new Error(
+    `The data was encoded with another tokenizer than that of ${folder}: prepare it with --tokenizer ${folder}.`,
+  );
 }
 
 /** A run that is being watched: itself, where it writes, and what it shows. */
