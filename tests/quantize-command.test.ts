@@ -4,7 +4,7 @@ import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { int4Format, int8Format, mxfp4Format } from "../lib/src/kernels/formats.ts";
 import { weightsOf } from "../lib/src/model/families.ts";
-import { storedNumbers } from "../lib/src/model/gguf.ts";
+import { storedNumbers } from "../lib/src/model/stored.ts";
 import { quantizedFormat } from "../lib/src/model/quantize.ts";
 import { savedFormats, storedTensors } from "../lib/src/model/stored.ts";
 import { checkModelFiles } from "../lib/src/model/weights.ts";
