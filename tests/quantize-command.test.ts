@@ -67,18 +67,18 @@ describe("tslm quantize", () => {
     [
       "gptq",
       { quant_method: "gptq", bits: 4 },
-      'quantization_config is given with quant_method "gptq", but only',
+      'quantization_config is given (quant_method "gptq"), but such models are not run',
     ],
     [
       "awq",
       { quant_method: "awq", bits: 4 },
-      'quantization_config is given with quant_method "awq", but only',
+      'quantization_config is given (quant_method "awq"), but such models are not run',
     ],
     ["none", { load_in_4bit: true }, "quantization_config is given, but such models are not run so far."],
     [
       "floats",
       { quant_method: "compressed-tensors", format: "float-quantized", config_groups: { group_0: {} } },
-      'quantization_config is given with the format "float-quantized", but only',
+      'quantization_config asks for the format "float-quantized", but of',
     ],
     [
       "activations",
@@ -87,7 +87,7 @@ describe("tslm quantize", () => {
         format: "pack-quantized",
         config_groups: { group_0: { input_activations: { num_bits: 8 } } },
       },
-      "quantization_config is given with activations of few bits, but only",
+      "quantization_config asks for activations of few bits, but of",
     ],
   ])("what is stored otherwise is refused by name: %s", async (name, quantization_config, sentence) => {
     const json = JSON.parse(fs.readFileSync(path.join(family("llama"), "config.json"), "utf8"));

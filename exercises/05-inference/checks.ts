@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 81e3e3bf2e68b3ba
-=======
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as f53afe3cec94f22a
->>>>>>> s
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 4532f54d2f22b4a2
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -499,20 +495,16 @@ export const findKnown: Check<Finding> = {
     }
     const text: number[] = [];
     // Along the index, and then on into what it does not know, or to the end of a block exactly.
-    for (let before = 0; text.length < 96; ) {
-      const nexts = index.flatMap((entry, i) => (entry.before === before ? [i] : []));
-      if (nexts.length === 0 || random.next() < 0.1) break;
-      const place = random.pick(nexts);
+    let before = 0;
+    const nexts = () => index.flatMap((entry, i) => (entry.before === before ? [i] : []));
+    while (text.length < 96 && nexts().length > 0 && random.next() < 0.8) {
+      const place = random.pick(nexts());
       text.push(...index[place].tokens);
       before = place + 1;
     }
-    const more = random.pick([
-      [],
-      [],
-      [5],
-      random.pick(pieces),
-      [...random.pick(pieces), ...random.pick(pieces), 1],
-    ]);
+    const unknown = Array.from({ length: 16 }, () => 99);
+    const after = nexts().flatMap((place) => index[place].tokens);
+    const more = random.pick([[], [], [5], [...random.pick(pieces), 1], [...unknown, ...after, 1]]);
     return [index, text.length + more.length === 0 ? [1] : [...text, ...more]];
   },
   expected: (index, text) => follow([index, text]),

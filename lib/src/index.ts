@@ -82,7 +82,7 @@ export {
   toInt32,
   writeSafetensors,
 } from "./formats/safetensors.js";
-export * from "./kernels/cache.js";
+export { type CacheShape, cacheWriteKernel } from "./kernels/cache.js";
 export { ignoredTarget } from "./kernels/cross-entropy.js";
 export {
   type DispatchShape,
@@ -93,7 +93,7 @@ export {
 } from "./kernels/dispatch.js";
 export { elementwiseKernel } from "./kernels/elementwise.js";
 export { bf16Format, f16Format, int4Format, int8Format, mxfp4Format } from "./kernels/formats.js";
-export type { OperandFormat, PackedArray } from "./kernels/operands.js";
+export type { OperandFormat, PackedArray, SliceFormat } from "./kernels/operands.js";
 export { range, vectorAlias, vectorWidth, wgslNumber } from "./kernels/wgsl.js";
 export {
   type Batch,

@@ -398,7 +398,6 @@ export function checkRunnable(json: Record<string, unknown>, runnable: Record<st
 export function refusedPacking(stored: Record<string, unknown>): string | undefined {
   const { quant_method: method, config_groups: groups, kv_cache_scheme: cache } = stored;
   if (method === "mxfp4") return undefined;
-  if (method !== "compressed-tensors") return `quant_method ${shown(method)}`;
   for (const group of Object.values(Object(groups)).map(Object)) {
     const format = group.format ?? stored.format;
     if (format !== "pack-quantized") return `the format ${shown(format)}`;
@@ -410,11 +409,12 @@ export function refusedPacking(stored: Record<string, unknown>): string | undefi
 /** The same without a note of how weights are packed that we run: their tensors say so themselves. */
 export function withoutPacking(json: Record<string, unknown>): Record<string, unknown> {
   const { quantization_config: stored, ...others } = json;
-  if (!isRecord(stored) || stored.quant_method === undefined) return json;
+  if (!isRecord(stored) || !["compressed-tensors", "mxfp4"].includes(String(stored.quant_method)))
+    return json;
   const refused = refusedPacking(stored);
   if (refused === undefined) return others;
   throw new Error(
-    `quantization_config is given with ${refused}, but only compressed-tensors (pack-quantized) and mxfp4 are run so far.`,
+    `quantization_config asks for ${refused}, but of compressed-tensors only pack-quantized weights are run so far.`,
   );
 }
 

@@ -1,7 +1,7 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import type { ModelConfig } from "../formats/config.js";
 import { checkFits } from "../gpu/buffers.js";
-import { cacheWriteKernel } from "../kernels/cache.js";
+import { cacheWriteKernel, int8CacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
 import { cacheBytes } from "../model/count.js";
 import type { AttentionCache } from "../model/structure.js";
@@ -19,13 +19,20 @@ export function writeCache(
   positions: Tensor<"u32">,
   capacity: number,
 ): KeyValues {
-  const { blocks } = cached;
+  const { blocks, int8 } = cached;
   const more = { positionsPerSequence: positions.shape.length === 2, tableBlocks: blocks?.shape[1] };
   for (const name of ["keys", "values"] as const) {
     const rows = fresh[name];
     if (!rows) continue;
     const [batch, heads, tokens, width] = rows.shape;
-    const kernel = cacheWriteKernel({ rows: batch * heads, tokens, width, capacity, heads, ...more });
+    const kernel = (int8 ? int8CacheWriteKernel : cacheWriteKernel)({
+      rows: batch * heads,
+      tokens,
+      width,
+      capacity,
+      heads,
+      ...more,
+    });
     launchInto(kernel, [rows, positions, ...(blocks ? [blocks] : [])], [cached[name]]);
   }
   return cached;
@@ -35,6 +42,23 @@ export function writeCache(
 /** Heads of keys that a token leaves in one layer, and the numbers of one. */
 export function cacheRows({ kvHeads, headDim, latent }: ModelConfig): [heads: number, width: number] {
   return latent ? [1, latent.rank + latent.ropeDim] : [kvHeads, headDim];
+}
+/** How a cache keeps keys and values: as 32-bit floats, or as int8 with a scale for each row. */
+export type CacheFormat = "f32" | "int8";
+
+/** Words that a row of so many numbers takes. Throws for one that is not whole words. */
+export function rowWords(width: number, format: CacheFormat): number {
+  if (format === "f32") return width;
+  if (width % 4 === 0) return width / 4 + 1;
+  throw new Error(
+    `A cache of int8 wants heads whose width is a multiple of 4, not ${width}: keep it in f32.`,
+  );
+}
+
+/** Bytes of a number in a cache of a model, with its part of what its row needs besides. */
+export function cachedNumberBytes(config: ModelConfig, format: CacheFormat): number {
+  const [, width] = cacheRows(config);
+  return (4 * rowWords(width, format)) / width;
 }
 
 //| 05-inference/2-the-cache.ipynb#key-value-cache
@@ -60,18 +84,19 @@ export function cacheOf(
   config: ModelConfig,
   [count, tokens]: [number, number],
   capacity: number,
-  blocks?: Tensor<"u32">,
+  { blocks, format = "f32" }: { blocks?: Tensor<"u32">; format?: CacheFormat } = {},
 ): KeyValueCache {
   const [heads, width] = cacheRows(config);
-  const shape = [count, heads, tokens, width];
+  const shape = [count, heads, tokens, rowWords(width, format)];
   checkFits(sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT, `The keys of ${capacity} tokens`);
+  const int8 = format === "int8" ? true : undefined; // words are as wide as floats, and zero in both
   const stored = Array.from({ length: config.layers }, (): KeyValues => {
     const keys = zeros(shape);
-    return { keys, values: config.latent ? keys : zeros(shape) };
+    return { keys, values: config.latent ? keys : zeros(shape), int8 };
   });
   return {
     capacity,
-    bytes: cacheBytes(config, count * tokens),
+    bytes: cacheBytes(config, count * tokens, cachedNumberBytes(config, format)),
     at: (positions, tables = blocks) => ({
       extend: (layer, keys, values) => {
         const cached = { ...stored[layer], blocks: tables };
@@ -90,8 +115,13 @@ export function cacheOf(
  * An empty cache for `batch` sequences: for every layer keys and values [batch, kvHeads, capacity, headDim], or latent rows
  * [batch, 1, capacity, rank + ropeDim]. Throws if the adapter cannot hold that many.
  */
-export function keyValueCache(config: ModelConfig, capacity: number, batch = 1): KeyValueCache {
-  return cacheOf(config, [batch, capacity], capacity);
+export function keyValueCache(
+  config: ModelConfig,
+  capacity: number,
+  batch = 1,
+  format?: CacheFormat,
+): KeyValueCache {
+  return cacheOf(config, [batch, capacity], capacity, { format });
 }
 
 //| 05-inference/2-the-cache.ipynb#paged-cache
@@ -103,11 +133,11 @@ export function pagedCache(config: ModelConfig, blockCount: number, tables: numb
   const blocks = indices(tables.flat(), [tables.length, tables[0].length]);
   const wrong = tables.flat().find((block) => block >= blockCount);
   if (wrong !== undefined) throw new Error(`Block ${wrong} is not one of the cache's ${blockCount}.`);
-  return cacheOf(config, [blockCount, blockTokens], blockTokens * tables[0].length, blocks);
+  return cacheOf(config, [blockCount, blockTokens], blockTokens * tables[0].length, { blocks });
 }
 
 //| 05-inference/2-the-cache.ipynb#block-memory
 /** A cache of so many blocks of 16 tokens, for sequences whose tables come with each use of it. */
-export function blockMemory(config: ModelConfig, blockCount: number): KeyValueCache {
-  return cacheOf(config, [blockCount, blockTokens], blockCount * blockTokens);
+export function blockMemory(config: ModelConfig, blockCount: number, format?: CacheFormat): KeyValueCache {
+  return cacheOf(config, [blockCount, blockTokens], blockCount * blockTokens, { format });
 }

@@ -24,7 +24,7 @@ import {
   shareBlock,
   takeBlock,
 } from "./blocks.js";
-import { type KeyValueCache, blockMemory } from "./cache.js";
+import { type CacheFormat, type KeyValueCache, blockMemory, cachedNumberBytes } from "./cache.js";
 import {
   type SampledRow,
   type SamplingSettings,
@@ -98,6 +98,8 @@ export interface EngineSettings {
   blocks?: number;
   /** Whether a request finds what earlier ones have computed; yes unless given. */
   prefixCache?: boolean;
+  /** How keys and values are kept: f32 unless given; int8 takes about a quarter of the memory. */
+  cache?: CacheFormat;
 }
 
 //| 05-inference/3-many-at-once.ipynb#state-types
@@ -700,11 +702,11 @@ export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts
 /** The settings of an engine, those that are not given worked out. */
 export function engineSettings({ config }: Model, settings: EngineSettings): Required<EngineSettings> {
-  const { maxSequences = 32, prefillTokens = 256, prefixCache = true } = settings;
+  const { maxSequences = 32, prefillTokens = 256, prefixCache = true, cache = "f32" } = settings;
   const all = maxSequences * Math.ceil(config.contextLength / blockTokens);
-  const blocks =
-    settings.blocks ?? Math.min(all, Math.max(1, Math.floor(2 ** 31 / cacheBytes(config, blockTokens))));
-  return { maxSequences, prefillTokens, blocks, prefixCache };
+  const blockBytes = cacheBytes(config, blockTokens, cachedNumberBytes(config, cache));
+  const blocks = settings.blocks ?? Math.min(all, Math.max(1, Math.floor(2 ** 31 / blockBytes)));
+  return { maxSequences, prefillTokens, blocks, prefixCache, cache };
 }
 
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts-2
@@ -724,7 +726,7 @@ export function engineParts(model: Model, given: EngineSettings): EngineParts {
   return {
     ...{ model, settings, capacity, counts, waiting: [], running: [], arrivals: 0, requests: 0 },
     pool: blockPool(settings.blocks),
-    memory: blockMemory(config, settings.blocks),
+    memory: blockMemory(config, settings.blocks, settings.cache),
     turns: ropeTables(config, capacity),
     steps: new Map(),
     draws: new Map(),

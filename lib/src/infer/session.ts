@@ -7,7 +7,7 @@ import { withInference } from "../tensor/autograd.js";
 import { type Recording, capture } from "../tensor/capture.js";
 import { embed } from "../tensor/embedding.js";
 import { type Tensor, indices, view } from "../tensor/tensor.js";
-import { type KeyValueCache, keyValueCache } from "./cache.js";
+import { type CacheFormat, type KeyValueCache, keyValueCache } from "./cache.js";
 
 //| 05-inference/2-the-cache.ipynb#token-step
 /** Tokens of a prompt that go through the model at once. */
@@ -129,11 +129,15 @@ export async function readInChunks(
 }
 
 //| 05-inference/2-the-cache.ipynb#open-session
-/** Opens a session for up to `capacity` tokens. Reading goes in chunks, then token by token. */
-export function openSession(model: Model, capacity: number): Session {
+/** Opens a session for up to `capacity` tokens, whose keys and values are kept as `cache` says. Reading goes in chunks, then token by token. */
+export function openSession(
+  model: Model,
+  capacity: number,
+  { cache: format }: { cache?: CacheFormat } = {},
+): Session {
   const { config } = model;
   checkLength(config, capacity);
-  const cache = keyValueCache(config, capacity);
+  const cache = keyValueCache(config, capacity, 1, format);
   // The last chunk of a prompt may be padded past the end: its turns are looked up too.
   const turns = ropeTables(config, capacity + prefillChunk, capacity);
   const steps = tokenSteps(model, cache, turns);

@@ -26,6 +26,8 @@ export interface FlashShape {
   sinks: boolean;
   /** Blocks in each sequence's table, where keys and values are paged; 0 where they are dense. */
   tableBlocks: number;
+  /** Whether keys and values are int8, each row with its scale behind it. */
+  int8?: boolean;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-form
@@ -41,6 +43,8 @@ export interface FlashTiling {
   textures: boolean;
   /** Keys of a part, where the keys of a row are split over workgroups; 0 where one walks through all of them. */
   partKeys: number;
+  /** Whether a workgroup walks through all parts and puts them together itself. */
+  folds?: boolean;
 }
 
 /** Query rows of one key head. */
@@ -57,7 +61,7 @@ export function flashTiling(shape: FlashShape, facts: AdapterFacts): FlashTiling
   if (!prefersSubgroups(facts)) return { subgroups: false, lanes: 64, rows: 1, textures: false, partKeys: 0 };
   const lanes = facts.subgroupSize;
   const rows = groupedRows(shape) >= 4 * lanes && shape.keyWidth <= 128 ? 4 : 1;
-  const textures = groupedRows(shape) >= 16 * rows * lanes && shape.tableBlocks === 0;
+  const textures = groupedRows(shape) >= 16 * rows * lanes && shape.tableBlocks === 0 && !shape.int8;
   return { subgroups: true, lanes, rows, textures, partKeys: 0 };
 }
 
@@ -194,22 +198,38 @@ export interface RowWalk {
   row: (j: string) => string;
   from: string;
   to: string;
+  /** Whether the rows are int8. */
+  int8?: boolean;
 }
 
-/** Declares arrays of rows, in fours: those that are walked through as textures, where the tiling has them so. */
+/** WGSL: the four numbers of a word of int8, times the scale whose bits are in another word. */
+export const int8Function = `fn int8Four(word: u32, scale: u32) -> vec4f {
+  return vec4f(bitcast<vec4i>(vec4u(word) << vec4u(24, 16, 8, 0)) >> vec4u(24)) * bitcast<f32>(scale);
+}`;
+
+/** WGSL (a vec4f): the i-th four numbers of a row of an array, of `width` fours. Of int8, a four is a word, and the scale one more. */
+export function rowFour(name: string, row: string, i: string, width: number, int8 = false): string {
+  if (!int8) return `${name}[${row} * ${width}u + ${i}]`;
+  const start = `${row} * ${width + 1}u`;
+  return `int8Four(${name}[${start} + ${i}], ${name}[${start} + ${width}u])`;
+}
+
+/** Declares arrays of rows, in fours: those that are walked through as textures, or as int8, where they are so. */
 export function rowArrays(names: string[], walk: RowWalk, { textures }: FlashTiling): string[] {
-  return names.map((name) =>
-    textures && walk.names.includes(name) ? textureOf(name) : `${name}: array<vec4f>`,
-  );
+  return names.map((name) => {
+    if (!walk.names.includes(name)) return `${name}: array<vec4f>`;
+    return textures ? textureOf(name) : `${name}: array<${walk.int8 ? "u32" : "vec4f"}>`;
+  });
 }
 
 /** Loads row j: each lane a part of it, to be handed round. */
 export function loadParts(
-  { names, row }: RowWalk,
+  { names, row, int8 }: RowWalk,
   shape: FlashShape,
   { lanes, textures }: FlashTiling,
 ): string[] {
-  const four = (name: string, at: string) => (textures ? `${name}Four(${at})` : `${name}[${at}]`);
+  const four = (name: string, i: string, width: number) =>
+    textures ? `${name}Four(row * ${width}u + ${i})` : rowFour(name, "row", i, width, int8);
   const parts = names.flatMap((name) => {
     const width = vectorsOf(name, shape);
     const part = (i: number) =>
@@ -217,27 +237,29 @@ export function loadParts(
     if (isWide(shape))
       return [
         `for (var i = 0u; i * ${lanes}u < ${loopEnd(name)}; i++) {`,
-        `${name}Parts[i] = ${four(name, `row * ${width}u + min(i * ${lanes}u + lane, ${width - 1}u)`)};`,
+        `${name}Parts[i] = ${four(name, `min(i * ${lanes}u + lane, ${width - 1}u)`, width)};`,
         "}",
       ];
-    return range(Math.ceil(width / lanes)).map(
-      (i) => `let ${name}Part${i} = ${four(name, `row * ${width}u + ${part(i)}`)};`,
-    );
+    return range(Math.ceil(width / lanes)).map((i) => `let ${name}Part${i} = ${four(name, part(i), width)};`);
   });
   return [`let row = ${row("j")};`, ...parts];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#fill-shared
 /** Fills the workgroup memory with rows from `start` on. */
-export function fillShared({ names, row, to }: RowWalk, shape: FlashShape, { lanes }: FlashTiling): string[] {
+export function fillShared(
+  { names, row, to, int8 }: RowWalk,
+  shape: FlashShape,
+  { lanes }: FlashTiling,
+): string[] {
   const widths = [...new Set(names.map((name) => vectorsOf(name, shape)))];
   const fill = (width: number) => [
     `for (var slot = lane; slot < ${sharedRows(shape) * width}u; slot += ${lanes}u) {`,
     `  let j = min(start + slot / ${width}u, ${to} - 1u);`,
-    `  let at = (${row("j")}) * ${width}u + slot % ${width}u;`,
+    `  let row = ${row("j")};`,
     ...names
       .filter((name) => vectorsOf(name, shape) === width)
-      .map((name) => `  ${name}Tile[slot] = ${name}[at];`),
+      .map((name) => `  ${name}Tile[slot] = ${rowFour(name, "row", `slot % ${width}u`, width, int8)};`),
     "}",
   ];
   return ["workgroupBarrier();", ...widths.flatMap(fill), "workgroupBarrier();"];
@@ -398,18 +420,23 @@ export function capScores({ softcap }: FlashShape, { rows }: FlashTiling): strin
 
 //| 02-attention/7-the-fused-kernel.ipynb#key-parts
 /**
- * Keys of a part where a few queries meet many keys, 0 where all are one part. Few rows leave most cores idle; but parts have to be
- * put together, which on a processor costs what a thousand keys cost. It is the same for all lengths, so that where a part begins
- * depends on nothing else.
+ * Keys of a part where the keys of a row are taken in parts, 0 where all are one. It is the same for all lengths, so that where a
+ * part begins depends on nothing else. On a graphics processor few rows leave most cores idle, and short parts fill them; on a
+ * processor putting parts together costs what a thousand keys cost.
  */
 export function partKeysFor({ tokens, length }: FlashShape, facts: AdapterFacts, invariant = false): number {
-  const keys = prefersSubgroups(facts) ? 2048 : 512;
+  const keys = prefersSubgroups(facts) ? 2048 : 128;
   return (invariant || tokens <= 8) && length > keys ? keys : 0;
 }
 
-/** Parts that the keys of a row are split into: 1 where they are not. */
-export function keyParts({ length }: FlashShape, { partKeys }: FlashTiling): number {
-  return partKeys === 0 ? 1 : Math.ceil(length / partKeys);
+/** Whether the parts of a row's keys go to workgroups of their own. */
+export function isSplit({ partKeys, folds }: FlashTiling): boolean {
+  return partKeys > 0 && !folds;
+}
+
+/** Workgroups that share the keys of a row. */
+export function keyParts({ length }: FlashShape, tiling: FlashTiling): number {
+  return isSplit(tiling) ? Math.ceil(length / tiling.partKeys) : 1;
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#inference-tiling
@@ -421,7 +448,8 @@ export function inferenceTiling(shape: FlashShape, facts: AdapterFacts, invarian
   const { tokens, length } = shape;
   const tiling = flashTiling(shape, facts);
   const brief = tokens < length && length <= 1024 && !tiling.textures;
-  return { ...tiling, rows: brief ? 1 : tiling.rows, partKeys: partKeysFor(shape, facts, invariant) };
+  const partKeys = partKeysFor(shape, facts, invariant);
+  return { ...tiling, rows: brief ? 1 : tiling.rows, partKeys, folds: partKeys > 0 && tokens > 8 };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-frame
@@ -473,14 +501,14 @@ export const ownTile = "let tile = tiles[sequence * sizes.tiles + group.x];";
  * Takes a key's scores in: a score above the highest so far scales down all that was added before. The key's shares,
  * relative to the highest score, are `p`.
  */
-export function onlineSoftmax(shape: FlashShape, tiling: FlashTiling): string[] {
+export function onlineSoftmax(shape: FlashShape, tiling: FlashTiling, sums = "y"): string[] {
   return range(tiling.rows).flatMap((r) => [
     `s${r} = select(-3e38, s${r}, j >= range${r}.x && j < range${r}.y);`,
     `if (s${r} > highest${r}) {`,
     `let decay = exp(highest${r} - s${r});`,
     `highest${r} = s${r};`,
     `sum${r} *= decay;`,
-    ...eachFour("y", shape, (c) => [`${ownFour("y", r, c, shape, tiling)} *= decay;`]),
+    ...eachFour(sums, shape, (c) => [`${ownFour(sums, r, c, shape, tiling)} *= decay;`]),
     "}",
     `let p${r} = exp(s${r} - highest${r});`,
     `sum${r} += p${r};`,
@@ -501,19 +529,19 @@ export const ownTable = [
  * The keys and values that a workgroup's query rows see together. Dense ones [batch, kvHeads, length, width] lie one after the
  * other; paged ones [blocks, kvHeads, 16, width] where the sequence's table says.
  */
-export function keyWalk({ tableBlocks }: FlashShape, { partKeys }: FlashTiling): RowWalk {
+export function keyWalk({ tableBlocks, int8 }: FlashShape, { partKeys }: FlashTiling): RowWalk {
   const dense = (j: string) => `matrix * sizes.length + ${j}`;
   const paged = (j: string) =>
     `(blocks[table + ${j} / ${blockTokens}u] * sizes.kvHeads + kvHead) * ${blockTokens}u + ${j} % ${blockTokens}u`;
   const [from, to] = partKeys === 0 ? ["tile.x", "tile.y"] : ["first", "last"];
-  return { names: ["k", "v"], row: tableBlocks > 0 ? paged : dense, from, to };
+  return { names: ["k", "v"], row: tableBlocks > 0 ? paged : dense, from, to, int8 };
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#forward-kernel
 /** Where the softmax of each lane's rows begins: with nothing, or with a sink, a score before the first key. */
-export function beginSoftmax({ sinks }: FlashShape, { rows, partKeys }: FlashTiling): string[] {
+export function beginSoftmax({ sinks }: FlashShape, { rows, partKeys, folds }: FlashTiling): string[] {
   const head = (r: number) => `matrix % sizes.kvHeads * (sizes.rows / sizes.tokens) + row${r} / sizes.tokens`;
-  const first = partKeys === 0 ? "true" : "group.z == 0u"; // only the first part begins with the sink
+  const first = partKeys === 0 ? "true" : folds ? "part == 0u" : "group.z == 0u"; // only the first part begins with the sink
   return range(rows).flatMap((r) => [
     `let range${r} = ranges[sequence * sizes.rows + row${r}];`,
     `var highest${r} = ${sinks ? `select(-1e30, sinks[${head(r)}], ${first})` : "-1e30"};`,
@@ -536,11 +564,13 @@ export function endSoftmax(shape: FlashShape, tiling: FlashTiling): string[] {
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#end-part
-/** The keys of a workgroup's part among those that its rows see. */
-export const ownPart = [
-  "let first = max(tile.x, group.z * sizes.partKeys);",
-  "let last = min(tile.y, (group.z + 1u) * sizes.partKeys);",
-];
+/** The keys of part number `part` (WGSL) among those that a workgroup's rows see. */
+export function keysOfPart(part: string): string[] {
+  return [
+    `let first = max(tile.x, ${part} * sizes.partKeys);`,
+    `let last = min(tile.y, (${part} + 1u) * sizes.partKeys);`,
+  ];
+}
 
 /** Leaves what one part of the keys adds up to: the sums as they are, and their highest score and sum of powers. */
 export function endPart(shape: FlashShape, tiling: FlashTiling): string[] {
@@ -553,6 +583,50 @@ export function endPart(shape: FlashShape, tiling: FlashTiling): string[] {
   return [...marks, ...storeOwn("y", "sizes.rows", shape, tiling, { factor: () => "1.0", matrix })];
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#fold-parts
+/**
+ * WGSL that adds a part to those before it, of which `most` is the highest score, `whole` the sum of powers and `total` the mixture. A
+ * part that saw nothing changes nothing.
+ */
+export function foldPart(part: { most: string; sum: string }, r: number | "", add: string[]): string[] {
+  const { most, sum } = part;
+  return [
+    `if (${sum} > 0.0) {`,
+    `let next = max(most${r}, ${most});`,
+    `let before = select(exp(most${r} - next), 1.0, most${r} == next);`,
+    `let now = select(exp(${most} - next), 1.0, ${most} == next);`,
+    `most${r} = next;`,
+    `whole${r} = fma(${sum}, now, whole${r} * before);`,
+    ...add,
+    "}",
+  ];
+}
+
+/** A walk through all parts of the keys, one after the other, in one workgroup: it leaves what a walk through one part leaves. */
+export function walkParts(
+  shape: FlashShape,
+  tiling: FlashTiling,
+  walk: (sums: string) => string[],
+): string[] {
+  const rows = range(tiling.rows);
+  const addTo = (r: number) =>
+    eachFour("y", shape, (c) => {
+      const [total, mixed] = ["y", "mixed"].map((name) => ownFour(name, r, c, shape, tiling));
+      return [`${total} = fma(${mixed}, vec4f(now), ${total} * before);`];
+    });
+  return [
+    ...rows.map((r) => `var most${r} = -1e30; var whole${r} = 0.0;`),
+    `for (var part = ${shape.sinks ? "0u" : "tile.x / sizes.partKeys"}; part * sizes.partKeys < tile.y; part++) {`,
+    ...keysOfPart("part"),
+    ...ownSums("mixed", shape, tiling),
+    ...beginSoftmax(shape, tiling),
+    ...walk("mixed"),
+    ...rows.flatMap((r) => foldPart({ most: `highest${r}`, sum: `sum${r}` }, r, addTo(r))),
+    "}",
+    ...rows.map((r) => `let highest${r} = most${r}; let sum${r} = whole${r};`),
+  ];
+}
+
 //| 02-attention/7-the-fused-kernel.ipynb#flash-kernel
 /**
  * Attention in one pass over the keys. Writes y [batch, heads, tokens, valueWidth], and the logarithm of each row's sum of powers
@@ -560,7 +634,14 @@ export function endPart(shape: FlashShape, tiling: FlashTiling): string[] {
  */
 export function flashKernel(shape: FlashShape, tiling: FlashTiling, sequences: number): Kernel {
   const walk = keyWalk(shape, tiling);
-  const [paged, split] = [shape.tableBlocks > 0, tiling.partKeys > 0];
+  const [paged, split] = [shape.tableBlocks > 0, isSplit(tiling)];
+  const walkWith = (sums: string) =>
+    walkRows(walk, shape, tiling, [
+      ...dotProducts("s", "q", "k", shape, tiling),
+      ...capScores(shape, tiling),
+      ...onlineSoftmax(shape, tiling, sums),
+      ...addProducts(sums, "p", "v", shape, tiling),
+    ]);
   const tables = ["ranges: array<vec2u>", "tiles: array<vec2u>"];
   return kernel({
     ...flashFrame(shape, tiling, sequences, queryTiles(shape, tiling)),
@@ -571,19 +652,15 @@ export function flashKernel(shape: FlashShape, tiling: FlashTiling, sequences: n
       ...(shape.sinks ? ["sinks: array<f32>"] : []),
     ],
     writes: ["y: array<vec4f>", split ? "marks: array<vec2f>" : "logSums: array<f32>"],
-    head: sharedHead(walk.names, shape, tiling),
+    head: [sharedHead(walk.names, shape, tiling), ...(shape.int8 ? [int8Function] : [])].join("\n"),
     body: [
       ...[...ownRows("sizes.rows", tiling), sequenceOf, ownTile],
-      ...[...(split ? ownPart : []), ...(paged ? ownTable : [])],
+      ...[...(split ? keysOfPart("group.z") : []), ...(paged ? ownTable : [])],
       ...loadOwn("q", "sizes.rows", shape, tiling, "scale"),
       ...ownSums("y", shape, tiling),
-      ...beginSoftmax(shape, tiling),
-      ...walkRows(walk, shape, tiling, [
-        ...dotProducts("s", "q", "k", shape, tiling),
-        ...capScores(shape, tiling),
-        ...onlineSoftmax(shape, tiling),
-        ...addProducts("y", "p", "v", shape, tiling),
-      ]),
+      ...(tiling.folds
+        ? walkParts(shape, tiling, walkWith)
+        : [...beginSoftmax(shape, tiling), ...walkWith("y")]),
       ...(split ? endPart : endSoftmax)(shape, tiling),
     ].join("\n"),
   });
@@ -607,22 +684,16 @@ export function combinePartsKernel(shape: FlashShape, tiling: FlashTiling): Kern
     body: `
   if (thread >= sizes.rows * sizes.vectors) { return; }
   let row = thread / sizes.vectors;
-  var highest = -1e30;
+  var most = -1e30;
+  var whole = 0.0;
+  var total = vec4f();
   for (var part = 0u; part < sizes.parts; part++) {
     let mark = marks[part * sizes.rows + row];
-    if (mark.y > 0.0) { highest = max(highest, mark.x); }
+    ${foldPart({ most: "mark.x", sum: "mark.y" }, "", [
+      "total = fma(sums[part * sizes.rows * sizes.vectors + thread], vec4f(now), total * before);",
+    ]).join("\n    ")}
   }
-  var sum = 0.0;
-  var mixed = vec4f();
-  for (var part = 0u; part < sizes.parts; part++) {
-    let mark = marks[part * sizes.rows + row];
-    if (mark.y > 0.0) {
-      let decay = select(exp(mark.x - highest), 1.0, mark.x == highest);
-      sum += mark.y * decay;
-      mixed += sums[part * sizes.rows * sizes.vectors + thread] * decay;
-    }
-  }
-  y[thread] = mixed * select(0.0, 1.0 / sum, sum > 0.0);`,
+  y[thread] = total * select(0.0, 1.0 / whole, whole > 0.0);`,
   });
 }
 

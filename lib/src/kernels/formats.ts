@@ -41,6 +41,11 @@ export const f16Format: OperandFormat = {
   bindings: (name) => [`${name}: array<vec2u>`],
   loadFour: (name, at) =>
     `vec4f(unpack2x16float(${vec4At(name, at)}.x), unpack2x16float(${vec4At(name, at)}.y))`,
+  slices: {
+    bindings: (name) => [`${name}: array<vec4u>`],
+    loads: 4,
+    codes: (load, i) => `vec4f(unpack2x16float(${load}[${2 * i}]), unpack2x16float(${load}[${2 * i + 1}]))`,
+  },
   rowBytes: (length) => [2 * length],
   pack: (values) => packPairs(values, float16OfBits),
   unpack: ([words]) => Float32Array.from(pairsOf(words), float16Value),
@@ -52,17 +57,35 @@ export const bf16Format: OperandFormat = {
   name: "bf16",
   loadFour: (name, at) =>
     `bitcast<vec4f>((${vec4At(name, at)}.xxyy << vec4u(16, 0, 16, 0)) & vec4u(0xffff0000u))`,
+  slices: {
+    bindings: (name) => [`${name}: array<vec4u>`],
+    loads: 4,
+    codes: (load, i) =>
+      `bitcast<vec4f>((${load}.${["xxyy", "zzww"][i]} << vec4u(16, 0, 16, 0)) & vec4u(0xffff0000u))`,
+  },
   pack: (values) => packPairs(values, bfloat16OfBits),
   unpack: ([words]) => new Float32Array(Uint32Array.from(pairsOf(words), (bits) => bits << 16).buffer),
 };
+
+//| 02-attention/2-matrix-products.ipynb#int8-codes
+/** WGSL (a vec4f): the four bytes of a word, with their signs. */
+export function int8Codes(word: string): string {
+  return `vec4f(bitcast<vec4i>(vec4u(${word}) << vec4u(24, 16, 8, 0)) >> vec4u(24))`;
+}
 
 //| 02-attention/2-matrix-products.ipynb#int8-format
 /** Whole numbers from -127 to 127, four to a word, and a scale for each row: the largest number of the row becomes 127. */
 export const int8Format: OperandFormat = {
   name: "int8",
   bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<f32>`],
-  loadFour: (name, at, row) =>
-    `vec4f(bitcast<vec4i>(vec4u(${vec4At(name, at)}) << vec4u(24, 16, 8, 0)) >> vec4u(24)) * ${name}Scales[${row}]`,
+  loadFour: (name, at, row) => `${int8Codes(vec4At(name, at))} * ${name}Scales[${row}]`,
+  slices: {
+    bindings: (name) => [`${name}: array<vec4u>`, `${name}Scales: array<f32>`],
+    loads: 2,
+    codes: (load, i) => int8Codes(`${load}[${i}]`),
+    loadCodes: (name, at) => int8Codes(vec4At(name, at)),
+    shared: (name, _, row) => `vec2f(${name}Scales[${row}], 0.0)`,
+  },
   rowBytes: (length) => [length, 4],
   pack(values, length) {
     const codes = new Int8Array(values.length);
@@ -113,6 +136,25 @@ export function wordsFor(bytes: number): Uint32Array {
   return new Uint32Array(Math.ceil(bytes / 4));
 }
 
+//| 02-attention/2-matrix-products.ipynb#mxfp4-codes
+/** WGSL (a u32): four neighbouring codes from element `at` on, in the lowest 16 bits. */
+export function fp4At(name: string, at: string): string {
+  return `(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u))`;
+}
+
+/** WGSL (a vec4f): the numbers of the four codes in the lowest 16 bits of a word, not yet scaled. */
+export function fp4Codes(word: string): string {
+  const codes = `((vec4u(${word}) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
+  const sizes = `vec4f(bitcast<vec4i>((vec4u(0xc8643210u) >> (${codes} % 8u * 4u)) & vec4u(15)))`;
+  return `${sizes} * (0.5 - vec4f(bitcast<vec4i>(${codes} / 8u)))`;
+}
+
+/** WGSL (an f32): the scale of the block with element `at`. */
+export function mxScaleAt(name: string, at: string): string {
+  const byte = `((${name}Scales[(${at}) / 128u] >> ((${at}) / 32u % 4u * 8u)) & 255u)`;
+  return `bitcast<f32>(${byte} << 23u)`;
+}
+
 //| 02-attention/2-matrix-products.ipynb#mxfp4-format
 /**
  * MXFP4: four bits a number, eight to a word from the lowest up, and a byte for each block of 32, whose numbers are multiplied by
@@ -122,11 +164,13 @@ export const mxfp4Format: OperandFormat = {
   name: "mxfp4",
   block: 32,
   bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
-  loadFour(name, at) {
-    const codes = `((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
-    const sizes = `vec4f((vec4u(0xc8643210u) >> (${codes} % 8u * 4u)) & vec4u(15))`;
-    const scale = `((${name}Scales[(${at}) / 128u] >> ((${at}) / 32u % 4u * 8u)) & 255u)`;
-    return `${sizes} * (0.5 - vec4f(${codes} / 8u)) * bitcast<f32>(${scale} << 23u)`;
+  loadFour: (name, at) => `${fp4Codes(fp4At(name, at))} * ${mxScaleAt(name, at)}`,
+  slices: {
+    bindings: (name) => [`${name}: array<vec4u>`, `${name}Scales: array<u32>`],
+    loads: 1,
+    codes: (load, i) => fp4Codes(`(${load}[${i >> 1}]${i % 2 === 1 ? " >> 16u" : ""})`),
+    loadCodes: (name, at) => fp4Codes(fp4At(name, at)),
+    shared: (name, at) => `vec2f(${mxScaleAt(name, at)}, 0.0)`,
   },
   rowBytes: (length) => [length / 2, length / 32],
   pack(values) {
@@ -183,23 +227,25 @@ export interface GroupFormat extends OperandFormat {
   zeroPoints: boolean;
 }
 
-/** How the scales of groups are stored in words, and WGSL that takes codes (a vec4f) of the group at `at` to numbers. */
+/** How the scales of groups are stored in words; and WGSL for four codes in the lowest 16 bits of a word, less their zero, and for a group's scale and zero. */
 export interface ScaleStorage {
   bytes: number;
   scaleOf(group: Float32Array): GroupScale;
   store(words: Uint32Array, group: number, scale: GroupScale): void;
   read(words: PackedArray, group: number): GroupScale;
-  apply(codes: string, name: string, group: string): string;
+  codes(word: string, shared: string): string;
+  shared(name: string, group: string): string;
 }
 
-/** An f16 for each group, two to a word. */
+/** An f16 for each group, two to a word. Codes less 8 are numbers of four bits with a sign, when their highest bit is turned round. */
 export const halfScales: ScaleStorage = {
   bytes: 2,
   scaleOf: scaleAroundZero,
   store: (words, group, { scale }) => pairsOf(words).set([float16Bits(scale)], group),
   read: (words, group) => ({ scale: float16Value(pairsOf(words)[group]), zero: 8 }),
-  apply: (codes, name, group) =>
-    `(${codes} - 8.0) * unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x`,
+  codes: (word) => `vec4f(bitcast<vec4i>(vec4u((${word}) ^ 0x8888u) << vec4u(28, 24, 20, 16)) >> vec4u(28))`,
+  shared: (name, group) =>
+    `vec2f(unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x, 8.0)`,
 };
 
 /** A word for each group: the f16 below, the zero point above. */
@@ -208,8 +254,10 @@ export const zeroPointScales: ScaleStorage = {
   scaleOf: scaleOfRange,
   store: (words, group, { scale, zero }) => words.set([float16Bits(scale) | (zero << 16)], group),
   read: (words, group) => ({ scale: float16Value(words[group] & 0xffff), zero: words[group] >>> 16 }),
-  apply: (codes, name, group) =>
-    `(${codes} - f32(${name}Scales[${group}] >> 16u)) * unpack2x16float(${name}Scales[${group}]).x`,
+  codes: (word, shared) =>
+    `(vec4f(bitcast<vec4i>((vec4u(${word}) >> vec4u(0, 4, 8, 12)) & vec4u(15))) - ${shared}.y)`,
+  shared: (name, group) =>
+    `vec2f(unpack2x16float(${name}Scales[${group}]).x, f32(bitcast<i32>(${name}Scales[${group}] >> 16u)))`,
 };
 
 //| 02-attention/2-matrix-products.ipynb#int4-format-2
@@ -219,14 +267,21 @@ export const zeroPointScales: ScaleStorage = {
  */
 export function int4Format(group: number, zeroPoints = false): GroupFormat {
   const storage = zeroPoints ? zeroPointScales : halfScales;
+  const sharedAt = (name: string, at: string) => storage.shared(name, `(${at}) / ${group}u`);
+  const codesAt = (name: string, at: string) =>
+    storage.codes(`${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)`, sharedAt(name, at));
   return {
     name: `int4${zeroPoints ? "-asym" : ""}-${group}`,
     block: group,
     zeroPoints,
     bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
-    loadFour(name, at) {
-      const codes = `vec4f((vec4u(${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)) >> vec4u(0, 4, 8, 12)) & vec4u(15))`;
-      return storage.apply(codes, name, `(${at}) / ${group}u`);
+    loadFour: (name, at) => `${codesAt(name, at)} * ${sharedAt(name, at)}.x`,
+    slices: {
+      bindings: (name) => [`${name}: array<vec4u>`, `${name}Scales: array<u32>`],
+      loads: 1,
+      codes: (load, i, shared) => storage.codes(`${load}[${i >> 1}]${i % 2 === 1 ? " >> 16u" : ""}`, shared),
+      loadCodes: codesAt,
+      shared: sharedAt,
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
     pack(values) {

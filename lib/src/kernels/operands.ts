@@ -11,6 +11,8 @@ export interface OperandFormat {
   bindings(name: string): string[];
   /** WGSL (a vec4f): four neighbours of row `row`, from element `at` of the whole on, a multiple of four. */
   loadFour(name: string, at: string, row: string): string;
+  /** How inference reads slices of 32 neighbours, where that is faster than by `loadFour`. */
+  slices?: SliceFormat;
   /** Rows are whole blocks of so many numbers: fours, unless it says so. */
   block?: number;
   /** Bytes that a row of `length` numbers takes in each array. */
@@ -19,6 +21,23 @@ export interface OperandFormat {
   pack(values: Float32Array, length: number): PackedArray[];
   /** The numbers that packed arrays stand for: the reference that kernels are held against. */
   unpack(arrays: PackedArray[], length: number): Float32Array;
+}
+
+/**
+ * How slices of 32 neighbours are read, from a multiple of 32 on: 128 bits at a time, and as **codes**, whose sum is scaled once at
+ * the end of the slice. Whatever reads it, four codes must be the same numbers.
+ */
+export interface SliceFormat {
+  /** What kernels read: the bindings of the format, its packed numbers as `array<vec4u>` or `array<vec4f>`. */
+  bindings(name: string): string[];
+  /** Loads of 128 bits that a slice takes: 8 for 32-bit numbers, 1 for those of four bits. */
+  loads: number;
+  /** WGSL (a vec4f): four `i` of what a load brought, as codes. `shared` is a variable with what `shared` gives. */
+  codes(load: string, i: number, shared: string): string;
+  /** WGSL (a vec4f): four codes from element `at` of the whole on, as `loadFour` reads them. Those of `loadFour` unless given. */
+  loadCodes?(name: string, at: string, row: string): string;
+  /** WGSL (a vec2f): the scale of the slice with element `at`, and a number of the format's own, such as a zero point. No scale unless given. */
+  shared?(name: string, at: string, row: string): string;
 }
 
 /** What a kernel is given of a packed operand. */
@@ -129,6 +148,7 @@ export const f32Format: OperandFormat = {
   name: "f32",
   bindings: (name) => [`${name}: array<vec4f>`],
   loadFour: (name, at) => vec4At(name, at),
+  slices: { bindings: (name) => [`${name}: array<vec4f>`], loads: 8, codes: (load) => load },
   rowBytes: (length) => [4 * length],
   pack: (values) => [values],
   unpack: ([values]) => Float32Array.from(values),
@@ -188,12 +208,13 @@ export function storedStart(operand: Operand, row: string): string {
 
 /**
  * The WGSL function that loads four neighbours of stored row `row`, which begins at `start`, from place `i` on. Whole fours must lie
- * within the row; where rows are not whole fours, its last number stands for what is beyond it.
+ * within the row; where rows are not whole fours, its last number stands for what is beyond it. `codes`: before they are scaled.
  */
-export function fourFunction(operand: Operand, f16 = false): string {
+export function fourFunction(operand: Operand, f16 = false, codes = false): string {
   const { name, vec4, format } = operand;
   const place = (i: number) => `start + min(i + ${i}u, ${rowLength(operand)} - 1u)`;
-  const four = vec4 ? format.loadFour(name, "at", "row") : vec4Of(name, place);
+  const load = (codes ? format.slices?.loadCodes : undefined) ?? format.loadFour;
+  const four = vec4 ? load(name, "at", "row") : vec4Of(name, place);
   const at = vec4 ? "  let at = start + i;\n" : "";
   return `fn ${name}Four(row: u32, start: u32, i: u32) -> vec4f {\n${at}  return ${f16 ? `quantizeToF16(${four})` : four};\n}`;
 }
@@ -214,6 +235,22 @@ export function fourInsideFunction(operand: Operand): string {
     `  return ${vec4 ? "four" : zeroFrom("four", i, end, false)};`,
     "}",
   ].join("\n");
+}
+
+//| 02-attention/2-matrix-products.ipynb#slice-scales
+/** Whether kernels of an invariant product read an operand as codes, and scale the sum of each slice. */
+export function isScaled({ invariant }: MatmulShape, { vec4, alongK, format }: Operand): boolean {
+  return invariant === true && vec4 && alongK && format.slices?.shared !== undefined;
+}
+
+/** WGSL: the scale of the slice with inner index `k` in a stored row of B that begins at `start`. */
+export function sliceScale({ format }: Operand, row: string, start: string, k: string): string {
+  return `${format.slices!.shared!("b", `${start} + ${k}`, row)}.x`;
+}
+
+/** WGSL: adds the sums of a slice to what earlier ones add up to, times the scales of four columns where there are any. */
+export function addSlice(total: string, sums: string, scales?: string): string {
+  return scales ? `${total} = fma(${sums}, ${scales}, ${total});` : `${total} += ${sums};`;
 }
 
 //| 02-attention/2-matrix-products.ipynb#epilogue
@@ -277,6 +314,8 @@ export interface ProductForm {
   body: () => string[];
   /** Operands are rounded when they are loaded: kernels that keep them in 16 bits need not. */
   rounds?: boolean;
+  /** Packed operands are read as codes where they can be: the kernel scales the sum of each slice. */
+  codes?: boolean;
   /** A grid of its own, instead of one by tiles. */
   workgroups?: number;
   /** What its name ends with. */
@@ -333,7 +372,9 @@ export function productKernel(shape: MatmulShape, places: MatmulPlaces, form: Pr
       [
         finishFunction(vec4, places.bias !== undefined),
         storeFunctions(vec4),
-        ...operands.map((operand) => fourFunction(operand, form.rounds && shape.f16)),
+        ...operands.map((operand) =>
+          fourFunction(operand, form.rounds && shape.f16, form.codes && isScaled(shape, operand)),
+        ),
         ...(form.head?.() ?? []),
       ].join("\n"),
     body: () => [...prologue(places, shape, tile), ...form.body()].join("\n"),

@@ -37,12 +37,13 @@ export const tallestTile = { rows: 32 };
  * longer to compile: for small products it is not worth it.
  */
 export function subgroupHeights(shape: MatmulShape, lanes: number): number[] {
-  const { rows } = shape;
-  const suitable = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : rows <= 16 || !isLarge(shape) ? 16 : 32;
+  const { rows, invariant } = shape;
+  const tall = invariant && rows <= 8 ? 8 : rows <= 16 || !isLarge(shape) ? 16 : 32;
+  const suitable = rows <= 4 || multiplyAdds(shape) < 2 ** 18 ? 4 : tall;
   const usual = Math.min(suitable, tallestTile.rows);
   const fits = (height: number) =>
     height <= 4 * lanes && !(shape.invariant && (4 * lanes) / height > sliceLength); // a slice is whole rounds
-  const possible = [32, 16, 4].filter(fits);
+  const possible = (invariant ? [32, 16, 8, 4] : [32, 16, 4]).filter(fits);
   return [...possible.filter((height) => height <= usual), ...possible.filter((height) => height > usual)];
 }
 
@@ -80,7 +81,9 @@ export function matmulVariants(shape: MatmulShape, facts: AdapterFacts): Record<
   const onUnits = shape.f16 && hasSubgroupMatrix(facts);
   if (onUnits && shape.invariant) return { "matrix units": () => subgroupMatrixKernel(shape, places) };
   return Object.fromEntries([
-    ...(suitsMatvec(shape) ? [["matrix-vector", () => matvecKernel(shape, places, facts)] as const] : []),
+    ...(suitsMatvec(shape, facts)
+      ? [["matrix-vector", () => matvecKernel(shape, places, facts)] as const]
+      : []),
     ...(onUnits ? [["matrix units", () => subgroupMatrixKernel(shape, places)] as const] : []),
     ...(prefersSubgroups(facts) ? [...subgroups, tiled] : [tiled, ...subgroups]),
   ]);

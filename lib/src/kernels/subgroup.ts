@@ -6,11 +6,14 @@ import {
   type MatmulShape,
   type Operand,
   type OperandFormat,
+  addSlice,
   f32Format,
+  isScaled,
   lastFour,
   operands,
   productKernel,
   sliceLength,
+  sliceScale,
 } from "./operands.js";
 import { range, zeroFrom } from "./wgsl.js";
 
@@ -180,6 +183,7 @@ export function subgroupSlices(
   { from }: MatmulPlaces,
   tile: SubgroupTile,
   round: Round,
+  scaled: boolean,
 ): string[] {
   const rows = range(tile.rows);
   return [
@@ -189,7 +193,14 @@ export function subgroupSlices(
     `  for (var k = slice; k < end; k += ${round.length}u) {`,
     ...subgroupRound(both, tile, round, true),
     "  }",
-    ...rows.map((r) => `  sum${r} += c${r}; c${r} = vec4f();`),
+    ...(scaled
+      ? [
+          `  let scales = vec4f(${range(4)
+            .map((j) => sliceScale(both[1], `bRow${j}`, `bStart${j}`, "slice"))
+            .join(", ")});`,
+        ]
+      : []),
+    ...rows.map((r) => `  ${addSlice(`sum${r}`, `c${r}`, scaled ? "scales" : undefined)} c${r} = vec4f();`),
     "  }",
     ...rows.map((r) => `  c${r} = sum${r};`),
   ];
@@ -239,12 +250,15 @@ export function subgroupMatmulKernel(shape: MatmulShape, places: MatmulPlaces, t
     vec4,
     enable: ["subgroups"],
     rounds: true,
+    codes: true,
     body: () => [
       "  let columns4 = column + lane * 4u;",
       ...(both[0].alongK ? findRows(tile) : findPlace(both[0], tile)),
       ...findColumns(both[1]),
       ...range(tile.rows).map((r) => `  var c${r} = vec4f();`),
-      ...(shape.invariant ? subgroupSlices : subgroupLoop)(both, places, tile, round),
+      ...(shape.invariant
+        ? subgroupSlices(both, places, tile, round, isScaled(shape, both[1]))
+        : subgroupLoop(both, places, tile, round)),
       ...range(tile.rows).map((r) => `  storeFour(cFirst, row + ${r}u, columns4, c${r});`),
       `  finishRows(cFirst, row, ${tile.rows}u, columns4);`,
     ],

@@ -4,10 +4,13 @@ import {
   type MatmulPlaces,
   type MatmulShape,
   type Operand,
+  addSlice,
   fourInsideFunction,
+  isScaled,
   operands,
   productKernel,
   sliceLength,
+  sliceScale,
 } from "./operands.js";
 import { range } from "./wgsl.js";
 
@@ -55,18 +58,27 @@ export function placeTile({ name, alongK }: Operand): string[] {
 
 //| 02-attention/2-matrix-products.ipynb#tiled-slice
 /** Where a slice of the inner dimension ends after this strip, its sums go to the others'. */
-export function endSlice(from: string): string[] {
+export function endSlice(from: string, scaled?: Operand): string[] {
   const inSlice = `(k + ${tileDepth}u - ${from}) % ${sliceLength}u`;
+  const scale = (j: number) => {
+    const row = `(bFirst + min(column + x * 4u + ${j}u, sizes.columns - 1u))`;
+    return sliceScale(scaled!, row, `${row} * sizes.k`, "k");
+  };
   return [
     `    if (${inSlice} == 0u || k + ${tileDepth}u >= to) {`,
-    ...range(8).map((r) => `      sum${r} += c${r}; c${r} = vec4f();`),
+    ...(scaled ? [`      let scales = vec4f(${range(4).map(scale).join(", ")});`] : []),
+    ...range(8).map((r) => `      ${addSlice(`sum${r}`, `c${r}`, scaled && "scales")} c${r} = vec4f();`),
     "    }",
   ];
 }
 
 //| 02-attention/2-matrix-products.ipynb#tiled-loop
 /** The statements that leave an invocation's results in c0 … c7. */
-export function tiledLoop(both: Operand[], from: string, invariant = false): string[] {
+export function tiledLoop(
+  both: Operand[],
+  from: string,
+  { invariant = false, scaled }: { invariant?: boolean; scaled?: Operand } = {},
+): string[] {
   const registers = both.flatMap(({ name }) => range(tileMoves).map((m) => `  var ${name}${m}: vec4f;`));
   return [
     "  let localIndex = lane;",
@@ -90,7 +102,7 @@ export function tiledLoop(both: Operand[], from: string, invariant = false): str
         : `      c${r} += ${x} * columns4;`;
     }),
     "    }",
-    ...(invariant ? endSlice(from) : []),
+    ...(invariant ? endSlice(from, scaled) : []),
     "    workgroupBarrier();",
     "  }",
     ...(invariant ? range(8).map((r) => `  c${r} = sum${r};`) : []),
@@ -116,18 +128,20 @@ export function storeTile(): string[] {
 export function tiledMatmulKernel(shape: MatmulShape, places: MatmulPlaces): Kernel {
   const both = operands(shape);
   const vec4 = shape.columns % 4 === 0;
+  const scaled = isScaled(shape, both[1]) ? both[1] : undefined;
   return productKernel(shape, places, {
     name: "tiled",
     operands: both,
     tile: [tileRows, tileRows],
     workgroupSize: tileInvocations,
     vec4,
+    codes: true,
     enable: shape.f16 ? ["f16"] : [],
     head: () => [
       `alias Four = ${shape.f16 ? "vec4h" : "vec4f"};`,
       ...both.map(({ name }) => `var<workgroup> ${name}Tile: array<Four, ${tileDepth * tileStride}>;`),
       ...both.map(fourInsideFunction),
     ],
-    body: () => [...tiledLoop(both, places.from, shape.invariant), ...storeTile()],
+    body: () => [...tiledLoop(both, places.from, { invariant: shape.invariant, scaled }), ...storeTile()],
   });
 }

@@ -9,6 +9,7 @@ import { type LinearInput, watchLinears } from "../tensor/watch.js";
 import { modelOutline } from "./count.js";
 import { hiddenStates, sequenceContext } from "./decoder.js";
 import { modelFamilies, weightsOf } from "./families.js";
+import { roundedBy } from "./quantize.js";
 import {
   type Block,
   type Dense,
@@ -24,7 +25,12 @@ import {
 export type InputSquares = Map<string, Float64Array>;
 
 /** Adds the squares of rows [rows, inputs] to sums [experts, inputs], each row's to its expert's. */
-export function addSquares(sums: Float64Array, rows: Float32Array, inputs: number, expertOf: (row: number) => number): void {
+export function addSquares(
+  sums: Float64Array,
+  rows: Float32Array,
+  inputs: number,
+  expertOf: (row: number) => number,
+): void {
   for (let row = 0; row < rows.length / inputs; row++) {
     const expert = expertOf(row);
     if (expert === padding) continue;
@@ -46,7 +52,12 @@ export async function inputSquares(
     const seen: LinearInput[] = scope(() => {
       const inputs: LinearInput[] = [];
       const context = sequenceContext(model.config, text.length);
-      withoutGradients(() => watchLinears((input) => inputs.push(input), () => hiddenStates(model, ids, context)));
+      withoutGradients(() =>
+        watchLinears(
+          (input) => inputs.push(input),
+          () => hiddenStates(model, ids, context),
+        ),
+      );
       return inputs;
     });
     for (const { x, weight, tiles } of seen) {
@@ -79,7 +90,8 @@ export interface Fold {
 /** The folds of a block's attention: its norm into what reads it, and values into the output projection. */
 export function attentionFolds({ attention, norms }: Block, at: string): Fold[] {
   const path = (name: string) => `${at}.attention.${name}`;
-  const inputs = attention.kind === "heads" ? ["q", "k", "v"] : [attention.qDown ? "qDown" : "q", "kvDown", "ropeKey"];
+  const inputs =
+    attention.kind === "heads" ? ["q", "k", "v"] : [attention.qDown ? "qDown" : "q", "kvDown", "ropeKey"];
   const read = inputs.map((name) => path(`${name}.weight`));
   const before = normFold(norms.beforeAttention, `${at}.norms.beforeAttention`, read);
   const value = attention.kind === "heads" ? "v" : "valueUp";
@@ -108,7 +120,10 @@ export function gatedFold({ gate, up, activation }: Dense | Experts, at: string)
 /** The folds of a block's feed-forward half. */
 export function feedForwardFolds({ feedForward, norms }: Block, at: string): Fold[] {
   const path = `${at}.feedForward`;
-  const names = feedForward.kind === "experts" ? ["router", "gate", "up", "shared.gate", "shared.up", "sharedGate"] : ["gate", "up"];
+  const names =
+    feedForward.kind === "experts"
+      ? ["router", "gate", "up", "shared.gate", "shared.up", "sharedGate"]
+      : ["gate", "up"];
   const read = names.map((name) => `${path}.${name}.weight`);
   const shared = feedForward.kind === "experts" && feedForward.shared;
   return [
@@ -121,7 +136,10 @@ export function feedForwardFolds({ feedForward, norms }: Block, at: string): Fol
 /** All folds of a model. */
 export function foldsOf(config: ModelConfig): Fold[] {
   const { blocks } = modelOutline(config);
-  return blocks.flatMap((block, i) => [...attentionFolds(block, `blocks.${i}`), ...feedForwardFolds(block, `blocks.${i}`)]);
+  return blocks.flatMap((block, i) => [
+    ...attentionFolds(block, `blocks.${i}`),
+    ...feedForwardFolds(block, `blocks.${i}`),
+  ]);
 }
 
 //| 05-inference/4-smaller-numbers.ipynb#apply-folds
@@ -131,7 +149,10 @@ export interface FoundFold extends Fold {
 }
 
 /** The factor of the number at each place of a matrix [..., outputs, inputs] that is multiplied. */
-export function factorAt({ shape }: ModelWeight, { factors, factorOf, values }: FoundFold): (place: number) => number {
+export function factorAt(
+  { shape }: ModelWeight,
+  { factors, factorOf, values }: FoundFold,
+): (place: number) => number {
   const inputs = shape[shape.length - 1];
   const ofExpert = shape.length === 3 && factors !== inputs ? inputs : 0;
   const perExpert = inputs * shape[shape.length - 2];
@@ -140,30 +161,37 @@ export function factorAt({ shape }: ModelWeight, { factors, factorOf, values }: 
 }
 
 /** The numbers of a weight when factors stand before and after it. A norm that multiplies by 1 + weight stays one. */
-export function applyFolds(weight: ModelWeight, numbers: Float32Array, folds: FoundFold[], normKind?: Norm["kind"]): Float32Array {
+export function applyFolds(
+  weight: ModelWeight,
+  numbers: Float32Array,
+  folds: FoundFold[],
+  normKind?: Norm["kind"],
+): Float32Array {
   const result = Float32Array.from(numbers);
   const plus = weight.role === "norm" && normKind === "rms1p" ? 1 : 0;
   for (const fold of folds) {
     const columns = numbers.length / fold.factors;
     const factorOf = factorAt(weight, fold);
     if (fold.divided.includes(weight.path))
-      for (let i = 0; i < result.length; i++) result[i] = (result[i] + plus) / fold.values[Math.floor(i / columns)] - plus;
-    if (fold.multiplied.includes(weight.path)) for (let i = 0; i < result.length; i++) result[i] *= factorOf(i);
+      for (let i = 0; i < result.length; i++)
+        result[i] = (result[i] + plus) / fold.values[Math.floor(i / columns)] - plus;
+    if (fold.multiplied.includes(weight.path))
+      for (let i = 0; i < result.length; i++) result[i] *= factorOf(i);
   }
   return result;
 }
 
 //| 05-inference/4-smaller-numbers.ipynb#search-factors
-/** The rounding of numbers [..., columns] by a format, back as numbers. */
-export function roundedBy(format: OperandFormat, numbers: Float32Array, columns: number): Float32Array {
-  return format.unpack(format.pack(numbers, columns), columns).subarray(0, numbers.length);
-}
-
 /**
  * The error that rounding makes in the outputs of a matrix, squared and summed over a text, with its inputs taken one by one: of two
  * roundings one goes up as often as the other goes down, so that what they do together cancels out.
  */
-export function outputError(weight: ModelWeight, exact: Float32Array, rounded: Float32Array, squares: Float64Array): number {
+export function outputError(
+  weight: ModelWeight,
+  exact: Float32Array,
+  rounded: Float32Array,
+  squares: Float64Array,
+): number {
   const inputs = weight.shape[weight.shape.length - 1];
   const perExpert = inputs * weight.shape[weight.shape.length - 2];
   const isPerExpert = squares.length > inputs;
@@ -176,7 +204,10 @@ export function outputError(weight: ModelWeight, exact: Float32Array, rounded: F
 }
 
 /** How strong the channels of a fold are on a text: the sum of squares of the inputs that share each factor. */
-export function channelSquares({ factors, factorOf = (input) => input }: Fold, squares: Float64Array): Float64Array {
+export function channelSquares(
+  { factors, factorOf = (input) => input }: Fold,
+  squares: Float64Array,
+): Float64Array {
   const sums = new Float64Array(factors);
   for (let j = 0; j < squares.length; j++) sums[factorOf(j)] += squares[j];
   const least = 1e-8 * sums.reduce((most, sum) => Math.max(most, sum), 0) || 1;
@@ -202,9 +233,16 @@ export interface CalibrationInputs {
 export const triedPowers = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
 /** The best factors of a fold, whose matrices are `matrices`: those with which rounding spoils the outputs least. */
-export function bestFactors(fold: Fold, matrices: ModelWeight[], numbersOf: (weight: ModelWeight) => Float32Array, { squares, formatOf }: CalibrationInputs): FoundFold | undefined {
+export function bestFactors(
+  fold: Fold,
+  matrices: ModelWeight[],
+  numbersOf: (weight: ModelWeight) => Float32Array,
+  { squares, formatOf }: CalibrationInputs,
+): FoundFold | undefined {
   const [strengths] = fold.multiplied.flatMap((path) => squares.get(path) ?? []);
-  const rounded = matrices.filter((weight) => formatOf(weight).block !== undefined && squares.has(weight.path));
+  const rounded = matrices.filter(
+    (weight) => formatOf(weight).block !== undefined && squares.has(weight.path),
+  );
   if (!strengths || rounded.length === 0) return undefined;
   const channels = channelSquares(fold, strengths);
   const exact = new Map(rounded.map((weight) => [weight, numbersOf(weight)]));
@@ -219,7 +257,9 @@ export function bestFactors(fold: Fold, matrices: ModelWeight[], numbersOf: (wei
     }
     return error;
   };
-  const tried = triedPowers.map((power) => factorsOf(channels, power)).map((values) => ({ values, error: errorOf(values) }));
+  const tried = triedPowers
+    .map((power) => factorsOf(channels, power))
+    .map((values) => ({ values, error: errorOf(values) }));
   return { ...fold, values: tried.reduce((best, other) => (other.error < best.error ? other : best)).values };
 }
 
@@ -230,7 +270,9 @@ export const triedShares = [1, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7];
 /** Numbers, each cut off at the bound of its group. */
 export function clipped(numbers: Float32Array, bounds: Float32Array): Float32Array {
   const group = numbers.length / bounds.length;
-  return numbers.map((number, i) => Math.max(-bounds[Math.floor(i / group)], Math.min(bounds[Math.floor(i / group)], number)));
+  return numbers.map((number, i) =>
+    Math.max(-bounds[Math.floor(i / group)], Math.min(bounds[Math.floor(i / group)], number)),
+  );
 }
 
 /** The largest size in each group of so many numbers. */
@@ -242,7 +284,12 @@ export function largestOf(numbers: Float32Array, group: number): Float32Array {
 }
 
 /** The bound of each group with which rounding spoils the outputs least: some large numbers lose, and all others get a finer scale. */
-export function bestBounds(weight: ModelWeight, numbers: Float32Array, squares: Float64Array, format: OperandFormat): Float32Array {
+export function bestBounds(
+  weight: ModelWeight,
+  numbers: Float32Array,
+  squares: Float64Array,
+  format: OperandFormat,
+): Float32Array {
   const columns = weight.shape[weight.shape.length - 1];
   const group = format.block ?? columns;
   const largest = largestOf(numbers, group);
@@ -269,7 +316,9 @@ export function bestBounds(weight: ModelWeight, numbers: Float32Array, squares: 
 export function dividedSquares(weight: ModelWeight, squares: Float64Array, folds: FoundFold[]): Float64Array {
   const inputs = weight.shape[weight.shape.length - 1];
   const rows = weight.shape[weight.shape.length - 2];
-  const factors = folds.filter(({ multiplied }) => multiplied.includes(weight.path)).map((fold) => factorAt(weight, fold));
+  const factors = folds
+    .filter(({ multiplied }) => multiplied.includes(weight.path))
+    .map((fold) => factorAt(weight, fold));
   return squares.map((square, j) => {
     const place = Math.floor(j / inputs) * rows * inputs + (j % inputs);
     return factors.reduce((left, factorOf) => left / factorOf(place) ** 2, square);
@@ -285,18 +334,32 @@ export function calibrated(inputs: CalibrationInputs): (weight: ModelWeight) => 
   const weights = new Map(weightsOf(config).map((weight) => [weight.path, weight]));
   const { norm } = modelFamilies[config.modelType];
   const folds = new Map<string, FoundFold[]>();
-  const folded = (weight: ModelWeight) => applyFolds(weight, numbersOf(weight), folds.get(weight.path) ?? [], norm);
+  const folded = (weight: ModelWeight) =>
+    applyFolds(weight, numbersOf(weight), folds.get(weight.path) ?? [], norm);
   for (const fold of foldsOf(config)) {
-    const found = bestFactors(fold, fold.multiplied.flatMap((path) => weights.get(path) ?? []), folded, inputs);
+    const found = bestFactors(
+      fold,
+      fold.multiplied.flatMap((path) => weights.get(path) ?? []),
+      folded,
+      inputs,
+    );
     if (!found) continue;
-    for (const path of [...fold.divided, ...fold.multiplied]) folds.set(path, [...(folds.get(path) ?? []), found]);
+    for (const path of [...fold.divided, ...fold.multiplied])
+      folds.set(path, [...(folds.get(path) ?? []), found]);
   }
   const bounds = new Map<string, Float32Array>();
   return (weight) => {
     const numbers = folded(weight);
     const own = squares.get(weight.path);
     if (!own || formatOf(weight).block === undefined) return numbers;
-    const found = bounds.get(weight.path) ?? bestBounds(weight, numbers, dividedSquares(weight, own, folds.get(weight.path) ?? []), formatOf(weight));
+    const found =
+      bounds.get(weight.path) ??
+      bestBounds(
+        weight,
+        numbers,
+        dividedSquares(weight, own, folds.get(weight.path) ?? []),
+        formatOf(weight),
+      );
     bounds.set(weight.path, found);
     return clipped(numbers, found);
   };

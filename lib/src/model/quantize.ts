@@ -50,6 +50,11 @@ export function formatBytes(shape: readonly number[], format: OperandFormat): nu
   return arrayBytes(shape, format).reduce((sum, bytes) => sum + bytes, 0);
 }
 
+/** The rounding of numbers [..., columns] by a format, back as numbers. */
+export function roundedBy(format: OperandFormat, numbers: Float32Array, columns: number): Float32Array {
+  return format.unpack(format.pack(numbers, columns), columns).subarray(0, numbers.length);
+}
+
 //| 05-inference/4-smaller-numbers.ipynb#quantized-config
 /** What compressed-tensors calls the numbers of a format. */
 export function codeArguments(format: OperandFormat): Record<string, unknown> {

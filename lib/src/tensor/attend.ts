@@ -11,6 +11,7 @@ import {
   flashTiling,
   groupedRows,
   inferenceTiling,
+  isSplit,
   keyParts,
   keyRangesKernel,
   queryTiles,
@@ -33,6 +34,8 @@ export interface KeyValues {
   blocks?: Tensor<"u32">;
   /** u32 [batch]: the keys that each sequence has. Unless given, all that the positions reach. */
   lengths?: Tensor<"u32">;
+  /** Whether keys and values are int8: then their last dimension counts words, four numbers in each, and the row's scale in the last. */
+  int8?: boolean;
 }
 
 /** Which keys a query sees. */
@@ -65,15 +68,21 @@ export interface AttendInputs {
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#flash-shape-of
+/** Numbers of a row of keys or values. */
+export function rowWidth({ shape }: Tensor, int8 = false): number {
+  return int8 ? 4 * (shape[3] - 1) : shape[3];
+}
+
 /** The sizes of fused attention on these tensors. */
 export function flashShape({ queries, keyValues, scoring }: AttendInputs): FlashShape {
   const [batch, heads, tokens, keyWidth] = queries.shape;
-  const { keys, values, blocks } = keyValues;
-  const [, kvHeads, length, valueWidth] = values.shape;
+  const { keys, values, blocks, int8 } = keyValues;
+  const [, kvHeads, length] = values.shape;
+  const valueWidth = rowWidth(values, int8);
   const tableBlocks = blocks?.shape[1] ?? 0;
   const { scale = keyWidth ** -0.5, softcap = 0, sinks } = scoring;
   const counts = { batch, heads, kvHeads, tokens, length: blocks ? tableBlocks * keys.shape[2] : length };
-  return { ...counts, keyWidth, valueWidth, scale, softcap, sinks: sinks !== undefined, tableBlocks };
+  return { ...counts, keyWidth, valueWidth, scale, softcap, sinks: sinks !== undefined, tableBlocks, int8 };
 }
 
 /** The tables of which keys each query row, and each tile of rows, may see: u32 [sequences, rows, 2] and [sequences, tiles, 2]. */
@@ -86,33 +95,46 @@ export function keyRanges(
   const { lengths } = keyValues;
   const positionsPerSequence = positions.shape.length === 2;
   const sequences = positionsPerSequence || lengths ? shape.batch : 1;
-  const ranges = empty([sequences, groupedRows(shape), 2], "u32");
-  const tiles = empty([sequences, queryTiles(shape, tiling), 2], "u32");
   const flags = { firstKey: firstKey !== undefined, lengths: lengths !== undefined };
   const kernel = keyRangesKernel(shape, { sequences, positionsPerSequence, window, ...flags }, tiling);
-  launchInto(kernel, [positions, firstKey ?? positions, lengths ?? positions], [ranges, tiles]);
+  const inputs = [positions, firstKey ?? positions, lengths ?? positions];
+  const key = [sequences, ...kernel.sizes].join();
+  const found = inference.kept.find(
+    (kept) =>
+      kept.key === key &&
+      kept.inputs.every((input, i) => input === inputs[i]) &&
+      !kept.results.some(({ freed }) => freed),
+  );
+  if (found) return found.results;
+  const ranges = empty([sequences, groupedRows(shape), 2], "u32");
+  const tiles = empty([sequences, queryTiles(shape, tiling), 2], "u32");
+  launchInto(kernel, inputs, [ranges, tiles]);
+  if (inference.on) inference.kept.push({ key, inputs, results: [ranges, tiles] });
   return [ranges, tiles];
 }
 
 //| 02-attention/7-the-fused-kernel.ipynb#check-flash
 /** Throws unless keys and values fit the queries. Paged ones are blocks of 16 tokens, with a table of blocks for each sequence. */
-export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths }: KeyValues): void {
+export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths, int8 }: KeyValues): void {
   const [batch] = queries.shape;
   if (lengths && lengths.shape.join() !== `${batch}`)
     throw new Error(`attend wants one length for each of ${batch} sequences, not ${describe(lengths)}.`);
-  if (!blocks) {
+  if (!blocks && !int8) {
     checkAttention(queries, keys, values);
     return;
   }
   const [, heads, , width] = queries.shape;
-  const [count, kvHeads, tokens, keyWidth] = keys.shape;
-  const fits = keyWidth === width && heads % kvHeads === 0 && tokens === blockTokens;
+  const [count, kvHeads, tokens] = keys.shape;
+  const fits =
+    rowWidth(keys, int8) === width &&
+    heads % kvHeads === 0 &&
+    (blocks ? tokens === blockTokens : count === batch);
   const same =
     values.shape.length === 4 && values.shape.slice(0, 3).join() === [count, kvHeads, tokens].join();
-  if (!fits || !same || blocks.shape.length !== 2 || blocks.shape[0] !== batch)
+  if (!fits || !same || (blocks && (blocks.shape.length !== 2 || blocks.shape[0] !== batch)))
     throw new Error(
-      `attend: queries ${describe(queries)}, paged keys ${describe(keys)}, values ${describe(values)} and blocks ${describe(blocks)} ` +
-        `do not fit; keys and values are [blocks, kvHeads, ${blockTokens}, width], and blocks [batch, blocks of a sequence].`,
+      `attend: queries ${describe(queries)}, ${blocks ? "paged" : "int8"} keys ${describe(keys)}, values ${describe(values)}${blocks ? ` and blocks ${describe(blocks)}` : ""} ` +
+        `do not fit; paged keys and values are [blocks, kvHeads, ${blockTokens}, width], and blocks [batch, blocks of a sequence].`,
     );
 }
 
@@ -120,9 +142,9 @@ export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths 
 export function checkAttend({ queries, keyValues, visibility, scoring }: AttendInputs): void {
   checkKeyValues(queries, keyValues);
   const [batch, heads, tokens, keyWidth] = queries.shape;
-  const { values } = keyValues;
+  const { values, int8 } = keyValues;
   const { sinks } = scoring;
-  if (keyWidth % 4 !== 0 || values.shape[3] % 4 !== 0)
+  if (keyWidth % 4 !== 0 || rowWidth(values, int8) % 4 !== 0)
     throw new Error(
       `attend wants heads whose widths are a multiple of 4, not ${describe(queries)} and ${describe(values)}; ` +
         "other widths can be had with dense keys and the causal rule alone.",
@@ -200,7 +222,7 @@ export function fusedAttention(inputs: AttendInputs, shape: FlashShape, tiling: 
   const [ranges, tiles] = keyRanges(shape, tiling, inputs);
   const tables = blocks ? [ranges, tiles, blocks] : [ranges, tiles];
   const reads: Tensor<DType>[] = [queries, keys, values, ...tables, ...sinks];
-  if (tiling.partKeys > 0) return splitAttention(shape, tiling, reads, ranges.shape[0]);
+  if (isSplit(tiling)) return splitAttention(shape, tiling, reads, ranges.shape[0]);
   const rows = queries.shape.slice(0, 3);
   const [y, logSums] = [empty([...rows, shape.valueWidth]), empty(rows)];
   launchInto(flashKernel(shape, tiling, ranges.shape[0]), reads, [y, logSums]);
@@ -228,7 +250,14 @@ export function wantsGradients({ queries, keyValues, scoring }: AttendInputs): b
 /** Whether nothing but the causal rule is asked for, on dense keys: what `attention` computes. */
 export function isPlainAttention({ keyValues, visibility, scoring }: AttendInputs): boolean {
   const { firstKey, window } = visibility;
-  const asked = [keyValues.blocks, keyValues.lengths, firstKey, window, ...Object.values(scoring)];
+  const asked = [
+    keyValues.blocks,
+    keyValues.lengths,
+    keyValues.int8,
+    firstKey,
+    window,
+    ...Object.values(scoring),
+  ];
   return asked.every((option) => option === undefined);
 }
 
@@ -254,9 +283,9 @@ export function attend(
 ): Tensor {
   const inputs = { queries, keyValues, visibility, scoring };
   const tracked = wantsGradients(inputs);
-  if (tracked && keyValues.blocks)
+  if (tracked && (keyValues.blocks || keyValues.int8))
     throw new Error(
-      "Paged keys and values have no gradients: call attend inside withoutGradients, or with dense ones.",
+      "Keys and values that are paged or int8 have no gradients: call attend inside withoutGradients, or with dense ones.",
     );
   if (isPlainAttention(inputs) && !isFused(inputs))
     return attention(queries, keyValues.keys, keyValues.values, visibility.positions);

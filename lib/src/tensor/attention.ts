@@ -14,6 +14,7 @@ export function splitHeads(x: Tensor, heads: number): Tensor {
     throw new Error(
       `splitHeads wants [batch, tokens, width] with a width for ${heads} heads, not ${describe(x)}.`,
     );
+  if (tokens === 1) return reshape(x, [batch, heads, 1, width / heads]); // they lie as they should
   const shape = { batch, tokens, heads, headDim: width / heads };
   const y = launch(headsKernel("split", shape), [x], [batch, heads, tokens, width / heads]);
   return track(y, [x], (gradient) => [launch(headsKernel("merge", shape), [gradient], x.shape)]);
@@ -25,6 +26,7 @@ export function mergeHeads(x: Tensor): Tensor {
   const [batch, heads, tokens, headDim] = x.shape;
   if (x.shape.length !== 4)
     throw new Error(`mergeHeads wants [batch, heads, tokens, headDim], not ${describe(x)}.`);
+  if (tokens === 1) return reshape(x, [batch, 1, heads * headDim]);
   const shape = { batch, tokens, heads, headDim };
   const y = launch(headsKernel("merge", shape), [x], [batch, tokens, heads * headDim]);
   return track(y, [x], (gradient) => [launch(headsKernel("split", shape), [gradient], x.shape)]);

@@ -3,7 +3,7 @@ import { type Synchronous, inContext } from "../gpu/context.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { floatBits } from "../kernels/wgsl.js";
 import { inPieces } from "./pieces.js";
-import { type Tensor, describe, launch, view } from "./tensor.js";
+import { type DType, type Tensor, describe, launch, view } from "./tensor.js";
 
 //| 02-attention/3-tensors-and-gradients.ipynb#tape-parts
 /** The tape's state: the number of the next node, and how many calls asked for no gradients. */
@@ -31,21 +31,29 @@ export function withoutGradients<T>(work: () => Synchronous<T>): T {
 }
 
 //| 02-attention/3-tensors-and-gradients.ipynb#inference-parts
-/** Whether results are to be those of inference. */
-export const inference = { on: false };
+/** A result that later calls with the same inputs need not compute again: the ranges of keys are the same in all layers. */
+export interface KeptResult {
+  key: string;
+  inputs: Tensor<DType>[];
+  results: Tensor<"u32">[];
+}
+
+/** Whether results are to be those of inference, and what has been computed since it began. */
+export const inference: { on: boolean; kept: KeptResult[] } = { on: false, kept: [] };
 
 //| 02-attention/3-tensors-and-gradients.ipynb#with-inference
 /**
  * Runs `work`, which is synchronous, without writing the tape, and with kernels that are batch-invariant: each row of a result has
  * the same bits whatever rows are computed beside it, in however many parts a text is read, and wherever its keys and values lie.
+ * Positions must not be written into meanwhile.
  */
 export function withInference<T>(work: () => Synchronous<T>): T {
-  const before = inference.on;
-  inference.on = true;
+  const before = { ...inference };
+  Object.assign(inference, { on: true, kept: [] });
   return withoutGradients(
     () =>
       inContext("withInference", work, () => {
-        inference.on = before;
+        Object.assign(inference, before);
       }) as Synchronous<T>,
   );
 }

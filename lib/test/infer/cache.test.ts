@@ -2,13 +2,17 @@
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
 import { keyValueCache, pagedCache } from "../../src/infer/cache.js";
+import { int8Format } from "../../src/kernels/formats.js";
+import { floatBits } from "../../src/kernels/wgsl.js";
 import { completeModelConfig, parseModelConfig } from "../../src/model/config.js";
 import { cacheBytes } from "../../src/model/count.js";
 import { forward } from "../../src/model/decoder.js";
 import { randomModel } from "../../src/model/families.js";
 import { ropeTables } from "../../src/model/positions.js";
-import { withoutGradients } from "../../src/tensor/autograd.js";
-import { indices } from "../../src/tensor/tensor.js";
+import { type KeyValues, attend } from "../../src/tensor/attend.js";
+import { withInference, withoutGradients } from "../../src/tensor/autograd.js";
+import { normals } from "../../src/tensor/random.js";
+import { type Tensor, indices, tensor } from "../../src/tensor/tensor.js";
 
 //| 05-inference/2-the-cache.ipynb#paged-test
 await openGpu();
@@ -78,4 +82,32 @@ await test("so does one whose layers keep a latent row for each token, and that 
   );
   const { rank, ropeDim } = config.latent!;
   expect(cacheBytes(config, 5)).toBe(2 * (rank + ropeDim) * 5 * 4);
+});
+
+//| 05-inference/2-the-cache.ipynb#int8-cache-test
+await test("attention on a cache of int8 is that on the numbers which it stands for, to the bit", async () => {
+  const [batch, heads, kvHeads, length, width] = [2, 4, 2, 32, 8];
+  const draw = (rows: number, stream: number) => normals(5, rows * width, stream);
+  const words = (rows: Float32Array) => {
+    const codes = int8Format.pack(rows, width);
+    return Uint32Array.from({ length: (rows.length / width) * 3 }, (_, i) =>
+      i % 3 < 2 ? codes[0][Math.floor(i / 3) * 2 + (i % 3)] : floatBits(codes[1][Math.floor(i / 3)]),
+    );
+  };
+  const rounded = (rows: Float32Array) => int8Format.unpack(int8Format.pack(rows, width), width);
+  const [keys, values] = [draw(batch * kvHeads * length, 1), draw(batch * kvHeads * length, 2)];
+  for (const tokens of [1, 5]) {
+    const queries = tensor(draw(batch * heads * tokens, 3), [batch, heads, tokens, width]);
+    const visibility = { positions: indices(Array.from({ length: tokens }, (_, t) => 20 + t)) };
+    const attended = async (keyValues: KeyValues) =>
+      withInference(() => attend(queries, keyValues, visibility)).array();
+    const shape = [batch, kvHeads, length, width];
+    const wide = await attended({
+      keys: tensor(rounded(keys), shape),
+      values: tensor(rounded(values), shape),
+    });
+    const asWords = (rows: Float32Array) =>
+      indices(words(rows), [batch, kvHeads, length, 3]) as unknown as Tensor;
+    expect(await attended({ keys: asWords(keys), values: asWords(values), int8: true })).toEqual(wide);
+  }
 });

@@ -2,6 +2,7 @@
 import * as fs from "node:fs";
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
+import { keyValueCache } from "../../src/infer/cache.js";
 import { openSession, prefillChunk } from "../../src/infer/session.js";
 import { cacheBytes } from "../../src/model/count.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
@@ -60,4 +61,20 @@ await test("a cache changes nothing: chunks and single tokens give the scores of
   }
   expect(session.cacheBytes).toBe(cacheBytes(model.config, 64));
   session.free();
+});
+
+//| 05-inference/2-the-cache.ipynb#int8-session-test
+await test("a cache of int8 gives the same bits in chunks and token by token, and refuses odd widths", async () => {
+  const { config } = model;
+  const ids = someIds(8);
+  const reading = async (chunk: number) => {
+    const session = openSession(model, 64, { cache: "int8" });
+    let scores: Float32Array | undefined;
+    for (let i = 0; i < ids.length; i += chunk) scores = await session.read(ids.slice(i, i + chunk));
+    session.free();
+    return scores;
+  };
+  expect(await reading(1)).toEqual(await reading(8));
+  expect(keyValueCache(config, 16, 1, "int8").bytes).toBeLessThan(keyValueCache(config, 16).bytes);
+  expect(() => keyValueCache({ ...config, headDim: 6 }, 16, 1, "int8")).toThrow("a multiple of 4, not 6");
 });

@@ -1,7 +1,7 @@
 // Extracted from chapters/05-inference/2-the-cache.ipynb: edit it there, or here and run `npm run backport`.
 import { expect, test } from "vitest";
 import { openGpu } from "../../src/gpu/device.js";
-import { type CacheShape, cacheWriteKernel } from "../../src/kernels/cache.js";
+import { type CacheShape, cacheWriteKernel, int8CacheWriteKernel } from "../../src/kernels/cache.js";
 import { normals, randomBits } from "../../src/tensor/random.js";
 import { indices, launchInto, tensor } from "../../src/tensor/tensor.js";
 
@@ -28,6 +28,37 @@ function nested(values: ArrayLike<number>, rows: number, length: number): number
     Array.from({ length }, (_, i) => Array.from(values).slice(at(row, i), at(row, i) + width)),
   );
 }
+
+//| 05-inference/2-the-cache.ipynb#cache-write-int8-test
+await test("a cache of int8 holds each row rounded, with its scale behind it, at its place in pages or without", async () => {
+  for (const [seed, tableBlocks] of [0, 3].entries()) {
+    const [batch, heads, tokens, width, capacity] = [2, 3, 7, 8, 48];
+    const fresh = normals(seed, batch * heads * tokens * width, 3);
+    fresh.fill(0, 0, width); // a row of zeros
+    const positions = Uint32Array.from({ length: tokens }, (_, t) => 20 + t);
+    const table = [4, 0, 5, 1, 3, 2];
+    const cache = indices(new Uint32Array(batch * heads * capacity * (width / 4 + 1)));
+    const kernel = int8CacheWriteKernel({ rows: batch * heads, tokens, width, capacity, heads, tableBlocks });
+    launchInto(
+      kernel,
+      [tensor(fresh), indices(positions), ...(tableBlocks > 0 ? [indices(table)] : [])],
+      [cache],
+    );
+    const words = await cache.array();
+    for (let row = 0; row < batch * heads; row++)
+      for (const [token, place] of positions.entries()) {
+        const [sequence, head] = [Math.floor(row / heads), row % heads];
+        const paged = (table[sequence * 3 + (place >> 4)] * heads + head) * 16 + (place % 16);
+        const own = (tableBlocks > 0 ? paged : row * capacity + place) * (width / 4 + 1);
+        const [scale] = new Float32Array(words.slice(own + width / 4, own + width / 4 + 1).buffer);
+        const codes = new Int8Array(words.slice(own, own + width / 4).buffer);
+        const values = fresh.subarray((row * tokens + token) * width, (row * tokens + token + 1) * width);
+        expect(scale).toBeCloseTo(Math.max(...values.map(Math.abs)) / 127, 7);
+        for (const [i, value] of values.entries())
+          expect(Math.abs(codes[i] * scale - value)).toBeLessThanOrEqual(0.501 * scale);
+      }
+  }
+});
 
 //| 05-inference/2-the-cache.ipynb#cache-write-test
 await openGpu();

@@ -322,11 +322,11 @@ await test("random shapes and options equal the reference", async () => {
 });
 
 //| 02-attention/7-the-fused-kernel.ipynb#split-test
-/** The result of a case with keys in parts of so many, or whole (0). */
-async function splitCase(the: Case, partKeys: number): Promise<Float32Array> {
+/** The result of a case with keys in parts of so many, or whole (0); `folds`: one workgroup walks through all parts. */
+async function splitCase(the: Case, partKeys: number, folds = false): Promise<Float32Array> {
   const { inputs } = caseInputs(the);
   const tiling = flashTiling(flashShape(inputs), currentGpu().facts);
-  return flashAttention(inputs, { ...tiling, partKeys }).array();
+  return flashAttention(inputs, { ...tiling, partKeys, folds }).array();
 }
 
 await test("keys in parts give what whole ones give, and in one part the same bits", async () => {
@@ -345,6 +345,7 @@ await test("keys in parts give what whole ones give, and in one part the same bi
     expect(relativeError(await splitCase(the, 16), whole)).toBeLessThan(1e-5);
     expect(relativeError(await splitCase(the, 16), plainFlash(the)[0])).toBeLessThan(2e-5);
     expect(await splitCase(the, 128)).toEqual(whole);
+    expect(await splitCase(the, 16, true)).toEqual(await splitCase(the, 16));
   }
 });
 
