@@ -92,6 +92,8 @@ test("a second signal ends it at once", async () => {
   const server = await startServer(
     "--model",
     path.join(import.meta.dirname, "fixtures/gguf/stories260k-q8_0.gguf"),
+    "--cache",
+    "int8",
   );
   const gone = server
     .ask("/v1/completions", { prompt: "Once", max_tokens: 10_000, n: 32, temperature: 1 })
