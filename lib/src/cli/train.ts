@@ -255,12 +255,12 @@ async function firstModel({ config, data, gpu }: Opened): Promise<Model> {
   const available = gpu.facts.kind === "cpu" ? os.totalmem() : undefined;
   checkRunFits(parsed, { batchSize: config.batch_size, context: config.context }, available);
   if (config.init_from === undefined) return randomModel(parsed, config.seed);
-  await checkSameTokens(config.init_from, tokenizer);
+  checkSameTokens(config.init_from, tokenizer);
   return openModel(config.init_from);
 }
 
 /** Throws unless the tokenizer of the data makes the same of a text as the one beside a model, where there is one. */
-async function checkSameTokens(folder: string, { vocabSize, encode }: Tokenizer): Promise<void> {
+function checkSameTokens(folder: string, { vocabSize, encode }: Tokenizer): void {
   if (!fs.existsSync(path.join(folder, "tokenizer.json"))) return;
   const own = openTokenizer(folder);
   const sample = "The quick brown fox, 1234 times; über Größe — naïve 中文.\n\tfunction (x) { return 2 * x }";
