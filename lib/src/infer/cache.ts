@@ -6,7 +6,8 @@ import { blockTokens } from "../kernels/flash.js";
 import { cacheBytes } from "../model/count.js";
 import type { AttentionCache } from "../model/structure.js";
 import type { KeyValues } from "../tensor/attend.js";
-import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
+import { blank } from "../tensor/embedding.js";
+import { type Tensor, indices, launchInto, sizeOf } from "../tensor/tensor.js";
 
 //| 05-inference/2-the-cache.ipynb#write-cache
 /**
@@ -66,8 +67,8 @@ export function cacheOf(
   const shape = [count, heads, tokens, width];
   checkFits(sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT, `The keys of ${capacity} tokens`);
   const stored = Array.from({ length: config.layers }, (): KeyValues => {
-    const keys = zeros(shape);
-    return { keys, values: config.latent ? keys : zeros(shape) };
+    const keys = blank(shape);
+    return { keys, values: config.latent ? keys : blank(shape) };
   });
   return {
     capacity,
