@@ -18,6 +18,9 @@ interface GenerateOptions {
   topK?: number;
   topP?: number;
   minP?: number;
+  repetitionPenalty?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
   seed: number;
   stop: string[];
 }
@@ -49,6 +52,21 @@ export function configure(command: Command): void {
       `choose among those at least this fraction as likely as the likeliest ${usual(minP)}`,
       numberBetween(0, 0.999999),
     )
+    .option(
+      "--repetition-penalty <r>",
+      `above 1, tokens that are in the text already become less likely ${usual(1)}`,
+      numberBetween(0.01, 100),
+    )
+    .option(
+      "--presence-penalty <p>",
+      "taken from the score of a token that was written already (default: 0)",
+      numberBetween(-100, 100),
+    )
+    .option(
+      "--frequency-penalty <p>",
+      "taken from the score of a token for each time it was written (default: 0)",
+      numberBetween(-100, 100),
+    )
     .option("--seed <s>", "where the random numbers start", wholeNumber(0), 0)
     .option("--stop <text...>", "end before one of these texts appears", [])
     .addOption(dtypeOption())
@@ -72,6 +90,9 @@ export function generationSettings(options: Partial<GenerateOptions>, given: Gen
     topK: options.topK ?? given?.topK ?? plainSampling.topK,
     topP: options.topP ?? given?.topP ?? plainSampling.topP,
     minP: options.minP ?? given?.minP ?? plainSampling.minP,
+    repetitionPenalty: options.repetitionPenalty ?? given?.repetitionPenalty,
+    presencePenalty: options.presencePenalty,
+    frequencyPenalty: options.frequencyPenalty,
     maxTokens: options.maxTokens ?? given?.maxNewTokens ?? usualTokens,
   };
 }
@@ -85,8 +106,6 @@ async function run({ model: folder, prompt, dtype, seed, stop, ...options }: Gen
       "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
     );
   const given = readGenerationConfig(folder);
-  if ((given?.repetitionPenalty ?? 1) !== 1)
-    process.stderr.write(`${folder}: the repetition_penalty of generation_config.json is not run.\n`);
   const model = await openModel(folder, dtype);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(

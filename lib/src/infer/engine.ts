@@ -713,12 +713,7 @@ export function usualBlocks(config: ModelConfig): number {
 export function engineSettings({ config }: Model, settings: EngineSettings): Required<EngineSettings> {
   const { maxSequences = 32, prefillTokens = 256, prefixCache = true } = settings;
   const most = maxSequences * Math.ceil(config.contextLength / blockTokens);
-  return {
-    maxSequences,
-    prefillTokens,
-    prefixCache,
-    blocks: settings.blocks ?? Math.min(most, usualBlocks(config)),
-  };
+  return { maxSequences, prefillTokens, prefixCache, blocks: settings.blocks ?? Math.min(most, usualBlocks(config)) };
 }
 
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts-2
