@@ -22,7 +22,10 @@ const minutes = Number(options.minutes);
 async function startServer(template) {
   const args = ["serve", "--port", "0", "--model", options.model, "--chat-template", template];
   const log = path.join(path.dirname(template), "log");
-  const child = fork(path.join(root, "lib/bin/tslm.mjs"), [...args, "--log", log], { silent: true });
+  const child = fork(path.join(root, "lib/bin/tslm.mjs"), [...args, "--log", log], {
+    silent: true,
+    execArgv: [],
+  });
   child.stderr.pipe(process.stderr);
   child.once("exit", (code) => {
     if (!isEnding) fail(`the server ended with code ${code}`);

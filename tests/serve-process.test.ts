@@ -33,7 +33,8 @@ test("a server that a program forked ends with that program, however that ends",
     import { fork } from "node:child_process";
     const server = fork(${JSON.stringify(binary)}, ["serve", "--port", "0", "--model", ${JSON.stringify(model)}], { silent: true });
     server.stdout.on("data", (text) => /http:/.test(text) && process.stdout.write(String(server.pid)));`;
-  const parent = spawn(process.execPath, ["--input-type=module", "-e", program]);
+  fs.writeFileSync(at("parent.mjs"), program);
+  const parent = spawn(process.execPath, [at("parent.mjs")]);
   const [said] = await once(parent.stdout, "data");
   parent.kill("SIGKILL");
   const isThere = () => {

@@ -20,7 +20,7 @@ export interface Serving {
 
 /** Starts `tslm serve` and waits until it listens. */
 export async function startServer(...args: string[]): Promise<Serving> {
-  const child = fork(binary, ["serve", "--port", "0", ...args], { silent: true }); // it ends when this process does
+  const child = fork(binary, ["serve", "--port", "0", ...args], { silent: true, execArgv: [] }); // it ends when this process does
   const ended = once(child, "exit");
   let [out, said] = ["", ""];
   let isEnding = false;
