@@ -2,8 +2,9 @@
 import fs from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
+import { openModel } from "../lib/src/cli/model.ts";
 import { int4Format, int8Format, mxfp4Format } from "../lib/src/kernels/formats.ts";
-import { weightsOf } from "../lib/src/model/families.ts";
+import { parametersOf, weightsOf } from "../lib/src/model/families.ts";
 import { storedNumbers } from "../lib/src/model/gguf.ts";
 import { quantizedFormat } from "../lib/src/model/quantize.ts";
 import { savedFormats, storedTensors } from "../lib/src/model/stored.ts";
@@ -60,6 +61,10 @@ describe("tslm quantize", () => {
     expect(packed.stderr).toContain("matrices are kept in int8 and int4-32");
     expect(wide.stderr).not.toContain("matrices are kept");
     expect(JSON.parse(packed.stdout).loss).toBeCloseTo(JSON.parse(wide.stdout).loss, 5);
+    const model = await openModel(at("qwen3_moe-int4"), "auto");
+    expect(() => parametersOf(model)).toThrow(
+      /is packed as int8 .* which is for reading: open the model with dtype f32/,
+    );
     const again = await run("quantize", "--model", at("gpt2-int4"), "--format", "int8", "--out", "again");
     expectRefusal(again, "gpt2-int4 is quantized already: quantize the model that it was made from.");
   });
