@@ -3,9 +3,10 @@ import fs from "node:fs";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { ratesOf } from "../lib/src/cli/bench.ts";
+import { decodeConfig, decodeFormats, prefillFlops, weightBytes } from "../lib/src/cli/bench-decode.ts";
 import { benchNames } from "../lib/src/cli/bench-names.ts";
 import { byOperation, measureStep, operationOf, stepModel, stepShapes } from "../lib/src/cli/bench-steps.ts";
-import { benchText, readableTime } from "../lib/src/cli/bench-text.ts";
+import { benchText, decodeText, readableTime } from "../lib/src/cli/bench-text.ts";
 import { openGpu } from "../lib/src/gpu/device.ts";
 import { countParameters } from "../lib/src/model/count.ts";
 import { tslm, tslmHere } from "./tslm.ts";
@@ -46,6 +47,56 @@ test("a training step: whole, by operation, and its memory", async () => {
   if (!step.operations) return; // no timestamps
   const calls = step.operations.reduce((sum, row) => sum + row.calls, 0);
   expect(calls).toBe(step.kernels);
+});
+
+test("decoding: tokens, bytes and shares of one combination, as JSON and as a table for people", () => {
+  const combination = ["--model", "12m", "--format", "int8", "--context", "16", "--batch", "2"];
+  const { status, stdout } = tslm([
+    "bench",
+    "decode",
+    ...combination,
+    "--prompt",
+    "4",
+    "--tokens",
+    "1",
+    "--json",
+  ]);
+  const report = JSON.parse(stdout);
+  const [decode, prefill] = report.rows;
+  expect({ status, rows: report.rows.length }).toEqual({ status: 0, rows: 2 });
+  const config = decodeConfig("12m", 17);
+  expect(decode).toMatchObject({ task: "decode", model: "12m", format: "int8", batch: 2, context: 16 });
+  expect(decode.bytes).toBe(
+    weightBytes(config, decodeFormats.int8) + 2 * 16 * 2 * 4 * config.layers * config.hiddenSize,
+  );
+  expect(decode.tokens_per_second).toBeCloseTo(2 / decode.seconds, 6);
+  expect(decode.share).toBeCloseTo(decode.bytes / decode.seconds / 1e9 / report.load_gigabytes, 6);
+  expect(prefill).toMatchObject({ task: "prefill", context: 4, gigaflops: expect.any(Number) });
+  expect(decodeText(report)).toMatch(/\n {2}decode +12m +int8 +2 +16 /);
+});
+
+test("the models of bench decode are as large as their names say, and fewer bits are fewer bytes", () => {
+  const sizes = { "12m": 12e6, "124m": 124e6, "0.6b": 596e6 } as const;
+  for (const [name, size] of Object.entries(sizes)) {
+    const { total } = countParameters(decodeConfig(name as keyof typeof sizes, 64));
+    expect(total / size, name).toBeCloseTo(1, 1);
+  }
+  const config = decodeConfig("124m", 64);
+  const bytes = (["f32", "f16", "int8", "int4"] as const).map((name) =>
+    weightBytes(config, decodeFormats[name]),
+  );
+  const shares = bytes.map((each) => each / bytes[0]);
+  expect(shares.map((share) => Number(share.toFixed(2)))).toEqual([1, 0.5, 0.25, 0.14]);
+  expect(prefillFlops(config, 512) / (2 * 512 * 85e6)).toBeCloseTo(1, 0);
+});
+
+test.each([
+  [["--format", "int7"], /^tslm: option '--format <names>'.* It must be of f32, f16,.*\n$/],
+  [["--context", "0"], /^tslm: option '--context <tokens>'.*at least 1.*\n$/],
+])("bad usage of bench decode %j ends with exit code 2 and one sentence", async (args, sentence) => {
+  const { status, stdout, stderr } = await tslmHere(["bench", "decode", ...args]);
+  expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+  expect(stderr).toMatch(sentence);
 });
 
 test.each([

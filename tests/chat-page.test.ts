@@ -59,6 +59,10 @@ test("a little Markdown becomes blocks; what only looks like it stays as it is",
     "paragraph: 2 * 3 * 4, a ** b, `open, ** and *",
   ]);
   expect(drawn("")).toEqual([]);
+  expect(drawn("<think>\nHm, *2*.\nOr 3?\n</think>\n\nTwo.")).toEqual([
+    "thought: Hm, |em 2|.\nOr 3?",
+    "paragraph: Two.",
+  ]);
 });
 
 const markdownish = fc.string({
@@ -112,6 +116,10 @@ test("tokens find their places, also those that share a character, and parts are
 test("tokens of another text have no places; a cut-off text has those of its tokens that it shows", () => {
   const bytes = (...tokens: string[]) => tokens.map((token) => [...new TextEncoder().encode(token)]);
   expect(tokenPlaces("One", bytes("Two"))).toEqual([]);
+  expect(tokenPlaces("One two", bytes("<mark>", "One", "<mark>", " two"))).toEqual([
+    { start: 0, end: 3, tokens: [1] },
+    { start: 3, end: 7, tokens: [3] },
+  ]);
   expect(tokenPlaces("One", bytes(" One"))).toEqual([{ start: 0, end: 3, tokens: [0] }]);
   expect(tokenPlaces("One t", bytes("One", " two", "!"))).toEqual([
     { start: 0, end: 3, tokens: [0] },

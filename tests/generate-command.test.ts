@@ -68,10 +68,21 @@ describe("tslm generate", () => {
     expect(await withConfig({ ...sampling, max_new_tokens: 3 }, "--temperature", "0", ...twelve)).toEqual(
       greedy,
     );
-    expect((await withConfig({ ...sampling, repetition_penalty: 1.1 })).stderr).toBe(
-      "model: the repetition_penalty of generation_config.json is not run.\n",
-    );
+    const penalized = await generate(...args, ...twelve, "--temperature", "0", "--repetition-penalty", "2");
+    expect(penalized).toMatchObject({ status: 0, stderr: "" });
+    expect(penalized.stdout).not.toBe(greedy.stdout);
+    expect(await withConfig({ ...sampling, do_sample: false, repetition_penalty: 2 })).toEqual(penalized);
     expect(await withConfig({ temperature: "hot" })).toMatchObject({ status: 1, stdout: "" });
+  });
+
+  test("a penalty that nothing makes up for lets no character come twice; one below 0 lets none but the first", async () => {
+    const args = ["--prompt", "once", "--max-tokens", "12", "--temperature", "0"];
+    const written = async (...more: string[]) =>
+      [...(await generate(...args, ...more)).stdout.replace(/\n$/, "")].slice(4);
+    for (const penalty of ["--presence-penalty", "--frequency-penalty"]) {
+      expect(new Set(await written(penalty, "100")).size).toBe(12);
+      expect(new Set(await written(penalty, "-100")).size).toBe(1);
+    }
   });
 
   test("--dtype keeps weights in 16 bits, and says so", async () => {
@@ -148,6 +159,9 @@ describe("tslm generate", () => {
     [["--top-p", "0"], "--top-p"],
     [["--min-p", "1"], "--min-p"],
     [["--top-k", "1.5"], "--top-k"],
+    [["--repetition-penalty", "0"], "--repetition-penalty"],
+    [["--presence-penalty", "much"], "--presence-penalty"],
+    [["--frequency-penalty", "101"], "--frequency-penalty"],
     [["--max-tokens", "0"], "--max-tokens"],
   ])("a setting that means nothing is bad usage: %s", async (args, name) => {
     const { status, stdout, stderr } = await generate("--prompt", "a", ...args);

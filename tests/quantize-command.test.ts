@@ -65,6 +65,8 @@ describe("tslm quantize", () => {
     expect(() => parametersOf(model)).toThrow(
       /is packed as int8 .* which is for reading: open the model with dtype f32/,
     );
+    const described = await run("describe", at("qwen3_moe-int4"));
+    expect(described.stdout).toMatch(/packed as +int4 in groups of 32, int8/);
     const again = await run("quantize", "--model", at("gpt2-int4"), "--format", "int8", "--out", "again");
     expectRefusal(again, "gpt2-int4 is quantized already: quantize the model that it was made from.");
   });

@@ -259,11 +259,12 @@ describe("calls in a text", () => {
   );
 });
 
-/** A server without sockets, whose model answers `said` to everything; special tokens may be in it. */
-function served(template: string, tokenizer: ReturnType<typeof byteTokens>, said: string, eos: string) {
+/** A server without sockets, whose model says what `say` is told; special tokens may be in it. */
+function served(template: string, tokenizer: ReturnType<typeof byteTokens>, ends: string[]) {
+  let said = "";
   const config = {
     ...configOf(tokenizer.vocabSize),
-    eosTokenIds: [tokenizer.specials[eos]],
+    eosTokenIds: ends.map((name) => tokenizer.specials[name]),
     bosTokenId: undefined,
   };
   const asked: EngineRequest[] = [];
@@ -273,7 +274,7 @@ function served(template: string, tokenizer: ReturnType<typeof byteTokens>, said
   });
   const limits = { body: 1e6, running: 32, queue: 100, tokens: 4096, seconds: 60 };
   const service = openService({ name: "scripted", config, tokenizer, template, host, limits });
-  const app = openApp(service, { log: () => {} });
+  const app = openApp(service, { isLocal: true, log: () => {} });
   const post = async (body: object) =>
     app.fetch(
       new Request("http://x/v1/chat/completions", {
@@ -284,6 +285,10 @@ function served(template: string, tokenizer: ReturnType<typeof byteTokens>, said
     );
   return {
     asked,
+    fetch: app.fetch,
+    say(text: string) {
+      said = text;
+    },
     prompt: () => utf8.decode(tokenizer.decode(asked.at(-1)!.prompt)),
     async whole(body: object) {
       return (await (await post(body)).json()) as {
@@ -326,29 +331,29 @@ const tools = [
 ];
 
 describe("calls over HTTP", () => {
+  const tokenizer = byteTokens("<|im_start|>", "<|im_end|>");
+  const qwen = served(qwenTemplate, tokenizer, ["<|im_end|>"]);
+  const harmony = served(harmonyTemplate, harmonyTokens, ["<|return|>", "<|call|>"]);
+
   test("Qwen's: told to the model, found in its answer, whole and streamed, and written down again", async () => {
-    const tokenizer = byteTokens("<|im_start|>", "<|im_end|>");
-    const said = 'Let me see.\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>';
-    const { whole, streamed, prompt, asked } = served(qwenTemplate, tokenizer, said, "<|im_end|>");
+    const { say, whole, streamed, prompt, asked } = qwen;
+    say('Let me see.\n<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>');
     const { message, finish_reason: finish } = (await whole({ tools })).choices[0];
+    const call = { name: "f", arguments: '{"a": 1}' };
     expect(message).toMatchObject({
       content: "Let me see.",
-      tool_calls: [{ type: "function", function: { name: "f", arguments: '{"a": 1}' } }],
+      tool_calls: [{ type: "function", function: call }],
     });
     expect(finish).toBe("tool_calls");
     expect(prompt()).toContain('"name": "f"');
     expect(await streamed({ tools })).toEqual({
       content: "Let me see.",
       reasoning: "",
-      calls: [{ name: "f", arguments: '{"a": 1}' }],
+      calls: [call],
       finish: "tool_calls",
     });
-    const messages = [
-      { role: "user", content: "?" },
-      message,
-      { role: "tool", content: "<|im_end|>", tool_call_id: "x" },
-    ];
-    await whole({ tools, messages });
+    const result = { role: "tool", content: "<|im_end|>", tool_call_id: "x" };
+    await whole({ tools, messages: [{ role: "user", content: "?" }, message, result] });
     expect(prompt()).toContain(
       '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call><|im_end|>\n<|im_start|>tool<|im_end|><|im_end|>',
     );
@@ -358,76 +363,82 @@ describe("calls over HTTP", () => {
   });
 
   test("harmony's: the reasoning apart, the call with its arguments as they come", async () => {
-    const said =
-      '<|channel|>analysis<|message|>Hm é.<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>';
-    const { whole, streamed } = served(harmonyTemplate, harmonyTokens, said, "<|call|>");
+    const { say, whole, streamed } = harmony;
+    const reasoned = (text: string) => `<|channel|>analysis<|message|>${text}<|end|><|start|>assistant`;
+    say(
+      `${reasoned("Hm é.")}<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>`,
+    );
+    const call = { name: "f", arguments: '{"a": 1}' };
     expect((await whole({ tools })).choices[0]).toMatchObject({
-      message: {
-        content: null,
-        reasoning_content: "Hm é.",
-        tool_calls: [{ function: { name: "f", arguments: '{"a": 1}' } }],
-      },
+      message: { content: null, reasoning_content: "Hm é.", tool_calls: [{ function: call }] },
       finish_reason: "tool_calls",
     });
     expect(await streamed({ tools })).toEqual({
       content: "",
       reasoning: "Hm é.",
-      calls: [{ name: "f", arguments: '{"a": 1}' }],
+      calls: [call],
       finish: "tool_calls",
     });
-    const plain = served(
-      harmonyTemplate,
-      harmonyTokens,
-      "<|channel|>analysis<|message|>no stop.<|end|><|start|>assistant<|channel|>final<|message|>Rome. The end<|return|>",
-      "<|return|>",
-    );
-    expect((await plain.whole({ stop: "." })).choices[0].message).toMatchObject({
+    say(`${reasoned("no stop.")}<|channel|>final<|message|>Rome. The end<|return|>`);
+    expect((await whole({ stop: "." })).choices[0].message).toMatchObject({
       content: "Rome",
       reasoning_content: "no stop.",
     });
   });
 
-  test("a forced call of harmony's may reason first, and its form is held", async () => {
+  test("harmony's when they are demanded: it may reason first, and the form is held", async () => {
+    const { say, whole } = harmony;
     const call = '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 12}<|call|>';
     for (const before of ["", "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"]) {
-      const { whole } = served(harmonyTemplate, harmonyTokens, before + call, "<|call|>");
+      say(before + call);
       const { message } = (await whole({ tools, tool_choice: "required" })).choices[0];
       expect(message.tool_calls).toMatchObject([{ function: { name: "f", arguments: '{"a": 12}' } }]);
     }
-    const wrong = served(
-      harmonyTemplate,
-      harmonyTokens,
-      "<|channel|>final<|message|>No.<|return|>",
-      "<|return|>",
-    );
-    expect((await wrong.whole({ tools, tool_choice: "required" })).error?.message).toContain("may not come");
+    say("<|channel|>final<|message|>No.<|return|>");
+    expect((await whole({ tools, tool_choice: "required" })).error?.message).toContain("may not come");
+    const format = { type: "json_schema", json_schema: { name: "x", schema: { type: "integer" } } };
+    say("<|channel|>final<|message|>12<|return|>");
+    expect((await whole({ response_format: format })).choices[0].message.content).toBe("12");
+    say("<|channel|>final<|message|>no<|return|>");
+    expect((await whole({ response_format: format })).error?.message).toContain("may not come");
   });
 
   test("a strict tool's arguments are held to their schema once a call has begun", async () => {
+    const { say, whole } = qwen;
     const strict = [{ ...tools[0], function: { ...tools[0].function, strict: true } }];
-    const tokenizer = byteTokens("<|im_start|>", "<|im_end|>");
     const call = (json: string) =>
-      served(
-        qwenTemplate,
-        tokenizer,
-        `Hm.<tool_call>\n{"name": "f", "arguments": ${json}}\n</tool_call><|im_end|>`,
-        "<|im_end|>",
-      );
-    expect((await call('{"a": 3}').whole({ tools: strict })).choices[0].finish_reason).toBe("tool_calls");
-    expect((await call('{"b": 3}').whole({ tools: strict })).error?.message).toContain("may not come");
-    expect((await call('{"b": 3}').whole({ tools })).choices[0].finish_reason).toBe("tool_calls");
+      say(`Hm.<tool_call>\n{"name": "f", "arguments": ${json}}\n</tool_call><|im_end|>`);
+    call('{"a": 3}');
+    expect((await whole({ tools: strict })).choices[0].finish_reason).toBe("tool_calls");
+    call('{"b": 3}');
+    expect((await whole({ tools: strict })).error?.message).toContain("may not come");
+    expect((await whole({ tools })).choices[0].finish_reason).toBe("tool_calls");
+  });
+
+  test("with a schema for the answer and tools, it may be either", async () => {
+    const { say, whole } = qwen;
+    const format = { type: "json_schema", json_schema: { name: "x", schema: { type: "integer" } } };
+    say("7<|im_end|>");
+    expect((await whole({ tools, response_format: format })).choices[0].message.content).toBe("7");
+    say('<tool_call>\n{"name": "f", "arguments": {"a": 3}}\n</tool_call><|im_end|>');
+    expect((await whole({ tools, response_format: format })).choices[0].finish_reason).toBe("tool_calls");
+    say("Hm.<|im_end|>");
+    expect((await whole({ tools, response_format: format })).error?.message).toContain("may not come");
+  });
+
+  test("a page elsewhere whose name leads to this machine is told off", async () => {
+    const status = async (host: string) =>
+      (await harmony.fetch(new Request("http://x/v1/models", { headers: { host } }))).status;
+    for (const own of ["localhost:8080", "127.0.0.1", "[::1]:8080"]) expect(await status(own)).toBe(200);
+    for (const other of ["evil.example", "localhost.evil.example:80"]) expect(await status(other)).toBe(403);
   });
 
   test("a template without a form for calls takes no tools", async () => {
-    const { whole } = served(
-      "{% for m in messages %}{{ m.content }}{% endfor %}",
-      byteTokens("</s>"),
-      "x</s>",
-      "</s>",
-    );
-    expect((await whole({ tools })).error?.message).toBe(
-      "This model's chat template has no form for tools that we read.",
-    );
+    const template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    const { say, whole } = served(template, byteTokens("</s>"), ["</s>"]);
+    say("x</s>");
+    const refused = "This model's chat template has no form for tools that we read.";
+    expect((await whole({ tools })).error?.message).toBe(refused);
     expect((await whole({})).choices[0].message.content).toBe("x");
   });
 });

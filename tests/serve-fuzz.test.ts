@@ -12,7 +12,7 @@ const stories = path.join(import.meta.dirname, "fixtures", "stories260k");
 const { at } = testFolder("fuzz");
 
 /** Requests of one property: there are ten, and a few fixed ones besides. */
-const numRuns = Math.ceil(Number(process.env.TSLM_FUZZ ?? 400) / 10);
+const numRuns = Math.ceil(Number(process.env.TSLM_FUZZ ?? 200) / 10);
 const plan = { numRuns, seed: 2026 };
 
 let server: Serving;

@@ -68,7 +68,10 @@ test("a key, a log file, and an end that lets the running finish", async () => {
 });
 
 test("a second signal ends it at once", async () => {
-  const server = await startServer("--model", model);
+  const server = await startServer(
+    "--model",
+    path.join(import.meta.dirname, "fixtures/gguf/stories260k-q8_0.gguf"),
+  );
   const gone = server
     .ask("/v1/completions", { prompt: "Once", max_tokens: 10_000, n: 32, temperature: 1 })
     .catch(() => {});

@@ -224,6 +224,19 @@ describe("chats", () => {
   });
 });
 
+test("single tokens can be made likely or impossible, and repeating costs", async () => {
+  const text = async (more: object) => (await client.completions.create({ ...ask, ...more })).choices[0].text;
+  const plain = await text({});
+  const [id] = service.tokenizer.encode("x", { continues: true });
+  expect(await text({ logit_bias: { [id]: 100 }, max_tokens: 3 })).toBe("xxx");
+  const [first] = service.tokenizer.encode(plain, { continues: true });
+  expect(await text({ logit_bias: { [first]: -100 } })).not.toBe(plain);
+  const likely = { logit_bias: { [id]: 100 }, max_tokens: 4 };
+  expect(await text({ ...likely, repetition_penalty: 100 })).toMatch(/^x(?!xxx)/); // 100 and more divided by 100
+  const long = { max_tokens: 48 };
+  expect(await text({ ...long, presence_penalty: 2, frequency_penalty: 2 })).not.toBe(await text(long));
+});
+
 describe("many at once", () => {
   test("32 requests get what each gets alone", async () => {
     const wish = (i: number) => ({

@@ -51,7 +51,7 @@ export async function startServer(...args: string[]): Promise<Serving> {
     ask,
     async metric(name) {
       const text = await (await ask("/metrics")).text();
-      const line = text.split("\n").find((each) => each.startsWith(`tslm:${name}{`));
+      const line = text.split("\n").find((one) => one.startsWith(`tslm:${name}{`));
       return Number(line?.split(" ").at(-1));
     },
     said: () => said,

@@ -35,4 +35,6 @@ export const equalMutants: { [name: string]: string } = {
   "05-inference/1-choosing-a-token#draw:5: id < probabilities.length → id <= probabilities.length":
     "behind the end the sum is NaN, and nothing is below that",
   "05-inference/2-keys-and-values#shares:8: 0u → 1u": "the highest starts as number 0",
+  "05-inference/6-look-it-up#lookup:4: length > 0 → length >= 0":
+    "a run of no tokens is the whole text, which is nowhere",
 };

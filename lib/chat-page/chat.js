@@ -1,8 +1,9 @@
 // The chat page: what is on it, and what happens when something is pressed. Text of a model is only ever put in as text.
+import { alternativesAreShown, hideAlternatives } from "./alternatives.js";
+import { $, announce, button, element, memory } from "./elements.js";
 import { Refusal, firstModel, stream } from "./server.js";
-import { cutAtTokens, plainBlocks, textBlocks, tokenPlaces, visible } from "./text.js";
+import { cutAtTokens, plainBlocks, textBlocks, tokenPlaces } from "./text.js";
 
-const $ = (id) => document.getElementById(id);
 const [conversation, scroller, problem, prompt, settings] = [
   $("conversation"),
   $("scroller"),
@@ -17,42 +18,6 @@ const ALTERNATIVES = 5;
 
 /** Messages `{role, text, tokens, view, …}` in their order, the model, and the answer that is being written. */
 const chat = { messages: [], model: undefined, writing: undefined, key: "" };
-
-// ------------------------------------------------------------------------------------------------ elements
-
-/** An element with properties, and text or elements in it. */
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-function button(label, onclick, more = {}) {
-  return element("button", { type: "button", textContent: label, onclick, ...more });
-}
-
-/** What is remembered in this browser, where it lets pages remember. */
-const memory = {
-  get(name, store = "localStorage") {
-    try {
-      return JSON.parse(window[store].getItem(`tslm.${name}`));
-    } catch {
-      return undefined;
-    }
-  },
-  set(name, value, store = "localStorage") {
-    try {
-      window[store].setItem(`tslm.${name}`, JSON.stringify(value));
-    } catch {
-      // Without a memory all goes on as well.
-    }
-  },
-};
-
-/** Tells a screen reader. */
-function announce(text) {
-  $("announcer").textContent = text;
-}
 
 // ------------------------------------------------------------------------------------------------- messages
 
@@ -75,6 +40,7 @@ function draw(message) {
     view.body.textContent = text;
     return;
   }
+  drawThought(message);
   message.places = tokenPlaces(
     text,
     tokens.map(({ bytes }) => bytes),
@@ -95,6 +61,25 @@ function draw(message) {
   view.item.classList.toggle("empty", text === "");
   if (!view.body.querySelector(".token[tabindex='0']"))
     view.body.querySelector(".token")?.setAttribute("tabindex", "0");
+}
+
+/** What the model thought before it answered, where that comes apart from the answer. */
+function drawThought({ view, thought, text }) {
+  if (!thought) return;
+  view.thought ??= view.body.parentElement.insertBefore(
+    element(
+      "details",
+      { className: "thoughts", open: true },
+      element("summary", { textContent: "Thoughts" }),
+      element("p"),
+    ),
+    view.body,
+  );
+  view.thought.lastChild.textContent = thought;
+  if (text !== "" && !view.isAnswering) {
+    view.isAnswering = true;
+    view.thought.open = false;
+  }
 }
 
 /** Fills a block: what is there already and still right stays, so that the token someone looks at is not taken away. */
@@ -281,15 +266,16 @@ async function answer() {
 }
 
 /** Takes in a part of an answer. */
-function take(message, { text, tokens, finish, usage }) {
+function take(message, { text, thought, tokens, finish, usage }) {
   const now = performance.now();
-  if (text !== "" || tokens.length > 0) {
+  if (text !== "" || thought !== "" || tokens.length > 0) {
     message.firstAt ??= now;
     message.lastAt = now;
   }
   message.text += text;
+  message.thought = (message.thought ?? "") + thought;
   message.tokens.push(...tokens);
-  message.count += tokens.length > 0 ? tokens.length : Number(text !== "");
+  message.count += tokens.length > 0 ? tokens.length : Number(text !== "" || thought !== "");
   message.finish = finish ?? message.finish;
   if (usage) {
     message.count = usage.completion_tokens;
@@ -325,7 +311,8 @@ function drawSoon(message) {
 function end(message) {
   chat.writing = undefined;
   const near = isAtEnd();
-  if (message.text === "" && message.finish !== "stop" && message.finish !== "length") takeAway(message);
+  if (message.text === "" && !message.thought && message.finish !== "stop" && message.finish !== "length")
+    takeAway(message);
   else {
     draw(message);
     drawFeet();
@@ -416,18 +403,18 @@ function keyForm() {
     ariaLabel: "API key",
     placeholder: "API key",
   });
-  const made = element(
+  const asking = element(
     "form",
     { className: "key" },
     field,
     element("button", { type: "submit", textContent: "Use this key" }),
   );
-  made.onsubmit = (event) => {
+  asking.onsubmit = (event) => {
     event.preventDefault();
     useKey(field.value.trim());
     askAgain();
   };
-  return made;
+  return asking;
 }
 
 function useKey(key) {
@@ -436,91 +423,6 @@ function useKey(key) {
   $("key-field").hidden = false;
   memory.set("key", key, "sessionStorage");
 }
-
-// ---------------------------------------------------------------------------------------------- alternatives
-
-const tip = $("alternatives");
-
-/** Shows, beside a token, what else could have stood there, each with its probability. */
-function showAlternatives(token) {
-  const { message, place } = token;
-  const rows = message.places[place].tokens.map((i) => alternativesTable(message.tokens[i]));
-  tip.replaceChildren(...rows);
-  tip.hidden = false;
-  for (const other of document.querySelectorAll("[aria-describedby='alternatives']"))
-    other.removeAttribute("aria-describedby");
-  token.setAttribute("aria-describedby", "alternatives");
-  const [at] = token.getClientRects();
-  const { width, height } = tip.getBoundingClientRect();
-  const below = at.bottom + 6 + height < innerHeight;
-  tip.style.left = `${Math.max(8, Math.min(at.left, innerWidth - width - 8))}px`;
-  tip.style.top = `${below ? at.bottom + 6 : Math.max(8, at.top - height - 6)}px`;
-}
-
-/** A token's alternatives as a list with bars; the one that was chosen stands out. */
-function alternativesTable({ text, logprob, alternatives }) {
-  const isChosen = (other) => other.text === text && Math.abs(other.logprob - logprob) < 1e-3;
-  const rows = alternatives.some(isChosen) ? alternatives : [...alternatives, { text, logprob }];
-  const list = element("ul");
-  for (const other of rows.toSorted((a, b) => b.logprob - a.logprob)) {
-    const percent = 100 * Math.exp(other.logprob);
-    const bar = element("span", { className: "bar" });
-    bar.style.width = `${percent}%`;
-    const chosen = isChosen(other);
-    list.append(
-      element(
-        "li",
-        { className: chosen ? "chosen" : "" },
-        element("code", { textContent: visible(other.text) }),
-        element("span", { className: "track", ariaHidden: "true" }, bar),
-        element("span", {
-          className: "percent",
-          textContent: `${percent < 0.1 ? "< 0.1" : percent.toFixed(1)} %`,
-        }),
-        element("span", { className: "unseen", textContent: chosen ? " chosen" : "" }),
-      ),
-    );
-  }
-  return list;
-}
-
-function hideAlternatives() {
-  tip.hidden = true;
-}
-
-const tokenOf = (target) => (target instanceof Element ? target.closest(".token") : null);
-
-conversation.addEventListener("pointerover", ({ target }) => {
-  const token = tokenOf(target);
-  if (token) showAlternatives(token);
-  else hideAlternatives();
-});
-conversation.addEventListener("pointerleave", () => {
-  const focused = tokenOf(document.activeElement);
-  if (focused) showAlternatives(focused);
-  else hideAlternatives();
-});
-conversation.addEventListener("focusin", ({ target }) => {
-  const token = tokenOf(target);
-  if (!token) return;
-  for (const other of token.message.view.body.querySelectorAll(".token[tabindex='0']")) other.tabIndex = -1;
-  token.tabIndex = 0;
-  showAlternatives(token);
-});
-conversation.addEventListener("focusout", hideAlternatives);
-scroller.addEventListener("scroll", hideAlternatives);
-
-/** Walks from token to token: an answer is one stop of the Tab key. */
-conversation.addEventListener("keydown", (event) => {
-  const token = tokenOf(event.target);
-  if (!token || event.ctrlKey || event.metaKey || event.altKey) return;
-  const all = [...token.message.view.body.querySelectorAll(".token")];
-  const at = all.indexOf(token);
-  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: all.length - 1 }[event.key];
-  if (to === undefined) return;
-  event.preventDefault();
-  all[Math.max(0, Math.min(all.length - 1, to))].focus();
-});
 
 // -------------------------------------------------------------------------------------------------- the form
 
@@ -559,7 +461,7 @@ $("stop").onclick = stop;
 document.addEventListener("keydown", ({ key }) => {
   if (key !== "Escape") return;
   if (chat.writing) stop();
-  else if (!tip.hidden) hideAlternatives();
+  else if (alternativesAreShown()) hideAlternatives();
   else if (settings.contains(document.activeElement)) showSettings(false);
 });
 

@@ -76,7 +76,7 @@ function chunkTokens(logprobs) {
 }
 
 /**
- * Sends a request and gives what comes: `{text, tokens, finish, usage}`, each part where the chunk has it. The request has
+ * Sends a request and gives what comes: `{text, thought, tokens, finish, usage}`, each part where the chunk has it. The request has
  * messages where the model knows chats, else a prompt.
  */
 export async function* stream(request, { key, signal }) {
@@ -86,9 +86,11 @@ export async function* stream(request, { key, signal }) {
   for await (const { choices = [], usage, error } of events(response.body)) {
     if (error) throw new Refusal(error.message, error);
     const [choice] = choices;
+    const thought = choice?.delta?.reasoning_content ?? "";
     yield {
       text: choice?.delta?.content ?? choice?.text ?? "",
-      tokens: chunkTokens(choice?.logprobs),
+      thought,
+      tokens: thought === "" ? chunkTokens(choice?.logprobs) : [],
       finish: choice?.finish_reason ?? undefined,
       usage: usage ?? undefined,
     };

@@ -16,9 +16,9 @@ function inlineParts(text, from, to) {
   let plainFrom = from;
   const add = (start, end, tag) => start < end && parts.push({ start, end, tag });
   for (let at = from; at < to; at++) {
-    const found = INLINE.find(({ mark }) => text.startsWith(mark, at));
-    if (!found) continue;
-    const { mark, tag } = found;
+    const way = INLINE.find((one) => text.startsWith(one.mark, at));
+    if (!way) continue;
+    const { mark, tag } = way;
     const inside = at + mark.length;
     const close = text.indexOf(mark, inside + 1);
     if (close < 0 || close + mark.length > to || /\s/.test(text[inside]) || /\s/.test(text[close - 1])) {
@@ -36,26 +36,32 @@ function inlineParts(text, from, to) {
 
 /** Lines of a text as `[start, end]`, without their ends. */
 function lines(text) {
-  const found = [];
+  const ends = [];
   for (let start = 0; start <= text.length; ) {
     const newline = text.indexOf("\n", start);
     const end = newline < 0 ? text.length : newline;
-    found.push([start, end]);
+    ends.push([start, end]);
     start = end + 1;
   }
-  return found;
+  return ends;
 }
 
 /**
- * A text as blocks `{kind, language?, start, end, parts}`: code between fences, headings, items of lists, and paragraphs, in
- * which lines stay as they are. Parts are places in the text with the tag that they get.
+ * A text as blocks `{kind, language?, start, end, parts}`: code between fences, headings, items of lists, paragraphs of
+ * what the model thinks first (between `<think>` and `</think>`) and of its answer, in which lines stay as they are. Parts are places in the text with the tag that they get.
  */
 export function textBlocks(text) {
   const blocks = [];
   let paragraph;
   let fence;
+  let isThought = false;
   for (const [start, end] of lines(text)) {
     const line = text.slice(start, end);
+    if (!fence && /^\s*<\/?think>\s*$/.test(line)) {
+      isThought = !line.includes("/");
+      paragraph = undefined;
+      continue;
+    }
     const [, ticks, language] = /^\s{0,3}(```+)\s*([\w+#.-]*)\s*$/.exec(line) ?? [];
     if (fence) {
       if (ticks && language === "" && ticks.length >= fence.ticks) fence = undefined;
@@ -83,7 +89,8 @@ export function textBlocks(text) {
       paragraph.end = end;
       paragraph.parts = inlineParts(text, paragraph.start, end);
     } else {
-      paragraph = { kind: "paragraph", start, end, parts: inlineParts(text, start, end) };
+      const kind = isThought ? "thought" : "paragraph";
+      paragraph = { kind, start, end, parts: inlineParts(text, start, end) };
       blocks.push(paragraph);
     }
   }
@@ -98,7 +105,7 @@ export function plainBlocks(text) {
 
 /**
  * Where tokens stand in a text: `{start, end, tokens}`, the indices of several tokens where they share a character. A token is
- * known by its bytes. Where the tokens are not those of the text (which may have lost a blank at its beginning), there are none.
+ * known by its bytes. The text may have lost a blank at its beginning; tokens that are not of it, such as marks, have no place.
  */
 export function tokenPlaces(text, tokenBytes) {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -111,7 +118,10 @@ export function tokenPlaces(text, tokenBytes) {
     if (piece === "") continue;
     if (at === 0 && piece.startsWith(" ") && !text.startsWith(" ")) piece = piece.slice(1);
     const shown = text.slice(at, at + piece.length);
-    if (!piece.startsWith(shown)) return [];
+    if (!piece.startsWith(shown)) {
+      pending = [];
+      continue;
+    }
     if (shown !== "") places.push({ start: at, end: at + shown.length, tokens: pending });
     at += shown.length;
     pending = [];

@@ -299,7 +299,6 @@ export {
   type Engine,
   type EngineRequest,
   type EngineSettings,
-  type GeneratedToken,
   openEngine,
 } from "./infer/engine.js";
 export { type GenerateSettings, generate, generateText, plainGenerate } from "./infer/generate.js";

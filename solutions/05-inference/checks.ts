@@ -5,19 +5,24 @@ import {
   indices,
   keepMinP,
   keepTopP,
-  likelierFirst,
   launchInto,
+  likelierFirst,
+  lookupDraft,
   openGpu,
+  plainGenerate,
   rankedCandidates,
   sampleFrom,
   scope,
   type Tensor,
   tensor,
 } from "tslm";
+import { settle } from "tslm/infer/speculate";
 import { type Check, type KernelResult, type Random, runBody, scoreRow } from "tslm/notebook";
 
 const CHOOSING = "05-inference/1-choosing-a-token";
 const CACHE = "05-inference/2-keys-and-values";
+const GUESSING = "05-inference/5-guess-and-check";
+const LOOKUP = "05-inference/6-look-it-up";
 
 const sum = (values: number[]) => values.reduce((a, b) => a + b, 0);
 
@@ -231,6 +236,357 @@ export const writeNucleus: Check<[probabilities: number[], mass: number]> = {
       says: "You divide by `mass`. What was kept has a little more than that together: divide by its own sum.",
       makes: (probabilities, mass) =>
         keptOnly(probabilities, walk(probabilities, byRank(probabilities), mass), mass),
+    },
+  ],
+};
+
+// ------------------------------------------------------------------------------------------------- Many at once
+
+const BLOCKS = "05-inference/3-blocks-and-owners";
+const PREFIX = "05-inference/4-a-known-beginning";
+
+export const predictSharing: Check<[]> = {
+  exercise: BLOCKS,
+  id: "predict-sharing",
+  title: "Predict what is shared",
+  hints: [
+    "100 tokens are six whole blocks and four tokens.",
+    "Each text keeps its own tokens from number 96 on: 4 of the prompt and 20 more.",
+    "One text computes the whole prompt, the other three only what no whole block holds.",
+  ],
+  expected: () => ({
+    shared: 6 + 4 * Math.ceil(24 / 16),
+    apart: 4 * Math.ceil(120 / 16),
+    computed: 100 + 3 * 4,
+  }),
+  mistakes: [
+    {
+      says: "The prompt's last four tokens fill no block, so they cannot be shared: each text has them in a block of its own.",
+      makes: () => ({ shared: 7 + 4 * 2, apart: 32, computed: 100 }),
+    },
+    {
+      says: "24 tokens need two blocks, the second of which is half empty.",
+      makes: () => ({ shared: 10, apart: 32, computed: 112 }),
+    },
+    {
+      says: "Whole blocks that are shared are computed once, for all four.",
+      makes: () => ({ shared: 14, apart: 32, computed: 400 }),
+    },
+  ],
+};
+
+type Releasing = [owners: number[], idle: number[], blocks: number[]];
+
+/** Takes owners away from blocks in this order, and lists those that become free at the end, or elsewhere. */
+function withoutOwners(
+  owners: number[],
+  idle: number[],
+  blocks: number[],
+): { owners: number[]; idle: number[] } {
+  const left = owners.map((count, block) => count - (blocks.includes(block) ? 1 : 0));
+  return { owners: left, idle: [...idle, ...blocks.filter((block) => left[block] === 0)] };
+}
+
+export const releaseBlocks: Check<Releasing> = {
+  exercise: BLOCKS,
+  id: "release-blocks",
+  title: "Give back",
+  names: ["owners", "idle", "blocks"],
+  hints: [
+    "Copy the lists first, and go through the blocks from the last to the first.",
+    "A block that still has an owner is not free.",
+    "The one that becomes free last stands at the end of `idle`.",
+  ],
+  inputs: (random, round) => {
+    const count = random.integer(4, 10);
+    const order = random.list(count, () => random.next());
+    const shuffled = [...order.keys()].sort((a, b) => order[a] - order[b]);
+    const cut = random.integer(0, count - 1);
+    const blocks = shuffled.slice(cut);
+    const owners = order.map((_, block) => (blocks.includes(block) ? random.pick([1, 1, 2, 3]) : 0));
+    return [owners, shuffled.slice(0, cut), round === 0 ? [] : blocks];
+  },
+  expected: (owners, idle, blocks) => withoutOwners(owners, idle, [...blocks].reverse()),
+  mistakes: [
+    {
+      says: "The end of the text should go before its beginning: give the last block back first.",
+      makes: withoutOwners,
+    },
+    {
+      says: "A block that another text has is not free.",
+      makes: (owners, idle, blocks) => ({
+        owners: withoutOwners(owners, idle, blocks).owners,
+        idle: [...idle, ...[...blocks].reverse()],
+      }),
+    },
+    {
+      says: "Blocks that become free now were used a moment ago: they go to the end of `idle`, not to its beginning.",
+      makes: (owners, idle, blocks) => {
+        const { owners: left } = withoutOwners(owners, idle, blocks);
+        return {
+          owners: left,
+          idle: [...[...blocks].reverse().filter((block) => left[block] === 0), ...idle],
+        };
+      },
+    },
+    {
+      says: "Only the text that ends gives its blocks up. Others may have them still: take away one owner, not all.",
+      makes: (owners, idle, blocks) => ({
+        owners: owners.map((count, block) => (blocks.includes(block) ? 0 : count)),
+        idle: [...idle, ...[...blocks].reverse()],
+      }),
+    },
+  ],
+};
+
+type Admitting = [tokens: number, found: number[], idle: number[]];
+
+/** The blocks of a text, those that are missing taken from `free`. */
+function blocksFrom(tokens: number, found: number[], free: number[]): number[] | undefined {
+  const missing = Math.ceil(tokens / 16) - found.length;
+  return missing > free.length ? undefined : [...found, ...free.slice(0, missing)];
+}
+
+export const admitText: Check<Admitting> = {
+  exercise: BLOCKS,
+  id: "admit-text",
+  title: "Let a text in",
+  names: ["tokens", "found", "idle"],
+  rounds: 36,
+  hints: [
+    "How many blocks does the text need, and how many of them does it have already?",
+    "Leave out of `idle` the blocks that were found.",
+    "If too few are left, return `undefined`; otherwise those that were found, and after them the first of the others.",
+  ],
+  inputs: (random, round) => {
+    const count = random.integer(3, 9);
+    const order = random.list(count, () => random.next());
+    const shuffled = [...order.keys()].sort((a, b) => order[a] - order[b]);
+    const idle = shuffled.slice(0, random.integer(1, count));
+    const found = random.list(count, () => random.next()).flatMap((x, block) => (x < 0.35 ? [block] : []));
+    const room = found.length + idle.filter((block) => !found.includes(block)).length;
+    // Just enough, one too few, or any number, at the border of a block and within it.
+    const needed = Math.max(
+      found.length + (round % 4 === 3 ? 0 : 1),
+      round % 3 === 0 ? room : round % 3 === 1 ? room + 1 : random.integer(1, count),
+    );
+    return [16 * needed - random.pick([0, 0, 5, 15]), found, idle];
+  },
+  expected: (tokens, found, idle) =>
+    blocksFrom(
+      tokens,
+      found,
+      idle.filter((block) => !found.includes(block)),
+    ),
+  mistakes: [
+    {
+      says: "You take a block that was found for something else. Leave those out of `idle` first.",
+      makes: blocksFrom,
+    },
+    {
+      says: "Blocks that were found are there already: only the others are missing.",
+      makes: (tokens, found, idle) => {
+        const free = idle.filter((block) => !found.includes(block));
+        return Math.ceil(tokens / 16) > free.length ? undefined : blocksFrom(tokens, found, free);
+      },
+    },
+    {
+      says: "The last block need not be full: round up.",
+      makes: (tokens, found, idle) =>
+        blocksFrom(
+          Math.max(16 * found.length, 16 * Math.floor(tokens / 16)),
+          found,
+          idle.filter((block) => !found.includes(block)),
+        ),
+    },
+    {
+      says: "The block that has been free for the longest time goes first, and it stands at the beginning of `idle`.",
+      makes: (tokens, found, idle) =>
+        blocksFrom(
+          tokens,
+          found,
+          [...idle].reverse().filter((block) => !found.includes(block)),
+        ),
+    },
+    {
+      says: "Just enough is enough.",
+      makes: (tokens, found, idle) => {
+        const free = idle.filter((block) => !found.includes(block));
+        const missing = Math.ceil(tokens / 16) - found.length;
+        return missing >= free.length ? undefined : [...found, ...free.slice(0, missing)];
+      },
+    },
+  ],
+};
+
+export const predictBudget: Check<[]> = {
+  exercise: PREFIX,
+  id: "predict-budget",
+  title: "Predict the first token",
+  hints: [
+    "Five blocks are 80 tokens.",
+    "Of the 64 tokens of a step, four go to those that are being written.",
+    "60 tokens a step, and 120 to read. Meanwhile each of the four gets a token a step.",
+  ],
+  expected: () => ({ left: 200 - 5 * 16, steps: Math.ceil(120 / (64 - 4)), others: 4 * 2 }),
+  mistakes: [
+    {
+      says: "What the index knows is not computed again.",
+      makes: () => ({ left: 200, steps: 4, others: 16 }),
+    },
+    {
+      says: "Those that are written come first, so 60 tokens of the budget are left.",
+      makes: () => ({ left: 120, steps: Math.ceil(120 / 56), others: 12 }),
+    },
+    {
+      says: "They do not wait while the prompt is read: in every step each of the four gets a token.",
+      makes: () => ({ left: 120, steps: 2, others: 0 }),
+    },
+    { says: "There are four of them.", makes: () => ({ left: 120, steps: 2, others: 2 }) },
+  ],
+};
+
+interface Known {
+  before: number;
+  tokens: number[];
+  block: number;
+}
+
+type Finding = [index: Known[], text: number[]];
+
+/** Follows the entries of an index from place to place, as long as `goesOn` and `matches` allow. */
+function follow(
+  [index, text]: Finding,
+  goesOn = (at: number) => at + 16 < text.length,
+  matches = (entry: Known, before: number) => entry.before === before,
+  skips = false,
+): number[] {
+  const blocks: number[] = [];
+  let before = 0;
+  for (let at = 0; goesOn(at); at += 16) {
+    const next = text.slice(at, at + 16).join();
+    const place = index.findIndex((entry) => matches(entry, before) && entry.tokens.join() === next);
+    if (place >= 0) {
+      blocks.push(index[place].block);
+      before = place + 1;
+    } else if (!skips) return blocks;
+  }
+  return blocks;
+}
+
+export const findKnown: Check<Finding> = {
+  exercise: PREFIX,
+  id: "find-known",
+  title: "Find what is known",
+  names: ["index", "text"],
+  rounds: 40,
+  hints: [
+    "Begin with `before = 0` and the first sixteen tokens; look for an entry with both.",
+    "The number of the entry that you found, its place in the list plus one, is the `before` of the next.",
+    "The last token of the text must not be in a block that you return: stop when fewer than 17 tokens are left.",
+  ],
+  inputs: (random, round) => {
+    const pieces = random.list(3, (i) => Array.from({ length: 16 }, (_, t) => (t === 7 ? i : t)));
+    const index: Known[] = [];
+    const blocks = random.list(20, () => random.next());
+    const names = [...blocks.keys()].sort((a, b) => blocks[a] - blocks[b]);
+    const size = round === 0 ? 0 : random.integer(2, 9);
+    for (let i = 0; i < size; i++) {
+      const before = i === 0 ? 0 : random.pick([i, i, random.integer(0, i)]);
+      const tokens = random.pick(pieces);
+      if (!index.some((entry) => entry.before === before && entry.tokens === tokens))
+        index.push({ before, tokens, block: names[i] });
+    }
+    const text: number[] = [];
+    // Along the index, and then on into what it does not know, or to the end of a block exactly.
+    let before = 0;
+    const nexts = () => index.flatMap((entry, i) => (entry.before === before ? [i] : []));
+    while (text.length < 96 && nexts().length > 0 && random.next() < 0.8) {
+      const place = random.pick(nexts());
+      text.push(...index[place].tokens);
+      before = place + 1;
+    }
+    const unknown = Array.from({ length: 16 }, () => 99);
+    const after = nexts().flatMap((place) => index[place].tokens);
+    const more = random.pick([[], [], [5], [...random.pick(pieces), 1], [...unknown, ...after, 1]]);
+    return [index, text.length + more.length === 0 ? [1] : [...text, ...more]];
+  },
+  expected: (index, text) => follow([index, text]),
+  mistakes: [
+    {
+      says: "Nothing of the text is left to compute, so there would be no scores for its next token: one token must be left.",
+      makes: (index, text) => follow([index, text], (at) => at + 16 <= text.length),
+    },
+    {
+      says: "The same tokens after others are not the same: an entry counts only after the one before it.",
+      makes: (index, text) => follow([index, text], undefined, () => true),
+    },
+    {
+      says: "Where the chain breaks, it ends: what comes later has another beginning.",
+      makes: (index, text) => follow([index, text], undefined, undefined, true),
+    },
+    {
+      says: "Entries are counted from 1, since 0 is the beginning of a text.",
+      makes: (index, text) =>
+        follow([index.map((entry) => ({ ...entry, before: entry.before && entry.before + 1 })), text]),
+    },
+  ],
+};
+
+type Planning = [left: number[], budget: number];
+
+/** Gives every text that is written its token, and hands `remaining` out to the others. */
+function handOut(left: number[], remaining: number): number[] {
+  let rest = remaining;
+  return left.map((count) => {
+    if (count === 1) return 1;
+    const given = Math.min(count, rest);
+    rest -= given;
+    return given;
+  });
+}
+
+const writers = (left: number[]) => left.filter((count) => count === 1).length;
+
+export const planTokens: Check<Planning> = {
+  exercise: PREFIX,
+  id: "plan-tokens",
+  title: "Plan a step",
+  names: ["left", "budget"],
+  rounds: 36,
+  hints: [
+    "Count the texts that are written first: so much of the budget is gone.",
+    "What remains is at least 1. Go through the texts in their order, and take away from it what each one gets.",
+    "A text gets what remains, or all that it has left, whichever is less.",
+  ],
+  inputs: (random, round) => {
+    const left = random.list(round === 0 ? 1 : random.integer(2, 7), () => random.pick([1, 1, 2, 9, 40]));
+    return [left, random.pick([1, 2, writers(left), writers(left) + 1, 12, 64])];
+  },
+  expected: (left, budget) => handOut(left, Math.max(1, budget - writers(left))),
+  mistakes: [
+    {
+      says: "The tokens of those that are written count too: take them off the budget.",
+      makes: (left, budget) => handOut(left, budget),
+    },
+    {
+      says: "If nothing remains, the first text that is read still gets one token.",
+      makes: (left, budget) => handOut(left, Math.max(0, budget - writers(left))),
+    },
+    {
+      says: "The budget is for all texts together, not for each.",
+      makes: (left, budget) => left.map((count) => Math.min(count, Math.max(1, budget - writers(left)))),
+    },
+    {
+      says: "Those that are written come before those that are read, wherever they stand, and always get their token.",
+      makes: (left, budget) => {
+        let rest = budget;
+        return left.map((count) => {
+          const given = Math.min(count, rest);
+          rest -= given;
+          return given;
+        });
+      },
     },
   ],
 };
@@ -890,6 +1246,225 @@ export const writeAllowed: Check<Allowing> = {
     {
       says: "An answer that is complete may still go on to a longer one.",
       makes: (...args) => (args[2].includes(args[1]) ? [0] : idsWhere(args, false, isBeginning)),
+    },
+  ],
+};
+
+export const predictKept: Check<[]> = {
+  exercise: GUESSING,
+  id: "predict-kept",
+  title: "Predict what is kept",
+  hints: [
+    "Of each token's guesses, those that the model would have drawn too are kept: as much of it as p and q have in common.",
+    "The share is the sum of the smaller of p and q: 0.2 + 0.3 + 0.2.",
+    "Only the first token has more of p than of q. So it is all of the rest.",
+  ],
+  expected: () => ({ share: 0.7, second: 0.5, instead: 1 }),
+  mistakes: [
+    {
+      says: "0.32 is how often two independent draws agree. A guess is kept more often than that: min(p, q) of each token.",
+      makes: () => ({ share: 0.32, second: 0.5, instead: 1 }),
+    },
+    {
+      says: "The second token is kept with p / q, not with p: the draft has guessed it already.",
+      makes: () => ({ share: 0.7, second: 0.3, instead: 1 }),
+    },
+    {
+      says: "What is drawn instead comes from what p has more than q, not from all of p.",
+      makes: () => ({ share: 0.7, second: 0.5, instead: 0.5 }),
+    },
+    {
+      says: "0.3 is what the rest is before it is scaled up to 1. It is all that there is.",
+      makes: () => ({ share: 0.7, second: 0.5, instead: 0.3 }),
+    },
+  ],
+};
+
+/** The token on which a number points, when weights are laid end to end. */
+function pointedAt(weights: number[], uniform: number): number {
+  const id = weights.findIndex((_, i) => uniform < before(weights, i + 1));
+  return id < 0 ? weights.length - 1 : id;
+}
+
+/** What is left of p where q is less, scaled up to 1. */
+function restOf(p: number[], q: number[]): number[] {
+  const rest = p.map((probability, id) => Math.max(0, probability - q[id]));
+  return rest.map((more) => more / sum(rest));
+}
+
+const candidatesOf = (probabilities: number[]) =>
+  probabilities.map((probability, id) => ({ id, probability }));
+
+type Settled = [p: number[], q: number[], guess: number, uniform: number];
+
+/** Tokens that are about equally likely, of which the draft overrates the one that it guesses, which is dropped. */
+function drawOverrated(random: Random): Settled {
+  const weights = random.list(random.integer(5, 8), () => random.real(1, 1.5));
+  const p = weights.map((weight) => weight / sum(weights));
+  const [guess, factor] = [random.integer(0, p.length - 1), random.real(1.2, 2.5)];
+  const others = (1 - factor * p[guess]) / (1 - p[guess]);
+  const q = p.map((probability, id) => probability * (id === guess ? factor : others));
+  return [p, q, guess, random.real(1 / factor + 0.001, 0.999)];
+}
+
+export const writeSettled: Check<Settled> = {
+  exercise: GUESSING,
+  id: "write-settled",
+  title: "Write the rule",
+  names: ["p", "q", "guess", "uniform"],
+  rounds: 48,
+  hints: [
+    "First the quotient: `const kept = p[guess] / q[guess]`. Is the random number below it?",
+    "The rest is max(0, p − q) of each token. Divide it by its sum.",
+    "A number that is not below `kept` lies between `kept` and 1. `(uniform - kept) / (1 - kept)` lies between 0 and 1.",
+  ],
+  inputs: (random, round) => {
+    // Every fourth time the random number is exactly the chance of being kept.
+    if (round % 4 === 1)
+      return [[0.25, 0.5, 0.125, 0.125], [0.5, 0.125, 0.25, 0.125], random.pick([0, 2]), 0.5];
+    if (round % 4 === 2) return drawOverrated(random);
+    if (round === 0) return [[0.3, 0.5, 0.2], [0.2, 0.1, 0.7], 0, 0.9]; // the draft underrates its guess
+    const count = random.integer(2, 7);
+    const [p, q] = [drawProbabilities(random, count), drawProbabilities(random, count)];
+    return [p, q, pointedAt(q, random.next()), random.next()];
+  },
+  expected: (p, q, guess, uniform) =>
+    settle(candidatesOf(p), { id: guess, candidates: candidatesOf(q) }, uniform),
+  mistakes: [
+    {
+      says: "You draw from all of p when a guess is dropped. Tokens that the draft likes would then come too often: draw from what p has more than q.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        return uniform < kept ? guess : pointedAt(p, (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "Upside down: the guess is kept with p / q, the model's probability divided by the draft's.",
+      makes: (p, q, guess, uniform) => {
+        const kept = q[guess] / p[guess];
+        return uniform < kept ? guess : pointedAt(restOf(p, q), (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "The random number that dropped the guess is a large one. Stretch it before it draws: (uniform − kept) / (1 − kept).",
+      makes: (p, q, guess, uniform) =>
+        uniform < p[guess] / q[guess] ? guess : pointedAt(restOf(p, q), uniform),
+    },
+    {
+      says: "The rest does not add up to 1. Divide it by its sum before you draw.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        const rest = p.map((probability, id) => Math.max(0, probability - q[id]));
+        return uniform < kept ? guess : pointedAt(rest, (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "A number exactly as large as the chance of being kept does not keep: ask whether it is *below*.",
+      makes: (p, q, guess, uniform) => {
+        const kept = p[guess] / q[guess];
+        return uniform <= kept ? guess : pointedAt(restOf(p, q), (uniform - kept) / (1 - kept));
+      },
+    },
+    {
+      says: "You keep every guess. Where the draft thinks more of a token than the model, some of its guesses have to go.",
+      makes: (_p, _q, guess) => guess,
+    },
+  ],
+};
+
+export const predictSpeed: Check<[]> = {
+  exercise: LOOKUP,
+  id: "predict-speed",
+  title: "Predict what guesses bring",
+  tolerance: 0.006,
+  hints: [
+    "One token is certain. The first guess adds 0.8, the second 0.8², since it counts only if the first was kept too.",
+    "1 + 0.8 + 0.64 + 0.512 tokens. A pass with three steps of the draft takes 1 + 3 · 0.2.",
+    "If the draft is as slow as the model, the pass takes 1 + 3.",
+  ],
+  expected: () => ({ tokens: 2.952, speed: 2.952 / 1.6, slow: 2.952 / 4 }),
+  mistakes: [
+    {
+      says: "The second guess counts only if the first was kept: not three times 0.8, but 0.8 + 0.8² + 0.8³.",
+      makes: () => ({ tokens: 3.4, speed: 3.4 / 1.6, slow: 3.4 / 4 }),
+    },
+    {
+      says: "You have forgotten the model's own token: every pass writes one, whatever becomes of the guesses.",
+      makes: () => ({ tokens: 1.952, speed: 1.952 / 1.6, slow: 1.952 / 4 }),
+    },
+    {
+      says: "The draft takes three steps a pass, one for each guess. You counted one.",
+      makes: () => ({ tokens: 2.952, speed: 2.952 / 1.2, slow: 2.952 / 2 }),
+    },
+    {
+      says: "The pass of the model itself takes time too: 1 + 3 · 0.2, not 3 · 0.2.",
+      makes: () => ({ tokens: 2.952, speed: 2.952 / 0.6, slow: 2.952 / 3 }),
+    },
+  ],
+};
+
+/** What followed an earlier place of the last `length` tokens: the latest, or the first; undefined where there is none. */
+function followed(text: number[], length: number, count: number, isFirst = false): number[] | undefined {
+  const end = text.slice(text.length - length).join();
+  const places = Array.from({ length: text.length - length }, (_, at) => at);
+  const fitting = places.filter((at) => text.slice(at, at + length).join() === end);
+  const at = isFirst ? fitting[0] : fitting[fitting.length - 1];
+  return at === undefined ? undefined : text.slice(at + length, at + length + count);
+}
+
+const lengthsDown = (text: number[], longest: number) =>
+  Array.from({ length: Math.max(0, Math.min(longest, text.length - 1)) }, (_, i) => i + 1).reverse();
+
+/** The first of some lists that is there. */
+const firstOf = (lists: (number[] | undefined)[]) => lists.find((list) => list !== undefined) ?? [];
+
+export const writeLookup: Check<[text: number[], count: number, longest: number]> = {
+  exercise: LOOKUP,
+  id: "write-lookup",
+  title: "Write the lookup",
+  names: ["text", "count", "longest"],
+  rounds: 60,
+  hints: [
+    "Two loops: over the length of the run, from the longest down to 1, and over the places, from the latest back to the first.",
+    "A place fits if the tokens from it on are the last ones of the text. `slice` and `join` compare two runs at once.",
+    "What followed begins right behind the run, and ends after `count` tokens or with the text.",
+  ],
+  inputs: (random, round) => {
+    const kinds = random.integer(1, 4);
+    const text = random.list(round === 0 ? 1 : random.integer(2, 16), () => random.integer(1, kinds));
+    return [text, random.integer(1, 4), random.integer(1, 3)];
+  },
+  expected: async (text, count, longest) => {
+    const guesses = await lookupDraft(longest).guess(text, count, { ...plainGenerate, maxTokens: 1 }, 0);
+    return guesses.map(({ id }) => id);
+  },
+  mistakes: [
+    {
+      says: "You found an earlier place, but not the latest: go through the places from the end to the beginning.",
+      makes: (text, count, longest) =>
+        firstOf(lengthsDown(text, longest).map((length) => followed(text, length, count, true))),
+    },
+    {
+      says: "Longer runs come first: three tokens that were seen before say more than one.",
+      makes: (text, count, longest) =>
+        firstOf(
+          lengthsDown(text, longest)
+            .reverse()
+            .map((length) => followed(text, length, count)),
+        ),
+    },
+    {
+      says: "Where the longest run was never there before, try shorter ones.",
+      makes: (text, count, longest) => firstOf([followed(text, Math.min(longest, text.length - 1), count)]),
+    },
+    {
+      says: "You return more than `count` tokens.",
+      makes: (text, _count, longest) =>
+        firstOf(lengthsDown(text, longest).map((length) => followed(text, length, text.length))),
+    },
+    {
+      says: "You have found the end of the text itself, which nothing follows. Look at earlier places only.",
+      makes: () => [],
     },
   ],
 };

@@ -19,6 +19,12 @@ export const operationNames = [
 /** Training steps. */
 export const stepNames = ["shakespeare-char", "dense", "moe", "gpt2", "gpt2-f16"] as const;
 
+/** What `tslm bench decode` may measure: models by their size, and the formats of their weights. */
+export const decodeModelNames = ["12m", "124m", "0.6b"] as const;
+export const formatNames = ["f32", "f16", "bf16", "int8", "int4", "mxfp4"] as const;
+
+export type DecodeModelName = (typeof decodeModelNames)[number];
+export type FormatName = (typeof formatNames)[number];
 export type OperationName = (typeof operationNames)[number];
 export type StepName = (typeof stepNames)[number];
 

@@ -1,6 +1,7 @@
 // What `tslm bench` prints for people.
 import { readableBytes } from "../gpu/buffers.js";
 import type { BenchReport, OperationRow } from "./bench-report.js";
+import type { DecodeReport } from "./bench-decode.js";
 import type { StepReport } from "./bench-steps.js";
 
 /** The whole report. */
@@ -22,6 +23,24 @@ export function benchText({ adapter, ceiling, missing, operations, steps }: Benc
       "",
       ...("why" in step ? [`Step ${step.name}: ${step.why}`] : stepLines(step)),
     ]),
+    "",
+  ].join("\n");
+}
+
+/** What `tslm bench decode` prints. */
+export function decodeText({ adapter, load_gigabytes, rows }: DecodeReport): string {
+  const head = ["task", "model", "format", "texts", "tokens each", "a step", "tokens/s", "rate", "share"];
+  const cells = rows.map(({ task, model, format, batch, context, ...rest }) => {
+    const names = [task, model, format, `${batch}`, `${context}`];
+    const { seconds, tokens_per_second = 0, gigabytes, gigaflops = 0, share = 0, why } = rest;
+    if (seconds === undefined) return [...names, why ?? ""];
+    const rate = gigabytes === undefined ? `${rounded(gigaflops)} GFLOP/s` : `${rounded(gigabytes)} GB/s`;
+    return [...names, readableTime(seconds), rounded(tokens_per_second), rate, percent(share)];
+  });
+  return [
+    `${adapter.name} loads ${rounded(load_gigabytes)} GB/s where it does nothing else`,
+    ...columns([head, ...cells], "lllrrrrrr"),
+    "The share of writing (decode) is of that; the share of reading a prompt (prefill) is of a single product's rate.",
     "",
   ].join("\n");
 }

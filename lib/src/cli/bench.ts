@@ -1,14 +1,25 @@
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { type Ceiling, measureCeiling } from "../gpu/ceiling.js";
 import { type AdapterFacts, GpuError } from "../gpu/device.js";
 import { openAdapter } from "./adapter.js";
-import { benchNames, type OperationName, operationNames, stepNames } from "./bench-names.js";
+import { measureDecode } from "./bench-decode.js";
+import {
+  benchNames,
+  type DecodeModelName,
+  decodeModelNames,
+  type FormatName,
+  formatNames,
+  type OperationName,
+  operationNames,
+  stepNames,
+} from "./bench-names.js";
 import { type Case, operationCases } from "./bench-operations.js";
 import type { BenchReport, OperationRow } from "./bench-report.js";
 import { startProgress } from "./progress.js";
 import { examples, printJson, UsageError } from "./run.js";
 import { suggestion } from "./suggest.js";
-import { benchText } from "./bench-text.js";
+import { wholeNumber } from "./options.js";
+import { benchText, decodeText } from "./bench-text.js";
 import { measureStep } from "./bench-steps.js";
 import { finish } from "../gpu/commands.js";
 import { dropFreeBuffers } from "../gpu/buffers.js";
@@ -22,7 +33,79 @@ export function configure(command: Command): void {
     .option("--only <name>", `one of ${benchNames.join(", ")}`)
     .option("--json", "print the measurements as one JSON object")
     .action(bench);
-  examples(command, "npx tslm bench", "npx tslm bench --only matmul", "npx tslm bench --only gpt2 --json");
+  examples(
+    command,
+    "npx tslm bench",
+    "npx tslm bench --only matmul",
+    "npx tslm bench --only gpt2 --json",
+    "npx tslm bench decode",
+  );
+  registerDecode(command);
+}
+
+/** `tslm bench decode`. */
+function registerDecode(bench: Command): void {
+  const command = bench
+    .command("decode")
+    .description(
+      "Measure how fast a model of random weights writes and reads, as shares of what this adapter can do.",
+    )
+    .option("--model <names>", `sizes: ${decodeModelNames.join(", ")}`, oneOf(decodeModelNames))
+    .option("--format <names>", `formats of weights: ${formatNames.join(", ")}`, oneOf(formatNames))
+    .option("--context <tokens>", "tokens that each text has already", wholeNumbers(1), [64])
+    .option("--batch <texts>", "texts that are written at once", wholeNumbers(1), [1, 8])
+    .option("--prompt <tokens>", "tokens of a prompt that is read; 0 for none", wholeNumber(), 64)
+    .option("--tokens <n>", "tokens that are written for each number", wholeNumber(1), 8)
+    .option("--json", "print the measurements as one JSON object")
+    // An option that `bench` has too is found there.
+    .action((_, self: Command) => benchDecode(self.optsWithGlobals()));
+  examples(
+    command,
+    "npx tslm bench decode",
+    "npx tslm bench decode --model 124m --format f32,int8,int4 --context 64,1024 --prompt 512",
+  );
+}
+
+/** A list of names, each one of some. */
+function oneOf<Name extends string>(names: readonly Name[]): (text: string) => Name[] {
+  return (text) =>
+    text.split(",").map((part) => {
+      const name = names.find((one) => one === part.trim());
+      if (name === undefined) throw new InvalidArgumentError(`It must be of ${names.join(", ")}.`);
+      return name;
+    });
+}
+
+/** A list of whole numbers. */
+function wholeNumbers(least: number): (text: string) => number[] {
+  return (text) => text.split(",").map(wholeNumber(least));
+}
+
+/** What `tslm bench decode` is asked for. */
+interface DecodeOptions {
+  model?: DecodeModelName[];
+  format?: FormatName[];
+  context: number[];
+  batch: number[];
+  prompt: number;
+  tokens: number;
+  json?: boolean;
+}
+
+async function benchDecode(options: DecodeOptions): Promise<void> {
+  const { model, format = ["f32", "int8", "int4"], json = false, ...counts } = options;
+  const { facts } = await openAdapter();
+  const models = model ?? [facts.kind === "cpu" ? "12m" : "124m"];
+  const { context: contexts, batch: batches, prompt, tokens } = counts;
+  const count = models.length * format.length * (contexts.length * batches.length + (prompt > 0 ? 1 : 0));
+  const progress = startProgress("Measuring", count);
+  let done = 0;
+  const report = await measureDecode({ models, formats: format, contexts, batches, prompt, tokens }, (what) =>
+    progress.update(done++, what),
+  );
+  progress.done(`${count} measurements on ${facts.name}`);
+  if (json) return printJson(report);
+  process.stdout.write(decodeText(report));
 }
 
 async function bench({ only, json = false }: { only?: string; json?: boolean }): Promise<void> {

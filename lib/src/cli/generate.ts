@@ -3,13 +3,14 @@ import type { GenerationConfig } from "../formats/generation.js";
 import { plainSampling } from "../infer/sampling.js";
 import type { ModelDtype } from "../model/weights.js";
 import { openModel, readGenerationConfig } from "./model.js";
+import { type GuessingOptions, addGuessingOptions, openGuessing } from "./guess.js";
 import { dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples } from "./run.js";
 import { openTokenizer } from "./open-tokenizer.js";
-import { endOfText, generateText, promptIds } from "../infer/generate.js";
+import { endOfText, generateText, promptIds, textPieces } from "../infer/generate.js";
 
 /** The options of `tslm generate`. Those that are left out are as the model's generation_config.json says, or as usual. */
-interface GenerateOptions {
+interface GenerateOptions extends GuessingOptions {
   model: string;
   prompt: string;
   dtype: ModelDtype;
@@ -18,6 +19,9 @@ interface GenerateOptions {
   topK?: number;
   topP?: number;
   minP?: number;
+  repetitionPenalty?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
   seed: number;
   stop: string[];
 }
@@ -49,9 +53,25 @@ export function configure(command: Command): void {
       `choose among those at least this fraction as likely as the likeliest ${usual(minP)}`,
       numberBetween(0, 0.999999),
     )
+    .option(
+      "--repetition-penalty <r>",
+      `above 1, tokens that are in the text already become less likely ${usual(1)}`,
+      numberBetween(0.01, 100),
+    )
+    .option(
+      "--presence-penalty <p>",
+      "taken from the score of a token that was written already (default: 0)",
+      numberBetween(-100, 100),
+    )
+    .option(
+      "--frequency-penalty <p>",
+      "taken from the score of a token for each time it was written (default: 0)",
+      numberBetween(-100, 100),
+    )
     .option("--seed <s>", "where the random numbers start", wholeNumber(0), 0)
     .option("--stop <text...>", "end before one of these texts appears", [])
-    .addOption(dtypeOption())
+    .addOption(dtypeOption());
+  addGuessingOptions(command)
     .addHelpText(
       "after",
       "\nThe model's own values are those in its generation_config.json, which come with most models; options go before them.",
@@ -61,6 +81,7 @@ export function configure(command: Command): void {
     command,
     'npx tslm generate --model runs/default/model --prompt "Once upon a time" --temperature 0.8',
     'npx tslm generate --model runs/default/model --prompt "2 + 3 =" --temperature 0 --stop "."',
+    'npx tslm generate --model large --draft small --prompt "Once upon a time"',
   );
 }
 
@@ -72,6 +93,9 @@ export function generationSettings(options: Partial<GenerateOptions>, given: Gen
     topK: options.topK ?? given?.topK ?? plainSampling.topK,
     topP: options.topP ?? given?.topP ?? plainSampling.topP,
     minP: options.minP ?? given?.minP ?? plainSampling.minP,
+    repetitionPenalty: options.repetitionPenalty ?? given?.repetitionPenalty,
+    presencePenalty: options.presencePenalty,
+    frequencyPenalty: options.frequencyPenalty,
     maxTokens: options.maxTokens ?? given?.maxNewTokens ?? usualTokens,
   };
 }
@@ -85,8 +109,7 @@ async function run({ model: folder, prompt, dtype, seed, stop, ...options }: Gen
       "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
     );
   const given = readGenerationConfig(folder);
-  if ((given?.repetitionPenalty ?? 1) !== 1)
-    process.stderr.write(`${folder}: the repetition_penalty of generation_config.json is not run.\n`);
+  const guessing = await openGuessing({ ...options, dtype }, tokenizer);
   const model = await openModel(folder, dtype);
   if (tokenizer.vocabSize > model.config.vocabSize)
     throw new Error(
@@ -95,14 +118,18 @@ async function run({ model: folder, prompt, dtype, seed, stop, ...options }: Gen
   const chosen = generationSettings(options, given);
   const settings = { ...chosen, seed, stop, stopIds: endOfText(model.config, tokenizer) };
   const waiting = sayWaiting("Compiling kernels …");
+  const pieces = guessing
+    ? textPieces(guessing.tokens(model, ids, settings), tokenizer, ids, stop)
+    : generateText(model, tokenizer, ids, settings);
   let shown = prompt;
-  for await (const piece of generateText(model, tokenizer, ids, settings)) {
+  for await (const piece of pieces) {
     waiting.end();
     await print(shown + piece);
     shown = "";
   }
   waiting.end();
   await print(`${shown}\n`);
+  if (guessing) process.stderr.write(`${guessing.sentence()}\n`);
 }
 
 /** Says on a terminal what is being waited for, until it has come. */

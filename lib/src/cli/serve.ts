@@ -164,7 +164,8 @@ export async function startServer(
   service: Service,
   options: Pick<ServeOptions, "host" | "port" | "apiKey"> & { log(line: string): void },
 ): Promise<RunningServer> {
-  const app = openApp(service, options);
+  const isLocal = ["127.0.0.1", "localhost", "::1"].includes(options.host);
+  const app = openApp(service, { ...options, isLocal });
   const { server, url } = await listen(app, options);
   return {
     url,

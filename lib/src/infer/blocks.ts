@@ -25,6 +25,7 @@ export interface BlockPool {
   made: number;
 }
 
+//| 05-inference/3-many-at-once.ipynb#block-pool-2
 /** A pool of `count` blocks, all of them free. */
 export function blockPool(count: number): BlockPool {
   return {

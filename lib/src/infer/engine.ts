@@ -36,6 +36,14 @@ import {
   writeSampling,
 } from "./sampling.js";
 
+//| 05-inference/3-many-at-once.ipynb#constraint-type
+/** What may come next in a text, and what came: how a grammar holds a text to its form. */
+export interface TokenConstraint {
+  /** Bit i % 32 of word i / 32 says whether token i may come. All may where there is none. */
+  mask(): Uint32Array | undefined;
+  accept(id: number): void;
+}
+
 //| 05-inference/3-many-at-once.ipynb#request-types
 /** A text to be continued. */
 export interface EngineRequest {
@@ -59,6 +67,7 @@ export interface EngineRequest {
   drawn?: number;
 }
 
+//| 05-inference/3-many-at-once.ipynb#token-type
 /** A token of a text, with its probability where that was asked for. */
 export interface GeneratedToken {
   id: number;
@@ -78,6 +87,7 @@ export interface Choice {
   abort(): void;
 }
 
+//| 05-inference/3-many-at-once.ipynb#settings-type
 /** Sizes of an engine. */
 export interface EngineSettings {
   /** Texts that are written at once; 32 unless given. */
@@ -93,13 +103,6 @@ export interface EngineSettings {
 }
 
 //| 05-inference/3-many-at-once.ipynb#state-types
-/** What may come next in a text, and what came: how a grammar holds a text to its form. */
-export interface TokenConstraint {
-  /** Bit i % 32 of word i / 32 says whether token i may come. All may where there is none. */
-  mask(): Uint32Array | undefined;
-  accept(id: number): void;
-}
-
 /** What an engine counts. */
 export interface EngineCounts {
   /** Prompt tokens that were looked for in the prefix index, and those that were found there. */
@@ -191,6 +194,27 @@ export interface Sequence {
   uses: TokenUses;
 }
 
+//| 05-inference/3-many-at-once.ipynb#step-types
+/** A recorded step on `tokens` new tokens of each of `batch` texts. Its inputs are small tensors, written before each run. */
+export interface BatchStep {
+  /** Both [batch, tokens]. */
+  ids: Tensor<"u32">;
+  positions: Tensor<"u32">;
+  /** The blocks of each text [batch, blocks of the longest]. */
+  tables: Tensor<"u32">;
+  /** Which of its tokens is the last of each text, counted over all [batch, 1]. */
+  last: Tensor<"u32">;
+  /** Where the scores after it go [batch]; nowhere if that is past the end. */
+  places: Tensor<"u32">;
+  recording: Recording<void>;
+}
+
+/** A recorded draw of one token for each of some rows of scores. */
+export interface DrawStep {
+  inputs: SampleInputs;
+  recording: Recording<{ ids: Tensor<"u32">; likeliest?: ReturnType<typeof likeliestRows> }>;
+}
+
 //| 05-inference/3-many-at-once.ipynb#engine-parts
 /** The parts of an engine. */
 export interface EngineParts {
@@ -228,20 +252,6 @@ export function batchClass(count: number): number {
   return 2 ** Math.ceil(Math.log2(count));
 }
 
-/** A recorded step on `tokens` new tokens of each of `batch` texts. Its inputs are small tensors, written before each run. */
-export interface BatchStep {
-  /** Both [batch, tokens]. */
-  ids: Tensor<"u32">;
-  positions: Tensor<"u32">;
-  /** The blocks of each text [batch, blocks of the longest]. */
-  tables: Tensor<"u32">;
-  /** Which of its tokens is the last of each text, counted over all [batch, 1]. */
-  last: Tensor<"u32">;
-  /** Where the scores after it go [batch]; nowhere if that is past the end. */
-  places: Tensor<"u32">;
-  recording: Recording<void>;
-}
-
 /** Records the model on `tokens` tokens of each of `batch` texts, which stand anywhere. */
 export function batchStep(parts: EngineParts, batch: number, tokens: number): BatchStep {
   const { model, memory, turns, scores, capacity } = parts;
@@ -262,7 +272,7 @@ export function batchStep(parts: EngineParts, batch: number, tokens: number): Ba
   return { ids, positions, tables, last, places, recording };
 }
 
-//| 05-inference/3-many-at-once.ipynb#run-step
+//| 05-inference/3-many-at-once.ipynb#run-parts
 /** The next `count` tokens of a text. */
 export interface Part {
   sequence: Sequence;
@@ -283,6 +293,7 @@ export function isLastPart({ sequence, start, count }: Part): boolean {
   return start + count === sequence.tokens.length;
 }
 
+//| 05-inference/3-many-at-once.ipynb#run-step
 /**
  * Writes a step's inputs and runs it; it does not wait for the GPU. Rows and tokens that are too many repeat the last one: the same
  * token at the same place gives the same bits, which are written where they are already. Scores go to places from `place` on.
@@ -343,6 +354,7 @@ export function admit({ pool, counts, running, settings }: EngineParts, sequence
   return true;
 }
 
+//| 05-inference/3-many-at-once.ipynb#admit-all
 /** Takes waiting texts in, in the order of their arrival, until one does not fit. */
 export function admitAll(parts: EngineParts): void {
   const { waiting, running, settings } = parts;
@@ -425,12 +437,6 @@ export function planStep(parts: EngineParts): StepRun[] {
 }
 
 //| 05-inference/3-many-at-once.ipynb#draw
-/** A recorded draw of one token for each of some rows of scores. */
-export interface DrawStep {
-  inputs: SampleInputs;
-  recording: Recording<{ ids: Tensor<"u32">; likeliest?: ReturnType<typeof likeliestRows> }>;
-}
-
 /** Alternatives that are found for every token where any are wanted. */
 export const mostAlternatives = 20;
 
@@ -445,6 +451,7 @@ export function sampledRow(
   return { settings: sampling, uniform, vocabSize, uses, mask: constraint?.mask() };
 }
 
+//| 05-inference/3-many-at-once.ipynb#draw-step
 /** The recorded draw for rows of this kind, recorded when it is first needed. */
 export function drawStepOf(
   { draws, scores }: EngineParts,
@@ -473,7 +480,44 @@ export function drawStepOf(
   return step;
 }
 
-//| 05-inference/3-many-at-once.ipynb#draw-tokens
+//| 05-inference/3-many-at-once.ipynb#end-sequence
+/** Ends a text, and gives its blocks back. */
+export function endSequence(
+  parts: EngineParts,
+  sequence: Sequence,
+  reason: Choice["finishReason"],
+  error?: Error,
+): void {
+  if (sequence.choice.finishReason) return;
+  sequence.choice.finishReason = reason;
+  for (const list of [parts.running, parts.waiting]) {
+    const at = list.indexOf(sequence);
+    if (at >= 0) list.splice(at, 1);
+  }
+  releaseBlocks(parts.pool, sequence.blocks);
+  sequence.blocks = [];
+  sequence.queue.end(error);
+}
+
+//| 05-inference/3-many-at-once.ipynb#write-token
+/** Adds a drawn token to its text, which may end with it. */
+export function addToken(parts: EngineParts, sequence: Sequence, token: GeneratedToken): void {
+  const { request, tokens, queue, constraint } = sequence;
+  if (request.stopIds.includes(token.id)) {
+    endSequence(parts, sequence, "stop");
+    return;
+  }
+  constraint?.accept(token.id);
+  tokens.push(token.id);
+  sequence.uses.set(token.id, (sequence.uses.get(token.id) ?? 0) + 1);
+  queue.push(token);
+  parts.counts.generatedTokens += 1;
+  const isFull =
+    tokens.length - request.prompt.length === request.maxTokens || tokens.length > parts.capacity;
+  if (isFull) endSequence(parts, sequence, "length");
+}
+
+//| 05-inference/3-many-at-once.ipynb#draw-row
 /** What the next token of a text is drawn by; nothing if the text has no next token, with which it ends. */
 export function rowOf(parts: EngineParts, sequence: Sequence): SampledRow | undefined {
   try {
@@ -484,6 +528,7 @@ export function rowOf(parts: EngineParts, sequence: Sequence): SampledRow | unde
   }
 }
 
+//| 05-inference/3-many-at-once.ipynb#draw-tokens
 /** Draws the next tokens of some texts by their rows of scores, in this order. */
 export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise<GeneratedToken[]> {
   const rows = drawn.map((sequence) => rowOf(parts, sequence));
@@ -509,42 +554,7 @@ export async function drawTokens(parts: EngineParts, drawn: Sequence[]): Promise
   });
 }
 
-//| 05-inference/3-many-at-once.ipynb#write-token
-/** Ends a text, and gives its blocks back. */
-export function endSequence(
-  parts: EngineParts,
-  sequence: Sequence,
-  reason: Choice["finishReason"],
-  error?: Error,
-): void {
-  if (sequence.choice.finishReason) return;
-  sequence.choice.finishReason = reason;
-  for (const list of [parts.running, parts.waiting]) {
-    const at = list.indexOf(sequence);
-    if (at >= 0) list.splice(at, 1);
-  }
-  releaseBlocks(parts.pool, sequence.blocks);
-  sequence.blocks = [];
-  sequence.queue.end(error);
-}
-
-/** Adds a drawn token to its text, which may end with it. */
-export function addToken(parts: EngineParts, sequence: Sequence, token: GeneratedToken): void {
-  const { request, tokens, queue, constraint } = sequence;
-  if (request.stopIds.includes(token.id)) {
-    endSequence(parts, sequence, "stop");
-    return;
-  }
-  constraint?.accept(token.id);
-  tokens.push(token.id);
-  sequence.uses.set(token.id, (sequence.uses.get(token.id) ?? 0) + 1);
-  queue.push(token);
-  parts.counts.generatedTokens += 1;
-  const isFull =
-    tokens.length - request.prompt.length === request.maxTokens || tokens.length > parts.capacity;
-  if (isFull) endSequence(parts, sequence, "length");
-}
-
+//| 05-inference/3-many-at-once.ipynb#add-tokens
 /** Takes what was drawn for texts; one that could draw nothing ends with the reason. */
 export function addTokens(parts: EngineParts, drawn: Sequence[], tokens: GeneratedToken[]): void {
   drawn.forEach((sequence, row) => {
@@ -578,13 +588,14 @@ export function noteComputed({ pool }: EngineParts, { sequence, start, count }: 
   }
 }
 
-//| 05-inference/3-many-at-once.ipynb#engine-step-2
+//| 05-inference/3-many-at-once.ipynb#step-result
 /** What a step did: its runs, and the texts whose next tokens were drawn, in the order of their rows of scores. */
 export interface StepResult {
   runs: StepRun[];
   drawn: Sequence[];
 }
 
+//| 05-inference/3-many-at-once.ipynb#engine-step-2
 /** Runs one step of all texts: one wait for the GPU. */
 export async function engineStep(parts: EngineParts): Promise<StepResult> {
   admitAll(parts);
@@ -643,6 +654,7 @@ export function checkRequest(
     throw new Error(`There are 0 to ${mostAlternatives} alternatives to each token, not ${alternatives}.`);
 }
 
+//| 05-inference/3-many-at-once.ipynb#new-sequence
 /** One of a request's choices, as the engine keeps it and as its reader sees it. */
 export function newSequence(
   parts: EngineParts,
@@ -697,6 +709,7 @@ export function engineSettings({ config }: Model, settings: EngineSettings): Req
   return { maxSequences, prefillTokens, blocks, prefixCache, cache };
 }
 
+//| 05-inference/3-many-at-once.ipynb#open-engine-parts-2
 /** The parts of a new engine. */
 export function engineParts(model: Model, given: EngineSettings): EngineParts {
   const { config } = model;

@@ -9,7 +9,14 @@ import { type Tensor, indices } from "../tensor/tensor.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { type KeyValueCache, keyValueCache } from "./cache.js";
 import type { GenerateSettings } from "./generate.js";
-import { type Candidate, candidatesFor, renormalize, sampleFrom } from "./sampling.js";
+import {
+  type Candidate,
+  candidatesFor,
+  editedScores,
+  renormalize,
+  sampleFrom,
+  tokenUses,
+} from "./sampling.js";
 import { checkLength, prefillChunk } from "./session.js";
 
 //| 05-inference/5-guessing-ahead.ipynb#common-length
@@ -205,6 +212,19 @@ export interface SpeculateSettings extends GenerateSettings {
   onPass?(guessed: number, kept: number): void;
 }
 
+//| 05-inference/5-guessing-ahead.ipynb#next-candidates
+/** The tokens that may follow a text of which `written` are new, by the scores [vocabulary] after it. */
+export function nextCandidates(
+  scores: Float32Array,
+  settings: GenerateSettings,
+  text: number[],
+  written: number,
+): Candidate[] {
+  const prompt = text.length - written;
+  const uses = tokenUses(text.slice(0, prompt), text.slice(prompt));
+  return candidatesFor(editedScores(scores.subarray(0, settings.vocabSize), settings, { uses }), settings);
+}
+
 //| 05-inference/5-guessing-ahead.ipynb#guess-and-check
 /** Continues `prompt` with what a reader's model writes, guessed by a draft: see `speculate`. */
 export async function* guessAndCheck(
@@ -213,7 +233,7 @@ export async function* guessAndCheck(
   settings: SpeculateSettings,
   draft: Draft,
 ): AsyncGenerator<number> {
-  const { seed, maxTokens, draftTokens, stopIds, vocabSize, onPass } = settings;
+  const { seed, maxTokens, draftTokens, stopIds, onPass } = settings;
   const text = Array.from(prompt);
   if (text.length === 0) throw new Error("There is nothing to continue: give at least one token.");
   let [start, written] = [0, 0];
@@ -225,7 +245,7 @@ export async function* guessAndCheck(
     const rows = await reader.scoresAfter(guessed, guesses.length + 1);
     let kept = 0;
     for (const [i, scores] of rows.entries()) {
-      const p = candidatesFor(scores.subarray(0, vocabSize), settings);
+      const p = nextCandidates(scores, settings, text, written);
       const id = settle(p, guesses[i], uniforms(seed, 1, written)[0]);
       if (stopIds.includes(id)) return;
       yield id;
@@ -266,16 +286,16 @@ export function readerDraft(reader: TextReader): Draft {
   const half = Math.floor(reader.capacity / 2);
   return {
     async guess(text, count, settings, written) {
-      const { seed, stopIds, vocabSize } = settings;
+      const { seed, stopIds } = settings;
       const surplus = text.length + count - reader.capacity;
-      const read = text.slice(surplus > 0 ? Math.ceil(surplus / half) * half : 0);
-      const guesses: Guess[] = [];
+      const start = surplus > 0 ? Math.ceil(surplus / half) * half : 0;
+      const [longer, guesses] = [text.slice(), [] as Guess[]];
       while (guesses.length < count && !stopIds.includes(guesses[guesses.length - 1]?.id)) {
-        const [scores] = await reader.scoresAfter(read, 1);
-        const candidates = candidatesFor(scores.subarray(0, vocabSize), settings);
+        const [scores] = await reader.scoresAfter(longer.slice(start), 1);
+        const candidates = nextCandidates(scores, settings, longer, written + guesses.length);
         const id = sampleFrom(candidates, uniforms(seed, 2, written + guesses.length)[1]);
         guesses.push({ id, candidates });
-        read.push(id);
+        longer.push(id);
       }
       return guesses;
     },

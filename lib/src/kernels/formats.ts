@@ -227,14 +227,16 @@ export interface GroupFormat extends OperandFormat {
   zeroPoints: boolean;
 }
 
-/** How the scales of groups are stored in words; and WGSL for four codes in the lowest 16 bits of a word, less their zero, and for a group's scale and zero. */
+/** How the scales of groups are stored in words. Codes count from a group's zero point on: `codes` is WGSL (a vec4f) for the four in the lowest 16 bits of a word. */
 export interface ScaleStorage {
   bytes: number;
   scaleOf(group: Float32Array): GroupScale;
   store(words: Uint32Array, group: number, scale: GroupScale): void;
   read(words: PackedArray, group: number): GroupScale;
-  codes(word: string, shared: string): string;
-  shared(name: string, group: string): string;
+  codes(word: string, zero: string): string;
+  /** WGSL for a group's scale and zero point. */
+  scale(name: string, group: string): string;
+  zero(name: string, group: string): string;
 }
 
 /** An f16 for each group, two to a word. Codes less 8 are numbers of four bits with a sign, when their highest bit is turned round. */
@@ -243,9 +245,10 @@ export const halfScales: ScaleStorage = {
   scaleOf: scaleAroundZero,
   store: (words, group, { scale }) => pairsOf(words).set([float16Bits(scale)], group),
   read: (words, group) => ({ scale: float16Value(pairsOf(words)[group]), zero: 8 }),
+  // With its highest bit turned round, a code is one with a sign.
   codes: (word) => `vec4f(bitcast<vec4i>(vec4u((${word}) ^ 0x8888u) << vec4u(28, 24, 20, 16)) >> vec4u(28))`,
-  shared: (name, group) =>
-    `vec2f(unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x, 8.0)`,
+  scale: (name, group) => `unpack2x16float(${name}Scales[(${group}) / 2u] >> ((${group}) % 2u * 16u)).x`,
+  zero: () => "8.0",
 };
 
 /** A word for each group: the f16 below, the zero point above. */
@@ -254,10 +257,10 @@ export const zeroPointScales: ScaleStorage = {
   scaleOf: scaleOfRange,
   store: (words, group, { scale, zero }) => words.set([float16Bits(scale) | (zero << 16)], group),
   read: (words, group) => ({ scale: float16Value(words[group] & 0xffff), zero: words[group] >>> 16 }),
-  codes: (word, shared) =>
-    `(vec4f(bitcast<vec4i>((vec4u(${word}) >> vec4u(0, 4, 8, 12)) & vec4u(15))) - ${shared}.y)`,
-  shared: (name, group) =>
-    `vec2f(unpack2x16float(${name}Scales[${group}]).x, f32(bitcast<i32>(${name}Scales[${group}] >> 16u)))`,
+  codes: (word, zero) =>
+    `(vec4f(bitcast<vec4i>((vec4u(${word}) >> vec4u(0, 4, 8, 12)) & vec4u(15))) - ${zero})`,
+  scale: (name, group) => `unpack2x16float(${name}Scales[${group}]).x`,
+  zero: (name, group) => `f32(${name}Scales[${group}] >> 16u)`,
 };
 
 //| 02-attention/2-matrix-products.ipynb#int4-format-2
@@ -267,21 +270,22 @@ export const zeroPointScales: ScaleStorage = {
  */
 export function int4Format(group: number, zeroPoints = false): GroupFormat {
   const storage = zeroPoints ? zeroPointScales : halfScales;
-  const sharedAt = (name: string, at: string) => storage.shared(name, `(${at}) / ${group}u`);
-  const codesAt = (name: string, at: string) =>
-    storage.codes(`${name}[(${at}) / 8u] >> ((${at}) % 8u * 4u)`, sharedAt(name, at));
+  const groupOf = (at: string) => `(${at}) / ${group}u`;
+  const loadCodes = (name: string, at: string) =>
+    storage.codes(fp4At(name, at), storage.zero(name, groupOf(at)));
   return {
     name: `int4${zeroPoints ? "-asym" : ""}-${group}`,
     block: group,
     zeroPoints,
     bindings: (name) => [`${name}: array<u32>`, `${name}Scales: array<u32>`],
-    loadFour: (name, at) => `${codesAt(name, at)} * ${sharedAt(name, at)}.x`,
+    loadFour: (name, at) => `${loadCodes(name, at)} * ${storage.scale(name, groupOf(at))}`,
     slices: {
       bindings: (name) => [`${name}: array<vec4u>`, `${name}Scales: array<u32>`],
       loads: 1,
-      codes: (load, i, shared) => storage.codes(`${load}[${i >> 1}]${i % 2 === 1 ? " >> 16u" : ""}`, shared),
-      loadCodes: codesAt,
-      shared: sharedAt,
+      codes: (load, i, shared) =>
+        storage.codes(i % 2 === 0 ? `${load}[${i >> 1}]` : `${load}[${i >> 1}] >> 16u`, `${shared}.y`),
+      loadCodes,
+      shared: (name, at) => `vec2f(${storage.scale(name, groupOf(at))}, ${storage.zero(name, groupOf(at))})`,
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
     pack(values) {

@@ -78,44 +78,70 @@ export function sliceByFours(form: MatvecForm): string[] {
 }
 
 //| 02-attention/2-matrix-products.ipynb#matvec-whole-slice
-/** The same for a whole slice: of B 128 bits are loaded at a time, which hold four numbers or more. */
-export function wholeSlice(form: MatvecForm, { format }: Operand, f16 = false): string[] {
-  const { loads, codes } = format.slices!;
+/** How the numbers of one load are gone through: in so many turns of a loop, each with `fours` fours from the first `words` words. */
+export interface LoadTurns {
+  turns: number;
+  fours: number;
+  words: number;
+}
+
+/** A load written out: one turn; or as few fours a turn as are whole words. Written out for many rows it is slow to compile. */
+export function loadTurns({ sharing, rows }: MatvecForm, loads: number): LoadTurns {
   const fours = sliceLength / 4 / loads;
-  // A four takes one word or more, or a word has more than one: the body has as many fours as make up whole words, and then turns
-  // the load by those words. Were it written out for all of them, it would take some compilers many seconds.
+  if (sharing === 1 && rows === 1) return { turns: 1, fours, words: 4 };
   const words = Math.max(1, 4 / fours);
-  const turns = 4 / words;
-  const inTurn = fours / turns;
-  const rest = ["", "yzwx", "zwxy", "", "xyzw"][words];
-  const number = (i: number) => `(load * ${fours}u + turn * ${inTurn}u + ${i}u)`;
+  return { turns: 4 / words, fours: (fours * words) / 4, words };
+}
+
+/** WGSL that multiplies what one load of each column brought, word0 and so on. `number` is WGSL for a four of the slice, by its number in the turn. */
+export function multiplyLoad(
+  form: MatvecForm,
+  { turns, fours, words }: LoadTurns,
+  number: (i: number) => string,
+  codes: (c: number, i: number) => string,
+): string[] {
   const a = (r: number, i: number) =>
     holdsSlice(form)
       ? `subgroupShuffle(held${r}, ${number(i)})`
       : `aFour(aRow${r}, aStart${r}, slice + 4u * ${number(i)})`;
-  const b = (c: number, i: number) => {
-    const four = codes(`word${c}`, i, `shared${c}`);
-    return f16 ? `quantizeToF16(${four})` : four;
-  };
-  const place = `slice + lane % ${sliceLength / 4}u * 4u`;
-  const held = range(form.rows).map((r) => `  let held${r} = aFour(aRow${r}, aStart${r}, ${place});`);
+  const turn = ["", "yzwx", "zwxy", "", "xyzw"][words]; // the next words come first
   return [
-    ...(holdsSlice(form) ? held : []),
-    `  for (var load = 0u; load < ${loads}u; load++) {`,
-    ...range(form.columns).map(
-      (c) => `    var word${c} = b[(bStart${c} + slice) / ${sliceLength}u * ${loads}u + load];`,
-    ),
-    turns > 1 ? `    for (var turn = 0u; turn < ${turns}u; turn++) {` : "    { let turn = 0u;",
-    ...range(inTurn).flatMap((i) => [
+    turns > 1 ? `    for (var turn = 0u; turn < ${turns}u; turn++) {` : "    {",
+    ...range(fours).flatMap((i) => [
       "    {",
       ...range(form.rows).map((r) => `    let a${r} = ${a(r, i)};`),
-      ...range(form.columns).map((c) => `    let b${c} = ${b(c, i)};`),
+      ...range(form.columns).map((c) => `    let b${c} = ${codes(c, i)};`),
       ...multiplyFours(form),
       "    }",
     ]),
-    ...(turns > 1 ? range(form.columns).map((c) => `    word${c} = word${c}.${rest};`) : []),
+    ...(turns > 1 ? range(form.columns).map((c) => `    word${c} = word${c}.${turn};`) : []),
     "    }",
-    "  }",
+  ];
+}
+
+/** The same for a whole slice: of B 128 bits are loaded at a time, which hold four numbers or more. */
+export function wholeSlice(form: MatvecForm, { format }: Operand, f16 = false): string[] {
+  const { loads, codes } = format.slices!;
+  const turns = loadTurns(form, loads);
+  const fours = sliceLength / 4 / loads;
+  const inTurn = turns.turns > 1 ? ` + turn * ${turns.fours}u` : "";
+  const number = (i: number) => `(load * ${fours}u${inTurn} + ${i}u)`;
+  const four = (c: number, i: number) => {
+    const value = codes(`word${c}`, i, `shared${c}`);
+    return f16 ? `quantizeToF16(${value})` : value;
+  };
+  const place = `slice + lane % ${sliceLength / 4}u * 4u`;
+  const held = range(form.rows).map((r) => `  let held${r} = aFour(aRow${r}, aStart${r}, ${place});`);
+  const loaded = range(form.columns).map(
+    (c) => `    var word${c} = b[(bStart${c} + slice) / ${sliceLength}u * ${loads}u + load];`,
+  );
+  const body = [...loaded, ...multiplyLoad(form, turns, number, four)];
+  const writtenOut = turns.turns === 1 && turns.words === 4 && loads < 8;
+  return [
+    ...(holdsSlice(form) ? held : []),
+    ...(writtenOut
+      ? range(loads).flatMap((load) => [`  { let load = ${load}u;`, ...body, "  }"])
+      : [`  for (var load = 0u; load < ${loads}u; load++) {`, ...body, "  }"]),
   ];
 }
 

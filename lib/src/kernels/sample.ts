@@ -3,6 +3,17 @@ import { type Kernel, kernel } from "../gpu/kernel.js";
 import { partsOf } from "./topk.js";
 import { floatBits, vectorWidth } from "./wgsl.js";
 
+//| 05-inference/1-sampling.ipynb#score-edit
+/** A token whose score is changed before the choice: by its bias, and by how often it has come. */
+export interface ScoreEdit {
+  id: number;
+  bias: number;
+  /** Whether the token is in the text so far, its prompt included. */
+  isUsed: boolean;
+  /** How often it was generated. */
+  times: number;
+}
+
 //| 05-inference/1-sampling.ipynb#sums64
 /**
  * WGSL for whole numbers of 64 bits, which it does not have: two of 32, the lower one first. Also what is known of some
@@ -330,6 +341,25 @@ export const keptMass = `
         mass = agreeOnTotal(sum, lane);
       }`;
 
+//| 05-inference/1-sampling.ipynb#cut-and-draw
+/** WGSL for top-k, top-p and the draw, in this order: each looks for a token in the order of scores, those before it being kept. */
+export function cutAndDraw(lanes: number): string {
+  return `
+  let reach = best - leastKey;
+  var endOrder = ALL;
+  var endId = ALL;
+  for (var stage = 0u; stage < 3u; stage++) {
+    if ((stage == 0u && topK == 0u) || (stage == 1u && topP == ALL)) { continue; }
+    let byCount = stage == 0u;
+    if (stage == 0u) { need = vec2u(min(topK, candidates) - 1u, 0u); }
+    if (stage == 1u) { need = justBelow(mass, topP); }
+    if (stage == 2u) {${keptMass}
+      need = share(mass, uniform01);
+    }
+${descend(lanes)}
+  }`;
+}
+
 //| 05-inference/1-sampling.ipynb#sample-frame
 /** WGSL for the settings of a row, and words of 32 bits that they take. */
 export const rowSettings = `
@@ -375,25 +405,6 @@ export function beginRow(shape: SampleShape): string {
   let loads = (limit + ${width - 1}u) / ${width}u;
   var own = NEVER;${eachToken(shape, "var i = lane; i < loads; i += LANES", "own = max(own, key);")}
   let best = agreeOnHighest(own, lane);`;
-}
-
-//| 05-inference/1-sampling.ipynb#cut-and-draw
-/** WGSL for top-k, top-p and the draw, in this order: each looks for a token in the order of scores, those before it being kept. */
-export function cutAndDraw(lanes: number): string {
-  return `
-  let reach = best - leastKey;
-  var endOrder = ALL;
-  var endId = ALL;
-  for (var stage = 0u; stage < 3u; stage++) {
-    if ((stage == 0u && topK == 0u) || (stage == 1u && topP == ALL)) { continue; }
-    let byCount = stage == 0u;
-    if (stage == 0u) { need = vec2u(min(topK, candidates) - 1u, 0u); }
-    if (stage == 1u) { need = justBelow(mass, topP); }
-    if (stage == 2u) {${keptMass}
-      need = share(mass, uniform01);
-    }
-${descend(lanes)}
-  }`;
 }
 
 //| 05-inference/1-sampling.ipynb#sample-kernel
@@ -468,16 +479,6 @@ export function fixedPoint(share: number): number {
 }
 
 //| 05-inference/1-sampling.ipynb#edit-kernel
-/** A token whose score is changed before the choice: by its bias, and by how often it has come. */
-export interface ScoreEdit {
-  id: number;
-  bias: number;
-  /** Whether the token is in the text so far, its prompt included. */
-  isUsed: boolean;
-  /** How often it was generated. */
-  times: number;
-}
-
 /** Words of an edit as a kernel reads it. */
 export const editWords = 4;
 

@@ -22,10 +22,10 @@ import { rowWindow } from "../../src/tensor/pieces.js";
 //| 05-inference/3-many-at-once.ipynb#engine-model
 await openGpu();
 
-/** The little Qwen3-MoE of our tests, found from the repository or from a chapter's folder. */
+/** The little Qwen3 of our tests, found from the repository or from a chapter's folder. */
 function testModel() {
   const root = ["tests", "../../tests"].find((path) => fs.existsSync(path));
-  const folder = `${root}/fixtures/families/qwen3_moe`;
+  const folder = `${root}/fixtures/families/qwen3`;
   return loadModel(
     JSON.parse(fs.readFileSync(`${folder}/config.json`, "utf8")),
     fs.readFileSync(`${folder}/model.safetensors`),
@@ -81,7 +81,7 @@ async function drive(
     drawn.forEach((sequence, row) => {
       const bits = new Uint32Array(scores.slice(row * vocabSize, (row + 1) * vocabSize).buffer);
       texts.find((text) => text.sequence === sequence)!.scores.push(bits.join());
-      if (newTokens(sequence).length >= patience.get(sequence)!) sequence.choice.abort();
+      if (writtenBy(sequence).length >= patience.get(sequence)!) sequence.choice.abort();
     });
     steps.push(runs);
   }
@@ -89,7 +89,7 @@ async function drive(
 }
 
 /** The tokens that were written after a prompt. */
-const newTokens = ({ tokens, request }: Sequence) => tokens.slice(request.prompt.length);
+const writtenBy = ({ tokens, request }: Sequence) => tokens.slice(request.prompt.length);
 
 //| 05-inference/3-many-at-once.ipynb#same-alone
 const single = engineParts(model, { maxSequences: 1, prefixCache: false });
@@ -113,10 +113,10 @@ async function serveAndCompare(settings: EngineSettings, arrivals: Arrival[]) {
   const { texts, steps } = await drive(parts, arrivals);
   for (const { sequence, scores } of texts) {
     const expected = (await alone(sequence.request))[sequence.number];
-    const tokens = newTokens(expected.sequence);
+    const tokens = writtenBy(expected.sequence);
     const isWhole = sequence.choice.finishReason !== "aborted";
-    const count = isWhole ? tokens.length : newTokens(sequence).length;
-    expect(newTokens(sequence)).toEqual(tokens.slice(0, count));
+    const count = isWhole ? tokens.length : writtenBy(sequence).length;
+    expect(writtenBy(sequence)).toEqual(tokens.slice(0, count));
     expect(scores).toEqual(expected.scores.slice(0, isWhole ? undefined : count));
     if (isWhole) expect(sequence.choice.finishReason).toBe(expected.sequence.choice.finishReason);
   }
@@ -195,11 +195,11 @@ await test("choices share the blocks of their prompt, and each draws its own fir
   const request = requestOf(tokensOf(40), { choices: 6, maxTokens: 2 });
   for (const prefixCache of [true, false]) {
     const { steps, texts } = await serveAndCompare({ blocks: 8, prefixCache }, [now(request)]);
-    expect(new Set(texts.map(({ sequence }) => newTokens(sequence)[0])).size).toBeGreaterThan(2);
+    expect(new Set(texts.map(({ sequence }) => writtenBy(sequence)[0])).size).toBeGreaterThan(2);
     expect(new Set(texts.map(({ scores }) => scores[0])).size).toBe(1);
     const read = steps.flatMap((runs) => runs.flatMap((run) => run.parts)).map(({ count }) => count);
     expect(read.reduce((a, b) => a + b)).toBe(40 + 5 * 8 + 6); // the prompt once, of which five more read what no whole block holds
   }
   const [first] = await alone(requestOf(tokensOf(40), { maxTokens: 2 }));
-  expect(newTokens(first.sequence)).toEqual(newTokens((await alone(request))[0].sequence));
+  expect(writtenBy(first.sequence)).toEqual(writtenBy((await alone(request))[0].sequence));
 });

@@ -407,7 +407,6 @@ await test("a row has the same bits in every kernel of inference, whatever rows 
     [f16Format, 36, 96, false],
     [int8Format, 36, 96, false],
     [mxfp4Format, 36, 96, false],
-    [int4Format(32), 36, 96, false],
     [int4Format(32, true), 36, 96, false],
   ] as const) {
     const f16 = halves && currentGpu().facts.f16;

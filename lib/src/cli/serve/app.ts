@@ -15,6 +15,8 @@ import { type Send, streamed } from "./stream.js";
 
 /** How the server treats whoever asks. */
 export interface AppSettings {
+  /** Whether only this machine reaches the server. */
+  isLocal: boolean;
   /** The key that requests must bring, where there is one. */
   apiKey?: string;
   /** Takes the lines of the request log. */
@@ -77,6 +79,22 @@ function checkKey(header = "", key: string): void {
   if (isSame(given, key)) return;
   const none = "This server wants a key: send the header `Authorization: Bearer KEY`.";
   throw new ApiError(401, given === "" ? none : "The key is not this server's.", { code: "invalid_api_key" });
+}
+
+/** Names of this machine, and addresses. */
+const ownName = /^(localhost|[\d.]+|\[[\da-f:.]+\])(:\d+)?$/i;
+
+/**
+ * Throws where a page of somebody else's reaches a server that only this machine should: its own name leads here, so that the browser
+ * takes the two for one.
+ */
+function checkName(name = "localhost"): void {
+  if (!ownName.test(name))
+    throw new ApiError(
+      403,
+      `This server answers to localhost and to addresses, not to ${shown(name)}: start it with --host or --api-key.`,
+      { code: "foreign_host" },
+    );
 }
 
 /** The error of a server that cannot answer just now. */
@@ -182,9 +200,9 @@ async function respond(
   ended: (isStream: boolean) => void,
 ): Promise<Response> {
   const { signal, gone, end } = requestSignal(request, service.limits.seconds);
-  const close = () => {
+  const close = (isAnswered: boolean) => {
     end();
-    service.metrics.wholeRequest.observe((performance.now() - record.begin) / 1000);
+    if (isAnswered) service.metrics.wholeRequest.observe((performance.now() - record.begin) / 1000);
     ended(record.stream);
   };
   try {
@@ -193,10 +211,10 @@ async function respond(
     const reply = await endpoint(service, body, record, signal);
     if ("stream" in reply) return await streamed((send) => watched(reply.stream, send), gone);
     const response = Response.json(await reply.whole());
-    close();
+    close(true);
     return response;
   } catch (error) {
-    if (!record.stream) close();
+    if (!record.stream) close(false);
     throw error;
   }
 
@@ -210,13 +228,13 @@ async function respond(
       record.error = errorWord(error);
       throw error;
     } finally {
-      if (record.stream) close();
+      if (record.stream) close(record.error === undefined);
     }
   }
 }
 
 /** The application: every route, with what surrounds it. */
-export function openApp(service: Service, { apiKey, log }: AppSettings): App {
+export function openApp(service: Service, { isLocal, apiKey, log }: AppSettings): App {
   const app = new Hono<Environment>();
   let running = 0;
   let isEnding = false;
@@ -231,6 +249,7 @@ export function openApp(service: Service, { apiKey, log }: AppSettings): App {
   });
   app.use("/v1/*", async (c, next) => {
     if (apiKey !== undefined) checkKey(c.req.header("authorization"), apiKey);
+    else if (isLocal) checkName(c.req.header("host"));
     await next();
   });
 

@@ -1,7 +1,7 @@
 // One request from its ids to its answers: what the two endpoints share.
 import { randomInt } from "node:crypto";
 import type { GenerationConfig } from "../../formats/generation.js";
-import { plainSampling } from "../../infer/sampling.js";
+import { type SamplingSettings, plainSampling } from "../../infer/sampling.js";
 import { type AnswerEvent, answer } from "./answer.js";
 import type { GrammarConstraint } from "./constraint.js";
 import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "../../infer/engine.js";
@@ -13,22 +13,18 @@ import type { CommonRequest } from "./schema.js";
 import type { Service } from "./service.js";
 
 /** How to choose tokens, by the request, else as the model's file says. */
-function samplingOf(request: CommonRequest, given: GenerationConfig | undefined): EngineRequest["sampling"] {
+function samplingOf(request: CommonRequest, given: GenerationConfig | undefined): SamplingSettings {
   const usual = given?.doSample === false ? 0 : (given?.temperature ?? plainSampling.temperature);
-  const topP = request.top_p ?? given?.topP ?? plainSampling.topP;
-  const { repetition_penalty: repetition = given?.repetitionPenalty ?? 1 } = request;
-  const { presence_penalty: presence = 0, frequency_penalty: frequency = 0 } = request;
   const bias = Object.entries(request.logit_bias ?? {});
   return {
-    // No mass at all is left to draw from: the likeliest.
-    temperature: topP === 0 ? 0 : (request.temperature ?? usual),
+    temperature: request.temperature ?? usual,
     topK: Math.max(0, request.top_k ?? given?.topK ?? plainSampling.topK),
-    topP: topP === 0 ? 1 : topP,
+    topP: request.top_p ?? given?.topP ?? plainSampling.topP,
     minP: Math.min(request.min_p ?? given?.minP ?? plainSampling.minP, 1 - 2 ** -20),
-    ...(repetition !== 1 && { repetitionPenalty: repetition }),
-    ...(presence !== 0 && { presencePenalty: presence }),
-    ...(frequency !== 0 && { frequencyPenalty: frequency }),
-    ...(bias.length > 0 && { bias: bias.map(([id, value]): [number, number] => [Number(id), value]) }),
+    repetitionPenalty: request.repetition_penalty ?? given?.repetitionPenalty,
+    presencePenalty: request.presence_penalty,
+    frequencyPenalty: request.frequency_penalty,
+    bias: bias.length > 0 ? bias.map(([id, value]): [number, number] => [Number(id), value]) : undefined,
   };
 }
 
@@ -75,7 +71,7 @@ export function engineRequest(
       "context_length_exceeded",
     );
   checkBias(request, tokenizer.vocabSize);
-  const wanted = request.max_tokens ?? generation?.maxNewTokens ?? usualTokens ?? room;
+  const wanted = request.max_tokens ?? usualTokens ?? generation?.maxNewTokens ?? room;
   return {
     prompt,
     maxTokens: Math.max(1, Math.min(wanted, room, limits.tokens)),
@@ -191,6 +187,8 @@ export async function readAnswers(
     for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
   } finally {
     signal.removeEventListener("abort", abort);
+    for (const [index] of choices.entries())
+      if (record.finishReasons[index] === undefined) metrics.finished.inc({ finished_reason: "abort" });
   }
 }
 

@@ -97,8 +97,8 @@ const takesSeveral = (form: ToolForm): form is JsonForm => form.kind === "json" 
 
 /** One call, or several where the form has room for them. */
 function callsFormat(form: ToolForm, tags: object[], isParallel: boolean): object {
-  const isOne = !isParallel || !takesSeveral(form);
-  return { type: "tags_with_separator", tags, separator: "\n", at_least_one: true, stop_after_first: isOne };
+  if (!isParallel || !takesSeveral(form)) return { type: "or", elements: tags };
+  return { type: "tags_with_separator", tags, separator: "\n", at_least_one: true, stop_after_first: false };
 }
 
 /** An answer in channels may reason first. */
@@ -153,12 +153,12 @@ export function demandOf(request: ChatRequest, form: ToolForm | undefined): Dema
       "unsupported",
     );
   const isParallel = request.parallel_tool_calls ?? true;
-  const calls = () => callsFormat(form!, callTags(form!, tools, params), isParallel);
+  const calls = (areParallel: boolean) => callsFormat(form!, callTags(form!, tools, params), areParallel);
   const formed = (format: object, param: string): Demand => ({
     source: { form: JSON.stringify({ type: "structural_tag", format: withReasoning(form, format) }) },
     param,
   });
-  if (isForced) return formed(calls(), "tools");
+  if (isForced) return formed(calls(isParallel), "tools");
   if (asked) {
     const { schema, isStrict } = asked;
     const isPlain = tools.length === 0 && form?.kind !== "harmony";
@@ -166,7 +166,7 @@ export function demandOf(request: ChatRequest, form: ToolForm | undefined): Dema
     const begin = "<|channel|>final<|message|>";
     const content = schemaFormat(schema);
     const answer = form?.kind === "harmony" ? { type: "tag", begin, content, end: "" } : content;
-    const format = tools.length === 0 ? answer : { type: "or", elements: [answer, calls()] };
+    const format = tools.length === 0 ? answer : { type: "or", elements: [answer, calls(false)] };
     return formed(format, "response_format");
   }
   const isStrict = tools.some((tool) => tool.function.strict === true);
