@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 2803e65e448fa698
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 43c70aee4919df25
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -1602,7 +1602,7 @@ export const findScale: Check<[group: number[], squares: number[], scales: numbe
       const inputs = [group, squares, scales] as [number[], number[], number[]];
       // What each mistake gives must be told from the rest.
       const given = [
-        ...findScale.mistakes!.map(({ makes }) => makes(...inputs)),
+        ...findScale.mistakes!.map(({ makes }) => makes!(...inputs)),
         findScale.expected(...inputs),
       ];
       if (round > 2 || new Set(given).size === given.length) return inputs;

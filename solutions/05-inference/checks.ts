@@ -1601,7 +1601,7 @@ export const findScale: Check<[group: number[], squares: number[], scales: numbe
       const inputs = [group, squares, scales] as [number[], number[], number[]];
       // What each mistake gives must be told from the rest.
       const given = [
-        ...findScale.mistakes!.map(({ makes }) => makes(...inputs)),
+        ...findScale.mistakes!.map(({ makes }) => makes!(...inputs)),
         findScale.expected(...inputs),
       ];
       if (round > 2 || new Set(given).size === given.length) return inputs;
