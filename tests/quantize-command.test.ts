@@ -2,12 +2,14 @@
 import fs from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
+import { openModel } from "../lib/src/cli/model.ts";
 import { int4Format, int8Format, mxfp4Format } from "../lib/src/kernels/formats.ts";
-import { weightsOf } from "../lib/src/model/families.ts";
+import { parametersOf, weightsOf } from "../lib/src/model/families.ts";
 import { storedNumbers } from "../lib/src/model/stored.ts";
 import { quantizedFormat } from "../lib/src/model/quantize.ts";
 import { savedFormats, storedTensors } from "../lib/src/model/stored.ts";
 import { checkModelFiles } from "../lib/src/model/weights.ts";
+import { loadTokenizer } from "../lib/src/tokenizer/files.ts";
 import { expectRefusal, testFolder, tslmHere } from "./tslm.ts";
 
 const fixtures = path.join(import.meta.dirname, "fixtures");
@@ -59,6 +61,12 @@ describe("tslm quantize", () => {
     expect(packed.stderr).toContain("matrices are kept in int8 and int4-32");
     expect(wide.stderr).not.toContain("matrices are kept");
     expect(JSON.parse(packed.stdout).loss).toBeCloseTo(JSON.parse(wide.stdout).loss, 5);
+    const model = await openModel(at("qwen3_moe-int4"), "auto");
+    expect(() => parametersOf(model)).toThrow(
+      /is packed as int8 .* which is for reading: open the model with dtype f32/,
+    );
+    const described = await run("describe", at("qwen3_moe-int4"));
+    expect(described.stdout).toMatch(/packed as +int4 in groups of 32, int8/);
     const again = await run("quantize", "--model", at("gpt2-int4"), "--format", "int8", "--out", "again");
     expectRefusal(again, "gpt2-int4 is quantized already: quantize the model that it was made from.");
   });
@@ -105,5 +113,63 @@ describe("tslm quantize", () => {
     );
     expectRefusal(await bad("--format", "int3"), "int3", 2);
     expectRefusal(await run("quantize", "--model", "nothing", "--format", "int8", "--out", "bad"), "nothing");
+  });
+
+  test("--calibrate: a model of few bits predicts text that it was not shown better for it", async () => {
+    const stories = path.join(fixtures, "stories260k");
+    const bytes = fs.readFileSync(path.join(stories, "stories.bin"));
+    const ids = Array.from({ length: bytes.length / 2 }, (_, i) => bytes.readUInt16LE(2 * i));
+    const starts = ids.flatMap((id, i) => (id === 1 ? [i] : []));
+    const told = starts.map((from, i) => ids.slice(from, starts[i + 1]));
+    const tokenizer = loadTokenizer(
+      JSON.parse(fs.readFileSync(path.join(stories, "tokenizer.json"), "utf8")),
+    );
+    const texts = told
+      .slice(0, 20)
+      .map((story) => new TextDecoder().decode(tokenizer.decode(story.slice(1))));
+    fs.writeFileSync(at("shown.txt"), texts.join("\n\n"));
+    fs.writeFileSync(at("others.json"), JSON.stringify(told.slice(20)));
+    const loss = async (name: string, ...more: string[]) => {
+      const args = ["--format", "int4", "--group", "64", "--out", name, ...more];
+      expect(await run("quantize", "--model", stories, ...args)).toMatchObject({ status: 0 });
+      const { stdout } = await run(
+        "score",
+        "--model",
+        name,
+        "--ids",
+        "others.json",
+        "--dtype",
+        "f32",
+        "--json",
+      );
+      return JSON.parse(stdout).loss;
+    };
+    const [nearest, calibrated] = [
+      await loss("nearest"),
+      await loss("calibrated", "--calibrate", "shown.txt"),
+    ];
+    const whole = JSON.parse(
+      (await run("score", "--model", stories, "--ids", at("others.json"), "--json")).stdout,
+    ).loss;
+    expect(calibrated - whole).toBeGreaterThan(0);
+    expect(calibrated - whole).toBeLessThan(0.95 * (nearest - whole));
+    const files = fs.readdirSync(at("calibrated")).filter((name) => !name.startsWith("."));
+    expect(files).toEqual(
+      expect.arrayContaining(["LICENSE.txt", "config.json", "model.safetensors", "tokenizer.json"]),
+    );
+    expectRefusal(
+      await run(
+        "quantize",
+        "--model",
+        stories,
+        "--format",
+        "int4",
+        "--calibrate",
+        "none.txt",
+        "--out",
+        "bad",
+      ),
+      "none.txt",
+    );
   });
 });

@@ -1,4 +1,4 @@
-// Made from solutions/05-inference/checks.ts by `npm run exercises`, as b6810ee7babf389a
+// Made from solutions/05-inference/checks.ts by `npm run exercises`, as 43c70aee4919df25
 // The checks of chapter 5's exercises.
 import {
   cacheWriteKernel,
@@ -1466,6 +1466,167 @@ export const writeLookup: Check<[text: number[], count: number, longest: number]
     {
       says: "You have found the end of the text itself, which nothing follows. Look at earlier places only.",
       makes: () => [],
+    },
+  ],
+};
+
+const SIXTEEN = "05-inference/4-sixteen-values";
+
+export const predictGroups: Check<[]> = {
+  exercise: SIXTEEN,
+  id: "predict-groups",
+  title: "Predict what a group takes",
+  hints: [
+    "32 weights share 16 bits: that is half a bit for each.",
+    "The number of largest size is −0.8. It gets the code 0, which is 8 below the code of zero.",
+    "0.7 is 7 scales above zero, so its code is 7 above 8.",
+  ],
+  expected: () => ({ bitsOf32: 4 + 16 / 32, bitsOf128: 4 + 16 / 128, scale: 0.1, code: 15 }),
+  mistakes: [
+    {
+      says: "A group's scale has 16 bits, and all weights of the group pay for it together: divide by how many they are.",
+      makes: () => ({ bitsOf32: 20, bitsOf128: 20, scale: 0.1, code: 15 }),
+    },
+    {
+      says: "The scale costs bits too: a part of it for each weight of the group.",
+      makes: () => ({ bitsOf32: 4, bitsOf128: 4, scale: 0.1, code: 15 }),
+    },
+    {
+      says: "The largest is −0.8, and it is 8 steps away from zero, not 7 or 15.",
+      makes: () => ({ bitsOf32: 4.5, bitsOf128: 4.125, scale: 0.8 / 7, code: 15 }),
+    },
+    {
+      says: "The code 8 stands for zero: count on from there.",
+      makes: () => ({ bitsOf32: 4.5, bitsOf128: 4.125, scale: 0.1, code: 7 }),
+    },
+  ],
+};
+
+/** Words from the places (word and shift) of codes. */
+const wordsFrom = (codes: number[], wordOf: (i: number) => number, shiftOf: (i: number) => number) => {
+  const words = new Uint32Array(codes.length / 8);
+  for (const [i, code] of codes.entries()) words[wordOf(i)] |= code << shiftOf(i);
+  return words;
+};
+
+export const writePacking: Check<[codes: number[]]> = {
+  exercise: SIXTEEN,
+  id: "write-packing",
+  title: "Pack the codes",
+  names: ["codes"],
+  hints: [
+    "Code i belongs into word floor(i / 8), at place i % 8 of it.",
+    "A place is four bits wide: shift the code to the left by 4 · (i % 8).",
+    "Put it in with |=, so that what is there already stays.",
+  ],
+  inputs: (random, round) => [
+    random.list(8 * random.integer(1, round === 0 ? 1 : 4), () => random.integer(0, 15)),
+  ],
+  expected: (codes) =>
+    wordsFrom(
+      codes,
+      (i) => i >> 3,
+      (i) => 4 * (i % 8),
+    ),
+  mistakes: [
+    {
+      says: "The first code belongs into the lowest four bits; yours is in the highest.",
+      makes: (codes) =>
+        wordsFrom(
+          codes,
+          (i) => i >> 3,
+          (i) => 28 - 4 * (i % 8),
+        ),
+    },
+    {
+      says: "A code has four bits: its place begins at bit 4 · (i % 8), not at bit i % 8.",
+      makes: (codes) =>
+        wordsFrom(
+          codes,
+          (i) => i >> 3,
+          (i) => i % 8,
+        ),
+    },
+    {
+      says: "Only the last code of each word is left: add to the word with |= instead of writing it anew.",
+      makes: (codes) => {
+        const words = new Uint32Array(codes.length / 8);
+        for (const [i, code] of codes.entries()) words[i >> 3] = code << (4 * (i % 8));
+        return words;
+      },
+    },
+    {
+      says: "Neighbours go into one word, eight of them; you deal the codes out to the words in turn.",
+      makes: (codes) =>
+        wordsFrom(
+          codes,
+          (i) => i % (codes.length / 8),
+          (i) => 4 * Math.floor(i / (codes.length / 8)),
+        ),
+    },
+  ],
+};
+
+/** The best scale by a measure of the error of each weight. */
+const scaleBy = (
+  group: number[],
+  scales: number[],
+  errorOf: (error: number, i: number) => number,
+  [least, most] = [-8, 7],
+) => {
+  const errors = scales.map((scale) =>
+    sum(group.map((w, i) => errorOf(w - scale * Math.max(least, Math.min(most, Math.round(w / scale))), i))),
+  );
+  return scales[errors.indexOf(Math.min(...errors))];
+};
+
+export const findScale: Check<[group: number[], squares: number[], scales: number[]]> = {
+  exercise: SIXTEEN,
+  id: "find-scale",
+  title: "Find the scale",
+  names: ["group", "squares", "scales"],
+  rounds: 40,
+  hints: [
+    "For one scale: the code is round(w / scale), held between −8 and 7; the error is w − scale · code.",
+    "Add up squares[i] · error² over the group. That is the number to make small.",
+    "Keep the best scale so far and its error; replace both when a scale does better.",
+  ],
+  inputs: (random, round) => {
+    const shares = [0.5, 0.6, 0.7, 0.8, 0.9, 1];
+    if (round % 10 === 9) return [Array(8).fill(0), Array(8).fill(1), shares]; // all are equally good
+    for (;;) {
+      const group = random.list(8, () => random.normal());
+      const squares = random.list(8, () => Math.exp(2 * random.normal()));
+      const largest = Math.max(...group.map(Math.abs));
+      const scales = shares.map((share) => (share * largest) / 8);
+      const inputs = [group, squares, scales] as [number[], number[], number[]];
+      // What each mistake gives must be told from the rest.
+      const given = [
+        ...findScale.mistakes!.map(({ makes }) => makes!(...inputs)),
+        findScale.expected(...inputs),
+      ];
+      if (round > 2 || new Set(given).size === given.length) return inputs;
+    }
+  },
+  expected: (group, squares, scales) => scaleBy(group, scales, (error, i) => squares[i] * error ** 2),
+  mistakes: [
+    {
+      says: "You treat all weights alike. Multiply each squared error by the square of its input.",
+      makes: (group, _, scales) => scaleBy(group, scales, (error) => error ** 2),
+    },
+    {
+      says: "You multiply by the root: `squares` are squares already, so the squared error is multiplied by them as they are.",
+      makes: (group, squares, scales) =>
+        scaleBy(group, scales, (error, i) => Math.sqrt(squares[i]) * error ** 2),
+    },
+    {
+      says: "Codes beyond −8 and 7 do not exist: hold them in that range before you measure the error.",
+      makes: (group, squares, scales) =>
+        scaleBy(group, scales, (error, i) => squares[i] * error ** 2, [-99, 99]),
+    },
+    {
+      says: "You take the scale that lets the largest number through. The point is to try the others too.",
+      makes: (_group, _squares, scales) => scales[scales.length - 1],
     },
   ],
 };

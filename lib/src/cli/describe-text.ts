@@ -10,6 +10,7 @@ import type {
 
 type Report = ModelReport & {
   model: string;
+  packing?: string;
   tokenizer?: {
     kind: string;
     vocabulary: number;
@@ -52,6 +53,7 @@ export function descriptionText(report: Report): string {
         .map(([dtype, bytes]) => `${readableBytes(bytes)} in ${dtype}`)
         .join(", "),
     ],
+    ...(report.packing ? [["packed as", report.packing] as [string, string]] : []),
     ...cacheRows(report.cache),
     ...folderRows(report),
   ];

@@ -32,29 +32,53 @@ export function configure(command: Command): void {
 async function describe(model: string, options: { context?: number; json?: boolean }): Promise<void> {
   const isFolder = fs.existsSync(model) && fs.statSync(model).isDirectory();
   const file = isFolder ? path.join(model, "config.json") : model;
-  const { config, architecture } = await readConfig(file);
+  const { config, architecture, packing } = await readConfig(file);
   const context = options.context ?? Math.min(4096, config.contextLength);
   const report = {
     model,
     ...modelReport(config, architecture, context),
+    ...(packing ? { packing } : {}),
     ...(isFolder ? { tokenizer: tokenizerReport(model), license: licenseOf(model) } : {}),
   };
   if (options.json) return printJson(report);
   process.stdout.write(descriptionText(report));
 }
 
+/** What a config.json says of a model. */
+interface StatedModel {
+  config: ModelConfig;
+  architecture?: string;
+  /** How its weights are packed, where they are. */
+  packing?: string;
+}
+
 /** The configuration in a file, and the class that it names; what is ignored in it is said on stderr. Errors name the file. */
-async function readConfig(file: string): Promise<{ config: ModelConfig; architecture?: string }> {
+async function readConfig(file: string): Promise<StatedModel> {
   const json = readJson(file);
   if (isRecord(json) && json.model !== undefined) return { config: (await readDescription(file)).config };
   try {
     const config = parseModelConfig(json);
     for (const warning of configWarnings(json)) process.stderr.write(`${file}: ${warning}\n`);
     const [named] = [(json as Record<string, unknown>).architectures ?? []].flat();
-    return { config, architecture: named === undefined ? undefined : String(named) };
+    const packing = statedPacking((json as Record<string, unknown>).quantization_config);
+    return { config, architecture: named === undefined ? undefined : String(named), packing };
   } catch (error) {
     throw new Error(`${file}: ${(error as Error).message}`);
   }
+}
+
+/** In words what a config.json notes of how weights are packed, such as `int4 in groups of 32, int8`. */
+function statedPacking(note: unknown): string | undefined {
+  if (!isRecord(note)) return undefined;
+  if (note.quant_method === "mxfp4") return "mxfp4";
+  const groups = Object.values(Object(note.config_groups)).map((group) => Object(Object(group).weights));
+  return groups
+    .sort((a, b) => a.num_bits - b.num_bits)
+    .map(({ num_bits, group_size, symmetric }) => {
+      const shared = group_size ? ` in groups of ${group_size}` : "";
+      return `int${num_bits}${shared}${symmetric === false ? " with zero points" : ""}`;
+    })
+    .join(", ");
 }
 
 /** What a folder's tokenizer.json is; null where there is none. */

@@ -15,7 +15,6 @@ import { type QuantizeSettings, formatBytes, quantizedConfig, quantizedFormat } 
 import { type StoredTensor, weightsFiles } from "../model/stored.js";
 import { type ModelWeight, partAt } from "../model/structure.js";
 import type { Weight } from "../tensor/products.js";
-import { promptIds } from "../infer/generate.js";
 import { readText } from "./files.js";
 import { isGguf } from "./gguf.js";
 import { type FileContent, checkRoom, openModel, withStoredModel, writeModel } from "./model.js";
@@ -150,14 +149,18 @@ const calibrationTokens = { most: 16384, row: 512 };
 async function squaresOf(folder: string, files: string[]): Promise<InputSquares> {
   const tokenizer = await openTokenizer(folder);
   const ids = files
-    .flatMap((file) => Array.from(promptIds(tokenizer, readText(file))))
+    .flatMap((file) => Array.from(tokenizer.encode(readText(file))))
     .slice(0, calibrationTokens.most);
   const model = await openModel(folder, "f32");
   checkIds(ids, model.config.vocabSize);
-  const length = Math.min(calibrationTokens.row, model.config.contextLength, ids.length);
-  const rows = Array.from({ length: Math.floor(ids.length / length) }, (_, i) =>
-    ids.slice(i * length, (i + 1) * length),
-  );
+  // Each row begins as a text does.
+  const before = Array.from(tokenizer.around?.before ?? []);
+  const length = Math.min(calibrationTokens.row, model.config.contextLength) - before.length;
+  const rows = Array.from({ length: Math.ceil(ids.length / length) }, (_, i) => [
+    ...before,
+    ...ids.slice(i * length, (i + 1) * length),
+  ]);
+  if (rows.length === 0) throw new Error(`${files.join(", ")}: there is no text to calibrate by.`);
   const progress = startProgress("Calibrating", rows.length);
   const squares = await inputSquares(model, rows, progress.update);
   progress.done(`${ids.length} tokens`);
