@@ -77,6 +77,7 @@ export interface KeyValueCache {
   free(): void;
 }
 
+//| 05-inference/2-the-cache.ipynb#cache-of
 /**
  * A cache on memory for each layer: all zeros, since attention may multiply unused places by zero, so that they must be numbers.
  * It has `count` sequences or blocks, each of `tokens` tokens.

@@ -263,6 +263,36 @@ export const zeroPointScales: ScaleStorage = {
   zero: (name, group) => `f32(${name}Scales[${group}] >> 16u)`,
 };
 
+//| 02-attention/2-matrix-products.ipynb#int4-pack
+/** Numbers as codes of four bits, eight to a word, and the scales of their groups. */
+export function packGroups(values: Float32Array, group: number, storage: ScaleStorage): PackedArray[] {
+  const [codes, scales] = [wordsFor(values.length / 2), wordsFor((storage.bytes * values.length) / group)];
+  for (let first = 0; first < values.length; first += group) {
+    storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
+    const { scale, zero } = storage.read(scales, first / group);
+    for (let i = first; i < first + group; i++) {
+      const code = scale === 0 ? zero : Math.round(values[i] / scale) + zero;
+      codes[i >> 3] |= Math.max(0, Math.min(15, code)) << (4 * (i & 7));
+    }
+  }
+  return [codes, scales];
+}
+
+/** The numbers again. */
+export function unpackGroups(
+  [codes, scales]: PackedArray[],
+  group: number,
+  storage: ScaleStorage,
+): Float32Array {
+  const values = new Float32Array(8 * codes.length);
+  for (let first = 0; first < values.length; first += group) {
+    const { scale, zero } = storage.read(scales, first / group);
+    for (let i = first; i < first + group; i++)
+      values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
+  }
+  return values;
+}
+
 //| 02-attention/2-matrix-products.ipynb#int4-format-2
 /**
  * Whole numbers from 0 to 15, eight to a word from the lowest up, and an f16 scale for each group of neighbours: they stand for
@@ -288,29 +318,7 @@ export function int4Format(group: number, zeroPoints = false): GroupFormat {
       shared: (name, at) => `vec2f(${storage.scale(name, groupOf(at))}, ${storage.zero(name, groupOf(at))})`,
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
-    pack(values) {
-      const [codes, scales] = [
-        wordsFor(values.length / 2),
-        wordsFor((storage.bytes * values.length) / group),
-      ];
-      for (let first = 0; first < values.length; first += group) {
-        storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
-        const { scale, zero } = storage.read(scales, first / group);
-        for (let i = first; i < first + group; i++) {
-          const code = scale === 0 ? zero : Math.round(values[i] / scale) + zero;
-          codes[i >> 3] |= Math.max(0, Math.min(15, code)) << (4 * (i & 7));
-        }
-      }
-      return [codes, scales];
-    },
-    unpack([codes, scales]) {
-      const values = new Float32Array(8 * codes.length);
-      for (let first = 0; first < values.length; first += group) {
-        const { scale, zero } = storage.read(scales, first / group);
-        for (let i = first; i < first + group; i++)
-          values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
-      }
-      return values;
-    },
+    pack: (values) => packGroups(values, group, storage),
+    unpack: (arrays) => unpackGroups(arrays, group, storage),
   };
 }

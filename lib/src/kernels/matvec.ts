@@ -119,6 +119,7 @@ export function multiplyLoad(
   ];
 }
 
+//| 02-attention/2-matrix-products.ipynb#matvec-whole-slice-2
 /** The same for a whole slice: of B 128 bits are loaded at a time, which hold four numbers or more. */
 export function wholeSlice(form: MatvecForm, { format }: Operand, f16 = false): string[] {
   const { loads, codes } = format.slices!;

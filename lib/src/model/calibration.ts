@@ -38,6 +38,7 @@ export function addSquares(
   }
 }
 
+//| 05-inference/4-smaller-numbers.ipynb#input-squares
 /** What texts (rows of ids) send through the matrices of a model. */
 export async function inputSquares(
   model: Model,
@@ -104,6 +105,7 @@ export function attentionFolds({ attention, norms }: Block, at: string): Fold[] 
   return [...before, { divided, multiplied: [path("o.weight")], factors, factorOf }];
 }
 
+//| 05-inference/4-smaller-numbers.ipynb#other-folds
 /** The fold of a norm, where there is one, into the layers that read it. */
 export function normFold(norm: Norm | undefined, at: string, multiplied: string[]): Fold[] {
   if (!norm) return [];
@@ -117,6 +119,7 @@ export function gatedFold({ gate, up, activation }: Dense | Experts, at: string)
   return [{ divided: [`${at}.up.weight`, `${at}.up.bias`], multiplied: [`${at}.down.weight`], factors }];
 }
 
+//| 05-inference/4-smaller-numbers.ipynb#model-folds
 /** The folds of a block's feed-forward half. */
 export function feedForwardFolds({ feedForward, norms }: Block, at: string): Fold[] {
   const path = `${at}.feedForward`;
@@ -325,6 +328,7 @@ export function dividedSquares(weight: ModelWeight, squares: Float64Array, folds
   });
 }
 
+//| 05-inference/4-smaller-numbers.ipynb#calibrated
 /**
  * The numbers that weights should have before they are rounded, so that the model spoils a text least: channels that the text makes
  * strong are made larger where rounding happens and smaller where it does not, and groups are cut off where that helps the rest.

@@ -209,6 +209,13 @@ export function zeroPointReader(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#join-codes
+/** The tensors that a packed weight is in a file. */
+export interface CodeParts {
+  codes: StoredTensor;
+  scales: StoredTensor;
+  zeros?: StoredTensor;
+}
+
 /** The sizes that a tensor of whole numbers states. */
 export function statedShape(stated: StoredTensor): number[] {
   const { buffer, byteOffset, length } = alignBytes(stated.read(), 8);
@@ -232,6 +239,30 @@ export function formatOfCodes(
   );
 }
 
+/** Throws unless codes, scales and zero points make a weight of the stated shape. */
+export function checkCodeParts(
+  name: string,
+  { shape, groups, codes, scales, zeros }: { shape: number[]; groups: number } & CodeParts,
+): void {
+  const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
+  const blocks = [...rows.slice(0, -1), Math.ceil(rows[rows.length - 1] / 8), groups];
+  const isFitting =
+    codes.dtype === "I32" &&
+    codes.shape.slice(0, -1).join() === rows.join() &&
+    scales.shape.join() === [...rows, groups].join() &&
+    (!zeros || (zeros.dtype === "I32" && zeros.shape.join() === blocks.join())) &&
+    rows.length > 0 &&
+    columns % groups === 0;
+  if (isFitting) return;
+  const parts = [codes, scales, ...(zeros ? [zeros] : [])].map(
+    (part) => `${part.dtype} [${part.shape.join(", ")}]`,
+  );
+  throw new Error(
+    `The weight ${name} says that it is [${shape.join(", ")}], which its ${parts.join(", ")} do not make.`,
+  );
+}
+
+//| 03-moe/a-files-of-weights.ipynb#joined-codes
 /** The one tensor that codes, scales, zero points and the sizes are. Throws unless they fit one another. */
 export function joinedCodes(
   name: string,
@@ -244,28 +275,10 @@ export function joinedCodes(
   ] as const)
     if (!part) throw new Error(`The weight ${name}_packed has no ${name}${suffix} beside it.`);
   const shape = stated!.dtype === "I64" ? statedShape(stated!) : [];
-  const [rows, columns, groups] = [
-    shape.slice(0, -1),
-    shape[shape.length - 1],
-    scales!.shape[scales!.shape.length - 1],
-  ];
-  const blocks = [...rows.slice(0, -1), Math.ceil(rows[rows.length - 1] / 8), groups];
+  const columns = shape[shape.length - 1];
+  const groups = scales!.shape[scales!.shape.length - 1];
   const bits = (32 * codes!.shape[codes!.shape.length - 1]) / columns;
-  const isFitting =
-    codes!.dtype === "I32" &&
-    codes!.shape.slice(0, -1).join() === rows.join() &&
-    scales!.shape.join() === [...rows, groups].join() &&
-    (!zeros || (zeros.dtype === "I32" && zeros.shape.join() === blocks.join())) &&
-    rows.length > 0 &&
-    columns % groups === 0;
-  if (!isFitting) {
-    const parts = [codes!, scales!, ...(zeros ? [zeros] : [])].map(
-      ({ dtype, shape }) => `${dtype} [${shape.join(", ")}]`,
-    );
-    throw new Error(
-      `The weight ${name} says that it is [${shape.join(", ")}], which its ${parts.join(", ")} do not make.`,
-    );
-  }
+  checkCodeParts(name, { shape, groups, codes: codes!, scales: scales!, zeros });
   const format = formatOfCodes(name, bits, columns / groups, zeros !== undefined, groups === 1);
   const read: StoredTensor["read"] =
     format === int8Format ? (from, to) => flipSigns(codes!.read(from, to)) : codes!.read;
@@ -660,6 +673,21 @@ export function packZeroPoints(words: PackedArray, rows: number, groups: number)
   return packed;
 }
 
+/** The tensor of zero points: those of eight neighbouring rows in a word. */
+export function zeroPart(suffix: string, rows: number[], groups: number): FilePart {
+  const inBlock = rows[rows.length - 1];
+  const packed = (words: PackedArray) =>
+    joinedBytes(
+      Array.from({ length: sizeOf(rows) / inBlock }, (_, stack) => {
+        const own = words.subarray(stack * inBlock * groups, (stack + 1) * inBlock * groups);
+        return bytesIn(packZeroPoints(own, inBlock, groups));
+      }),
+    );
+  const shape = [...rows.slice(0, -1), Math.ceil(inBlock / 8), groups];
+  return { suffix, dtype: "I32", shape, bytesOf: (arrays) => packed(arrays()[1]) };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#code-parts
 /** The tensors of codes and scales. */
 export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
@@ -691,23 +719,10 @@ export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
     },
   ];
   if (!hasZeros) return parts;
-  const inBlock = rows[rows.length - 1];
-  const packed = (words: PackedArray) =>
-    joinedBytes(
-      Array.from({ length: sizeOf(rows) / inBlock }, (_, stack) =>
-        bytesIn(
-          packZeroPoints(
-            words.subarray(stack * inBlock * groups, (stack + 1) * inBlock * groups),
-            inBlock,
-            groups,
-          ),
-        ),
-      ),
-    );
-  const blocks = [...rows.slice(0, -1), Math.ceil(inBlock / 8), groups];
-  return [...parts, { suffix: zeros, dtype: "I32", shape: blocks, bytesOf: (arrays) => packed(arrays()[1]) }];
+  return [...parts, zeroPart(zeros, rows, groups)];
 }
 
+//| 03-moe/a-files-of-weights.ipynb#file-parts-2
 /** The tensors that a file holds of a weight [..., columns] in a format. */
 export function fileParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];

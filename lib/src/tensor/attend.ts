@@ -138,6 +138,7 @@ export function checkKeyValues(queries: Tensor, { keys, values, blocks, lengths,
     );
 }
 
+//| 02-attention/7-the-fused-kernel.ipynb#check-attend
 /** Throws unless everything that fused attention is given fits together. */
 export function checkAttend({ queries, keyValues, visibility, scoring }: AttendInputs): void {
   checkKeyValues(queries, keyValues);

@@ -155,6 +155,7 @@ await test("a mask leaves only what it allows", () => {
   ]);
 });
 
+//| 05-inference/1-sampling.ipynb#log-probabilities-test
 await test("log-probabilities are the logarithms of the model's probabilities, the likeliest first", () => {
   const scores = scoresOf([0.1, 0.6, 0.3]).map((score) => score + 7);
   [0.1, 0.6, 0.3].forEach((p, id) => expect(logProbabilities(scores)[id]).toBeCloseTo(Math.log(p), 12));
@@ -250,6 +251,7 @@ function randomRow(vocab: number, seed: number): { scores: Float32Array; row: Sa
   };
 }
 
+//| 05-inference/1-sampling.ipynb#gpu-random-test
 await test("the GPU draws what the plain form draws, on random scores, settings, texts and masks", async () => {
   const shapes = fc.record({
     vocab: fc.constantFrom(2, 17, 64, 500),
@@ -309,6 +311,7 @@ await test("ties, scores of −∞, masks and the ends of the line are as in the
   ).toEqual(cases.map(([, id]) => id));
 });
 
+//| 05-inference/1-sampling.ipynb#gpu-test-damaged
 await test("scores that are no numbers, and masks that allow nothing, give no token but the usual sentence", async () => {
   const row = (mask?: number): SampledRow => ({
     ...greedyRow,
@@ -381,6 +384,7 @@ await test("the vocabulary of GPT-2, with each kind of setting", async () => {
   );
 });
 
+//| 05-inference/1-sampling.ipynb#gpu-test-draws
 await test("draws follow the distribution that the settings leave: chi-square over many random numbers", async () => {
   const scores = scoresOf([0.02, 0.3, 0.05, 0.2, 0.08, 0.25, 0.01, 0.09]);
   const settings: SamplingSettings = {
@@ -432,6 +436,7 @@ async function likeliestOf(scores: ArrayLike<number>[], ids: number[], count: nu
   }));
 }
 
+//| 05-inference/1-sampling.ipynb#gpu-likeliest-test
 await test("the likeliest tokens and their log-probabilities are those of the plain form", async () => {
   for (const [vocab, count] of [
     [17, 5],

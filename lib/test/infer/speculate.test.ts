@@ -248,6 +248,7 @@ await test("certain guesses never change a text: random settings, numbers of gue
   }
 });
 
+//| 05-inference/5-guessing-ahead.ipynb#penalties-test
 await test("penalties count the guesses that were kept, in the text and in the draft", async () => {
   const [model, prompt] = [familyModel("llama"), [5, 6, 5, 7]];
   const penalties = { repetitionPenalty: 1.5, frequencyPenalty: 0.4, presencePenalty: 0.3 };

@@ -272,6 +272,7 @@ await test("packed numbers are near the originals, each format as near as its bi
   ]);
 });
 
+//| 02-attention/2-matrix-products.ipynb#formats-test-shapes
 const packedShapes = [
   [1, 8, 48],
   [5, 36, 20],
@@ -400,6 +401,7 @@ function invariantForms(shape: MatmulShape): Record<string, Kernel> {
   };
 }
 
+//| 02-attention/2-matrix-products.ipynb#invariant-bits-test
 await test("a row has the same bits in every kernel of inference, whatever rows are beside it, in every format", async () => {
   for (const [format, columns, k, halves] of [
     [f32Format, 37, 44, false],
