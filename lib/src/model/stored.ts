@@ -239,6 +239,7 @@ export function formatOfCodes(
   );
 }
 
+//| 03-moe/a-files-of-weights.ipynb#check-code-parts
 /** Throws unless codes, scales and zero points make a weight of the stated shape. */
 export function checkCodeParts(
   name: string,
