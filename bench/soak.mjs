@@ -1,7 +1,7 @@
 // A server under load for a while: clients that ask for texts of random lengths, whole, as streams and in JSON, and often leave in the
 // middle. At the end nothing may have failed, every block of the cache must be free, and memory must be as flat as it was halfway.
 // node bench/soak.mjs [--minutes N] [--clients N] [--model DIR]
-import { spawn } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
 import fs from "node:fs";
 import os from "node:os";
@@ -22,8 +22,10 @@ const minutes = Number(options.minutes);
 async function startServer(template) {
   const args = ["serve", "--port", "0", "--model", options.model, "--chat-template", template];
   const log = path.join(path.dirname(template), "log");
-  const child = spawn(process.execPath, [path.join(root, "lib/bin/tslm.mjs"), ...args, "--log", log]);
-  process.once("exit", () => child.kill("SIGKILL"));
+  const child = fork(path.join(root, "lib/bin/tslm.mjs"), [...args, "--log", log], {
+    silent: true,
+    execArgv: [],
+  });
   child.stderr.pipe(process.stderr);
   child.once("exit", (code) => {
     if (!isEnding) fail(`the server ended with code ${code}`);

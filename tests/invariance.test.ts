@@ -4,7 +4,9 @@ import { expect, test } from "vitest";
 import { readSafetensors, toInt32 } from "../lib/src/formats/safetensors.js";
 import { openGpu } from "../lib/src/gpu/device.js";
 import { type KeyValueCache, keyValueCache, pagedCache } from "../lib/src/infer/cache.js";
+import { parseModelConfig } from "../lib/src/model/config.js";
 import { forward } from "../lib/src/model/decoder.js";
+import { randomModel } from "../lib/src/model/families.js";
 import { ropeTables } from "../lib/src/model/positions.js";
 import type { Model } from "../lib/src/model/structure.js";
 import { loadModel } from "../lib/src/model/weights.js";
@@ -53,6 +55,36 @@ async function readTokens(
 }
 
 const bitsOf = (rows: Float32Array[]) => rows.map((row) => Array.from(new Uint32Array(row.buffer)));
+
+/** A model of a family, wider than the fixture, so that its sums have several slices. */
+function wider(family: string, more: Record<string, unknown>): Model {
+  const config = JSON.parse(fs.readFileSync(`${folder}/${family}/config.json`, "utf8"));
+  return randomModel(parseModelConfig({ ...config, ...more }), 1);
+}
+
+test("so do mixtures of experts that are wider than the fixtures", async () => {
+  for (const [family, more] of [
+    ["qwen3_moe", { hidden_size: 160, moe_intermediate_size: 96 }],
+    ["gpt_oss", { hidden_size: 96, intermediate_size: 160 }],
+  ] as const) {
+    const model = wider(family, more);
+    const [text] = textsOf(family);
+    const [whole, chunks] = [keyValueCache(model.config, 24), keyValueCache(model.config, 60)];
+    const [expected] = await readTokens(model, whole, [text], [0], 24);
+    for (const [from, tokens] of [
+      [0, 1],
+      [1, 1],
+      [2, 13],
+      [15, 1],
+      [16, 8],
+    ]) {
+      const [rows] = await readTokens(model, chunks, [text], [from], tokens);
+      expect(bitsOf(rows), `${family}, ${tokens} from ${from} on`).toEqual(
+        bitsOf(expected.slice(from, from + tokens)),
+      );
+    }
+  }
+});
 
 for (const family of ["qwen3", "qwen3_moe", "gpt_oss", "gemma3", "deepseek_v3", "gpt2", "olmoe"]) {
   test(`${family}: a text read in chunks of any size, alone or beside others, gives the same bits`, async () => {

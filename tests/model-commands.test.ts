@@ -140,6 +140,55 @@ describe("tslm init", () => {
   });
 });
 
+describe("tslm init --upcycle", () => {
+  const shape = { ...referenceConfig, model_type: "qwen3", architectures: undefined };
+  const ofExperts =
+    "num_local_experts num_experts_per_tok moe_intermediate_size norm_topk_prob router_aux_loss_coef " +
+    "decoder_sparse_step mlp_only_layers output_router_logits";
+  for (const key of ofExperts.split(" ")) delete shape[key];
+  const experts = { num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: shape.intermediate_size };
+  const sparse = { ...shape, ...experts, model_type: "qwen3_moe", norm_topk_prob: true };
+
+  test("a dense model becomes a sparse one that computes the same, without a GPU; renewed, it does not", async () => {
+    await run(["init", "--config", writeJson("dense.json", shape), "--out", "dense"]);
+    const args = [
+      "init",
+      "--config",
+      writeJson("sparse.json", sparse),
+      "--upcycle",
+      "dense",
+      "--out",
+      "copies",
+    ];
+    const { status, stderr } = runWithoutGpu(args);
+    expect({ status, stderr }).toMatchObject({ status: 0 });
+    await run([...args.slice(0, -1), "renewed", "--renewed", "0.5"]);
+    const file = writeJson("rows.json", rows);
+    const lossOf = async (model: string) =>
+      Number.parseFloat((await run(["score", "--model", model, "--ids", file])).stdout);
+    const loss = await lossOf("dense");
+    expect(Math.abs((await lossOf("copies")) - loss)).toBeLessThan(1e-5);
+    expect(Math.abs((await lossOf("renewed")) - loss)).toBeGreaterThan(1e-4);
+  });
+
+  test("what does not fit is refused in one sentence, and nothing is written", async () => {
+    const other = writeJson("other.json", { ...sparse, num_attention_heads: 2 });
+    const refusals: [string[], string][] = [
+      [["--config", other, "--upcycle", "dense"], "The models differ in more than experts: heads is 4"],
+      [["--config", "dense.json", "--upcycle", "dense"], "has no experts"],
+      [["--config", "sparse.json", "--upcycle", "nowhere"], "nowhere"],
+      [["--config", "sparse.json", "--renewed", "0.5"], "--renewed is for --upcycle"],
+      [["--config", "sparse.json", "--upcycle", "dense", "--renewed", "2"], "a number between 0 and 1"],
+    ];
+    for (const [args, sentence] of refusals) {
+      const { status, stderr } = await run(["init", ...args, "--out", "never"]);
+      expect(status, sentence).not.toBe(0);
+      expect(stderr).toContain(sentence);
+      expect(fs.existsSync(path.join(folder, "never", "config.json"))).toBe(false);
+    }
+  });
+});
+
 describe("tslm score", () => {
   test.each(["llama", "qwen3", "qwen3_moe"])(
     "%s: loss and logits are those of transformers",

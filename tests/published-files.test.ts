@@ -3,7 +3,12 @@
 import fs from "node:fs";
 import { expect, test } from "vitest";
 import { type SafetensorsTensor, readSafetensors, writeSafetensors } from "../lib/src/formats/safetensors.js";
-import { configWarnings, modelConfigText, parseModelConfig } from "../lib/src/model/config.js";
+import {
+  completeModelConfig,
+  configWarnings,
+  modelConfigText,
+  parseModelConfig,
+} from "../lib/src/model/config.js";
 import { storedTensors } from "../lib/src/model/stored.js";
 import { checkModelFiles } from "../lib/src/model/weights.js";
 
@@ -245,5 +250,35 @@ test("configurations of published models are read, whatever else stands in them"
   const original = JSON.parse(fs.readFileSync("tests/fixtures/configs/deepseek-v3.json", "utf8"));
   expect(() => parseModelConfig({ ...original, quantization_config: fp8 })).toThrow(
     'quantization_config is given (quant_method "fp8"), but such models are not run so far.',
+  );
+});
+
+/** What we write for a configuration of a family as a person writes it: its text, which reads back as the same. */
+function writtenFor(given: Record<string, unknown>): string {
+  const sizes = { vocab_size: 64, max_position_embeddings: 48 };
+  const keys = { hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4, ...given };
+  const config = parseModelConfig(completeModelConfig(keys, sizes));
+  const text = modelConfigText(config);
+  expect(parseModelConfig(JSON.parse(text))).toEqual(config);
+  return text;
+}
+
+test("what is written says what other software would assume otherwise, or cannot do without", () => {
+  // Without a word on positions other software takes gpt-oss's own rescaling.
+  const unscaled = JSON.parse(writtenFor({ model_type: "gpt_oss", rope_parameters: {} }));
+  expect(unscaled).toMatchObject({ rope_scaling: { rope_type: "default" }, rope_theta: 150000 });
+  expect(JSON.parse(writtenFor({ model_type: "gpt_oss" })).rope_scaling.rope_type).toBe("yarn");
+  // It asks these families for a window, also where no layer has one.
+  const layer_types = ["full_attention", "full_attention"];
+  for (const model_type of ["gemma2", "gemma3_text", "gpt_oss"])
+    expect(JSON.parse(writtenFor({ model_type, layer_types, sliding_window: null })).sliding_window).toBe(48);
+  // It judges a group by its two best experts, and wants a fraction where it expects one.
+  expect(writtenFor({ model_type: "glm4_moe" })).toContain('"routed_scaling_factor": 1.0');
+  expect(JSON.parse(writtenFor({ model_type: "deepseek_v3" }))).toMatchObject({
+    n_routed_experts: 8,
+    n_group: 1,
+  });
+  expect(() => writtenFor({ model_type: "deepseek_v3", n_group: 8, topk_group: 4 })).toThrow(
+    "n_group is 8, which leaves 1 of 8 experts for each group: it takes two to judge a group.",
   );
 });

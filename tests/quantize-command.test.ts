@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { openModel } from "../lib/src/cli/model.ts";
 import { int4Format, int8Format, mxfp4Format } from "../lib/src/kernels/formats.ts";
 import { parametersOf, weightsOf } from "../lib/src/model/families.ts";
-import { storedNumbers } from "../lib/src/model/gguf.ts";
+import { storedNumbers } from "../lib/src/model/stored.ts";
 import { quantizedFormat } from "../lib/src/model/quantize.ts";
 import { savedFormats, storedTensors } from "../lib/src/model/stored.ts";
 import { checkModelFiles } from "../lib/src/model/weights.ts";

@@ -31,6 +31,7 @@ export const usualOptions: Omit<ServiceOptions, "model"> = {
   host: "127.0.0.1",
   port: 0,
   dtype: "auto",
+  cache: "f32",
   maxBody: 1e6,
   maxSequences: 32,
   maxQueue: 256,

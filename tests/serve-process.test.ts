@@ -1,12 +1,13 @@
 // `tslm serve` as a process: how it begins and ends, what it writes, what it does when its device is lost.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import fs from "node:fs";
 import net from "node:net";
 import path from "node:path";
 import { expect, test } from "vitest";
 import { writeServed } from "./serve-parts.ts";
 import { startServer } from "./serving.ts";
-import { expectRefusal, testFolder, tslmHere } from "./tslm.ts";
+import { binary, expectRefusal, testFolder, tslmHere } from "./tslm.ts";
 
 const { folder, at } = testFolder("serving");
 const model = writeServed(at("model"));
@@ -25,6 +26,26 @@ test("what cannot be served is one sentence", async () => {
   const refused = await serve("--model", "model", "--port", String(port));
   taken.close();
   expectRefusal(refused, `tslm: Port ${port} is taken: choose another with --port.\n`);
+});
+
+test("a server that a program forked ends with that program, however that ends", async () => {
+  const program = `
+    import { fork } from "node:child_process";
+    const server = fork(${JSON.stringify(binary)}, ["serve", "--port", "0", "--model", ${JSON.stringify(model)}], { silent: true });
+    server.stdout.on("data", (text) => /http:/.test(text) && process.stdout.write(String(server.pid)));`;
+  fs.writeFileSync(at("parent.mjs"), program);
+  const parent = spawn(process.execPath, [at("parent.mjs")]);
+  const [said] = await once(parent.stdout, "data");
+  parent.kill("SIGKILL");
+  const isThere = () => {
+    try {
+      return process.kill(Number(said), 0);
+    } catch {
+      return false;
+    }
+  };
+  expect(isThere()).toBe(true);
+  await expect.poll(isThere, { timeout: 60_000 }).toBe(false);
 });
 
 test("a key, a log file, and an end that lets the running finish", async () => {
@@ -71,6 +92,8 @@ test("a second signal ends it at once", async () => {
   const server = await startServer(
     "--model",
     path.join(import.meta.dirname, "fixtures/gguf/stories260k-q8_0.gguf"),
+    "--cache",
+    "int8",
   );
   const gone = server
     .ask("/v1/completions", { prompt: "Once", max_tokens: 10_000, n: 32, temperature: 1 })

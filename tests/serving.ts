@@ -1,5 +1,5 @@
 // A server for tests: the real program in a process of its own, on a port that is free.
-import { spawn } from "node:child_process";
+import { fork } from "node:child_process";
 import { once } from "node:events";
 import { binary } from "./tslm.ts";
 
@@ -20,16 +20,15 @@ export interface Serving {
 
 /** Starts `tslm serve` and waits until it listens. */
 export async function startServer(...args: string[]): Promise<Serving> {
-  const child = spawn(process.execPath, [binary, "serve", "--port", "0", ...args]);
-  process.once("exit", () => child.kill("SIGKILL"));
+  const child = fork(binary, ["serve", "--port", "0", ...args], { silent: true, execArgv: [] }); // it ends when this process does
   const ended = once(child, "exit");
   let [out, said] = ["", ""];
   let isEnding = false;
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => {
     said += text;
   });
   const url = await new Promise<string>((resolve, reject) => {
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    child.stdout!.setEncoding("utf8").on("data", (text: string) => {
       out += text;
       const [address] = /http:\/\/\S+:\d+/.exec(out) ?? [];
       if (address) resolve(address);

@@ -327,3 +327,53 @@ test("a loss that is no number stops the run with a sentence, and the last check
   expectRefusal(result, "is no number any more at step");
   expect(fs.existsSync(at("wild", "report.txt"))).toBe(false);
 });
+
+test("a run begins with a given model: its weights, its shape, its tokenizer; and is taken up like any other", () => {
+  const write = (name: string, json: unknown) => fs.writeFileSync(at(name), JSON.stringify(json));
+  const { model: shape, ...others } = config;
+  write("given.json", { model: { ...shape, vocab_size: 300 }, tokenizer: "bytes", context: 16 });
+  expect(tslm("init", "--config", "given.json", "--seed", "9", "--out", "given").status).toBe(0);
+  const still = { ...others, steps: 1, optimizer: { kind: "adamw", learning_rate: 1e-12 } };
+  write("still.json", { ...still, model: { hidden_size: 8 }, tokenizer: { vocab_size: 400 } });
+  const { status, stderr } = tslm(
+    "train",
+    "--config",
+    "still.json",
+    "--init-from",
+    "given",
+    "--out",
+    "further",
+  );
+  expect(status, stderr).toBe(0);
+  const numbers = (folder: string) => {
+    const { tensors } = readSafetensors(fs.readFileSync(at(folder, "model.safetensors")));
+    return [...tensors].map(([name, { data }]) => [name, new Float32Array(data.slice().buffer)] as const);
+  };
+  const after = new Map(numbers("further/model"));
+  for (const [name, values] of numbers("given"))
+    for (const [i, value] of values.entries())
+      expect(Math.abs(after.get(name)![i] - value), name).toBeLessThan(1e-6);
+  expect(fs.readFileSync(at("further", "model", "tokenizer.json"))).toEqual(
+    fs.readFileSync(at("given", "tokenizer.json")),
+  );
+  expect(JSON.parse(fs.readFileSync(at("further", "run.json"), "utf8")).config.init_from).toBe(at("given"));
+  const resumed = tslm("train", "--out", "further", "--resume", "--set", "steps=2");
+  expect(resumed.status, resumed.stderr).toBe(0);
+  // Data that was encoded in another way, and a folder without a model.
+  const wrong = tslm("train", "--config", "still.json", "--init-from", "nowhere", "--out", "never");
+  expectRefusal(wrong, "nowhere");
+  fs.writeFileSync(at("text.txt"), "some words that are there to be encoded, again and again. ".repeat(20));
+  tslm("data", "prepare", "text.txt", "--tokenizer", "char", "--out", "letters");
+  const other = tslm(
+    "train",
+    "--config",
+    "still.json",
+    "--init-from",
+    "given",
+    "--data",
+    "letters",
+    "--out",
+    "never",
+  );
+  expectRefusal(other, "The data was encoded with another tokenizer than that of");
+});

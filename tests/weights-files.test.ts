@@ -340,6 +340,14 @@ describe("files that are damaged or lie", () => {
       (tensors) => tensors.set(gate, { dtype: "F32", shape: [1], data: new Uint8Array(4) }),
       `The configuration has no place for the weights ${gate}_blocks, ${gate}_scales.`,
     ],
+    [
+      "endless",
+      (tensors) => {
+        const { data, ...scales } = tensors.get(`${gate}_scales`)!;
+        tensors.set(`${gate}_scales`, { ...scales, data: data.map((scale, i) => (i === 9 ? 255 : scale)) });
+      },
+      `The weight ${gate} has a scale that is no number (255): copy its file again.`,
+    ],
   ])("MXFP4 that is none: %s", async (name, change, sentence) => {
     const model = changed(
       `mxfp4-${name}`,
@@ -351,6 +359,7 @@ describe("files that are damaged or lie", () => {
       },
       path.join(fixtures, "mxfp4"),
     );
-    await expect(openModel(model, "auto")).rejects.toThrow(sentence);
+    for (const dtype of ["auto", "f32"] as const)
+      await expect(openModel(model, dtype)).rejects.toThrow(sentence);
   });
 });

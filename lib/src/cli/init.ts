@@ -10,10 +10,11 @@ import { randomModelPieces } from "../model/weights.js";
 import { sizeOf } from "../tensor/tensor.js";
 import { drawInThreads } from "./draw-normals.js";
 import { readJson } from "./files.js";
-import { checkArraySize, checkRoom, writeModel } from "./model.js";
+import { upcycledPieces } from "../model/upcycling.js";
+import { checkArraySize, checkRoom, withStoredModel, writeModel } from "./model.js";
 import { type ModelParts, modelFolder, readChatTemplate } from "./model-folder.js";
-import { shardOption, wholeNumber } from "./options.js";
-import { examples, printJson } from "./run.js";
+import { numberBetween, shardOption, wholeNumber } from "./options.js";
+import { examples, printJson, UsageError } from "./run.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { openTokenizer } from "./open-tokenizer.js";
 import { defaultTrainConfig } from "../train/configuration.js";
@@ -25,6 +26,16 @@ export function configure(command: Command): void {
     .option(
       "--tokenizer <file|bytes>",
       "the tokenizer to leave beside the weights (default: what a training configuration names, or a tokenizer.json beside the config.json)",
+    )
+    .option(
+      "--upcycle <dir>",
+      "begin as the dense model in this folder: each expert is a copy of its feed-forward layer",
+    )
+    .option(
+      "--renewed <share>",
+      "with --upcycle: the share of each expert that begins afresh",
+      numberBetween(0, 1),
+      0,
     )
     .option("--seed <s>", "the same seed gives the same bytes", wholeNumber(), 1)
     .requiredOption("--out <dir>", "the folder to write into")
@@ -40,6 +51,7 @@ export function configure(command: Command): void {
     command,
     "npx tslm init --config config.json --seed 1 --out model",
     "npx tslm init --config config.json --out model --dtype bf16 --max-shard-size 200MB",
+    "npx tslm init --config sparse.json --upcycle model --out sparse",
   );
 }
 
@@ -47,6 +59,8 @@ export function configure(command: Command): void {
 interface InitOptions {
   config: string;
   tokenizer?: string;
+  upcycle?: string;
+  renewed: number;
   seed: number;
   out: string;
   dtype: "f32" | "f16" | "bf16";
@@ -55,21 +69,19 @@ interface InitOptions {
 }
 
 async function init(options: InitOptions): Promise<void> {
-  const { config, tokenizer, chatTemplate } = await readDescription(options.config, options.tokenizer);
+  const { upcycle } = options;
+  if (options.renewed > 0 && upcycle === undefined)
+    throw new UsageError("--renewed is for --upcycle: name the folder of a dense model with that");
+  const beside = upcycle !== undefined && hasTokenizer(upcycle) ? upcycle : undefined;
+  const description = await readDescription(options.config, options.tokenizer ?? beside);
+  const { config, tokenizer } = description;
   const { total, active } = countParameters(config);
   const dtype = options.dtype.toUpperCase() as "F32" | "F16" | "BF16";
   for (const { name, shape } of weightsOf(config)) checkArraySize(4 * sizeOf(shape), `The weight ${name}`);
   checkRoom(options.out, (dtype === "F32" ? 4 : 2) * total, `A model of ${total} parameters`);
-  const drawing = drawInThreads();
-  try {
-    await writeModel(options.out, { by: "init", inputs: [options.config] }, () => {
-      const settings = { dtype, maxShardBytes: options.maxShardSize };
-      const weights = randomModelPieces(config, options.seed, drawing.draw, settings);
-      return modelFolder({ config, dtype, weights, tokenizer, chatTemplate });
-    });
-  } finally {
-    await drawing.close();
-  }
+  await (upcycle === undefined
+    ? writeRandom(options, description)
+    : writeUpcycled(upcycle, options, description));
   if (options.json) return printJson({ folder: options.out, parameters: total, active_parameters: active });
   const ofThem = active === total ? "" : `, of which a token meets ${active}`;
   process.stdout.write(`${total} parameters${ofThem}, in ${options.out}\n`);
@@ -77,6 +89,38 @@ async function init(options: InitOptions): Promise<void> {
     process.stderr.write(
       `${options.out} has no tokenizer: give one with --tokenizer for text to go in and out.\n`,
     );
+}
+
+/** How the files of a model are written. */
+function savingOf(options: InitOptions) {
+  const dtype = options.dtype.toUpperCase() as "F32" | "F16" | "BF16";
+  return { dtype, maxShardBytes: options.maxShardSize };
+}
+
+/** Writes a model with random weights. */
+async function writeRandom(options: InitOptions, description: Description): Promise<void> {
+  const saving = savingOf(options);
+  const drawing = drawInThreads();
+  try {
+    await writeModel(options.out, { by: "init", inputs: [options.config] }, () => {
+      const weights = randomModelPieces(description.config, options.seed, drawing.draw, saving);
+      return modelFolder({ ...description, dtype: saving.dtype, weights });
+    });
+  } finally {
+    await drawing.close();
+  }
+}
+
+/** Writes a model that begins as the dense one in a folder. */
+async function writeUpcycled(folder: string, options: InitOptions, description: Description): Promise<void> {
+  const saving = savingOf(options);
+  const { seed, renewed } = options;
+  await withStoredModel(folder, (dense) => {
+    const weights = upcycledPieces(dense, description.config, { ...saving, seed, renewed });
+    return writeModel(options.out, { by: "init", inputs: [options.config, folder] }, () =>
+      modelFolder({ ...description, dtype: saving.dtype, weights }),
+    );
+  });
 }
 
 /** A model that a file describes, and the tokenizer that a training configuration names. */
@@ -99,12 +143,17 @@ export async function readDescription(file: string, asked?: string): Promise<Des
         folder,
       );
     const config = checkedConfig(json);
-    const beside = fs.existsSync(path.join(folder, "tokenizer.json")) ? folder : undefined;
+    const beside = hasTokenizer(folder) ? folder : undefined;
     const name = asked ?? beside;
     return name === undefined ? { config } : withTokenizer(config, openTokenizer(name), name);
   } catch (error) {
     throw new Error(`${file}: ${(error as Error).message}`);
   }
+}
+
+/** Whether a folder has a tokenizer beside its weights. */
+function hasTokenizer(folder: string): boolean {
+  return fs.existsSync(path.join(folder, "tokenizer.json"));
 }
 
 /** A tokenizer that was asked for, seen from anywhere. */

@@ -10,7 +10,7 @@ import { type OperandFormat, f32Format } from "../kernels/operands.js";
 import { type InputSquares, calibrated, inputSquares } from "../model/calibration.js";
 import { checkIds } from "../model/decoder.js";
 import { weightsOf } from "../model/families.js";
-import { storedNumbers } from "../model/gguf.js";
+import { storedNumbers } from "../model/stored.js";
 import { type QuantizeSettings, formatBytes, quantizedConfig, quantizedFormat } from "../model/quantize.js";
 import { type StoredTensor, weightsFiles } from "../model/stored.js";
 import { type ModelWeight, partAt } from "../model/structure.js";

@@ -4,7 +4,8 @@ import type { AddressInfo, Socket } from "node:net";
 import path from "node:path";
 import type { Duplex } from "node:stream";
 import { createAdaptorServer } from "@hono/node-server";
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
+import type { CacheFormat } from "../infer/cache.js";
 import { openEngine } from "../infer/engine.js";
 import type { ModelDtype } from "../model/weights.js";
 import { readText } from "./files.js";
@@ -27,6 +28,7 @@ interface ServeOptions {
   apiKey?: string;
   chatTemplate?: string;
   dtype: ModelDtype;
+  cache: CacheFormat;
   log?: string;
   maxBody: number;
   maxSequences: number;
@@ -51,6 +53,11 @@ export function configure(command: Command): void {
       "write conversations down by this Jinja template, not by the model's own",
     )
     .addOption(dtypeOption())
+    .addOption(
+      new Option("--cache <format>", "how keys and values are kept; int8 takes a quarter of the memory")
+        .choices(["f32", "int8"])
+        .default("f32"),
+    )
     .option("--max-body <size>", "the longest body of a request", byteSize, 8e6)
     .option("--max-sequences <n>", "answers that are written at once", wholeNumber(1), 32)
     .option("--max-queue <n>", "answers that may wait for their turn", wholeNumber(0), 256)
@@ -89,7 +96,7 @@ function openLog(file: string | undefined): (line: string) => void {
 
 /** Opens the model that the options name, and gives what answers are made with. */
 export async function openModelService(options: ServeOptions): Promise<Service> {
-  const { model: folder, dtype, name = nameOf(folder), maxSequences } = options;
+  const { model: folder, dtype, cache, name = nameOf(folder), maxSequences } = options;
   const tokenizer = await openTokenizer(folder);
   const template = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
   const generation = readGenerationConfig(folder);
@@ -104,7 +111,7 @@ export async function openModelService(options: ServeOptions): Promise<Service> 
     async () => {
       const opened = model ?? (await openModel(folder, dtype));
       model = undefined; // when its device is lost, so are its weights
-      return openEngine(opened, { maxSequences });
+      return openEngine(opened, { maxSequences, cache });
     },
     (text) => process.stderr.write(`${folder}: ${text}\n`),
   );
@@ -194,9 +201,10 @@ async function run(options: ServeOptions): Promise<void> {
   await server.close();
 }
 
-/** Waits for a signal to end; the next one ends the process. */
+/** Waits for a signal to end; the next one ends the process. A server that a program forked ends with that program. */
 function signalled(): Promise<void> {
   return new Promise((resolve) => {
+    process.once("disconnect", resolve);
     let isSecond = false;
     for (const signal of Object.keys(stopSignals) as (keyof typeof stopSignals)[])
       process.on(signal, () => {

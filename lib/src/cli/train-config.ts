@@ -15,7 +15,8 @@ import { readJson } from "./files.js";
 import { readChatTemplate } from "./model-folder.js";
 import { UsageError } from "./run.js";
 import { checkedJson, parseChecked } from "../data/files.js";
-import { completeModelConfig, parseModelConfig } from "../model/config.js";
+import { completeModelConfig, modelConfigToJson, parseModelConfig } from "../model/config.js";
+import { withStoredModel } from "./model.js";
 
 /** What a run's folder says about it, in run.json. */
 export interface RunFile {
@@ -29,6 +30,7 @@ export interface TrainFlags {
   config?: string;
   out: string;
   data?: string;
+  initFrom?: string;
   set?: string[];
   resume?: boolean;
   tune?: boolean;
@@ -88,7 +90,7 @@ function checkBelongs(begun: RunFile, saved: RunFile): void {
 }
 
 /** The configuration that the options ask for, whole and checked. File names in it are absolute. */
-export function chosenConfig(flags: TrainFlags, begun: TrainConfig | undefined): TrainConfig {
+export async function chosenConfig(flags: TrainFlags, begun: TrainConfig | undefined): Promise<TrainConfig> {
   let json = startingPoint(flags, begun);
   for (const assignment of flags.set ?? []) {
     const at = assignment.indexOf("=");
@@ -96,7 +98,9 @@ export function chosenConfig(flags: TrainFlags, begun: TrainConfig | undefined):
     json = withSetting(json, assignment.slice(0, at), settingValue(assignment.slice(at + 1)));
   }
   if (flags.data !== undefined) json = { ...json, data: flags.data };
-  const config = parseTrainConfig(resolved(json, process.cwd()));
+  if (flags.initFrom !== undefined) json = { ...json, init_from: flags.initFrom };
+  const whole = resolved(json, process.cwd());
+  const config = parseTrainConfig(begun ? whole : await withGivenModel(whole));
   // To find mistakes at once; how many tokens there are is not known yet.
   const ids = [config.model.bos_token_id, config.model.eos_token_id].flat().map((id) => Number(id) || 0);
   const sizes = {
@@ -124,6 +128,15 @@ export function modelOf(
   }
 }
 
+/** The configuration of a run that begins with a model: its shape is the run's, and its tokenizer, where it has one. */
+async function withGivenModel(json: Record<string, unknown>): Promise<Record<string, unknown>> {
+  const folder = json.init_from;
+  if (typeof folder !== "string") return json;
+  const model = await withStoredModel(folder, ({ config }) => modelConfigToJson(config));
+  const hasTokenizer = fs.existsSync(path.join(folder, "tokenizer.json"));
+  return { ...json, model, ...(hasTokenizer ? { tokenizer: folder } : {}) };
+}
+
 /** The configuration before `--set`: of the file if one is named, else that which the run was begun with. */
 function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Record<string, unknown> {
   if (flags.config !== undefined) {
@@ -138,12 +151,13 @@ function startingPoint(flags: TrainFlags, begun: TrainConfig | undefined): Recor
 
 /** The same configuration with file names seen from `folder`, and the model read where a file is named. */
 function resolved(json: Record<string, unknown>, folder: string): Record<string, unknown> {
-  const { model, tokenizer, data } = json;
+  const { model, tokenizer, data, init_from: from } = json;
   const whole = (name: string) => (name === "-" ? name : path.resolve(folder, name));
   return {
     ...json,
     ...(typeof model === "string" ? { model: readJson(whole(model)) } : {}),
     ...(typeof data === "string" ? { data: whole(data) } : {}),
+    ...(typeof from === "string" ? { init_from: whole(from) } : {}),
     ...(typeof tokenizer === "string" && !["char", "bytes"].includes(tokenizer)
       ? { tokenizer: whole(tokenizer) }
       : {}),

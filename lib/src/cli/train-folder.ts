@@ -54,7 +54,7 @@ export function checkFolder(
     checkResumed(out, config, begun.config);
     return;
   }
-  const inputs = [flags.config, config.data, config.tokenizer].flatMap((input) =>
+  const inputs = [flags.config, config.data, config.tokenizer, config.init_from].flatMap((input) =>
     typeof input === "string" && fs.existsSync(input) ? [input] : [],
   );
   checkApart(out, inputs);

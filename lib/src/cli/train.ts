@@ -17,9 +17,12 @@ import {
 import { type TrainConfig, settingsThatDiffer, trainingSettings } from "../train/configuration.js";
 import { type StepReport, LostRun, train as trainLoop } from "../train/loop.js";
 import { type Run, checkpointModel, runFiles, runState, startRun } from "../train/run.js";
+import type { Tokenizer } from "../tokenizer/characters.js";
 import { removeLeftovers, replaceFile, syncFile } from "../data/files.js";
 import { type LogState, type RunLog, keptLines, noLines, openLog } from "../train/logs.js";
 import { openAdapter } from "./adapter.js";
+import { openModel } from "./model.js";
+import { openTokenizer } from "./open-tokenizer.js";
 import { shardOption } from "./options.js";
 import { type Progress, inWords, startProgress } from "./progress.js";
 import { advise, examples, printJson, stopSignals, systemErrorSentence } from "./run.js";
@@ -61,6 +64,7 @@ export function configure(command: Command): void {
       "--data <dir>",
       "prepared data (tslm data prepare), or a file of documents; instead of the configuration's",
     )
+    .option("--init-from <dir>", "begin with the weights, tokenizer and shape of the model in this folder")
     .option("--set <key=value...>", "change a setting, such as steps=200 or optimizer.learning_rate=1e-3")
     .option("--resume", "go on with the run in the folder from its last checkpoint")
     .option(
@@ -75,6 +79,7 @@ export function configure(command: Command): void {
     command,
     "npx tslm train --config configs/default.json --out runs/default",
     "npx tslm train --config configs/shakespeare-char.json --data data --out runs/shakespeare --set seed=2",
+    "npx tslm train --config configs/default.json --init-from runs/default/model --data more --out runs/more",
     "npx tslm train --out runs/default --resume",
   );
 }
@@ -82,7 +87,7 @@ export function configure(command: Command): void {
 async function train(flags: TrainFlags): Promise<void> {
   const checkpoint = flags.resume ? latestCheckpoint(flags.out) : undefined;
   const begun = readRunFile(flags.out, checkpoint);
-  const config = chosenConfig(flags, begun?.config);
+  const config = await chosenConfig(flags, begun?.config);
   checkFolder(flags, config, begun);
   const gpu = await openAdapter(); // first, so that a machine without one is told at once
   const paths = runPaths(flags.out);
@@ -207,7 +212,7 @@ async function runToEnd(run: Run, paths: RunPaths, parts: Parts): Promise<void> 
 async function openRun(parts: Opened, paths: RunPaths, checkpoint?: Checkpoint): Promise<Run> {
   const tunes = tunesBy(parts.flags.tune, parts.gpu.facts);
   recallChoices(savedTuning(checkpoint, paths), tunes && !checkpoint);
-  const model = checkpoint ? checkpointModel(checkpoint) : freshModel(parts);
+  const model = checkpoint ? checkpointModel(checkpoint) : await firstModel(parts);
   const { train, mixture, val, manifest } = parts.data;
   const data = { train: mixture ?? train, val, valSize: manifest.splits.val };
   const settings = trainingSettings(parts.config, separatorOf(parts));
@@ -233,8 +238,8 @@ function separatorOf({ config, data }: Opened): number | undefined {
   return separator;
 }
 
-/** A random model of the configuration, with room for the tokenizer's tokens and the run's context. */
-function freshModel({ config, data, gpu }: Opened): Model {
+/** The model that a run begins with: random, or a given one. It has room for the tokenizer's tokens and the run's context. */
+async function firstModel({ config, data, gpu }: Opened): Promise<Model> {
   const { tokenizer } = data;
   const sizes = { vocab_size: tokenizer.vocabSize, max_position_embeddings: config.context };
   const parsed = modelOf(config, sizes);
@@ -249,7 +254,20 @@ function freshModel({ config, data, gpu }: Opened): Model {
   // On a software adapter, GPU memory is the machine's own; how much a graphics card has, WebGPU does not say.
   const available = gpu.facts.kind === "cpu" ? os.totalmem() : undefined;
   checkRunFits(parsed, { batchSize: config.batch_size, context: config.context }, available);
-  return randomModel(parsed, config.seed);
+  if (config.init_from === undefined) return randomModel(parsed, config.seed);
+  checkSameTokens(config.init_from, tokenizer);
+  return openModel(config.init_from);
+}
+
+/** Throws unless the tokenizer of the data makes the same of a text as the one beside a model, where there is one. */
+function checkSameTokens(folder: string, { vocabSize, encode }: Tokenizer): void {
+  if (!fs.existsSync(path.join(folder, "tokenizer.json"))) return;
+  const own = openTokenizer(folder);
+  const sample = "The quick brown fox, 1234 times; über Größe — naïve 中文.\n\tfunction (x) { return 2 * x }";
+  if (own.vocabSize === vocabSize && own.encode(sample).join() === encode(sample).join()) return;
+  throw new Error(
+    `The data was encoded with another tokenizer than that of ${folder}: prepare it with --tokenizer ${folder}.`,
+  );
 }
 
 /** A run that is being watched: itself, where it writes, and what it shows. */

@@ -331,6 +331,15 @@ export const rotaryPart: ConfigPart = {
   },
 };
 
+/** The same in families whose files mean a rescaling where they name none: that there is none is said. */
+export const statedRotaryPart: ConfigPart = {
+  ...rotaryPart,
+  write: (config) => ({
+    ...rotaryPart.write(config),
+    ...(config.rope!.scaling ? {} : { rope_scaling: { rope_type: "default" } }),
+  }),
+};
+
 //| 03-moe/a-files-of-weights.ipynb#two-bases-part
 /** The objects that say how positions turn in layers of each type, from both spellings. */
 export function ropeByLayerType(json: Record<string, unknown>) {
@@ -531,12 +540,12 @@ export const upperWindowPart: ConfigPart = {
 export function alternatingWindowPart(pattern: number): ConfigPart {
   return {
     keys: ["sliding_window", "sliding_window_pattern", "layer_types"],
-    read: (json, { layers }) => {
+    read: (json, { layers, contextLength }) => {
       const schema = z.object({ sliding_window_pattern: sizeSchema().default(pattern) });
       const { sliding_window_pattern: every } = readKeys(schema, json);
       const localLayers = readLocalLayers(json, layers, (layer) => (layer + 1) % every !== 0);
-      const window = readWindow(json);
-      // Kept where no layer is local, too: others want to be told.
+      // Where no layer is local there is one, too: others want to be told.
+      const window = readWindow(json) ?? (localLayers.includes(true) ? undefined : contextLength);
       return withoutUndefined({ window, ...windowSettings(localLayers, window) });
     },
     write: (config) => ({ sliding_window: config.window ?? null, layer_types: layerTypes(config) }),
@@ -727,6 +736,10 @@ export function readGroups(
     throw new Error(
       `n_group is ${count}, but ${experts} experts cannot be put into so many groups of equal size.`,
     );
+  if (count > 1 && experts / count < 2)
+    throw new Error(
+      `n_group is ${count}, which leaves ${experts / count} of ${experts} experts for each group: it takes two to judge a group.`,
+    );
   if (kept > count) throw new Error(`topk_group is ${kept}, but there are only ${count} groups (n_group).`);
   const most = (experts / count) * kept;
   if (expertsPerToken > most)
@@ -787,7 +800,12 @@ export const sigmoidExpertsPart: ConfigPart = {
     norm_topk_prob first_k_dense_replace moe_layer_freq scoring_func topk_method`.split(/\s+/),
   read: (json, { layers }) => ({ moe: readSigmoidExperts(json, layers) }),
   write: ({ moe, layers }) => sigmoidExpertsToJson(moe!, layers),
-  complete: (whole) => ({ ...completeExperts(whole, "moe_intermediate_size"), first_k_dense_replace: 1 }),
+  complete: (whole) => ({
+    ...completeExperts(whole, "moe_intermediate_size"),
+    first_k_dense_replace: 1,
+    n_group: 1,
+    topk_group: 1,
+  }),
 };
 
 /** A norm on queries and keys, head by head, with a switch. */

@@ -54,7 +54,7 @@ export function configJson(config: ModelConfig, family: FamilySettings): Record<
 export function configText(json: Record<string, unknown>): string {
   const text = JSON.stringify(json, null, 2);
   const fractional =
-    "router_aux_loss_coef|initializer_range|rms_norm_eps|layer_norm_epsilon|rope_theta|rope_local_base_freq|factor|" +
+    "router_aux_loss_coef|initializer_range|rms_norm_eps|layer_norm_epsilon|rope_theta|rope_local_base_freq|factor|routed_scaling_factor|" +
     "\\w+_freq_factor|partial_rotary_factor|attention_factor|mscale|mscale_all_dim|\\w+_softcapping";
   const whole = new RegExp(`^(\\s*"(?:${fractional})": \\d+)(,?)$`, "gm");
   return `${text.replace(whole, "$1.0$2")}\n`;

@@ -6,7 +6,8 @@ import { blockTokens } from "../kernels/flash.js";
 import { cacheBytes } from "../model/count.js";
 import type { AttentionCache } from "../model/structure.js";
 import type { KeyValues } from "../tensor/attend.js";
-import { type Tensor, indices, launchInto, sizeOf, zeros } from "../tensor/tensor.js";
+import { blank } from "../tensor/embedding.js";
+import { type Tensor, indices, launchInto, sizeOf } from "../tensor/tensor.js";
 
 //| 05-inference/2-the-cache.ipynb#write-cache
 /**
@@ -91,8 +92,8 @@ export function cacheOf(
   checkFits(sizeOf(shape) * Float32Array.BYTES_PER_ELEMENT, `The keys of ${capacity} tokens`);
   const int8 = format === "int8" ? true : undefined; // words are as wide as floats, and zero in both
   const stored = Array.from({ length: config.layers }, (): KeyValues => {
-    const keys = zeros(shape);
-    return { keys, values: config.latent ? keys : zeros(shape), int8 };
+    const keys = blank(shape);
+    return { keys, values: config.latent ? keys : blank(shape), int8 };
   });
   return {
     capacity,

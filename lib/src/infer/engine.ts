@@ -1,9 +1,11 @@
 // Extracted from chapters/05-inference/3-many-at-once.ipynb: edit it there, or here and run `npm run backport`.
+import type { ModelConfig } from "../formats/config.js";
+import { bindingLimit, poolOf } from "../gpu/buffers.js";
 import { finish } from "../gpu/commands.js";
+import { currentGpu } from "../gpu/device.js";
 import { cacheWriteKernel } from "../kernels/cache.js";
 import { blockTokens } from "../kernels/flash.js";
 import { editWords } from "../kernels/sample.js";
-import { cacheBytes } from "../model/count.js";
 import { checkIds, hiddenStates, outputLogits } from "../model/decoder.js";
 import { type RopeTables, ropeTables } from "../model/positions.js";
 import type { Model } from "../model/structure.js";
@@ -24,7 +26,7 @@ import {
   shareBlock,
   takeBlock,
 } from "./blocks.js";
-import { type CacheFormat, type KeyValueCache, blockMemory, cachedNumberBytes } from "./cache.js";
+import { type CacheFormat, type KeyValueCache, blockMemory, cacheRows, rowWords } from "./cache.js";
 import {
   type SampledRow,
   type SamplingSettings,
@@ -94,7 +96,7 @@ export interface EngineSettings {
   maxSequences?: number;
   /** Tokens that a step may read and write; 256 unless given. */
   prefillTokens?: number;
-  /** Blocks of 16 tokens for keys and values. Unless given, enough for all texts, or as many as 2 GiB hold. */
+  /** Blocks of 16 tokens for keys and values. Unless given, enough for all texts, or as many as there is room for. */
   blocks?: number;
   /** Whether a request finds what earlier ones have computed; yes unless given. */
   prefixCache?: boolean;
@@ -700,12 +702,20 @@ export function submit(parts: EngineParts, request: EngineRequest): Choice[] {
 }
 
 //| 05-inference/3-many-at-once.ipynb#open-engine-parts
+/** Blocks that an engine may have unless told otherwise: those in 2 GiB, or in a quarter of what this process may have. */
+export function usualBlocks(config: ModelConfig, cache: CacheFormat): number {
+  const [heads, width] = cacheRows(config);
+  const keyBytes = 4 * heads * blockTokens * rowWords(width, cache); // of one layer
+  const room = Math.min(2 ** 31, poolOf(currentGpu()).room / 4);
+  const all = Math.floor(room / (keyBytes * config.layers * (config.latent ? 1 : 2)));
+  return Math.max(1, Math.min(all, Math.floor(bindingLimit() / keyBytes)));
+}
+
 /** The settings of an engine, those that are not given worked out. */
 export function engineSettings({ config }: Model, settings: EngineSettings): Required<EngineSettings> {
   const { maxSequences = 32, prefillTokens = 256, prefixCache = true, cache = "f32" } = settings;
-  const all = maxSequences * Math.ceil(config.contextLength / blockTokens);
-  const blockBytes = cacheBytes(config, blockTokens, cachedNumberBytes(config, cache));
-  const blocks = settings.blocks ?? Math.min(all, Math.max(1, Math.floor(2 ** 31 / blockBytes)));
+  const most = maxSequences * Math.ceil(config.contextLength / blockTokens);
+  const blocks = settings.blocks ?? Math.min(most, usualBlocks(config, cache));
   return { maxSequences, prefillTokens, blocks, prefixCache, cache };
 }
 

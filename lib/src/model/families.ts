@@ -16,6 +16,7 @@ import {
   rotaryPart,
   sharedExpertPart,
   sigmoidExpertsPart,
+  statedRotaryPart,
   switchedNormPart,
   switchedWindowPart,
   twoBasesPart,
@@ -65,7 +66,7 @@ export const storedAngles = ["model.layers.*.self_attn.rotary_emb.inv_freq", "mo
 export const llamaLike = { entries: decoderEntries, redundant: storedAngles, optionalPrefix: "model." };
 
 /** Layers that predict a token after the next (DeepSeek-V3, 2024). Their files have them behind the others. */
-export const predictionLayers = {
+export const layersAhead = {
   keys: ["num_nextn_predict_layers", "num_mtp_layers"],
   names: "model.layers.*.",
 };
@@ -432,7 +433,7 @@ export const latentFamilies: Record<string, ModelFamily> = {
     spelling: { num_experts: "n_routed_experts" },
     lacks: ["head_dim"], // what its files call so is the part that turns
     runnable: { hidden_act: ["silu", "swish"] },
-    predictionLayers,
+    predictionLayers: layersAhead,
     idle: [
       "head_dim",
       "num_nextn_predict_layers",
@@ -647,7 +648,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
     },
     spelling: { num_experts: "n_routed_experts" },
     runnable: { hidden_act: ["silu", "swish"] },
-    predictionLayers,
+    predictionLayers: layersAhead,
     idle: ["num_nextn_predict_layers"],
   },
   gpt_oss: {
@@ -655,7 +656,7 @@ export const expertFamilies: Record<string, ModelFamily> = {
     entries: gptOssEntries,
     architecture: "GptOssForCausalLM",
     qkNorm: "none",
-    parts: [rotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
+    parts: [statedRotaryPart, attentionBiasPart, alternatingWindowPart(2), clampedExpertsPart],
     defaults: {
       ...{
         head_dim: 64,

@@ -15,16 +15,7 @@ import { sizeOf } from "../tensor/tensor.js";
 import { parseModelConfig } from "./config.js";
 import { modelFamilies, weightsOf } from "./families.js";
 import { llama3Frequency, ropeFrequencies, rotaryMagnitude, yarnMagnitude } from "./positions.js";
-import {
-  type FileTensor,
-  type StoredTensor,
-  fileNumbers,
-  fileTensors,
-  pieceNumbers,
-  readPieces,
-  someOf,
-  storedLayout,
-} from "./stored.js";
+import { type FileTensor, type StoredTensor, fileNumbers, fileTensors, someOf } from "./stored.js";
 import type { ModelWeight } from "./structure.js";
 
 //| 05-inference/a-files-of-gguf.ipynb#names
@@ -378,20 +369,6 @@ export function tensorTypeOf(
     (dtype === "mxfp4" && moe !== undefined && shape.length < 3);
   const type = isSpared ? "Q8_0" : writableTypes[dtype];
   return shape[shape.length - 1] % ggufTypes[type].numbers === 0 ? type : "F16";
-}
-
-//| 05-inference/a-files-of-gguf.ipynb#stored-numbers
-/** The numbers of a weight in the tensors of its model's files. */
-export function storedNumbers(weight: ModelWeight, tensors: Map<string, StoredTensor>): Float32Array {
-  const values = new Float32Array(sizeOf(weight.shape));
-  const { columns } = storedLayout(weight);
-  const part = values.length / weight.files.length;
-  for (const [expert, name] of weight.files.entries()) {
-    const stored = tensors.get(name)!;
-    for (const piece of readPieces(name, weight, stored))
-      values.set(pieceNumbers(name, stored, piece, columns), expert * part + piece.row * columns);
-  }
-  return values;
 }
 
 //| 05-inference/a-files-of-gguf.ipynb#exported-tensors

@@ -426,18 +426,26 @@ export function* readColumns(
 }
 
 //| 03-moe/a-files-of-weights.ipynb#read-pieces
-/** Packed rows: of each array of their format. */
-export function* readPacked(layout: StoredLayout, { read, packed }: StoredTensor): Generator<StoredPiece> {
+/** Packed rows: of each array of their format. Throws for a scale of MXFP4 that is no number. */
+export function* readPacked(
+  name: string,
+  layout: StoredLayout,
+  { read, packed }: StoredTensor,
+): Generator<StoredPiece> {
   const [first, ...rest] = packed!.format.rowBytes(layout.columns);
   const others = packed!.others.map((readOther, i) => readRows(layout, rest[i], readOther));
-  for (const piece of readRows(layout, first, read))
-    yield { ...piece, others: others.map((rows) => rows.next().value!.data) };
+  for (const piece of readRows(layout, first, read)) {
+    const arrays = others.map((rows) => rows.next().value!.data);
+    if (packed!.format === mxfp4Format && arrays[0].includes(255))
+      throw new Error(`The weight ${name} has a scale that is no number (255): copy its file again.`);
+    yield { ...piece, others: arrays };
+  }
 }
 
 /** The rows of a weight (of one expert, where each has a tensor) from its tensor in the file, a few at a time. */
 export function readPieces(name: string, weight: ModelWeight, stored: StoredTensor): Iterable<StoredPiece> {
   const layout = storedLayout(weight);
-  if (stored.packed) return readPacked(layout, stored);
+  if (stored.packed) return readPacked(name, layout, stored);
   const width = numberWidth(name, stored);
   if (layout.transposed) return readColumns(layout, width, stored.read);
   return readRows(layout, layout.columns * width, stored.read);
@@ -457,6 +465,20 @@ export function pieceNumbers(
     return whole;
   });
   return packed.format.unpack(words, columns);
+}
+
+//| 03-moe/a-files-of-weights.ipynb#stored-numbers
+/** The numbers of a weight in the tensors of its model's files. */
+export function storedNumbers(weight: ModelWeight, tensors: Map<string, StoredTensor>): Float32Array {
+  const values = new Float32Array(sizeOf(weight.shape));
+  const { columns } = storedLayout(weight);
+  const part = values.length / weight.files.length;
+  for (const [expert, name] of weight.files.entries()) {
+    const stored = tensors.get(name)!;
+    for (const piece of readPieces(name, weight, stored))
+      values.set(pieceNumbers(name, stored, piece, columns), expert * part + piece.row * columns);
+  }
+  return values;
 }
 
 //| 03-moe/a-files-of-weights.ipynb#weights-file

@@ -5,6 +5,7 @@ import { PackedWeight, type Weight } from "../tensor/products.js";
 import { normals, streamOf, uniforms } from "../tensor/random.js";
 import { sizeOf, tensor } from "../tensor/tensor.js";
 import { modelFamilies, weightsOf } from "./families.js";
+import { type SaveSettings, type StoredTensor, storedNumbers, weightsFiles } from "./stored.js";
 import { type Model, type ModelWeight, buildModel, initialValues, partAt } from "./structure.js";
 
 //| 03-moe/6-shared-fine-grained-upcycled.ipynb#upcycle-settings
@@ -122,4 +123,21 @@ export async function upcycle(dense: Model, config: ModelConfig, settings: Upcyc
   return buildModel(config, modelFamilies[config.modelType], (weight) =>
     parameter(tensor(upcycledValues(config, weight, held.get(weight.path), settings), weight.shape)),
   );
+}
+
+//| 03-moe/6-shared-fine-grained-upcycled.ipynb#upcycled-pieces
+/** The files of an upcycled model piece by piece, from the tensors of a dense one. Throws as `upcycle` does. */
+export function upcycledPieces(
+  dense: { config: ModelConfig; tensors: Map<string, StoredTensor> },
+  config: ModelConfig,
+  settings: UpcycleSettings & SaveSettings,
+): Record<string, Iterable<Uint8Array> | string> {
+  checkUpcycling(dense.config, config);
+  const held = new Map(weightsOf(dense.config).map((weight) => [weight.path, weight]));
+  const valuesOf = (weight: ModelWeight) => {
+    const source = held.get(weight.path);
+    const own = source && { shape: source.shape, values: storedNumbers(source, dense.tensors) };
+    return upcycledValues(config, weight, own, settings);
+  };
+  return weightsFiles(config, valuesOf, settings);
 }

@@ -134,6 +134,11 @@ export const dataSettings = {
     mustBe.tokenizer,
     'a folder or file with a tokenizer.json, "char", "bytes", or how large a vocabulary to learn',
   ),
+  init_from: setting<string | undefined>(
+    undefined,
+    mustBe.text.optional(),
+    "a folder with a model to begin with: its weights, its tokenizer and its shape, instead of fresh ones",
+  ),
   data: setting<DataChoice | undefined>(
     undefined,
     mustBe.data,

@@ -16,9 +16,8 @@ import {
 } from "../../src/model/calibration.js";
 import { forward, sequenceContext } from "../../src/model/decoder.js";
 import { modelFamilies, weightsOf } from "../../src/model/families.js";
-import { storedNumbers } from "../../src/model/gguf.js";
 import { quantizedFormat, roundedBy } from "../../src/model/quantize.js";
-import { savedFormats, storedTensors } from "../../src/model/stored.js";
+import { savedFormats, storedNumbers, storedTensors } from "../../src/model/stored.js";
 import { type ModelWeight, buildModel } from "../../src/model/structure.js";
 import { checkModelFiles } from "../../src/model/weights.js";
 import { withoutGradients } from "../../src/tensor/autograd.js";

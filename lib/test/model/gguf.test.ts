@@ -6,15 +6,9 @@ import { type GgufValue, readGgufHead } from "../../src/formats/gguf.js";
 import { joinedBytes } from "../../src/formats/safetensors.js";
 import { parseModelConfig } from "../../src/model/config.js";
 import { modelFamilies, weightsOf } from "../../src/model/families.js";
-import {
-  type GgufExport,
-  ggufArchitectures,
-  ggufModelPieces,
-  openGgufModel,
-  storedNumbers,
-} from "../../src/model/gguf.js";
+import { type GgufExport, ggufArchitectures, ggufModelPieces, openGgufModel } from "../../src/model/gguf.js";
 import { ropeFrequencies, scaledFrequencies } from "../../src/model/positions.js";
-import { storedTensors } from "../../src/model/stored.js";
+import { storedNumbers, storedTensors } from "../../src/model/stored.js";
 
 //| 05-inference/a-files-of-gguf.ipynb#model-test
 const familyFolder = fs.existsSync("tests/fixtures")
