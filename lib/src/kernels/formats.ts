@@ -239,6 +239,7 @@ export interface ScaleStorage {
   zero(name: string, group: string): string;
 }
 
+//| 02-attention/2-matrix-products.ipynb#int4-scales
 /** An f16 for each group, two to a word. Codes less 8 are numbers of four bits with a sign, when their highest bit is turned round. */
 export const halfScales: ScaleStorage = {
   bytes: 2,
@@ -262,6 +263,38 @@ export const zeroPointScales: ScaleStorage = {
   scale: (name, group) => `unpack2x16float(${name}Scales[${group}]).x`,
   zero: (name, group) => `f32(${name}Scales[${group}] >> 16u)`,
 };
+
+//| 02-attention/2-matrix-products.ipynb#int4-pack
+/** Numbers in groups as codes, eight to a word, and scales. */
+export function packGroups(values: Float32Array, group: number, storage: ScaleStorage): PackedArray[] {
+  const codes = wordsFor(values.length / 2);
+  const scales = wordsFor((storage.bytes * values.length) / group);
+  for (let first = 0; first < values.length; first += group) {
+    storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
+    const { scale, zero } = storage.read(scales, first / group);
+    for (let i = first; i < first + group; i++) {
+      const code = scale === 0 ? zero : Math.round(values[i] / scale) + zero;
+      codes[i >> 3] |= Math.max(0, Math.min(15, code)) << (4 * (i & 7));
+    }
+  }
+  return [codes, scales];
+}
+
+/** The numbers that codes and scales stand for. */
+export function unpackGroups(
+  codes: PackedArray,
+  scales: PackedArray,
+  group: number,
+  storage: ScaleStorage,
+): Float32Array {
+  const values = new Float32Array(8 * codes.length);
+  for (let first = 0; first < values.length; first += group) {
+    const { scale, zero } = storage.read(scales, first / group);
+    for (let i = first; i < first + group; i++)
+      values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
+  }
+  return values;
+}
 
 //| 02-attention/2-matrix-products.ipynb#int4-format-2
 /**
@@ -288,29 +321,7 @@ export function int4Format(group: number, zeroPoints = false): GroupFormat {
       shared: (name, at) => `vec2f(${storage.scale(name, groupOf(at))}, ${storage.zero(name, groupOf(at))})`,
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
-    pack(values) {
-      const [codes, scales] = [
-        wordsFor(values.length / 2),
-        wordsFor((storage.bytes * values.length) / group),
-      ];
-      for (let first = 0; first < values.length; first += group) {
-        storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
-        const { scale, zero } = storage.read(scales, first / group);
-        for (let i = first; i < first + group; i++) {
-          const code = scale === 0 ? zero : Math.round(values[i] / scale) + zero;
-          codes[i >> 3] |= Math.max(0, Math.min(15, code)) << (4 * (i & 7));
-        }
-      }
-      return [codes, scales];
-    },
-    unpack([codes, scales]) {
-      const values = new Float32Array(8 * codes.length);
-      for (let first = 0; first < values.length; first += group) {
-        const { scale, zero } = storage.read(scales, first / group);
-        for (let i = first; i < first + group; i++)
-          values[i] = scale * (((codes[i >> 3] >>> (4 * (i & 7))) & 15) - zero);
-      }
-      return values;
-    },
+    pack: (values) => packGroups(values, group, storage),
+    unpack: ([codes, scales]) => unpackGroups(codes, scales, group, storage),
   };
 }

@@ -595,6 +595,7 @@ export function formatOfCodes(
   );
 }
 
+//| 03-moe/a-files-of-weights.ipynb#join-codes-whole
 /** The one tensor that codes, scales, zero points and the sizes are. Throws unless they fit one another. */
 export function joinedCodes(
   name: string,
@@ -660,6 +661,7 @@ export function packZeroPoints(words: PackedArray, rows: number, groups: number)
   return packed;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#file-parts-codes
 /** The tensors of codes and scales. */
 export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
@@ -708,6 +710,7 @@ export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
   return [...parts, { suffix: zeros, dtype: "I32", shape: blocks, bytesOf: (arrays) => packed(arrays()[1]) }];
 }
 
+//| 03-moe/a-files-of-weights.ipynb#file-parts-all
 /** The tensors that a file holds of a weight [..., columns] in a format. */
 export function fileParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
@@ -730,6 +733,7 @@ export interface SaveSettings {
   maxShardBytes?: number;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#weights-files-all
 /**
  * The files of a model's weights by name, piece by piece: each head, then each tensor, from the values of its weights, which are asked
  * for once for each of its tensors. So they may be larger than what fits into memory. They are to be written in their order.
@@ -762,6 +766,7 @@ export function weightsFiles(
   return shardFiles(new Map(entries), maxShardBytes, ({ bytesOf, arrays }) => bytesOf(arrays));
 }
 
+//| 03-moe/a-files-of-weights.ipynb#weights-files-one
 /** All of it as one array. */
 export function weightsFile(
   config: ModelConfig,
