@@ -394,6 +394,7 @@ export function checkRunnable(json: Record<string, unknown>, runnable: Record<st
   }
 }
 
+//| 03-moe/a-files-of-weights.ipynb#packing-note
 /** What a note of packed weights asks for that we do not run, as the end of a sentence; nothing where it is all run. */
 export function refusedPacking(stored: Record<string, unknown>): string | undefined {
   const { quant_method: method, config_groups: groups, kv_cache_scheme: cache } = stored;

@@ -239,6 +239,7 @@ export interface ScaleStorage {
   zero(name: string, group: string): string;
 }
 
+//| 02-attention/2-matrix-products.ipynb#int4-scales
 /** An f16 for each group, two to a word. Codes less 8 are numbers of four bits with a sign, when their highest bit is turned round. */
 export const halfScales: ScaleStorage = {
   bytes: 2,
@@ -264,9 +265,10 @@ export const zeroPointScales: ScaleStorage = {
 };
 
 //| 02-attention/2-matrix-products.ipynb#int4-pack
-/** Numbers as codes of four bits, eight to a word, and the scales of their groups. */
+/** Numbers in groups as codes, eight to a word, and scales. */
 export function packGroups(values: Float32Array, group: number, storage: ScaleStorage): PackedArray[] {
-  const [codes, scales] = [wordsFor(values.length / 2), wordsFor((storage.bytes * values.length) / group)];
+  const codes = wordsFor(values.length / 2);
+  const scales = wordsFor((storage.bytes * values.length) / group);
   for (let first = 0; first < values.length; first += group) {
     storage.store(scales, first / group, storage.scaleOf(values.subarray(first, first + group)));
     const { scale, zero } = storage.read(scales, first / group);
@@ -278,9 +280,10 @@ export function packGroups(values: Float32Array, group: number, storage: ScaleSt
   return [codes, scales];
 }
 
-/** The numbers again. */
+/** The numbers that codes and scales stand for. */
 export function unpackGroups(
-  [codes, scales]: PackedArray[],
+  codes: PackedArray,
+  scales: PackedArray,
   group: number,
   storage: ScaleStorage,
 ): Float32Array {
@@ -319,6 +322,6 @@ export function int4Format(group: number, zeroPoints = false): GroupFormat {
     },
     rowBytes: (length) => [length / 2, (storage.bytes * length) / group],
     pack: (values) => packGroups(values, group, storage),
-    unpack: (arrays) => unpackGroups(arrays, group, storage),
+    unpack: ([codes, scales]) => unpackGroups(codes, scales, group, storage),
   };
 }

@@ -38,7 +38,7 @@ export function addSquares(
   }
 }
 
-//| 05-inference/4-smaller-numbers.ipynb#input-squares
+//| 05-inference/4-smaller-numbers.ipynb#statistics-model
 /** What texts (rows of ids) send through the matrices of a model. */
 export async function inputSquares(
   model: Model,
@@ -88,6 +88,20 @@ export interface Fold {
   factorOf?: (input: number) => number;
 }
 
+/** The fold of a norm, where there is one, into the layers that read it. */
+export function normFold(norm: Norm | undefined, at: string, multiplied: string[]): Fold[] {
+  if (!norm) return [];
+  return [{ divided: [`${at}.weight`, `${at}.bias`], multiplied, factors: norm.weight.size }];
+}
+
+/** The fold from "up" to "down" of a gated layer: what stands between them is linear in "up", unless it is clamped. */
+export function gatedFold({ gate, up, activation }: Dense | Experts, at: string): Fold[] {
+  if (!gate || activation === "clamped-silu") return [];
+  const factors = sizeOf(up.weight.shape.slice(0, -1));
+  return [{ divided: [`${at}.up.weight`, `${at}.up.bias`], multiplied: [`${at}.down.weight`], factors }];
+}
+
+//| 05-inference/4-smaller-numbers.ipynb#folds-attention
 /** The folds of a block's attention: its norm into what reads it, and values into the output projection. */
 export function attentionFolds({ attention, norms }: Block, at: string): Fold[] {
   const path = (name: string) => `${at}.attention.${name}`;
@@ -105,21 +119,7 @@ export function attentionFolds({ attention, norms }: Block, at: string): Fold[] 
   return [...before, { divided, multiplied: [path("o.weight")], factors, factorOf }];
 }
 
-//| 05-inference/4-smaller-numbers.ipynb#other-folds
-/** The fold of a norm, where there is one, into the layers that read it. */
-export function normFold(norm: Norm | undefined, at: string, multiplied: string[]): Fold[] {
-  if (!norm) return [];
-  return [{ divided: [`${at}.weight`, `${at}.bias`], multiplied, factors: norm.weight.size }];
-}
-
-/** The fold from "up" to "down" of a gated layer: what stands between them is linear in "up", unless it is clamped. */
-export function gatedFold({ gate, up, activation }: Dense | Experts, at: string): Fold[] {
-  if (!gate || activation === "clamped-silu") return [];
-  const factors = sizeOf(up.weight.shape.slice(0, -1));
-  return [{ divided: [`${at}.up.weight`, `${at}.up.bias`], multiplied: [`${at}.down.weight`], factors }];
-}
-
-//| 05-inference/4-smaller-numbers.ipynb#model-folds
+//| 05-inference/4-smaller-numbers.ipynb#folds-model
 /** The folds of a block's feed-forward half. */
 export function feedForwardFolds({ feedForward, norms }: Block, at: string): Fold[] {
   const path = `${at}.feedForward`;
@@ -235,6 +235,7 @@ export interface CalibrationInputs {
 /** The powers that are tried: 0 leaves everything as it is. */
 export const triedPowers = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
 
+//| 05-inference/4-smaller-numbers.ipynb#search-fold-best
 /** The best factors of a fold, whose matrices are `matrices`: those with which rounding spoils the outputs least. */
 export function bestFactors(
   fold: Fold,
@@ -286,6 +287,7 @@ export function largestOf(numbers: Float32Array, group: number): Float32Array {
   return largest;
 }
 
+//| 05-inference/4-smaller-numbers.ipynb#clipping-best
 /** The bound of each group with which rounding spoils the outputs least: some large numbers lose, and all others get a finer scale. */
 export function bestBounds(
   weight: ModelWeight,
@@ -328,7 +330,7 @@ export function dividedSquares(weight: ModelWeight, squares: Float64Array, folds
   });
 }
 
-//| 05-inference/4-smaller-numbers.ipynb#calibrated
+//| 05-inference/4-smaller-numbers.ipynb#calibrate-all
 /**
  * The numbers that weights should have before they are rounded, so that the model spoils a text least: channels that the text makes
  * strong are made larger where rounding happens and smaller where it does not, and groups are cut off where that helps the rest.

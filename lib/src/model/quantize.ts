@@ -71,7 +71,7 @@ export function moduleNames({ files }: ModelWeight): string[] {
   return files.map((name) => (name.endsWith(".weight") ? name.slice(0, -".weight".length) : name));
 }
 
-//| 05-inference/4-smaller-numbers.ipynb#quantization-note
+//| 05-inference/4-smaller-numbers.ipynb#quantized-config-note
 /** The note about packed weights in a config.json, as transformers and vLLM read it; nothing where none are packed. */
 export function quantizationJson(
   config: ModelConfig,
@@ -104,7 +104,7 @@ export function quantizationJson(
   return { quantization_config: { ...method, config_groups, ignore } };
 }
 
-//| 05-inference/4-smaller-numbers.ipynb#quantized-config-2
+//| 05-inference/4-smaller-numbers.ipynb#quantized-config-json
 /** The content of the config.json of a model whose weights are written so. */
 export function quantizedConfig(
   config: ModelConfig,

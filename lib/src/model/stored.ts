@@ -175,135 +175,6 @@ export function joinedBlocks(
   };
 }
 
-//| 03-moe/a-files-of-weights.ipynb#codes-readers
-/** Codes of 8 bits that begin at 0 as those that begin at -128, and the other way round. */
-export function flipSigns(codes: Uint8Array): Uint8Array {
-  return codes.map((code) => code ^ 0x80);
-}
-
-/** Reads scales of any type as f16 or f32. */
-export function scaleReader(name: string, scales: StoredTensor, dtype: "F16" | "F32"): StoredTensor["read"] {
-  if (scales.dtype === dtype) return scales.read;
-  const [from, to] = [numberWidth(name, scales), safetensorsBits[dtype] / 8];
-  return (begin = 0, end = to * sizeOf(scales.shape)) =>
-    numberBytes(numbersIn(name, scales.dtype, scales.read((begin / to) * from, (end / to) * from)), dtype);
-}
-
-/** Reads scales and zero points as words with an f16 below and a zero point above. */
-export function zeroPointReader(
-  name: string,
-  scales: StoredTensor,
-  zeros: StoredTensor,
-): StoredTensor["read"] {
-  const [rows, groups] = scales.shape.slice(-2);
-  const [halves, words] = [scaleReader(name, scales, "F16"), unitsOf(zeros.read(), 4)];
-  const zeroOf = (place: number) => {
-    const [row, group] = [Math.floor(place / groups), place % groups];
-    const block = Math.floor(row / rows) * Math.ceil(rows / 8) + Math.floor((row % rows) / 8);
-    return (words[block * groups + group] >>> (4 * ((row % rows) % 8))) & 15;
-  };
-  return (begin = 0, end = 4 * sizeOf(scales.shape)) => {
-    const own = unitsOf(halves(begin / 2, end / 2), 2);
-    return bytesIn(Uint32Array.from(own, (half, i) => half | (zeroOf(begin / 4 + i) << 16)));
-  };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#join-codes
-/** The tensors that a packed weight is in a file. */
-export interface CodeParts {
-  codes: StoredTensor;
-  scales: StoredTensor;
-  zeros?: StoredTensor;
-}
-
-/** The sizes that a tensor of whole numbers states. */
-export function statedShape(stated: StoredTensor): number[] {
-  const { buffer, byteOffset, length } = alignBytes(stated.read(), 8);
-  return Array.from(new BigInt64Array(buffer as ArrayBuffer, byteOffset, length / 8), Number);
-}
-
-/** The format of codes with so many bits and groups. Throws for one that we do not run. */
-export function formatOfCodes(
-  name: string,
-  bits: number,
-  group: number,
-  hasZeros: boolean,
-  isWhole: boolean,
-): OperandFormat {
-  if (bits === 8 && isWhole && !hasZeros) return int8Format;
-  if (bits === 4 && group % 32 === 0) return int4Format(group, hasZeros);
-  const zeros = hasZeros ? " with zero points" : "";
-  throw new Error(
-    `The weight ${name} has ${bits} bits a number in groups of ${group}${zeros}, but only 8 bits with a scale for each row ` +
-      "and 4 bits in groups of 32 or a multiple of it are run so far.",
-  );
-}
-
-//| 03-moe/a-files-of-weights.ipynb#check-code-parts
-/** Throws unless codes, scales and zero points make a weight of the stated shape. */
-export function checkCodeParts(
-  name: string,
-  { shape, groups, codes, scales, zeros }: { shape: number[]; groups: number } & CodeParts,
-): void {
-  const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
-  const blocks = [...rows.slice(0, -1), Math.ceil(rows[rows.length - 1] / 8), groups];
-  const isFitting =
-    codes.dtype === "I32" &&
-    codes.shape.slice(0, -1).join() === rows.join() &&
-    scales.shape.join() === [...rows, groups].join() &&
-    (!zeros || (zeros.dtype === "I32" && zeros.shape.join() === blocks.join())) &&
-    rows.length > 0 &&
-    columns % groups === 0;
-  if (isFitting) return;
-  const parts = [codes, scales, ...(zeros ? [zeros] : [])].map(
-    (part) => `${part.dtype} [${part.shape.join(", ")}]`,
-  );
-  throw new Error(
-    `The weight ${name} says that it is [${shape.join(", ")}], which its ${parts.join(", ")} do not make.`,
-  );
-}
-
-//| 03-moe/a-files-of-weights.ipynb#joined-codes
-/** The one tensor that codes, scales, zero points and the sizes are. Throws unless they fit one another. */
-export function joinedCodes(
-  name: string,
-  partOf: (suffix: string) => StoredTensor | undefined,
-): StoredTensor {
-  const [codes, scales, zeros, stated] = codeSuffixes.map(partOf);
-  for (const [suffix, part] of [
-    ["_scale", scales],
-    ["_shape", stated],
-  ] as const)
-    if (!part) throw new Error(`The weight ${name}_packed has no ${name}${suffix} beside it.`);
-  const shape = stated!.dtype === "I64" ? statedShape(stated!) : [];
-  const columns = shape[shape.length - 1];
-  const groups = scales!.shape[scales!.shape.length - 1];
-  const bits = (32 * codes!.shape[codes!.shape.length - 1]) / columns;
-  checkCodeParts(name, { shape, groups, codes: codes!, scales: scales!, zeros });
-  const format = formatOfCodes(name, bits, columns / groups, zeros !== undefined, groups === 1);
-  const read: StoredTensor["read"] =
-    format === int8Format ? (from, to) => flipSigns(codes!.read(from, to)) : codes!.read;
-  const others = zeros
-    ? zeroPointReader(name, scales!, zeros)
-    : scaleReader(name, scales!, format === int8Format ? "F32" : "F16");
-  return { dtype: "packed", shape, read, packed: { format, others: [others] } };
-}
-
-//| 03-moe/a-files-of-weights.ipynb#join-parts
-/** What follows the name of a weight in the names of its tensors. */
-export const codeSuffixes = ["_packed", "_scale", "_zero_point", "_shape"];
-
-/** Puts the tensors of each packed weight that a model has together, in `tensors`. */
-export function joinBlocks(tensors: Map<string, StoredTensor>, names: Iterable<string>): void {
-  for (const name of names) {
-    const partOf = (suffix: string) => tensors.get(name + suffix);
-    const [blocks, codes] = [partOf("_blocks"), partOf("_packed")];
-    if (tensors.has(name) || !(blocks ?? codes)) continue;
-    tensors.set(name, blocks ? joinedBlocks(name, blocks, partOf("_scales")) : joinedCodes(name, partOf));
-    for (const suffix of blocks ? ["_blocks", "_scales"] : codeSuffixes) tensors.delete(name + suffix);
-  }
-}
-
 //| 03-moe/a-files-of-weights.ipynb#some-of
 /** Names some of many: all up to three, else the first and how many more there are. */
 export function someOf(names: string[]): string {
@@ -664,6 +535,135 @@ export interface FilePart extends TensorType {
   bytesOf(arrays: () => PackedArray[]): Uint8Array;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#codes-readers
+/** What follows the name of a weight in the names of its tensors. */
+export const codeSuffixes = ["_packed", "_scale", "_zero_point", "_shape"];
+
+/** Codes of 8 bits that begin at 0 as those that begin at -128, and the other way round. */
+export function flipSigns(codes: Uint8Array): Uint8Array {
+  return codes.map((code) => code ^ 0x80);
+}
+
+/** Reads scales of any type as f16 or f32. */
+export function scaleReader(name: string, scales: StoredTensor, dtype: "F16" | "F32"): StoredTensor["read"] {
+  if (scales.dtype === dtype) return scales.read;
+  const [from, to] = [numberWidth(name, scales), safetensorsBits[dtype] / 8];
+  return (begin = 0, end = to * sizeOf(scales.shape)) =>
+    numberBytes(numbersIn(name, scales.dtype, scales.read((begin / to) * from, (end / to) * from)), dtype);
+}
+
+/** Reads scales and zero points as words with an f16 below and a zero point above. */
+export function zeroPointReader(
+  name: string,
+  scales: StoredTensor,
+  zeros: StoredTensor,
+): StoredTensor["read"] {
+  const [rows, groups] = scales.shape.slice(-2);
+  const [halves, words] = [scaleReader(name, scales, "F16"), unitsOf(zeros.read(), 4)];
+  const zeroOf = (place: number) => {
+    const [row, group] = [Math.floor(place / groups), place % groups];
+    const block = Math.floor(row / rows) * Math.ceil(rows / 8) + Math.floor((row % rows) / 8);
+    return (words[block * groups + group] >>> (4 * ((row % rows) % 8))) & 15;
+  };
+  return (begin = 0, end = 4 * sizeOf(scales.shape)) => {
+    const own = unitsOf(halves(begin / 2, end / 2), 2);
+    return bytesIn(Uint32Array.from(own, (half, i) => half | (zeroOf(begin / 4 + i) << 16)));
+  };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-codes
+/** The sizes that a tensor of whole numbers states. */
+export function statedShape(stated: StoredTensor): number[] {
+  const { buffer, byteOffset, length } = alignBytes(stated.read(), 8);
+  return Array.from(new BigInt64Array(buffer as ArrayBuffer, byteOffset, length / 8), Number);
+}
+
+/** The format of codes with so many bits and groups. Throws for one that we do not run. */
+export function formatOfCodes(
+  name: string,
+  bits: number,
+  group: number,
+  hasZeros: boolean,
+  isWhole: boolean,
+): OperandFormat {
+  if (bits === 8 && isWhole && !hasZeros) return int8Format;
+  if (bits === 4 && group % 32 === 0) return int4Format(group, hasZeros);
+  const zeros = hasZeros ? " with zero points" : "";
+  throw new Error(
+    `The weight ${name} has ${bits} bits a number in groups of ${group}${zeros}, but only 8 bits with a scale for each row ` +
+      "and 4 bits in groups of 32 or a multiple of it are run so far.",
+  );
+}
+
+//| 03-moe/a-files-of-weights.ipynb#check-code-parts
+/** The tensors that a packed weight is in a file. */
+export interface CodeParts {
+  codes: StoredTensor;
+  scales: StoredTensor;
+  zeros?: StoredTensor;
+}
+
+/** Throws unless codes, scales and zero points make a weight of the stated shape. */
+export function checkCodeParts(
+  name: string,
+  { shape, groups, codes, scales, zeros }: { shape: number[]; groups: number } & CodeParts,
+): void {
+  const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
+  const blocks = [...rows.slice(0, -1), Math.ceil(rows[rows.length - 1] / 8), groups];
+  const isFitting =
+    codes.dtype === "I32" &&
+    codes.shape.slice(0, -1).join() === rows.join() &&
+    scales.shape.join() === [...rows, groups].join() &&
+    (!zeros || (zeros.dtype === "I32" && zeros.shape.join() === blocks.join())) &&
+    rows.length > 0 &&
+    columns % groups === 0;
+  if (isFitting) return;
+  const parts = [codes, scales, ...(zeros ? [zeros] : [])].map(
+    (part) => `${part.dtype} [${part.shape.join(", ")}]`,
+  );
+  throw new Error(
+    `The weight ${name} says that it is [${shape.join(", ")}], which its ${parts.join(", ")} do not make.`,
+  );
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-codes-whole
+/** The one tensor that codes, scales, zero points and the sizes are. Throws unless they fit one another. */
+export function joinedCodes(
+  name: string,
+  partOf: (suffix: string) => StoredTensor | undefined,
+): StoredTensor {
+  const [codes, scales, zeros, stated] = codeSuffixes.map(partOf);
+  for (const [suffix, part] of [
+    ["_scale", scales],
+    ["_shape", stated],
+  ] as const)
+    if (!part) throw new Error(`The weight ${name}_packed has no ${name}${suffix} beside it.`);
+  const shape = stated!.dtype === "I64" ? statedShape(stated!) : [];
+  const columns = shape[shape.length - 1];
+  const groups = scales!.shape[scales!.shape.length - 1];
+  const bits = (32 * codes!.shape[codes!.shape.length - 1]) / columns;
+  checkCodeParts(name, { shape, groups, codes: codes!, scales: scales!, zeros });
+  const format = formatOfCodes(name, bits, columns / groups, zeros !== undefined, groups === 1);
+  const read: StoredTensor["read"] =
+    format === int8Format ? (from, to) => flipSigns(codes!.read(from, to)) : codes!.read;
+  const others = zeros
+    ? zeroPointReader(name, scales!, zeros)
+    : scaleReader(name, scales!, format === int8Format ? "F32" : "F16");
+  return { dtype: "packed", shape, read, packed: { format, others: [others] } };
+}
+
+//| 03-moe/a-files-of-weights.ipynb#join-parts
+/** Puts the tensors of each packed weight that a model has together, in `tensors`. */
+export function joinBlocks(tensors: Map<string, StoredTensor>, names: Iterable<string>): void {
+  for (const name of names) {
+    const partOf = (suffix: string) => tensors.get(name + suffix);
+    const [blocks, codes] = [partOf("_blocks"), partOf("_packed")];
+    if (tensors.has(name) || !(blocks ?? codes)) continue;
+    tensors.set(name, blocks ? joinedBlocks(name, blocks, partOf("_scales")) : joinedCodes(name, partOf));
+    for (const suffix of blocks ? ["_blocks", "_scales"] : codeSuffixes) tensors.delete(name + suffix);
+  }
+}
+
 //| 03-moe/a-files-of-weights.ipynb#file-parts
 /** The zero points in the upper halves of words [rows, groups], of eight rows in a word [rows / 8, groups]. */
 export function packZeroPoints(words: PackedArray, rows: number, groups: number): Uint32Array {
@@ -688,7 +688,7 @@ export function zeroPart(suffix: string, rows: number[], groups: number): FilePa
   return { suffix, dtype: "I32", shape, bytesOf: (arrays) => packed(arrays()[1]) };
 }
 
-//| 03-moe/a-files-of-weights.ipynb#code-parts
+//| 03-moe/a-files-of-weights.ipynb#file-parts-codes
 /** The tensors of codes and scales. */
 export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
@@ -723,7 +723,7 @@ export function codeParts(format: OperandFormat, shape: number[]): FilePart[] {
   return [...parts, zeroPart(zeros, rows, groups)];
 }
 
-//| 03-moe/a-files-of-weights.ipynb#file-parts-2
+//| 03-moe/a-files-of-weights.ipynb#file-parts-all
 /** The tensors that a file holds of a weight [..., columns] in a format. */
 export function fileParts(format: OperandFormat, shape: number[]): FilePart[] {
   const [rows, columns] = [shape.slice(0, -1), shape[shape.length - 1]];
@@ -746,6 +746,7 @@ export interface SaveSettings {
   maxShardBytes?: number;
 }
 
+//| 03-moe/a-files-of-weights.ipynb#weights-files-all
 /**
  * The files of a model's weights by name, piece by piece: each head, then each tensor, from the values of its weights, which are asked
  * for once for each of its tensors. So they may be larger than what fits into memory. They are to be written in their order.
@@ -778,6 +779,7 @@ export function weightsFiles(
   return shardFiles(new Map(entries), maxShardBytes, ({ bytesOf, arrays }) => bytesOf(arrays));
 }
 
+//| 03-moe/a-files-of-weights.ipynb#weights-files-one
 /** All of it as one array. */
 export function weightsFile(
   config: ModelConfig,

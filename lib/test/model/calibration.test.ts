@@ -58,7 +58,7 @@ await test("factors at the folds change nothing, whatever the family", async () 
   }
 });
 
-//| 05-inference/4-smaller-numbers.ipynb#squares-test
+//| 05-inference/4-smaller-numbers.ipynb#statistics-test
 await test("what experts receive is, all together, what their router receives, once for each visit", async () => {
   const { config, tensors } = referenceModel("qwen3_moe");
   const model = buildModel(config, modelFamilies[config.modelType], (weight) =>
