@@ -160,8 +160,10 @@ import json, sys, time
 from jupyter_client.manager import start_new_kernel
 manager, client = start_new_kernel(kernel_name="tslab", cwd=sys.argv[1], startup_timeout=int(sys.argv[3]))
 limit = int(sys.argv[3])
+extra = 0 # signals sent again, which a later cell may get
 
 def run(source, interrupt):
+    global extra
     texts, sent = [], float("-inf")
     asked = client.execute(source)
     while True:
@@ -172,12 +174,15 @@ def run(source, interrupt):
         if message["msg_type"] == "stream": texts.append(content["text"])
         if "data" in content: texts.append(content["data"]["text/plain"])
         if texts and interrupt and time.monotonic() - sent > 10: # a signal may come before anybody listens: again, then
+            extra += sent > 0
             sent = time.monotonic()
             manager.interrupt_kernel()
     while True:
         reply = client.get_shell_msg(timeout=limit)
         if reply["parent_header"].get("msg_id") == asked: break
-    if reply["content"]["status"] != "abort": return [reply["content"]["status"], texts]
+    status = reply["content"]["status"]
+    if status == "error" and not interrupt and extra > 0: extra -= 1
+    elif status != "abort": return [status, texts]
     time.sleep(0.1) # for a moment after a failure the kernel takes nothing
     return run(source, interrupt)
 
