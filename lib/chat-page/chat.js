@@ -219,6 +219,9 @@ function regenerate(message) {
 
 // ------------------------------------------------------------------------------------------------- answers
 
+/** How far a text goes on unless told: the interface's own 16 tokens are meant for programs. */
+const TEXT_TOKENS = 256;
+
 /** What is sent: the conversation, and those settings that are filled in. */
 function request(seed) {
   const given = Object.fromEntries(
@@ -227,8 +230,10 @@ function request(seed) {
       .map(({ name, value }) => [name, Number(value)]),
   );
   const plain = { model: chat.model.id, ...given, seed };
-  if (!chat.model.chat)
-    return { ...plain, prompt: chat.messages.map(({ text }) => text).join(""), logprobs: ALTERNATIVES };
+  if (!chat.model.chat) {
+    const prompt = chat.messages.map(({ text }) => text).join("");
+    return { max_tokens: TEXT_TOKENS, ...plain, prompt, logprobs: ALTERNATIVES };
+  }
   const system = form.elements.system.value.trim();
   const messages = chat.messages.map(({ role, text }) => ({ role, content: text }));
   if (system !== "") messages.unshift({ role: "system", content: system });
