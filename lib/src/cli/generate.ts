@@ -2,11 +2,11 @@ import type { Command } from "commander";
 import type { GenerationConfig } from "../formats/generation.js";
 import { plainSampling } from "../infer/sampling.js";
 import type { ModelDtype } from "../model/weights.js";
-import { openModel, readGenerationConfig } from "./model.js";
+import { openModel, readGenerationConfig, usualSampling } from "./model.js";
 import { type GuessingOptions, addGuessingOptions, openGuessing } from "./guess.js";
 import { dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples } from "./run.js";
-import { openTokenizer } from "./open-tokenizer.js";
+import { checkTokenizerFits, openTokenizer } from "./open-tokenizer.js";
 import { endOfText, generateText, promptIds, textPieces } from "../infer/generate.js";
 
 /** The options of `tslm generate`. Those that are left out are as the model's generation_config.json says, or as usual. */
@@ -87,13 +87,13 @@ export function configure(command: Command): void {
 
 /** How to choose tokens, and how many: by the options, else as the model's generation_config.json says, else as usual. */
 export function generationSettings(options: Partial<GenerateOptions>, given: GenerationConfig | undefined) {
-  const temperature = given?.doSample === false ? 0 : given?.temperature;
+  const usual = usualSampling(given);
   return {
-    temperature: options.temperature ?? temperature ?? plainSampling.temperature,
-    topK: options.topK ?? given?.topK ?? plainSampling.topK,
-    topP: options.topP ?? given?.topP ?? plainSampling.topP,
-    minP: options.minP ?? given?.minP ?? plainSampling.minP,
-    repetitionPenalty: options.repetitionPenalty ?? given?.repetitionPenalty,
+    temperature: options.temperature ?? usual.temperature,
+    topK: options.topK ?? usual.topK,
+    topP: options.topP ?? usual.topP,
+    minP: options.minP ?? usual.minP,
+    repetitionPenalty: options.repetitionPenalty ?? usual.repetitionPenalty,
     presencePenalty: options.presencePenalty,
     frequencyPenalty: options.frequencyPenalty,
     maxTokens: options.maxTokens ?? given?.maxNewTokens ?? usualTokens,
@@ -104,17 +104,10 @@ export function generationSettings(options: Partial<GenerateOptions>, given: Gen
 async function run({ model: folder, prompt, dtype, seed, stop, ...options }: GenerateOptions): Promise<void> {
   const tokenizer = openTokenizer(folder);
   const ids = promptIds(tokenizer, prompt);
-  if (ids.length === 0)
-    throw new Error(
-      "The prompt is empty, and this tokenizer has no token that begins a text: give some text.",
-    );
   const given = readGenerationConfig(folder);
   const guessing = await openGuessing({ ...options, dtype }, tokenizer);
   const model = await openModel(folder, dtype);
-  if (tokenizer.vocabSize > model.config.vocabSize)
-    throw new Error(
-      `${folder}: tokenizer.json has ${tokenizer.vocabSize} tokens, the model ${model.config.vocabSize}: they do not belong together.`,
-    );
+  checkTokenizerFits(folder, tokenizer, model.config);
   const chosen = generationSettings(options, given);
   const settings = { ...chosen, seed, stop, stopIds: endOfText(model.config, tokenizer) };
   const waiting = sayWaiting("Compiling kernels …");

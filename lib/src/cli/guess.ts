@@ -6,7 +6,7 @@ import type { Model } from "../model/structure.js";
 import type { ModelDtype } from "../model/weights.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { openModel } from "./model.js";
-import { openTokenizer } from "./open-tokenizer.js";
+import { checkTokenizerFits, openTokenizer } from "./open-tokenizer.js";
 import { wholeNumber } from "./options.js";
 import { UsageError } from "./run.js";
 
@@ -47,10 +47,7 @@ async function openDraft(folder: string, dtype: ModelDtype, tokenizer: Tokenizer
     throw new Error(`${folder}: ${(error as Error).message}`);
   }
   const model = await openModel(folder, dtype);
-  if (own.vocabSize > model.config.vocabSize)
-    throw new Error(
-      `${folder}: its tokenizer has ${own.vocabSize} tokens, its model ${model.config.vocabSize}: they do not belong together.`,
-    );
+  checkTokenizerFits(folder, own, model.config);
   return modelDraft(model);
 }
 

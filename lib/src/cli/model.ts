@@ -5,6 +5,7 @@ import path from "node:path";
 import { fillSynced, readExactly } from "../data/files.js";
 import { writeWholeFolder } from "../data/folders.js";
 import { type GenerationConfig, parseGenerationConfig, stopTokenIds } from "../formats/generation.js";
+import { type SamplingSettings, plainSampling } from "../infer/sampling.js";
 import { isRecord, shown } from "../formats/keys.js";
 import { readSafetensorsHeader, safetensorsHeaderLength } from "../formats/safetensors.js";
 import { indexName } from "../formats/shards.js";
@@ -170,6 +171,18 @@ export function readGenerationConfig(folder: string): GenerationConfig | undefin
   return named(file, () => parseGenerationConfig(json));
 }
 
+/** How a model's tokens are chosen where nobody says: as its generation_config.json does, else plainly. */
+export function usualSampling(given: GenerationConfig | undefined): SamplingSettings {
+  const { temperature, topK, topP, minP } = plainSampling;
+  return {
+    temperature: given?.doSample === false ? 0 : (given?.temperature ?? temperature),
+    topK: given?.topK ?? topK,
+    topP: given?.topP ?? topP,
+    minP: given?.minP ?? minP,
+    repetitionPenalty: given?.repetitionPenalty,
+  };
+}
+
 /**
  * Opens the model in a folder, on the GPU, its weights kept as `dtype` says; the ids that end its texts are those of config.json and
  * of generation_config.json. Errors name the folder; what is ignored, since two of its files disagree, is said on stderr, and so is
@@ -289,10 +302,9 @@ function writeContent(file: string, content: FileContent): void {
 export async function writeModel(
   folder: string,
   { by, inputs }: { by: string; inputs: string[] },
-  make: () => Record<string, FileContent> | Promise<Record<string, FileContent>>,
+  make: () => Record<string, FileContent>,
 ): Promise<void> {
   await writeWholeFolder(folder, { by, last: "config.json", inputs }, async (partial) => {
-    for (const [name, content] of Object.entries(await make()))
-      writeContent(path.join(partial, name), content);
+    for (const [name, content] of Object.entries(make())) writeContent(path.join(partial, name), content);
   });
 }

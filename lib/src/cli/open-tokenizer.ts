@@ -1,6 +1,7 @@
 // The tokenizer that a command is told to use.
 import fs from "node:fs";
 import path from "node:path";
+import type { ModelConfig } from "../formats/config.js";
 import type { Tokenizer } from "../tokenizer/characters.js";
 import { loadTiktoken, loadTokenizer } from "../tokenizer/files.js";
 import { byteTokenizer } from "../tokenizer/merges.js";
@@ -37,4 +38,13 @@ export function openTokenizer(name: string, pattern?: PatternName): Tokenizer {
     if (!(error instanceof Error) || "code" in error || error.message.startsWith(file)) throw error;
     throw new Error(`${file}: ${error.message}`);
   }
+}
+
+/** Throws for a tokenizer that has tokens of which the model beside it knows nothing. */
+export function checkTokenizerFits(name: string, tokenizer: Tokenizer, config: ModelConfig): void {
+  if (tokenizer.vocabSize <= config.vocabSize) return;
+  const file = isGguf(name) ? "its tokenizer" : "tokenizer.json";
+  throw new Error(
+    `${name}: ${file} has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize}: they do not belong together.`,
+  );
 }

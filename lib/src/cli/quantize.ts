@@ -10,9 +10,8 @@ import { type OperandFormat, f32Format } from "../kernels/operands.js";
 import { type InputSquares, calibrated, inputSquares } from "../model/calibration.js";
 import { checkIds } from "../model/decoder.js";
 import { weightsOf } from "../model/families.js";
-import { storedNumbers } from "../model/stored.js";
 import { type QuantizeSettings, formatBytes, quantizedConfig, quantizedFormat } from "../model/quantize.js";
-import { type StoredTensor, weightsFiles } from "../model/stored.js";
+import { type StoredTensor, storedNumbers, weightsFiles } from "../model/stored.js";
 import { type ModelWeight, partAt } from "../model/structure.js";
 import type { Weight } from "../tensor/products.js";
 import { readText } from "./files.js";
@@ -82,15 +81,13 @@ function settingsOf({ format, group, tables }: QuantizeOptions): QuantizeSetting
     throw new UsageError(`--group is for int4 and int4-asym; ${format} has none to choose.`);
   const int4 = int4Format(Number(group ?? (format === "int4-asym" ? 128 : 32)), format === "int4-asym");
   const formats: Record<string, OperandFormat> = {
-    ...{
-      int8: int8Format,
-      int4,
-      "int4-asym": int4,
-      mxfp4: mxfp4Format,
-      f16: f16Format,
-      bf16: bf16Format,
-      f32: f32Format,
-    },
+    int8: int8Format,
+    int4,
+    "int4-asym": int4,
+    mxfp4: mxfp4Format,
+    f16: f16Format,
+    bf16: bf16Format,
+    f32: f32Format,
   };
   const isHalf = format === "f16" || format === "bf16";
   return {
@@ -130,8 +127,8 @@ async function run(options: QuantizeOptions): Promise<void> {
       progress.update(seen.add(weight.path).size, weight.path);
       return numbersOf(weight);
     };
-    await writeModel(out, { by: "quantize", inputs: [model] }, async () => ({
-      ...(await otherFiles(model, config)),
+    await writeModel(out, { by: "quantize", inputs: [model] }, () => ({
+      ...otherFiles(model, config),
       ...weightsFiles(config, valuesOf, { formatOf, maxShardBytes: maxShardSize }),
       "config.json": configText(quantizedConfig(config, formatOf)),
     }));
@@ -147,7 +144,7 @@ const calibrationTokens = { most: 16384, row: 512 };
 
 /** What texts send through the matrices of a model. */
 async function squaresOf(folder: string, files: string[]): Promise<InputSquares> {
-  const tokenizer = await openTokenizer(folder);
+  const tokenizer = openTokenizer(folder);
   const ids = files
     .flatMap((file) => Array.from(tokenizer.encode(readText(file))))
     .slice(0, calibrationTokens.most);
@@ -186,10 +183,10 @@ function refusePacked(model: string, tensors: StoredTensor[]): void {
 }
 
 /** What a model folder holds beside config.json and weights; of a .gguf file, what a folder made from it holds. */
-async function otherFiles(model: string, config: ModelConfig): Promise<Record<string, FileContent>> {
+function otherFiles(model: string, config: ModelConfig): Record<string, FileContent> {
   if (isGguf(model)) {
-    const tokenizer = await openTokenizer(model);
-    return modelFolder({ config, weights: {}, tokenizer, chatTemplate: await readChatTemplate(model) });
+    const tokenizer = openTokenizer(model);
+    return modelFolder({ config, weights: {}, tokenizer, chatTemplate: readChatTemplate(model) });
   }
   const isWeights = (name: string) =>
     name === indexName || /\.(safetensors|bin|pth?|gguf|onnx|h5|npz)$/.test(name);

@@ -11,7 +11,7 @@ import type { ModelDtype } from "../model/weights.js";
 import { readText } from "./files.js";
 import { readChatTemplate } from "./model-folder.js";
 import { openModel, readGenerationConfig } from "./model.js";
-import { openTokenizer } from "./open-tokenizer.js";
+import { checkTokenizerFits, openTokenizer } from "./open-tokenizer.js";
 import { byteSize, dtypeOption, numberBetween, wholeNumber } from "./options.js";
 import { examples, finish, stopSignals } from "./run.js";
 import { type App, openApp } from "./serve/app.js";
@@ -97,15 +97,12 @@ function openLog(file: string | undefined): (line: string) => void {
 /** Opens the model that the options name, and gives what answers are made with. */
 export async function openModelService(options: ServeOptions): Promise<Service> {
   const { model: folder, dtype, cache, name = nameOf(folder), maxSequences } = options;
-  const tokenizer = await openTokenizer(folder);
-  const template = options.chatTemplate ? readText(options.chatTemplate) : await readChatTemplate(folder);
+  const tokenizer = openTokenizer(folder);
+  const template = options.chatTemplate ? readText(options.chatTemplate) : readChatTemplate(folder);
   const generation = readGenerationConfig(folder);
   const first = await openModel(folder, dtype);
   const { config } = first;
-  if (tokenizer.vocabSize > config.vocabSize)
-    throw new Error(
-      `${folder}: its tokenizer has ${tokenizer.vocabSize} tokens, the model ${config.vocabSize}: they do not belong together.`,
-    );
+  checkTokenizerFits(folder, tokenizer, config);
   let model: typeof first | undefined = first;
   const host = hostEngine(
     async () => {

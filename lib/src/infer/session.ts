@@ -37,14 +37,19 @@ export function tokenStep(model: Model, tokens: number, cache: KeyValueCache, tu
 }
 
 //| 05-inference/2-the-cache.ipynb#run-token-step
-/**
- * Runs a recorded step on up to its number of tokens, and gives the scores after the last; the rest is padding that later
- * tokens overwrite. It does not wait for the GPU.
- */
+/** Gives a step up to its number of tokens, from place `start` on; the rest is padding that later tokens overwrite. */
+export function writeTokens(
+  { ids, positions }: Pick<TokenStep, "ids" | "positions">,
+  tokens: number[],
+  start: number,
+): void {
+  ids.write(Uint32Array.from({ length: ids.size }, (_, i) => tokens[Math.min(i, tokens.length - 1)]));
+  positions.write(Uint32Array.from({ length: ids.size }, (_, i) => start + i));
+}
+
+/** Runs a recorded step on up to its number of tokens, and gives the scores after the last. It does not wait for the GPU. */
 export function runTokenStep(step: TokenStep, ids: number[], start: number): Tensor {
-  const tokens = step.ids.size;
-  step.ids.write(Uint32Array.from({ length: tokens }, (_, i) => ids[Math.min(i, ids.length - 1)]));
-  step.positions.write(Uint32Array.from({ length: tokens }, (_, i) => start + i));
+  writeTokens(step, ids, start);
   step.last.write([ids.length - 1]);
   return step.recording.run();
 }

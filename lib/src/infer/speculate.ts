@@ -17,7 +17,7 @@ import {
   sampleFrom,
   tokenUses,
 } from "./sampling.js";
-import { checkLength, prefillChunk } from "./session.js";
+import { checkLength, prefillChunk, writeTokens } from "./session.js";
 
 //| 05-inference/5-guessing-ahead.ipynb#common-length
 /** How many tokens two texts have in common, from the first on. */
@@ -54,15 +54,10 @@ export function readingStep(
 }
 
 //| 05-inference/5-guessing-ahead.ipynb#run-reading-step
-/** Runs a step on up to its number of tokens; the rest is padding that later tokens overwrite. It does not wait for the GPU. */
-export function runReadingStep(
-  { ids, positions, recording }: ReadingStep,
-  tokens: number[],
-  start: number,
-): Tensor {
-  ids.write(Uint32Array.from({ length: ids.size }, (_, i) => tokens[Math.min(i, tokens.length - 1)]));
-  positions.write(Uint32Array.from({ length: ids.size }, (_, i) => start + i));
-  return recording.run();
+/** Runs a step on up to its number of tokens. It does not wait for the GPU. */
+export function runReadingStep(step: ReadingStep, tokens: number[], start: number): Tensor {
+  writeTokens(step, tokens, start);
+  return step.recording.run();
 }
 
 //| 05-inference/5-guessing-ahead.ipynb#text-reader

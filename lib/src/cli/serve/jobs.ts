@@ -1,7 +1,8 @@
 // One request from its ids to its answers: what the two endpoints share.
 import { randomInt } from "node:crypto";
 import type { GenerationConfig } from "../../formats/generation.js";
-import { type SamplingSettings, plainSampling } from "../../infer/sampling.js";
+import type { SamplingSettings } from "../../infer/sampling.js";
+import { usualSampling } from "../model.js";
 import { type AnswerEvent, answer } from "./answer.js";
 import type { GrammarConstraint } from "./constraint.js";
 import type { Choice, EngineRequest, GeneratedToken, TokenConstraint } from "../../infer/engine.js";
@@ -14,14 +15,14 @@ import type { Service } from "./service.js";
 
 /** How to choose tokens, by the request, else as the model's file says. */
 function samplingOf(request: CommonRequest, given: GenerationConfig | undefined): SamplingSettings {
-  const usual = given?.doSample === false ? 0 : (given?.temperature ?? plainSampling.temperature);
+  const usual = usualSampling(given);
   const bias = Object.entries(request.logit_bias ?? {});
   return {
-    temperature: request.temperature ?? usual,
-    topK: Math.max(0, request.top_k ?? given?.topK ?? plainSampling.topK),
-    topP: request.top_p ?? given?.topP ?? plainSampling.topP,
-    minP: Math.min(request.min_p ?? given?.minP ?? plainSampling.minP, 1 - 2 ** -20),
-    repetitionPenalty: request.repetition_penalty ?? given?.repetitionPenalty,
+    temperature: request.temperature ?? usual.temperature,
+    topK: Math.max(0, request.top_k ?? usual.topK),
+    topP: request.top_p ?? usual.topP,
+    minP: Math.min(request.min_p ?? usual.minP, 1 - 2 ** -20),
+    repetitionPenalty: request.repetition_penalty ?? usual.repetitionPenalty,
     presencePenalty: request.presence_penalty,
     frequencyPenalty: request.frequency_penalty,
     bias: bias.length > 0 ? bias.map(([id, value]): [number, number] => [Number(id), value]) : undefined,
